@@ -1,0 +1,66 @@
+"""The manifest: one line for each photograph in `data/raw`, and the only way to learn what is there."""
+
+import csv
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from clearcall.errors import UserError
+from clearcall.files import atomic_path
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+MANIFEST = "manifest.csv"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One photograph: an upright 8-bit RGB file in the raw folder, and where it came from.
+
+    `path` is relative to the raw folder, with forward slashes. `sha256` is of the stored file. `width` and `height`
+    are in pixels, as stored. `mode` is the mode that the original was decoded in. `note` says what was changed.
+    Photographs of one `group` (a stereo pair, frames of one clip) always share a split.
+    """
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    mode: str
+    source: str
+    licence: str
+    group: str
+    split: Split
+    note: str = ""
+
+
+def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:
+    """Write `manifest.csv` into the raw folder, sorted by path."""
+    with atomic_path(raw / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(ImageRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in sorted(records, key=lambda record: record.path))
+
+
+def read_manifest(raw: Path) -> list[ImageRecord]:
+    """Read `manifest.csv` of a raw folder; raise UserError if it is missing or not one of ours."""
+    path = raw / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro download_data` first")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    expected = {field.name for field in fields(ImageRecord)}
+    if rows and set(rows[0]) != expected:
+        raise UserError(f"{path} has the columns {sorted(rows[0])}, not {sorted(expected)}: run `dvc repro -f -s download_data`")
+    return [
+        ImageRecord(**{**row, "width": int(row["width"]), "height": int(row["height"])})  # type: ignore[arg-type]  # csv yields strings
+        for row in rows
+    ]
+
+
+def split_sha256(records: Iterable[ImageRecord], split: Split) -> str:
+    """Return the SHA-256 over the sorted content hashes of one split: two runs may be compared if it is the same."""
+    hashes = sorted(record.sha256 for record in records if record.split == split)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

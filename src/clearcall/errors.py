@@ -1,0 +1,47 @@
+"""Errors that are the user's to mend, and the one place where they become a message and an exit code."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something the user can mend; its text says what is wrong and what to do."""
+
+
+def describe(error: BaseException) -> str | None:
+    """Return one message for an error that is not a bug of ours, or None for one that is."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, PermissionError):
+        return f"no permission to use {error.filename}: check its owner and mode, or choose another folder"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}: free some, or point `paths` in params.yaml at another disk"
+    return None
+
+
+def fail(message: str) -> NoReturn:
+    """Print one message on standard error and end with exit code 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program's main function; a user's mistake ends it with one message and exit code 1, no traceback."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone (for example `| head`); point stdout away so that exit flushes quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        message = describe(error)
+        if message is None:
+            raise
+        fail(message)

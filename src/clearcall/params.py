@@ -1,0 +1,348 @@
+"""Every parameter of the pipeline as frozen pydantic models: no defaults, so that params.yaml shows each value."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clearcall.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Filter = Literal["bicubic", "bilinear", "lanczos"]
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _ascending(low_high: tuple[float, float], name: str) -> None:
+    if low_high[0] > low_high[1]:
+        raise ValueError(f"{name} must be [low, high], not {list(low_high)}")
+
+
+class Paths(_Params):
+    """Folders, relative to the project's top."""
+
+    raw: Path
+    pairs: Path
+    weights: Path
+    models: Path
+    runs: Path
+    data_docs: Path
+    checkpoints: Path
+    reports: Path
+
+
+class DownloadData(_Params):
+    """Where the photographs come from and how they are split."""
+
+    source: Literal["bundled", "folder", "div2k"]
+    folder: Path
+    group_by: Literal["file", "folder"]
+    licence: str
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    min_side: int = Field(ge=8)
+    max_pixels: int = Field(gt=0)
+    seed: int = Field(ge=0)
+
+
+class CountPerSplit(_Params):
+    """A least count for each split."""
+
+    train: int = Field(ge=1)
+    validation: int = Field(ge=1)
+    test: int = Field(ge=1)
+
+
+class CheckData(_Params):
+    """Limits that the manifest must keep."""
+
+    min_images: CountPerSplit
+    side_range: tuple[int, int]
+
+
+class Downscale(_Params):
+    """Resize by 1/factor with Pillow's antialiased filter."""
+
+    op: Literal["downscale"]
+    factor: float = Field(ge=1, le=16)
+    filter: Filter
+
+
+class Upscale(_Params):
+    """Resize back to the photograph's own size."""
+
+    op: Literal["upscale"]
+    filter: Filter
+
+
+class GaussianBlur(_Params):
+    """Gaussian blur; sigma in pixels, drawn uniformly."""
+
+    op: Literal["gaussian_blur"]
+    sigma_range: tuple[Annotated[float, Field(gt=0, le=20)], Annotated[float, Field(gt=0, le=20)]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.sigma_range, "sigma_range")
+        return self
+
+
+class MotionBlur(_Params):
+    """Blur along a straight line of any direction; length in pixels, an odd number drawn uniformly."""
+
+    op: Literal["motion_blur"]
+    length_range: tuple[Annotated[int, Field(ge=3, le=99)], Annotated[int, Field(ge=3, le=99)]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.length_range, "length_range")
+        if any(length % 2 == 0 for length in self.length_range):
+            raise ValueError(f"length_range must be two odd numbers of pixels, not {list(self.length_range)}")
+        return self
+
+
+class Noise(_Params):
+    """Gaussian noise, independent in each channel; sigma in grey levels (0 to 255), drawn uniformly."""
+
+    op: Literal["noise"]
+    sigma_range: tuple[Annotated[float, Field(ge=0, le=128)], Annotated[float, Field(ge=0, le=128)]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.sigma_range, "sigma_range")
+        return self
+
+
+class Jpeg(_Params):
+    """JPEG compression; quality drawn uniformly."""
+
+    op: Literal["jpeg"]
+    quality_range: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.quality_range, "quality_range")
+        return self
+
+
+DegradationStep = Annotated[
+    Downscale | Upscale | GaussianBlur | MotionBlur | Noise | Jpeg,
+    Field(discriminator="op"),
+]
+
+
+class DegradePairs(_Params):
+    """Which degradations each photograph gets."""
+
+    mix: tuple[str, ...] = Field(min_length=1)
+    variants: int = Field(ge=1, le=100)
+    workers: int | None = Field(ge=1)
+    seed: int = Field(ge=0)
+    degradations: dict[str, tuple[DegradationStep, ...]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if unknown := sorted(set(self.mix) - set(self.degradations)):
+            raise ValueError(f"the mix names unknown degradations {unknown}; known: {sorted(self.degradations)}")
+        if len(set(self.mix)) != len(self.mix):
+            raise ValueError("the mix names a degradation twice; use `variants` for more of each")
+        for name, steps in self.degradations.items():
+            resized = False
+            for step in steps:
+                resized = True if isinstance(step, Downscale) else False if isinstance(step, Upscale) else resized
+            if resized:
+                raise ValueError(f"degradation {name} must end with an upscale, or its pair would differ in size")
+        return self
+
+
+class CheckPairs(_Params):
+    """Limits that every pair must keep."""
+
+    psnr_db_range: tuple[float, float]
+    ssim_range: tuple[float, float]
+    min_pairs: CountPerSplit
+
+
+class Model(_Params):
+    """An architecture by the name of its file, and the arguments of its `build`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    arguments: dict[str, Any]
+
+
+LossWeight = Annotated[float, Field(ge=0)]
+
+
+class TeacherLosses(_Params):
+    """Weight of each loss against the sharp picture."""
+
+    l1: LossWeight = 0
+    mse: LossWeight = 0
+    charbonnier: LossWeight = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.weights():
+            raise ValueError(f"give at least one loss a weight above 0; known: {sorted(type(self).model_fields)}")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """Return the losses in use, by name."""
+        return {name: weight for name, weight in self if weight > 0}
+
+
+class StudentLosses(TeacherLosses):
+    """Weight of each loss against the sharp picture and against the teacher."""
+
+    teacher_l1: LossWeight = 0
+    teacher_mse: LossWeight = 0
+    features: LossWeight = 0
+
+    def without_teacher(self) -> "StudentLosses":
+        """Return the losses of the no-teacher twin: those against the sharp picture alone, or L1 if there are none."""
+        own = {name: weight for name, weight in self.weights().items() if name in TeacherLosses.model_fields}
+        return StudentLosses(**(own or {"l1": 1.0}))
+
+
+class Training(_Params):
+    """What the training loop needs to know."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    patch_size: int = Field(ge=16, multiple_of=4)
+    clean_fraction: Fraction
+    optimizer: Literal["adamw", "adam"]
+    learning_rate: float = Field(gt=0, le=1)
+    weight_decay: float = Field(ge=0)
+    warmup_steps: int = Field(ge=0)
+    gradient_clip: float = Field(gt=0)
+    ema_decay: Fraction
+    validate_every: int = Field(ge=1)
+    patience: int | None = Field(ge=1)
+    precision: Literal["auto", "fp32", "bf16"]
+    accelerator: str
+    devices: int = Field(ge=1)
+    nodes: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+class TrainTeacher(_Params):
+    """The teacher."""
+
+    model: Model
+    losses: TeacherLosses
+    training: Training
+
+
+class DistillStudent(_Params):
+    """The student and its no-teacher twin."""
+
+    model: Model
+    losses: StudentLosses
+    twin: bool
+    training: Training
+
+
+class Evaluate(_Params):
+    """Grid on which the unsharp mask is tuned: sigma in pixels, amount as a factor (1.0 is 100 %)."""
+
+    unsharp_radii: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
+    unsharp_amounts: tuple[Annotated[float, Field(ge=0, le=20)], ...] = Field(min_length=1)
+
+
+class ExportOnnx(_Params):
+    """The exported graph and how closely it must match torch; sizes are (height, width)."""
+
+    opset: int = Field(ge=18, le=23)
+    parity_sizes: tuple[tuple[int, int], ...] = Field(min_length=1)
+    max_difference: int = Field(ge=0, le=255)
+
+
+class BenchmarkFps(_Params):
+    """How speed is measured."""
+
+    width: int = Field(ge=16)
+    height: int = Field(ge=16)
+    frames: int = Field(ge=1)
+    blocks: int = Field(ge=1)
+    warmup_frames: int = Field(ge=1)
+    slow_ms: float = Field(gt=0)
+    slow_frames: int = Field(ge=1)
+    threads: int | None = Field(ge=1)
+    frames_in_flight: int = Field(ge=1)
+
+
+class WriteReport(_Params):
+    """What the report shows."""
+
+    crop_side: int = Field(ge=16)
+    pictures: int = Field(ge=1)
+
+
+class Publish(_Params):
+    """Names in MLflow."""
+
+    experiment: str = Field(min_length=1)
+    model_name: str = Field(min_length=1)
+
+
+class Gate(_Params):
+    """What a model must reach to be shipped."""
+
+    min_ssim: float = Field(ge=0, le=1)
+    min_fps: float = Field(ge=0)
+    min_ssim_over_unsharp: float
+    min_psnr_db_over_unsharp: float
+
+
+class Params(_Params):
+    """The whole of params.yaml."""
+
+    paths: Paths
+    download_data: DownloadData
+    check_data: CheckData
+    degrade_pairs: DegradePairs
+    check_pairs: CheckPairs
+    train_teacher: TrainTeacher
+    distill_student: DistillStudent
+    evaluate: Evaluate
+    export_onnx: ExportOnnx
+    benchmark_fps: BenchmarkFps
+    write_report: WriteReport
+    publish: Publish
+    gate: Gate
+
+
+def parse_params(document: Any) -> Params:
+    """Check a parsed params.yaml; raise UserError naming each wrong key, its value and what is allowed."""
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"])
+            match problem["type"]:
+                case "extra_forbidden":
+                    lines.append(f"{where}: unknown key; remove it or correct its name")
+                case "missing":
+                    lines.append(f"{where}: missing; add it")
+                case _:
+                    given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
+                    lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}{given}")
+        raise UserError("params.yaml is not right:\n  " + "\n  ".join(lines)) from None
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml of the current folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is not in {Path.cwd()}: run this in the project's top folder") from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    return parse_params(document)
