@@ -139,6 +139,7 @@ class DegradePairs(_Params):
 
     mix: tuple[str, ...] = Field(min_length=1)
     variants: int = Field(ge=1, le=100)
+    train_scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     workers: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     degradations: dict[str, tuple[DegradationStep, ...]]
@@ -200,6 +201,11 @@ class StudentLosses(TeacherLosses):
     teacher_l1: LossWeight = 0
     teacher_mse: LossWeight = 0
     features: LossWeight = 0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a loss in use looks at the teacher."""
+        return bool(self.weights().keys() - TeacherLosses.model_fields.keys())
 
     def without_teacher(self) -> "StudentLosses":
         """Return the losses of the no-teacher twin: those against the sharp picture alone, or L1 if there are none."""

@@ -1,0 +1,226 @@
+"""Fill the raw folder with upright 8-bit RGB photographs and their manifest."""
+
+import hashlib
+import re
+import shutil
+import struct
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from clearcall.console import track, warn
+from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, cache_folder, fetch, unpack
+from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
+from clearcall.data.sources import KINDS, SHOWN, SUFFIXES, Original, bundled_originals, folder_originals
+from clearcall.errors import UserError
+from clearcall.files import atomic_folder, sha256_of
+from clearcall.params import DownloadData
+
+# What Pillow's decoders raise for a broken file, besides their own errors, which are OSErrors.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
+_DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
+
+
+class Downloaded(NamedTuple):
+    """What is in the raw folder, and one line for each exact duplicate that is not."""
+
+    records: list[ImageRecord]
+    duplicates: list[str]
+
+
+class Picture(NamedTuple):
+    """A decoded photograph: upright 8-bit RGB pixels, the file's mode and format, and what was changed."""
+
+    pixels: Image.Image
+    mode: str
+    format: str
+    changes: list[str]
+
+
+def download(
+    params: DownloadData, raw: Path, archives: Sequence[Archive] = DIV2K, cache: Path | None = None
+) -> Downloaded:
+    """Replace the raw folder by the photographs of the source and their manifest, or leave it as it is on failure.
+
+    `archives` and `cache` are what the source `div2k` downloads and where it keeps that. Raises UserError naming all
+    photographs that cannot be used, or if a split stays empty.
+    """
+    if params.source == "folder":
+        _refuse_overlap(params.folder.resolve(), raw.resolve())
+    with atomic_folder(raw) as building:
+        unpacked = building / "unpacked"
+        originals = _originals(params, archives, cache or cache_folder(), unpacked)
+        downloaded = _store(originals, building, params)
+        shutil.rmtree(unpacked, ignore_errors=True)
+        for split in SPLITS:
+            if not any(record.split == split for record in downloaded.records):
+                raise UserError(f"no photograph is left for {split} once duplicates are dropped: add different ones")
+        write_manifest(building, downloaded.records)
+    for line in downloaded.duplicates:
+        warn(line)
+    counts = Counter(record.split for record in downloaded.records)
+    shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+    print(f"{len(downloaded.records)} photographs in {raw}: {shares}", file=sys.stderr)
+    return downloaded
+
+
+def summary(downloaded: Downloaded, source: str) -> dict[str, Any]:
+    """Return what the stage reports: counts and pixels of each split, licences, what was changed how often."""
+    records = downloaded.records
+    return {
+        "source": source,
+        "images": {split: sum(record.split == split for record in records) for split in SPLITS},
+        "total": len(records),
+        "pixels": {split: sum(r.width * r.height for r in records if r.split == split) for split in SPLITS},
+        "licences": sorted({record.licence for record in records}),
+        "notes": dict(sorted(Counter(note for record in records for note in record.note.split("; ") if note).items())),
+        "duplicates": downloaded.duplicates,
+        "test_manifest_sha256": split_sha256(records, "test"),
+    }
+
+
+def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
+    """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
+
+    Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
+    anything is decoded. Raises ValueError, OSError or what else Pillow raises if the file cannot be used.
+    """
+    with _pillow_limit_off(), Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
+        width, height = image.size
+        if min(width, height) < min_side:
+            raise ValueError(f"{width} x {height} pixels, a side is below min_side {min_side}")
+        if width * height > max_pixels:
+            raise ValueError(f"{width} x {height} pixels, more than max_pixels {max_pixels}")
+        if image.mode in ("I", "F"):
+            raise ValueError(f"mode {image.mode} says not which value is white: save it with 8 or 16 bits a channel")
+        mode, kind = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
+        frames = getattr(image, "n_frames", 1)
+        # Loading forgets the raw mode, and may already turn the picture: so look at both first.
+        deep = mode.startswith("I;16") or _DEEP.search(str(getattr(image, "tile", "")))
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        pixels = ImageOps.exif_transpose(image)
+    changes = [f"first of {frames} frames"] if frames > 1 else []
+    if mode.startswith("I;16"):
+        # 65535 / 257 = 255: this is the nearest level, where dropping the low byte may be one off.
+        pixels = Image.fromarray(((np.asarray(pixels, dtype=np.uint32) + 128) // 257).astype(np.uint8))
+    if mode in ("1", "L", "LA", "La") or mode.startswith("I;16"):
+        changes.append("grey to RGB")
+    elif mode in ("P", "PA"):
+        changes.append("palette to RGB")
+    elif mode not in ("RGB", "RGBA"):
+        changes.append(f"{mode} to RGB")
+    if deep:
+        changes.append("16 to 8 bit")
+    if pixels.has_transparency_data:
+        changes.append("alpha onto white")
+        pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels.convert("RGBA"))
+    if turned:
+        changes.append("rotated upright by EXIF")
+    pixels = pixels.convert("RGB")
+    pixels.info = {}  # a colour profile or an orientation of the original no longer holds
+    return Picture(pixels, mode, kind, changes)
+
+
+@contextmanager
+def _pillow_limit_off() -> Iterator[None]:
+    """Let max_pixels alone decide what is too large: Pillow's own limit is a global one."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _refuse_overlap(folder: Path, raw: Path) -> None:
+    # The raw folder is replaced as a whole: were the two one, the user's own photographs would go with it.
+    if folder.is_relative_to(raw) or raw.is_relative_to(folder):
+        raise UserError(
+            f"download_data.folder ({folder}) and paths.raw ({raw}) overlap: keep them apart in params.yaml"
+        )
+
+
+def _originals(params: DownloadData, archives: Sequence[Archive], cache: Path, unpacked: Path) -> list[Original]:
+    match params.source:
+        case "bundled":
+            return bundled_originals()
+        case "folder":
+            return folder_originals(params)
+        case "div2k":
+            for archive in archives:
+                unpack(fetch(archive, cache), unpacked / archive.split)
+            update = {"folder": unpacked, "group_by": "file", "licence": DIV2K_LICENCE}
+            return folder_originals(params.model_copy(update=update))
+
+
+def _store(originals: list[Original], building: Path, params: DownloadData) -> Downloaded:
+    """Write each original once into its split's folder, one picture in memory at a time."""
+    records: list[ImageRecord] = []
+    duplicates, problems = [], []
+    names_by_pixels = dict[str, str]()
+    taken = set[str]()
+    # Test first, then validation: of two equal pictures the train copy is the one to go.
+    ordered = sorted(originals, key=lambda original: (-SPLITS.index(original.split), original.name))
+    for original in track(ordered, len(ordered), "photographs"):
+        try:
+            picture = read_picture(original.path, params.min_side, params.max_pixels)
+        except UnidentifiedImageError:
+            problems.append(f"{original.name}: its content is not {KINDS}")
+            continue
+        except _BROKEN as error:
+            problems.append(f"{original.name}: {error}")
+            continue
+        shape = f"{picture.pixels.size}".encode()
+        digest = hashlib.sha256(shape + picture.pixels.tobytes()).hexdigest()
+        if (first := names_by_pixels.setdefault(digest, original.name)) != original.name:
+            duplicates.append(f"{original.name} ({original.split}) shows the same pixels as {first} and was left out")
+            continue
+        records.append(_store_one(original, picture, building, taken, params.source))
+    if problems:
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(
+            f"{len(problems)} of {len(originals)} photographs cannot be used; mend, replace or remove them "
+            "(or change min_side or max_pixels of download_data):\n  " + "\n  ".join(problems[:SHOWN]) + more
+        )
+    return Downloaded(sorted(records, key=lambda record: record.path), duplicates)
+
+
+def _store_one(original: Original, picture: Picture, building: Path, taken: set[str], source: str) -> ImageRecord:
+    own_suffix = PurePosixPath(original.name).suffix
+    plain = f"{original.split}/{_plain(PurePosixPath(original.name).stem)}"
+    numbered = chain([plain], (f"{plain}-{number}" for number in count(2)))
+    stem = next(name for name in numbered if name.lower() not in taken)
+    taken.add(stem.lower())
+    suffix = ".png" if picture.changes else next(s for s, kind in SUFFIXES.items() if kind == picture.format)
+    stored = building / (stem + suffix)
+    stored.parent.mkdir(exist_ok=True)
+    if picture.changes:
+        picture.pixels.save(stored, compress_level=1)
+    else:
+        shutil.copyfile(original.path, stored)
+    misnamed = [f"{picture.format} named {own_suffix}"] if SUFFIXES[own_suffix.lower()] != picture.format else []
+    return ImageRecord(
+        path=stem + suffix,
+        sha256=sha256_of(stored),
+        width=picture.pixels.width,
+        height=picture.pixels.height,
+        mode=picture.mode,
+        source=f"{source}: {original.name}",
+        licence=original.licence,
+        group=original.group,
+        split=original.split,
+        note="; ".join(picture.changes + misnamed),
+    )
+
+
+def _plain(stem: str) -> str:
+    """Return a name that any file system and shell takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:100].strip("._-") or "image"

@@ -1,0 +1,167 @@
+"""Published archives: downloaded with resume, checked by SHA-256, unpacked safely."""
+
+import http.client
+import os
+import ssl
+import stat
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from clearcall.data.manifest import Split
+from clearcall.data.sources import SUFFIXES
+from clearcall.errors import UserError
+from clearcall.files import sha256_of
+
+TIMEOUT_SECONDS = 30
+MAX_FILES = 20_000
+MAX_BYTES = 50 * 10**9
+_CHUNK = 1 << 20
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file on the network: its SHA-256 as 64 hexadecimal digits, its size in bytes, and whose split it is."""
+
+    url: str
+    sha256: str
+    size: int
+    split: Split
+
+    @property
+    def name(self) -> str:
+        """The file's name in the cache."""
+        return self.url.rpartition("/")[2]
+
+
+# Sizes and SHA-256 as listed by TensorFlow Datasets (tensorflow_datasets/datasets/div2k/checksums.tsv).
+DIV2K = (
+    Archive(
+        "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip",
+        "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
+        3_530_603_713,
+        "train",
+    ),
+    Archive(
+        "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_valid_HR.zip",
+        "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc",
+        448_993_893,
+        "test",
+    ),
+)
+DIV2K_LICENCE = "DIV2K: academic research only, copyright stays with the photographers"
+
+
+def cache_folder() -> Path:
+    """Return where archives are kept: $CLEARCALL_CACHE, or ~/.cache/clearcall."""
+    return Path(os.environ.get("CLEARCALL_CACHE") or "~/.cache/clearcall").expanduser()
+
+
+def fetch(archive: Archive, cache: Path) -> Path:
+    """Return the archive's checked file in the cache, downloading it or going on from its `.part` file if need be.
+
+    Raises UserError if the network or the server fails, and, after deleting the file, if its SHA-256 is wrong.
+    """
+    path = cache / archive.name
+    file = path if path.is_file() else _download(archive, path)
+    if (found := sha256_of(file)) != archive.sha256:
+        file.unlink()
+        raise UserError(
+            f"{file} has the SHA-256 {found}, not {archive.sha256}, and was deleted: run the same command again, "
+            "and if that fails too, the published archive has changed"
+        )
+    return file.replace(path)
+
+
+def unpack(archive: Path, folder: Path, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
+    """Unpack a zip file's images into a folder; raise UserError if it is broken, too big or would write elsewhere."""
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = [member for member in zipped.infolist() if not member.is_dir()]
+            # zipfile never yields more than a member's declared size, so this sum bounds what is written.
+            size = sum(member.file_size for member in members)
+            if len(members) > max_files or size > max_bytes:
+                raise UserError(
+                    f"{archive} would unpack to {len(members)} files of {size} bytes in all, more than "
+                    f"the {max_files} files and {max_bytes} bytes allowed: it is not the published archive, delete it"
+                )
+            for member in members:
+                path = PurePosixPath(member.filename.replace("\\", "/"))
+                if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+                    raise UserError(f"{archive} holds the path {member.filename}, outside of its own folder: delete it")
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise UserError(f"{archive} holds the link {member.filename}, which may lead anywhere: delete it")
+            for member in members:
+                if PurePosixPath(member.filename).suffix.lower() in SUFFIXES:
+                    zipped.extract(member, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(
+            f"{archive} is not a whole zip file ({error}): delete it and run the same command again"
+        ) from None
+
+
+def _download(archive: Archive, path: Path) -> Path:
+    """Download to `.part` until it has the archive's size, and return that file.
+
+    A cut connection is taken up again at once as long as each attempt gets further than the one before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("ab") as file:
+        if file.tell() > archive.size:  # left by another version of the archive
+            file.truncate(0)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"downloading {archive.url} ({archive.size / 1e6:.1f} MB) to {path}", file=sys.stderr, flush=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(archive.name, total=archive.size)
+        while (have := part.stat().st_size) < archive.size:
+            problem = "the connection was cut"
+            try:
+                _receive(archive, part, have, progress, task)
+            except _NETWORK_ERRORS as error:
+                problem = str(error).strip("<>")
+            if (got := part.stat().st_size) <= have:
+                raise UserError(
+                    f"cannot download {archive.url}: {problem}. {got} of {archive.size} bytes are kept: check the "
+                    f"network and run the same command again to go on. Or download it by hand and put it at {path}, "
+                    "or set download_data.source in params.yaml to folder or bundled"
+                )
+    return part
+
+
+def _receive(archive: Archive, part: Path, have: int, progress: Progress, task: TaskID) -> None:
+    headers = {"User-Agent": "clearcall"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(archive.url, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0  # the server ignores Range and sends the whole file
+        with part.open("ab" if have else "wb") as file:
+            progress.update(task, completed=have)
+            while chunk := response.read(min(_CHUNK, archive.size - have)):
+                file.write(chunk)
+                have += len(chunk)
+                progress.update(task, completed=have)

@@ -1,0 +1,173 @@
+"""Where photographs come from, and which split each of them belongs to; nothing is decoded here."""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from clearcall.console import warn
+from clearcall.data.manifest import Split
+from clearcall.errors import UserError
+from clearcall.params import DownloadData
+
+SUFFIXES = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"
+}  # fmt: skip
+KINDS = "PNG, JPEG, WebP, TIFF or BMP"
+SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SHOWN = 20  # names in one message
+_DOCUMENTS = {".txt", ".md", ".csv"}
+
+_CC0 = "CC0 1.0"
+_PUBLIC = "public domain"
+# skimage.data's docstrings and sklearn/datasets/images/README.txt say the licences.
+_BUNDLED: tuple[tuple[Split, str, str, str], ...] = (
+    ("train", "skimage/data/motorcycle_left.png", "motorcycle", "Middlebury Stereo 2014, no licence stated"),
+    ("train", "skimage/data/motorcycle_right.png", "motorcycle", "Middlebury Stereo 2014, no licence stated"),
+    ("train", "skimage/data/hubble_deep_field.jpg", "hubble_deep_field", f"{_PUBLIC} (NASA)"),
+    ("train", "skimage/data/ihc.png", "ihc", "no known copyright restrictions (CMMI)"),
+    ("train", "skimage/data/retina.jpg", "retina", f"{_CC0} (Mikael Häggström)"),
+    ("train", "sklearn/datasets/images/china.jpg", "china", "CC BY 2.0 (danielbuechele, Flickr 6061409035)"),
+    ("validation", "skimage/data/rocket.jpg", "rocket", f"{_PUBLIC} (SpaceX)"),
+    ("validation", "sklearn/datasets/images/flower.jpg", "flower", "CC BY 2.0 (vultilion, Flickr 6056698931)"),
+    ("test", "skimage/data/astronaut.png", "astronaut", f"{_PUBLIC} (NASA)"),
+    ("test", "skimage/data/chelsea.png", "chelsea", f"{_CC0} (Stefan van der Walt)"),
+    ("test", "skimage/data/coffee.png", "coffee", f"{_CC0} (Rachel Michetti)"),
+)
+
+
+@dataclass(frozen=True)
+class Original:
+    """One photograph as its source has it: a file to be read, and its name within the source, with forward slashes."""
+
+    path: Path
+    name: str
+    group: str
+    split: Split
+    licence: str
+
+
+def bundled_originals() -> list[Original]:
+    """Return the colour photographs inside the installed scikit-image and scikit-learn, neither of them imported."""
+    originals = []
+    for split, name, group, licence in _BUNDLED:
+        package, _, inside = name.partition("/")
+        found = importlib.util.find_spec(package)
+        path = Path(found.origin).parent / inside if found and found.origin else None
+        if path is None or not path.is_file():
+            raise UserError(f"the bundled photograph {name} is not installed: run `pip install 'clearcall[pipeline]'`")
+        originals.append(Original(path, name, group, split, licence))
+    return originals
+
+
+def folder_originals(params: DownloadData) -> list[Original]:
+    """Return the images of the tree `params.folder`, sorted by name.
+
+    Top-level folders train, validation (or val) and test are the split; test and validation are drawn by group from
+    train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
+    `group_by: folder` lies in two split folders.
+    """
+    folder = params.folder
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
+    names = _image_names(folder)
+    if not names:
+        raise UserError(
+            f"{folder} holds no image ({KINDS}): put photographs there or choose another download_data.source"
+        )
+    tops = {name: SPLIT_FOLDERS.get(name.partition("/")[0].lower()) if "/" in name else None for name in names}
+    outside = [name for name, split in tops.items() if split is None]
+    if outside and len(outside) < len(names):
+        raise UserError(
+            f"{folder} has folders named after splits, but {len(outside)} images lie outside them, such as "
+            f"{outside[0]}: move each into train, validation or test"
+        )
+    groups, given = {}, dict[str, Split]()
+    for name, top in tops.items():
+        split = top or "train"
+        groups[name] = group = _group(name, params.group_by, split if top else None)
+        if given.setdefault(group, split) != split:
+            raise UserError(
+                f"the folder {group} lies in both {given[group]} and {split} of {folder}: keep it in one of them, "
+                "rename one, or set download_data.group_by: file"
+            )
+    try:
+        splits = draw_splits(given, params.test_fraction, params.validation_fraction, params.seed)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    return [
+        Original(folder / name, _printable(name), groups[name], splits[groups[name]], params.licence) for name in names
+    ]
+
+
+def draw_splits(
+    given: Mapping[str, Split], test_fraction: float, validation_fraction: float, seed: int
+) -> dict[str, Split]:
+    """Return the split of each group: test and validation are drawn from train's groups where no group has that split.
+
+    `test_fraction` and then `validation_fraction` are of the groups in train at that moment; each split gets at least
+    one. Groups are ranked by a hash of seed and name, so that their order does not matter. Raises UserError if there
+    are too few.
+    """
+    fractions: dict[Split, float] = {"test": test_fraction, "validation": validation_fraction}
+    missing = [split for split in fractions if split not in given.values()]
+    train = sorted(
+        (group for group, split in given.items() if split == "train"),
+        key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest(),
+    )
+    if len(train) < len(missing) + 1:
+        raise UserError(
+            f"too few photographs: {', '.join(['train', *missing])} must be filled from {len(train)} group(s) of "
+            f"train, and need at least {len(missing) + 1}: add photographs, or set group_by: file if each stands alone"
+        )
+    splits = dict(given)
+    for left, split in zip(range(len(missing), 0, -1), missing, strict=True):
+        count = min(max(1, round(fractions[split] * len(train))), len(train) - left)
+        splits |= dict.fromkeys(train[:count], split)
+        train = train[count:]
+    return splits
+
+
+def _group(name: str, group_by: Literal["file", "folder"], split: Split | None) -> str:
+    path = PurePosixPath(_printable(name))
+    if group_by == "file":
+        return str(path.with_suffix(""))
+    # The split's folder is no part of the group, or one clip under both train/ and test/ would pass for two.
+    inner = path.parent.relative_to(path.parts[0]) if split else path.parent
+    return str(inner) if inner.parts else split or "."
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document."""
+    names, others = [], []
+    for file in _files(folder, set()):
+        if file.suffix.lower() in SUFFIXES:
+            names.append(file.relative_to(folder).as_posix())
+        elif not file.stem.upper().startswith("README") and file.suffix.lower() not in _DOCUMENTS:
+            others.append(_printable(file.relative_to(folder).as_posix()))
+    if others:
+        shown = ", ".join(sorted(others)[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+        warn(f"{len(others)} files in {folder} are not named as {KINDS} and were left out: {shown}")
+    return sorted(names)
+
+
+def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden; links to folders are followed, each real folder once."""
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files(entry, seen)
+        else:
+            yield entry
+
+
+def _printable(name: str) -> str:
+    """Return a file's name with bytes that are not UTF-8 written as escapes: the manifest is UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

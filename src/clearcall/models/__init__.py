@@ -1,0 +1,69 @@
+"""Architectures: one a file, in `teachers` and `students`; the folder's listing is the registry.
+
+Every network takes RGB of shape (N, 3, H, W), float32 in [0, 1], of any height and width, and returns the restored
+picture in the same form, not clipped. Networks are residual: untrained, they return their input.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from clearcall.errors import UserError
+
+Kind = Literal["teachers", "students"]
+
+
+class Restorer(Protocol):
+    """What the training loop asks of a network beside being a module."""
+
+    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored picture and the last feature maps before it, (N, C, h, w)."""
+        ...
+
+
+def known_models(kind: Kind) -> list[str]:
+    """Return the names of the architectures of one kind."""
+    package = importlib.import_module(f"{__name__}.{kind}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def build_model(kind: Kind, name: str, arguments: dict[str, Any]) -> nn.Module:
+    """Build an architecture by name; raise UserError for an unknown name or arguments that its `build` refuses."""
+    if name not in known_models(kind):
+        raise UserError(f"there is no {kind[:-1]} named {name!r}; known: {', '.join(known_models(kind))}")
+    build = importlib.import_module(f"{__name__}.{kind}.{name}").build
+    signature = inspect.signature(build)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"{kind[:-1]} {name} takes {signature}: {error}") from None
+    try:
+        return cast(nn.Module, build(**arguments))
+    except ValueError as error:
+        raise UserError(f"{kind[:-1]} {name}: {error}") from None
+
+
+def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
+    """Repeat the last rows and columns until height and width are multiples of `multiple`; the caller crops."""
+    bottom, right = -picture.shape[-2] % multiple, -picture.shape[-1] % multiple
+    if bottom == right == 0:
+        return picture
+    return nn.functional.pad(picture, (0, right, 0, bottom), mode="replicate")
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trained values."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def zero_(layer: nn.Conv2d) -> nn.Conv2d:
+    """Set a layer to zero, in place, so that a residual network starts as the identity."""
+    layer.weight.zero_()
+    if layer.bias is not None:
+        layer.bias.zero_()
+    return layer

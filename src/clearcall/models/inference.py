@@ -1,0 +1,32 @@
+"""From 8-bit pictures to tensors and back, and a network's answer to one picture."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clearcall.metrics import Frame
+
+
+def to_tensor(pictures: Frame) -> Tensor:
+    """Turn 8-bit RGB of shape (..., height, width, 3) into float32 of shape (..., 3, height, width) in [0, 1]."""
+    return torch.from_numpy(np.array(pictures)).movedim(-1, -3).float().div_(255)
+
+
+def to_frame(picture: Tensor) -> Frame:
+    """Turn a picture of shape (3, height, width) in [0, 1] into 8-bit RGB of (height, width, 3), rounded and clipped."""
+    grey_levels = picture.detach().float().clamp(0, 1).mul(255).round_().byte()
+    frame: Frame = grey_levels.movedim(0, -1).contiguous().cpu().numpy()
+    return frame
+
+
+@torch.inference_mode()
+def restore_unrounded(model: nn.Module, frame: Frame) -> Tensor:
+    """Return a network's answer to one 8-bit RGB picture as float32 of shape (3, height, width), clipped to [0, 1]."""
+    device = next(model.parameters()).device
+    restored: Tensor = model(to_tensor(frame)[None].to(device))[0]
+    return restored.float().clamp(0, 1)
+
+
+def restore(model: nn.Module, frame: Frame) -> Frame:
+    """Return a network's answer to one 8-bit RGB picture, in the same form."""
+    return to_frame(restore_unrounded(model, frame))

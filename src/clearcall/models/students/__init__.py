@@ -1,0 +1,1 @@
+"""Students: as fast as a video call needs."""

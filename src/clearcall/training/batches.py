@@ -1,0 +1,99 @@
+"""Patches for training, cut from the memory-mapped pairs; which ones depends on seed, step and rank alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clearcall.data.pairs import PairReader, PairRecord
+from clearcall.models.inference import to_tensor
+from clearcall.training.teacher_outputs import TeacherOutputs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """RGB patches, float32 of shape (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known."""
+
+    degraded: Tensor
+    sharp: Tensor
+    teacher_restored: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device, channels last, as the convolutions want it."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, memory_format=torch.channels_last)
+
+        teacher = None if self.teacher_restored is None else move(self.teacher_restored)
+        return Batch(move(self.degraded), move(self.sharp), teacher)
+
+
+class PatchSampler:
+    """Random patches with flips and quarter turns; a share of them is clean: sharp picture in, sharp picture out.
+
+    Stateless: batch number `step` of rank `rank` is always the same, so that a resumed run needs no random state.
+    """
+
+    def __init__(
+        self,
+        pairs: Path,
+        records: Sequence[PairRecord],
+        *,
+        batch_size: int,
+        patch_size: int,
+        clean_fraction: float,
+        seed: int,
+        teacher_outputs: TeacherOutputs | None = None,
+    ) -> None:
+        self._reader = PairReader(pairs)
+        self._records = records
+        self._batch_size, self._side = batch_size, patch_size
+        self._clean_fraction, self._seed = clean_fraction, seed
+        self._teacher_outputs = teacher_outputs
+
+    def batch(self, step: int, rank: int) -> Batch:
+        """Return the batch of one step on one process."""
+        generator = np.random.default_rng([self._seed, step, rank])
+        degraded, sharp, teacher = [], [], []
+        for _ in range(self._batch_size):
+            index = int(generator.integers(len(self._records)))
+            record = self._records[index]
+            clean = generator.random() < self._clean_fraction
+            top = int(generator.integers(max(1, record.height - self._side + 1)))
+            left = int(generator.integers(max(1, record.width - self._side + 1)))
+            turns, flip = int(generator.integers(4)), bool(generator.integers(2))
+
+            def cut(picture: npt.NDArray[np.generic], where: tuple[int, int, int, bool]) -> npt.NDArray[np.generic]:
+                return _cut(picture, self._side, *where)
+
+            where = (top, left, turns, flip)
+            sharp_patch = cut(self._reader.sharp(record), where)
+            sharp.append(sharp_patch)
+            degraded.append(sharp_patch if clean else cut(self._reader.degraded(record), where))
+            if self._teacher_outputs is not None:
+                # A clean picture needs no teacher: the truth is known.
+                teacher.append(
+                    sharp_patch.astype(np.float32) / 255
+                    if clean
+                    else cut(self._teacher_outputs.restored(index), where).astype(np.float32) / TeacherOutputs.PEAK
+                )
+        return Batch(
+            to_tensor(np.stack(degraded)),  # type: ignore[arg-type]  # 8-bit in, 8-bit out
+            to_tensor(np.stack(sharp)),  # type: ignore[arg-type]  # 8-bit in, 8-bit out
+            torch.from_numpy(np.stack(teacher)).movedim(-1, -3) if teacher else None,
+        )
+
+
+def _cut(
+    picture: npt.NDArray[np.generic], side: int, top: int, left: int, turns: int, flip: bool
+) -> npt.NDArray[np.generic]:
+    patch = picture[top : top + side, left : left + side]
+    missing = side - patch.shape[0], side - patch.shape[1]
+    if max(missing) > 0:  # a photograph smaller than the patch is continued by its mirror image
+        patch = np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    patch = np.rot90(patch, turns)
+    return patch[:, ::-1] if flip else patch

@@ -1,0 +1,51 @@
+"""Where a killed training goes on from."""
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import clearcall
+from clearcall.console import warn
+from clearcall.files import atomic_path
+
+_SOURCES = ("models", "losses", "training")
+
+
+def checkpoint_key(*parts: str) -> str:
+    """Return a short hash over params, data and the code that trains: what a checkpoint may be resumed for."""
+    digest = hashlib.sha256()
+    package = Path(clearcall.__file__).parent
+    for folder in _SOURCES:
+        for path in sorted((package / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    for part in parts:
+        digest.update(b"\0" + part.encode())
+    return digest.hexdigest()[:16]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors, numbers, strings, lists and dictionaries in one piece."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint, or return None if there is none; a damaged one is reported and ignored."""
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        warn(f"the checkpoint {path} cannot be read ({error}); training starts from the beginning")
+        return None
+    return state
+
+
+def remove_checkpoints(paths: Iterable[Path]) -> None:
+    """Remove the files of a finished training."""
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,192 @@
+"""The training loop: steps, schedule, EMA, validation, early stopping, checkpoints; it knows no config and no stage."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from clearcall.console import ProgressBar
+from clearcall.errors import UserError
+from clearcall.params import Training
+from clearcall.training.batches import PatchSampler
+from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
+from clearcall.training.task import Task, WithFeatures
+from clearcall.training.validation import DEAD_GREY_LEVELS, Quality, Validator
+
+LOG_EVERY = 20  # steps; the losses of a row are means over as many
+# A cosine schedule ends at this share of the highest rate.
+FINAL_RATE = 0.02
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best weights by validation SSIM (of the moving average) and how they came about."""
+
+    state: dict[str, Tensor]
+    quality: Quality
+    best_step: int
+    steps: int
+    stopped_early: bool
+    rows: list[Row]
+
+
+def make_fabric(training: Training) -> Fabric:
+    """Start Lightning Fabric for the devices of the params; on one CPU everything is deterministic."""
+    try:
+        fabric = Fabric(
+            accelerator=training.accelerator,
+            devices=training.devices,
+            num_nodes=training.nodes,
+            precision=_precision(training),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"training cannot run on accelerator={training.accelerator}, devices={training.devices}: {error}"
+        ) from None
+    torch.use_deterministic_algorithms(fabric.device.type == "cpu")
+    fabric.launch()
+    return fabric
+
+
+def _precision(training: Training) -> Any:
+    """Resolve `auto`: bf16 where the hardware multiplies it, fp32 where it would crawl; in Fabric's words."""
+    bf16 = training.precision == "bf16"
+    if training.precision == "auto":
+        if training.accelerator == "cpu" or not torch.cuda.is_available():
+            capabilities = torch.cpu.get_capabilities()
+            bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        else:
+            bf16 = torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if bf16 else "32-true"
+
+
+def fit(
+    task: Task,
+    sampler: PatchSampler,
+    validator: Validator,
+    training: Training,
+    fabric: Fabric,
+    *,
+    name: str,
+    checkpoint: Path,
+    log: Callable[[list[Row]], None],
+) -> Fitted:
+    """Train a task's network and return its best weights.
+
+    A checkpoint is written at each validation; if the file `checkpoint` exists, training goes on from there and ends
+    with the same weights as if it had never stopped. `log` receives all rows so far at each validation. Raises
+    UserError if the loss is no longer finite or the network has died (its output equals its input); the last good
+    checkpoint stays.
+    """
+    network = task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    average = copy.deepcopy(network).to(fabric.device).requires_grad_(requires_grad=False).eval()
+    wrapped = WithFeatures(network)
+    optimizer = _optimizer(network, training)
+    task.model, fabric_optimizer = fabric.setup(wrapped, optimizer)
+
+    step, best, best_step, best_state, waited = 0, Quality(-1.0, 0.0, 0.0), 0, _cpu_state(average), 0
+    rows: list[Row] = []
+    sums: Row = {}
+    if (resumed := load_checkpoint(checkpoint)) is not None:
+        network.load_state_dict(resumed["network"])
+        average.load_state_dict(resumed["average"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        step, waited, rows, sums = resumed["step"], resumed["waited"], resumed["rows"], resumed["sums"]
+        best, best_step, best_state = Quality(**resumed["best"]), resumed["best_step"], resumed["best_state"]
+        fabric.print(f"{name}: going on from step {step} of {training.steps} ({checkpoint})")
+
+    def stopped() -> bool:
+        return training.patience is not None and waited >= training.patience
+
+    with ProgressBar(name, training.steps, step, shown=fabric.is_global_zero) as bar:
+        while step < training.steps and not stopped():
+            rate = learning_rate(step, training)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            network.train()
+            losses = task.losses(sampler.batch(step, fabric.global_rank).to(fabric.device))
+            total = losses["total"]
+            if not math.isfinite(total.item()):
+                raise UserError(
+                    f"{name}: the loss became {total.item()} at step {step}. Lower training.learning_rate or "
+                    f"gradient_clip. The last good checkpoint is kept: {checkpoint if checkpoint.exists() else 'none yet'}"
+                )
+            fabric_optimizer.zero_grad()
+            fabric.backward(total)
+            fabric.clip_gradients(task.model, fabric_optimizer, max_norm=training.gradient_clip)
+            fabric_optimizer.step()
+            step += 1
+            _update_average(average, network, training.ema_decay, step)
+            for key, value in losses.items():
+                sums[key] = sums.get(key, 0.0) + value.item() / LOG_EVERY
+            if step % LOG_EVERY == 0:
+                rows.append({"step": step, "learning_rate": rate, **{f"loss_{key}": value for key, value in sums.items()}})
+                sums = {}
+            bar.advance()
+            if step % training.validate_every == 0 or step == training.steps:
+                quality = validator.quality(average)
+                if quality.change < DEAD_GREY_LEVELS:
+                    raise UserError(
+                        f"{name}: the network has died, its output equals its input after {step} steps (mean difference "
+                        f"{quality.change:.4f} grey levels). Lower training.learning_rate or lengthen warmup_steps. The "
+                        f"last good checkpoint is kept: {checkpoint if checkpoint.exists() else 'none yet'}"
+                    )
+                rows.append({"step": step, "validation_ssim": quality.ssim, "validation_psnr_db": quality.psnr_db})
+                waited += 1
+                if quality.ssim > best.ssim:
+                    best, best_step, best_state, waited = quality, step, _cpu_state(average), 0
+                bar.note(f"SSIM {quality.ssim:.4f} (best {best.ssim:.4f} at {best_step})")
+                if fabric.is_global_zero:
+                    log(rows)
+                    save_checkpoint(
+                        checkpoint,
+                        {
+                            "network": network.state_dict(),
+                            "average": average.state_dict(),
+                            "optimizer": optimizer.state_dict(),
+                            "step": step,
+                            "waited": waited,
+                            "rows": rows,
+                            "sums": sums,
+                            "best": asdict(best),
+                            "best_step": best_step,
+                            "best_state": best_state,
+                        },
+                    )
+    return Fitted(best_state, best, best_step, step, step < training.steps, rows)
+
+
+def learning_rate(step: int, training: Training) -> float:
+    """Return the rate of one step (from 0): a linear warm-up, then a cosine down to 2 % of the highest."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    progress = (step - training.warmup_steps) / max(1, training.steps - training.warmup_steps)
+    cosine = (1 + math.cos(math.pi * progress)) / 2
+    return training.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+
+
+def _optimizer(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    # A young average follows closely, or it would remember the untrained network for long.
+    decay = min(decay, step / (step + 10))
+    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
+        mean.copy_(value)
+
+
+def _cpu_state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,111 @@
+"""Train one named network on the pairs of one folder, and leave its weights and its curve behind."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from clearcall.data.pairs import INDEX, read_pairs
+from clearcall.errors import UserError
+from clearcall.files import atomic_path, sha256_of
+from clearcall.models import Kind, build_model, parameter_count
+from clearcall.models.weights import load_weights, save_weights
+from clearcall.params import Model, Paths, Training
+from clearcall.tracking import TrainingRun
+from clearcall.training.batches import PatchSampler
+from clearcall.training.checkpoint import checkpoint_key, remove_checkpoints
+from clearcall.training.loop import Row, fit
+from clearcall.training.task import TEACHER_LOSSES, RestorationTask
+from clearcall.training.teacher_outputs import compute_teacher_outputs
+from clearcall.training.validation import Validator
+
+
+def train_network(
+    kind: Kind,
+    model: Model,
+    loss_weights: Mapping[str, float],
+    training: Training,
+    paths: Paths,
+    fabric: Fabric,
+    *,
+    name: str,
+    experiment: str,
+    teacher_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Train a network and write `weights/<name>` and `reports/<name>_curve.csv`; return its summary for a report.
+
+    `loss_weights` are those above 0 by name. A teacher is loaded from `teacher_folder` only if a loss needs one. A run
+    that was killed goes on from its checkpoint if params, pairs and code are the same.
+    """
+    torch.manual_seed(training.seed)
+    network = build_model(kind, model.name, model.arguments)
+    train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
+    if not train or not validation:
+        raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
+
+    teacher: nn.Module | None = None
+    data_key = sha256_of(paths.pairs / INDEX)
+    outputs, outputs_path = None, None
+    if teacher_folder is not None:
+        teacher = load_weights(teacher_folder).to(fabric.device)
+        teacher_key = sha256_of(teacher_folder / "model.safetensors")
+        data_key += teacher_key
+        if TEACHER_LOSSES.keys() & loss_weights.keys():
+            key = checkpoint_key(data_key)
+            outputs_path = paths.checkpoints / f"teacher-outputs-{key}.bin"
+            outputs = compute_teacher_outputs(outputs_path, teacher, paths.pairs, train, fabric)
+
+    sampler = PatchSampler(
+        paths.pairs,
+        train,
+        batch_size=training.batch_size,
+        patch_size=training.patch_size,
+        clean_fraction=training.clean_fraction,
+        seed=training.seed,
+        teacher_outputs=outputs,
+    )
+    validator = Validator(paths.pairs, validation)
+    degraded = validator.degraded_quality()
+    key = checkpoint_key(name, model.model_dump_json(), str(dict(loss_weights)), training.model_dump_json(), data_key)
+    checkpoint = paths.checkpoints / f"{name}-{key}.pt"
+    curve = paths.reports / f"{name}_curve.csv"
+
+    values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
+    with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
+
+        def log(rows: list[Row]) -> None:
+            _write_curve(curve, rows)
+            run.log(rows)
+
+        task = RestorationTask(network, loss_weights, teacher)
+        fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=log)
+        run_id = run.run_id
+
+    if fabric.is_global_zero:
+        log(fitted.rows)
+        save_weights(paths.weights / name, kind, model, fitted.state)
+        remove_checkpoints([checkpoint, checkpoint.with_suffix(".json")])
+    return {
+        "model": model.model_dump(),
+        "parameters": parameter_count(network),
+        "losses": dict(loss_weights),
+        "steps": fitted.steps,
+        "best_step": fitted.best_step,
+        "stopped_early": fitted.stopped_early,
+        "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
+        "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
+        "run_id": run_id,
+    }
+
+
+def _write_curve(path: Path, rows: list[Row]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.7g}" for name, value in row.items()} for row in rows)

@@ -1,0 +1,59 @@
+"""How good a network is on the validation pairs while it is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from clearcall.data.pairs import PairReader, PairRecord
+from clearcall.metrics import Frame, psnr_db, ssim
+from clearcall.models.inference import restore
+
+# The middle of a photograph is enough to compare two moments of one training; the report measures whole pictures.
+MIDDLE = 256
+# A restored picture that differs by less than this (mean, in grey levels) from its input has not been restored.
+DEAD_GREY_LEVELS = 0.01
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over the validation pairs; `change` is the mean absolute difference from the input, in grey levels."""
+
+    ssim: float
+    psnr_db: float
+    change: float
+
+
+class Validator:
+    """The middles of the validation pairs, and a network's mean SSIM and PSNR on them, rounded to 8 bits."""
+
+    def __init__(self, pairs: Path, records: Sequence[PairRecord]) -> None:
+        self._reader, self._records = PairReader(pairs), records
+
+    def degraded_quality(self) -> Quality:
+        """Return the quality of the input."""
+        return self._mean([(sharp, degraded, degraded) for sharp, degraded in self._middles()])
+
+    def quality(self, model: nn.Module) -> Quality:
+        """Return the quality of a network's answers, computed in fp32 as they will be in use."""
+        return self._mean([(sharp, degraded, restore(model, degraded)) for sharp, degraded in self._middles()])
+
+    def _middles(self) -> list[tuple[Frame, Frame]]:
+        return [
+            (_middle(self._reader.sharp(record)), _middle(self._reader.degraded(record))) for record in self._records
+        ]
+
+    @staticmethod
+    def _mean(triples: Sequence[tuple[Frame, Frame, Frame]]) -> Quality:
+        return Quality(
+            ssim=float(np.mean([ssim(sharp, restored) for sharp, _, restored in triples])),
+            psnr_db=float(np.mean([min(100.0, psnr_db(sharp, restored)) for sharp, _, restored in triples])),
+            change=float(np.mean([np.abs(restored.astype(np.int16) - degraded).mean() for _, degraded, restored in triples])),
+        )
+
+
+def _middle(picture: Frame) -> Frame:
+    top, left = max(0, picture.shape[0] - MIDDLE) // 2, max(0, picture.shape[1] - MIDDLE) // 2
+    return picture[top : top + MIDDLE, left : left + MIDDLE]

@@ -1,0 +1,39 @@
+"""Distil the student from the teacher, and train its twin, which never sees the teacher, for comparison."""
+
+from clearcall import errors
+from clearcall.files import write_json
+from clearcall.params import load_params
+from clearcall.training.loop import make_fabric
+from clearcall.training.train import train_network
+
+
+def main() -> None:
+    """Train the student and, if wanted, the twin with the same seed and steps; write the summaries and run ids."""
+    params = load_params()
+    stage = params.distill_student
+    fabric = make_fabric(stage.training)
+    losses = {"student": stage.losses}
+    if stage.twin:
+        losses["twin"] = stage.losses.without_teacher()
+    summaries = {
+        name: train_network(
+            "students",
+            stage.model,
+            weights.weights(),
+            stage.training,
+            params.paths,
+            fabric,
+            name=name,
+            experiment=params.publish.experiment,
+            teacher_folder=params.paths.weights / "teacher" if weights.needs_teacher else None,
+        )
+        for name, weights in losses.items()
+    }
+    if fabric.is_global_zero:
+        run_ids = {name: summary.pop("run_id") for name, summary in summaries.items()}
+        write_json(params.paths.runs / "distill_student.json", run_ids)
+        write_json(params.paths.reports / "distill_student.json", summaries)
+
+
+if __name__ == "__main__":
+    errors.run(main)

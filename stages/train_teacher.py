@@ -1,0 +1,31 @@
+"""Train the teacher: as good a restorer as the steps allow, and what the student will learn from."""
+
+from clearcall import errors
+from clearcall.files import write_json
+from clearcall.params import load_params
+from clearcall.training.loop import make_fabric
+from clearcall.training.train import train_network
+
+
+def main() -> None:
+    """Train, then write the summary and the run's id."""
+    params = load_params()
+    stage = params.train_teacher
+    fabric = make_fabric(stage.training)
+    summary = train_network(
+        "teachers",
+        stage.model,
+        stage.losses.weights(),
+        stage.training,
+        params.paths,
+        fabric,
+        name="teacher",
+        experiment=params.publish.experiment,
+    )
+    if fabric.is_global_zero:
+        write_json(params.paths.runs / "train_teacher.json", {"teacher": summary.pop("run_id")})
+        write_json(params.paths.reports / "train_teacher.json", summary)
+
+
+if __name__ == "__main__":
+    errors.run(main)
