@@ -4,7 +4,7 @@ from clearcall import errors
 from clearcall.files import write_json
 from clearcall.params import load_params
 from clearcall.training.loop import make_fabric
-from clearcall.training.train import train_network
+from clearcall.training.train import train_network, write_curves
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     losses = {"student": stage.losses}
     if stage.twin:
         losses["twin"] = stage.losses.without_teacher()
-    summaries = {
+    trained = {
         name: train_network(
             "students",
             stage.model,
@@ -25,14 +25,18 @@ def main() -> None:
             fabric,
             name=name,
             experiment=params.publish.experiment,
+            folder=params.paths.weights / "students" / name,
             teacher_folder=params.paths.weights / "teacher" if weights.needs_teacher else None,
         )
         for name, weights in losses.items()
     }
     if fabric.is_global_zero:
-        run_ids = {name: summary.pop("run_id") for name, summary in summaries.items()}
+        run_ids = {name: network.run_id for name, network in trained.items()}
+        write_curves(params.paths.reports / "distill_student_curve.csv", trained)
         write_json(params.paths.runs / "distill_student.json", run_ids)
-        write_json(params.paths.reports / "distill_student.json", summaries)
+        write_json(
+            params.paths.reports / "distill_student.json", {name: network.summary for name, network in trained.items()}
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from clearcall import errors
 from clearcall.files import write_json
 from clearcall.params import load_params
 from clearcall.training.loop import make_fabric
-from clearcall.training.train import train_network
+from clearcall.training.train import train_network, write_curves
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     params = load_params()
     stage = params.train_teacher
     fabric = make_fabric(stage.training)
-    summary = train_network(
+    teacher = train_network(
         "teachers",
         stage.model,
         stage.losses.weights(),
@@ -21,10 +21,12 @@ def main() -> None:
         fabric,
         name="teacher",
         experiment=params.publish.experiment,
+        folder=params.paths.weights / "teacher",
     )
     if fabric.is_global_zero:
-        write_json(params.paths.runs / "train_teacher.json", {"teacher": summary.pop("run_id")})
-        write_json(params.paths.reports / "train_teacher.json", summary)
+        write_curves(params.paths.reports / "train_teacher_curve.csv", {"teacher": teacher})
+        write_json(params.paths.runs / "train_teacher.json", {"teacher": teacher.run_id})
+        write_json(params.paths.reports / "train_teacher.json", teacher.summary)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ PAIR = "train.png [jpeg, variant 0]"
         ({"ssim": 0.1}, f"(column: ssim, min_value: 0.3, max_value: 0.9999, clean: False): {PAIR} (ssim 0.1)"),
         (
             {"degradation": "clean"},
-            "twice (column_list: ['image', 'degradation', 'variant']): train.png",
+            "twice (column_list: ['image', 'scale', 'degradation', 'variant']): train.png",
         ),
         ({"degradation": "other"}, "value_set: ['jpeg', 'clean'], split: train): jpeg is missing"),
         ({"group": "c"}, f"no group is in two splits (column: splits_of_group, value_set: [1]): {PAIR}"),

@@ -11,6 +11,9 @@ from clearcall.errors import UserError
 Frame = npt.NDArray[np.uint8]
 _Plane = npt.NDArray[np.float64]
 
+# Equal pictures have an infinite PSNR; in a mean they count with this.
+MAX_PSNR_DB = 100.0
+
 _K1, _K2, _PEAK = 0.01, 0.03, 255.0
 _SIGMA, _RADIUS = 1.5, 5  # 11x11 window
 _UNIFORM_SIDE = 7
@@ -44,7 +47,7 @@ def ssim(sharp: Frame, other: Frame) -> float:
 
 
 def ssim_uniform(sharp: Frame, other: Frame) -> float:
-    """Return SSIM with scikit-image's defaults: 7x7 uniform window, sample covariance. Printed because others used it."""
+    """Return SSIM with scikit-image's defaults, 7x7 uniform window and sample covariance; other reports print it."""
     margin, count = _UNIFORM_SIDE // 2, _UNIFORM_SIDE**2
 
     def blur(plane: _Plane) -> _Plane:
@@ -88,9 +91,7 @@ def _ssim(sharp: Frame, other: Frame, blur: Callable[[_Plane], _Plane], side: in
         variance_sum = correction * (blur(x * x + y * y) - mean_x**2 - mean_y**2)
         covariance = correction * (blur(x * y) - mean_x * mean_y)
         similarity = (
-            (2 * mean_x * mean_y + c1)
-            * (2 * covariance + c2)
-            / ((mean_x**2 + mean_y**2 + c1) * (variance_sum + c2))
+            (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / ((mean_x**2 + mean_y**2 + c1) * (variance_sum + c2))
         )
         means.append(float(similarity.mean()))
     return float(np.mean(means))

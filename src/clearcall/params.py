@@ -139,7 +139,7 @@ class DegradePairs(_Params):
 
     mix: tuple[str, ...] = Field(min_length=1)
     variants: int = Field(ge=1, le=100)
-    train_scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     workers: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     degradations: dict[str, tuple[DegradationStep, ...]]
@@ -322,7 +322,7 @@ class Params(_Params):
     gate: Gate
 
 
-def parse_params(document: Any) -> Params:
+def parse_params(document: object) -> Params:
     """Check a parsed params.yaml; raise UserError naming each wrong key, its value and what is allowed."""
     try:
         return Params.model_validate(document)

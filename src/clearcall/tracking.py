@@ -14,7 +14,6 @@ from clearcall.files import read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 
 def project_root() -> Path:
@@ -57,8 +56,9 @@ def unreachable(error: Exception) -> UserError:
     """Return the message for a server that cannot be used."""
     first_line = str(error).strip().split("\n")[0][:200]
     return UserError(
-        f"MLflow at {tracking_uri()} cannot be used: {first_line}\nStart the server, or unset MLFLOW_TRACKING_URI to use "
-        "the project's own database, and run the same command again. Nothing that was trained is lost."
+        f"MLflow at {tracking_uri()} cannot be used: {first_line}\n"
+        "Start the server, or unset MLFLOW_TRACKING_URI to use the project's own database, and run the command "
+        "again. Nothing that was trained is lost."
     )
 
 
@@ -79,7 +79,9 @@ class TrainingRun:
     training goes on in the same run.
     """
 
-    def __init__(self, experiment: str, name: str, params: Mapping[str, Any], state_file: Path, *, active: bool) -> None:
+    def __init__(
+        self, experiment: str, name: str, params: Mapping[str, Any], state_file: Path, *, active: bool
+    ) -> None:
         self.run_id: str | None = None
         self._experiment, self._name, self._params, self._state_file = experiment, name, params, state_file
         self._active, self._sent = active, 0
@@ -88,10 +90,12 @@ class TrainingRun:
         self._try(self._start)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.run_id is not None:
             status = "FINISHED" if error is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
-            self._try(lambda: client().set_terminated(self.run_id, status))
+            self._try(lambda: client().set_terminated(self.run_id or "", status))
 
     def log(self, rows: list[dict[str, float]]) -> None:
         """Send the rows that were not sent yet, in one batch; each has a `step`."""

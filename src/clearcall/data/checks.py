@@ -20,11 +20,11 @@ from clearcall.files import sha256_of, write_text
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
 PAIRS = "pairs.csv"
-PAIR_KEY = ["image", "degradation", "variant"]
+PAIR_KEY = ["image", "scale", "degradation", "variant"]
 PAIR_COLUMNS: dict[Hashable, type] = {
     **dict.fromkeys(("image", "image_sha256", "group", "split", "degradation"), str),
     **dict.fromkeys(("variant", "height", "width", "degraded_height", "degraded_width"), int),
-    **dict.fromkeys(("psnr_db", "ssim"), float),
+    **dict.fromkeys(("scale", "psnr_db", "ssim"), float),
 }
 OFFENDERS_SHOWN = 10
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)  # of Pillow's decoders
@@ -83,7 +83,7 @@ def _enough(words: str, least: CountPerSplit) -> list[Rule]:
 def image_rules(limits: CheckData) -> list[Rule]:
     """Return what must hold for the photographs; columns as in the manifest, and facts of the file as `file_*`."""
     return [
-        _one_of("every file is there and decodes to its end", "readable", True),
+        _one_of("every file is there and decodes to its end", "readable", True),  # noqa: FBT003  # a value of the column
         _one_of("every file has three channels of 8 bits", "file_mode", "RGB"),
         _between("every file is neither too narrow nor too wide", "file_width", limits.side_range),
         _between("every file is neither too low nor too high", "file_height", limits.side_range),

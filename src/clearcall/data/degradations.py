@@ -1,9 +1,8 @@
 """Named degradations, composed with albumentations (whose only importer this is) around Pillow's antialiased resize."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import albumentations as A
+import albumentations
 import numpy as np
 from PIL import Image
 
@@ -17,14 +16,14 @@ _FILTERS = {
 }
 
 
-class PillowResize(A.ImageOnlyTransform):
+class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
     """Resize to (width, height) as Pillow does, antialiased; OpenCV's resize, which albumentations has, is not."""
 
     def __init__(self, width: int, height: int, filter_name: str) -> None:
         super().__init__(p=1)
         self.width, self.height, self.filter_name = width, height, filter_name
 
-    def apply(self, img: Frame, *_args: Any, **_params: Any) -> Frame:
+    def apply(self, img: Frame, *_args: object, **_params: object) -> Frame:
         """Return the resized picture."""
         resized = Image.fromarray(img).resize((self.width, self.height), _FILTERS[self.filter_name])
         return np.asarray(resized)
@@ -35,7 +34,7 @@ def build_degradation(steps: Sequence[DegradationStep], width: int, height: int,
 
     All randomness comes from `seed`; the same seed gives the same picture.
     """
-    compose = A.Compose([_transform(step, width, height) for step in steps], seed=seed)
+    compose = albumentations.Compose([_transform(step, width, height) for step in steps], seed=seed)
 
     def degrade(sharp: Frame) -> Frame:
         degraded: Frame = compose(image=sharp)["image"]
@@ -44,7 +43,7 @@ def build_degradation(steps: Sequence[DegradationStep], width: int, height: int,
     return degrade
 
 
-def _transform(step: DegradationStep, width: int, height: int) -> A.BasicTransform:
+def _transform(step: DegradationStep, width: int, height: int) -> albumentations.BasicTransform:
     match step:
         case Downscale():
             size = max(1, round(width / step.factor)), max(1, round(height / step.factor))
@@ -52,11 +51,11 @@ def _transform(step: DegradationStep, width: int, height: int) -> A.BasicTransfo
         case Upscale():
             return PillowResize(width, height, step.filter)
         case GaussianBlur():
-            return A.GaussianBlur(blur_limit=0, sigma_limit=step.sigma_range, p=1)
+            return albumentations.GaussianBlur(blur_limit=0, sigma_limit=step.sigma_range, p=1)
         case MotionBlur():
-            return A.MotionBlur(blur_limit=step.length_range, allow_shifted=False, p=1)
+            return albumentations.MotionBlur(blur_limit=step.length_range, allow_shifted=False, p=1)
         case Noise():
             low, high = step.sigma_range
-            return A.GaussNoise(std_range=(low / 255, high / 255), per_channel=True, p=1)
+            return albumentations.GaussNoise(std_range=(low / 255, high / 255), per_channel=True, p=1)
         case Jpeg():
-            return A.ImageCompression(compression_type="jpeg", quality_range=step.quality_range, p=1)
+            return albumentations.ImageCompression(compression_type="jpeg", quality_range=step.quality_range, p=1)

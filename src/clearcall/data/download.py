@@ -88,7 +88,7 @@ def summary(downloaded: Downloaded, source: str) -> dict[str, Any]:
     }
 
 
-def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
+def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # noqa: C901  # one case a kind of picture
     """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
 
     Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before

@@ -53,7 +53,9 @@ def read_manifest(raw: Path) -> list[ImageRecord]:
         rows = list(csv.DictReader(file))
     expected = {field.name for field in fields(ImageRecord)}
     if rows and set(rows[0]) != expected:
-        raise UserError(f"{path} has the columns {sorted(rows[0])}, not {sorted(expected)}: run `dvc repro -f -s download_data`")
+        raise UserError(
+            f"{path} has the columns {sorted(rows[0])}, not {sorted(expected)}: run `dvc repro -f -s download_data`"
+        )
     return [
         ImageRecord(**{**row, "width": int(row["width"]), "height": int(row["height"])})  # type: ignore[arg-type]  # csv yields strings
         for row in rows

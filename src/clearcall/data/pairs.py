@@ -9,6 +9,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +31,9 @@ SHARD_BYTES = 256 * 2**20
 class PairRecord:
     """One pair: which photograph at which scale, how it was degraded, and where its two pictures lie.
 
-    The photograph was first scaled by `scale` (1 but for some training pairs) to `width` by `height`. Pictures are 8-bit RGB, row by row, `height * width * 3` bytes from the offset in the shard. `psnr_db` and `ssim`
-    are of the degraded picture against the sharp one; equal pictures have an infinite PSNR.
+    The photograph was first scaled by `scale` (always 1 in the test split) to `width` by `height`. Pictures are 8-bit
+    RGB, row by row, `height * width * 3` bytes from the offset in the shard. `psnr_db` and `ssim` are of the degraded
+    picture against the sharp one; equal pictures have an infinite PSNR.
     """
 
     image: str
@@ -94,18 +96,14 @@ def read_pairs(pairs: Path, split: Split | None = None) -> list[PairRecord]:
     path = pairs / INDEX
     if not path.is_file():
         raise UserError(f"{path} is missing: run `dvc repro degrade_pairs` first")
-    types = {field.name: field.type for field in fields(PairRecord)}
     with path.open(newline="", encoding="utf-8") as file:
-        records = [
-            PairRecord(
-                **{
-                    name: value if types[name] in (str, Split) else types[name](value)  # type: ignore[operator]  # int or float
-                    for name, value in row.items()
-                }
-            )
-            for row in csv.DictReader(file)
-        ]
+        records = [PairRecord(**_parsed(row)) for row in csv.DictReader(file)]
     return [record for record in records if split in (None, record.split)]
+
+
+def _parsed(row: dict[str, str]) -> dict[str, Any]:
+    parse = {int: int, float: float}
+    return {field.name: parse.get(field.type, str)(row[field.name]) for field in fields(PairRecord)}  # type: ignore[arg-type]  # str
 
 
 class PairReader:
@@ -130,6 +128,12 @@ class PairReader:
         return self._shards[shard][offset : offset + size].reshape(record.height, record.width, 3)
 
 
+def middle(picture: Frame, side: int) -> Frame:
+    """Return the middle of a picture, at most `side` by `side` pixels, as a view."""
+    top, left = max(0, picture.shape[0] - side) // 2, max(0, picture.shape[1] - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
 def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[list[PairRecord]], dict[str, int]]:
     """Give every picture its place: the pairs of each photograph at each scale, and the size of each shard in bytes."""
     plan: list[list[PairRecord]] = []
@@ -145,7 +149,7 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
         return shard, offset
 
     for record in records:
-        for scale in params.train_scales if record.split == "train" else (1.0,):
+        for scale in (1.0,) if record.split == "test" else params.scales:
             width, height = round(record.width * scale), round(record.height * scale)
             size = width * height * 3
             sharp_shard, sharp_offset = place(record.split, size)
@@ -184,9 +188,8 @@ def _degrade_image(raw: Path, folder: Path, params: DegradePairs, pairs: list[Pa
 
     first = pairs[0]
     with Image.open(raw / first.image) as image:
-        if first.scale != 1:
-            image = image.resize((first.width, first.height), Image.Resampling.LANCZOS)
-        sharp = np.asarray(image)
+        size = first.width, first.height
+        sharp = np.asarray(image if first.scale == 1 else image.resize(size, Image.Resampling.LANCZOS))
     if sharp.shape != (first.height, first.width, 3):
         raise UserError(
             f"{raw / first.image} is {sharp.shape}, not the {first.height}x{first.width} RGB of the manifest: "

@@ -13,7 +13,7 @@ def to_tensor(pictures: Frame) -> Tensor:
 
 
 def to_frame(picture: Tensor) -> Frame:
-    """Turn a picture of shape (3, height, width) in [0, 1] into 8-bit RGB of (height, width, 3), rounded and clipped."""
+    """Turn a picture of (3, height, width) in [0, 1] into 8-bit RGB of (height, width, 3), rounded and clipped."""
     grey_levels = picture.detach().float().clamp(0, 1).mul(255).round_().byte()
     frame: Frame = grey_levels.movedim(0, -1).contiguous().cpu().numpy()
     return frame

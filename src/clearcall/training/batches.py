@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,12 @@ from clearcall.data.pairs import PairReader, PairRecord
 from clearcall.models.inference import to_tensor
 from clearcall.training.teacher_outputs import TeacherOutputs
 
+_Value = TypeVar("_Value", np.uint8, np.uint16)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """RGB patches, float32 of shape (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known."""
+    """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known."""
 
     degraded: Tensor
     sharp: Tensor
@@ -65,35 +68,39 @@ class PatchSampler:
             clean = generator.random() < self._clean_fraction
             top = int(generator.integers(max(1, record.height - self._side + 1)))
             left = int(generator.integers(max(1, record.width - self._side + 1)))
-            turns, flip = int(generator.integers(4)), bool(generator.integers(2))
-
-            def cut(picture: npt.NDArray[np.generic], where: tuple[int, int, int, bool]) -> npt.NDArray[np.generic]:
-                return _cut(picture, self._side, *where)
-
-            where = (top, left, turns, flip)
-            sharp_patch = cut(self._reader.sharp(record), where)
+            where = _Where(top, left, self._side, int(generator.integers(4)), bool(generator.integers(2)))
+            sharp_patch = _cut(self._reader.sharp(record), where)
             sharp.append(sharp_patch)
-            degraded.append(sharp_patch if clean else cut(self._reader.degraded(record), where))
+            degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
             if self._teacher_outputs is not None:
                 # A clean picture needs no teacher: the truth is known.
                 teacher.append(
                     sharp_patch.astype(np.float32) / 255
                     if clean
-                    else cut(self._teacher_outputs.restored(index), where).astype(np.float32) / TeacherOutputs.PEAK
+                    else _cut(self._teacher_outputs.restored(index), where).astype(np.float32) / TeacherOutputs.PEAK
                 )
         return Batch(
-            to_tensor(np.stack(degraded)),  # type: ignore[arg-type]  # 8-bit in, 8-bit out
-            to_tensor(np.stack(sharp)),  # type: ignore[arg-type]  # 8-bit in, 8-bit out
+            to_tensor(np.stack(degraded)),
+            to_tensor(np.stack(sharp)),
             torch.from_numpy(np.stack(teacher)).movedim(-1, -3) if teacher else None,
         )
 
 
-def _cut(
-    picture: npt.NDArray[np.generic], side: int, top: int, left: int, turns: int, flip: bool
-) -> npt.NDArray[np.generic]:
-    patch = picture[top : top + side, left : left + side]
-    missing = side - patch.shape[0], side - patch.shape[1]
+@dataclass(frozen=True)
+class _Where:
+    """A square patch, and how it is turned (in quarters) and mirrored."""
+
+    top: int
+    left: int
+    side: int
+    turns: int
+    flip: bool
+
+
+def _cut(picture: npt.NDArray[_Value], where: _Where) -> npt.NDArray[_Value]:
+    patch = picture[where.top : where.top + where.side, where.left : where.left + where.side]
+    missing = where.side - patch.shape[0], where.side - patch.shape[1]
     if max(missing) > 0:  # a photograph smaller than the patch is continued by its mirror image
         patch = np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
-    patch = np.rot90(patch, turns)
-    return patch[:, ::-1] if flip else patch
+    patch = np.rot90(patch, where.turns)
+    return patch[:, ::-1] if where.flip else patch

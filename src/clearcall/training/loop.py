@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -56,7 +56,7 @@ def make_fabric(training: Training) -> Fabric:
     return fabric
 
 
-def _precision(training: Training) -> Any:
+def _precision(training: Training) -> Literal["bf16-mixed", "32-true"]:
     """Resolve `auto`: bf16 where the hardware multiplies it, fp32 where it would crawl; in Fabric's words."""
     bf16 = training.precision == "bf16"
     if training.precision == "auto":
@@ -68,7 +68,7 @@ def _precision(training: Training) -> Any:
     return "bf16-mixed" if bf16 else "32-true"
 
 
-def fit(
+def fit(  # noqa: C901  # one loop, to be read from top to bottom
     task: Task,
     sampler: PatchSampler,
     validator: Validator,
@@ -115,10 +115,7 @@ def fit(
             losses = task.losses(sampler.batch(step, fabric.global_rank).to(fabric.device))
             total = losses["total"]
             if not math.isfinite(total.item()):
-                raise UserError(
-                    f"{name}: the loss became {total.item()} at step {step}. Lower training.learning_rate or "
-                    f"gradient_clip. The last good checkpoint is kept: {checkpoint if checkpoint.exists() else 'none yet'}"
-                )
+                raise _diverged(f"{name}: the loss became {total.item()} at step {step}", checkpoint)
             fabric_optimizer.zero_grad()
             fabric.backward(total)
             fabric.clip_gradients(task.model, fabric_optimizer, max_norm=training.gradient_clip)
@@ -128,24 +125,26 @@ def fit(
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + value.item() / LOG_EVERY
             if step % LOG_EVERY == 0:
-                rows.append({"step": step, "learning_rate": rate, **{f"loss_{key}": value for key, value in sums.items()}})
+                rows.append(
+                    {"step": step, "learning_rate": rate, **{f"loss_{key}": value for key, value in sums.items()}}
+                )
                 sums = {}
             bar.advance()
             if step % training.validate_every == 0 or step == training.steps:
                 quality = validator.quality(average)
                 if quality.change < DEAD_GREY_LEVELS:
-                    raise UserError(
-                        f"{name}: the network has died, its output equals its input after {step} steps (mean difference "
-                        f"{quality.change:.4f} grey levels). Lower training.learning_rate or lengthen warmup_steps. The "
-                        f"last good checkpoint is kept: {checkpoint if checkpoint.exists() else 'none yet'}"
+                    raise _diverged(
+                        f"{name}: the network has died, its output equals its input after {step} steps "
+                        f"(mean difference {quality.change:.4f} grey levels)",
+                        checkpoint,
                     )
                 rows.append({"step": step, "validation_ssim": quality.ssim, "validation_psnr_db": quality.psnr_db})
                 waited += 1
                 if quality.ssim > best.ssim:
                     best, best_step, best_state, waited = quality, step, _cpu_state(average), 0
                 bar.note(f"SSIM {quality.ssim:.4f} (best {best.ssim:.4f} at {best_step})")
+                log(rows)
                 if fabric.is_global_zero:
-                    log(rows)
                     save_checkpoint(
                         checkpoint,
                         {
@@ -162,6 +161,13 @@ def fit(
                         },
                     )
     return Fitted(best_state, best, best_step, step, step < training.steps, rows)
+
+
+def _diverged(what: str, checkpoint: Path) -> UserError:
+    kept = f"The last good checkpoint is kept: {checkpoint}" if checkpoint.exists() else "There was no checkpoint yet"
+    return UserError(
+        f"{what}. Lower training.learning_rate or training.gradient_clip, or lengthen warmup_steps. {kept}"
+    )
 
 
 def learning_rate(step: int, training: Training) -> float:
@@ -184,8 +190,8 @@ def _update_average(average: nn.Module, network: nn.Module, decay: float, step: 
     decay = min(decay, step / (step + 10))
     for mean, value in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
-    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(value)
+    for mean_buffer, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        mean_buffer.copy_(buffer)
 
 
 def _cpu_state(module: nn.Module) -> dict[str, Tensor]:

@@ -31,8 +31,7 @@ class RestorationTask:
     def __init__(self, model: nn.Module, weights: Mapping[str, float], teacher: nn.Module | None = None) -> None:
         self.model = model
         self._weights = weights
-        # Held in a tuple so that nothing that walks modules finds it: the teacher is never trained or put in train mode.
-        self._teacher = (teacher,)
+        self._teacher = teacher
         if "features" in weights and teacher is None:
             raise ValueError("the loss `features` needs a teacher")
 
@@ -45,10 +44,9 @@ class RestorationTask:
                 if batch.teacher_restored is None:
                     raise ValueError(f"the loss {name} needs the teacher's answers in the batch")
                 parts[name] = loss(restored, batch.teacher_restored)
-        (teacher,) = self._teacher
-        if "features" in self._weights and teacher is not None:
+        if "features" in self._weights and self._teacher is not None:
             with torch.no_grad():
-                _, teacher_features = teacher.forward_features(batch.degraded)  # type: ignore[operator]  # nn.Module hides methods
+                _, teacher_features = self._teacher.forward_features(batch.degraded)  # type: ignore[operator]  # nn.Module hides methods
             parts["features"] = feature_affinity_loss(features, teacher_features)
         return {**parts, "total": torch.stack([self._weights[name] * part for name, part in parts.items()]).sum()}
 

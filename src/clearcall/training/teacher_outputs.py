@@ -1,4 +1,4 @@
-"""The teacher's answers to the training pairs, computed once, as 16-bit: a target need not be rounded to grey levels."""
+"""The teacher's answers to the training pairs, computed once, as 16-bit: targets need not be whole grey levels."""
 
 from collections.abc import Sequence
 from pathlib import Path

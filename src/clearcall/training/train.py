@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ from clearcall.training.teacher_outputs import compute_teacher_outputs
 from clearcall.training.validation import Validator
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves beside the weights: a summary for the report, the MLflow run's id, the curve."""
+
+    summary: dict[str, Any]
+    run_id: str | None
+    rows: list[Row]
+
+
 def train_network(
     kind: Kind,
     model: Model,
@@ -35,9 +44,10 @@ def train_network(
     *,
     name: str,
     experiment: str,
+    folder: Path,
     teacher_folder: Path | None = None,
-) -> dict[str, Any]:
-    """Train a network and write `weights/<name>` and `reports/<name>_curve.csv`; return its summary for a report.
+) -> Trained:
+    """Train a network and write its weights to `folder`.
 
     `loss_weights` are those above 0 by name. A teacher is loaded from `teacher_folder` only if a loss needs one. A run
     that was killed goes on from its checkpoint if params, pairs and code are the same.
@@ -50,15 +60,15 @@ def train_network(
 
     teacher: nn.Module | None = None
     data_key = sha256_of(paths.pairs / INDEX)
-    outputs, outputs_path = None, None
+    outputs = None
     if teacher_folder is not None:
         teacher = load_weights(teacher_folder).to(fabric.device)
         teacher_key = sha256_of(teacher_folder / "model.safetensors")
         data_key += teacher_key
         if TEACHER_LOSSES.keys() & loss_weights.keys():
             key = checkpoint_key(data_key)
-            outputs_path = paths.checkpoints / f"teacher-outputs-{key}.bin"
-            outputs = compute_teacher_outputs(outputs_path, teacher, paths.pairs, train, fabric)
+            path = paths.checkpoints / f"teacher-outputs-{key}.bin"
+            outputs = compute_teacher_outputs(path, teacher, paths.pairs, train, fabric)
 
     sampler = PatchSampler(
         paths.pairs,
@@ -73,24 +83,16 @@ def train_network(
     degraded = validator.degraded_quality()
     key = checkpoint_key(name, model.model_dump_json(), str(dict(loss_weights)), training.model_dump_json(), data_key)
     checkpoint = paths.checkpoints / f"{name}-{key}.pt"
-    curve = paths.reports / f"{name}_curve.csv"
 
     values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
     with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
-
-        def log(rows: list[Row]) -> None:
-            _write_curve(curve, rows)
-            run.log(rows)
-
         task = RestorationTask(network, loss_weights, teacher)
-        fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=log)
-        run_id = run.run_id
+        fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
 
     if fabric.is_global_zero:
-        log(fitted.rows)
-        save_weights(paths.weights / name, kind, model, fitted.state)
+        save_weights(folder, kind, model, fitted.state)
         remove_checkpoints([checkpoint, checkpoint.with_suffix(".json")])
-    return {
+    summary = {
         "model": model.model_dump(),
         "parameters": parameter_count(network),
         "losses": dict(loss_weights),
@@ -99,13 +101,16 @@ def train_network(
         "stopped_early": fitted.stopped_early,
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
-        "run_id": run_id,
     }
+    return Trained(summary, run.run_id, fitted.rows)
 
 
-def _write_curve(path: Path, rows: list[Row]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
+    """Write the curves of one stage's networks as one CSV: a line for each mean of losses and each validation."""
+    names = list(dict.fromkeys(name for network in trained.values() for row in network.rows for name in row))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, ["network", *names], restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: f"{value:.7g}" for name, value in row.items()} for row in rows)
+        for network, result in trained.items():
+            for row in result.rows:
+                writer.writerow({"network": network, **{name: f"{value:.7g}" for name, value in row.items()}})

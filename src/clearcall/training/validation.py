@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from clearcall.data.pairs import PairReader, PairRecord
-from clearcall.metrics import Frame, psnr_db, ssim
+from clearcall.data.pairs import PairReader, PairRecord, middle
+from clearcall.metrics import MAX_PSNR_DB, Frame, psnr_db, ssim
 from clearcall.models.inference import restore
 
 # The middle of a photograph is enough to compare two moments of one training; the report measures whole pictures.
-MIDDLE = 256
+MIDDLE_SIDE = 256
 # A restored picture that differs by less than this (mean, in grey levels) from its input has not been restored.
 DEAD_GREY_LEVELS = 0.01
 
@@ -42,18 +42,16 @@ class Validator:
 
     def _middles(self) -> list[tuple[Frame, Frame]]:
         return [
-            (_middle(self._reader.sharp(record)), _middle(self._reader.degraded(record))) for record in self._records
+            (middle(self._reader.sharp(record), MIDDLE_SIDE), middle(self._reader.degraded(record), MIDDLE_SIDE))
+            for record in self._records
         ]
 
     @staticmethod
     def _mean(triples: Sequence[tuple[Frame, Frame, Frame]]) -> Quality:
         return Quality(
             ssim=float(np.mean([ssim(sharp, restored) for sharp, _, restored in triples])),
-            psnr_db=float(np.mean([min(100.0, psnr_db(sharp, restored)) for sharp, _, restored in triples])),
-            change=float(np.mean([np.abs(restored.astype(np.int16) - degraded).mean() for _, degraded, restored in triples])),
+            psnr_db=float(np.mean([min(MAX_PSNR_DB, psnr_db(sharp, restored)) for sharp, _, restored in triples])),
+            change=float(
+                np.mean([np.abs(restored.astype(np.int16) - degraded).mean() for _, degraded, restored in triples])
+            ),
         )
-
-
-def _middle(picture: Frame) -> Frame:
-    top, left = max(0, picture.shape[0] - MIDDLE) // 2, max(0, picture.shape[1] - MIDDLE) // 2
-    return picture[top : top + MIDDLE, left : left + MIDDLE]

@@ -7,7 +7,7 @@ R, G and B, which changes Y and leaves Cb and Cr as they are, without a round tr
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import pad_to_multiple, zero_
+from clearcall.models import detail_, pad_to_multiple, zero_
 
 STRIDE = 2
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G and B
@@ -16,19 +16,21 @@ LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G and B
 class LumaStrided(nn.Module):
     """A 6x6 stem of stride 2, 3x3 layers, a 1x1 layer to the four sub-pixels and a shuffle, all on luma."""
 
+    stride = STRIDE
     luma_weights: Tensor
 
     def __init__(self, channels: int, body_layers: int) -> None:
         super().__init__()
         self.register_buffer("luma_weights", torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1), persistent=False)
-        layers: list[nn.Module] = [nn.Conv2d(1, channels, 6, stride=STRIDE, padding=2), nn.LeakyReLU(0.1, inplace=True)]
+        stem = detail_(nn.Conv2d(1, channels, 6, stride=STRIDE, padding=2))
+        layers: list[nn.Module] = [stem, nn.LeakyReLU(0.1, inplace=True)]
         for _ in range(body_layers):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
         self.body = nn.Sequential(*layers)
-        self.tail = nn.Sequential(zero_(nn.Conv2d(channels, STRIDE**2, 1)), nn.PixelShuffle(STRIDE))
+        self.tail = zero_(nn.Conv2d(channels, STRIDE**2, 1))
 
-    def luma_residual(self, luma: Tensor) -> Tensor:
-        """Return what to add to a luma plane of (N, 1, H, W) in [0, 1]; height and width must be even."""
+    def sub_pixels(self, luma: Tensor) -> Tensor:
+        """Return what to add to luma of (N, 1, H, W) in [0, 1], H and W even, as (N, 4, H / 2, W / 2)."""
         residual: Tensor = self.tail(self.body(luma))
         return residual
 
@@ -37,7 +39,8 @@ class LumaStrided(nn.Module):
         height, width = picture.shape[-2:]
         luma = pad_to_multiple((picture * self.luma_weights).sum(1, keepdim=True), STRIDE)
         features = self.body(luma)
-        return picture + self.tail(features)[..., :height, :width], features
+        residual = nn.functional.pixel_shuffle(self.tail(features), STRIDE)
+        return picture + residual[..., :height, :width], features
 
     def forward(self, picture: Tensor) -> Tensor:
         """Restore RGB of shape (N, 3, H, W) in [0, 1]."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from clearcall.models import pad_to_multiple, zero_
+from clearcall.models import detail_, pad_to_multiple, zero_
 
 
 class _Block(nn.Module):
@@ -15,16 +15,19 @@ class _Block(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.layers(features)
+        added: Tensor = features + self.layers(features)
+        return added
 
 
 class UnshuffleResNet(nn.Module):
-    """Unshuffle, a conv, `blocks` residual blocks without normalisation (as in EDSR), a conv, shuffle, add the input."""
+    """Unshuffle, conv, `blocks` residual blocks without normalisation (as in EDSR), conv, shuffle, add the input."""
 
     def __init__(self, channels: int, blocks: int, unshuffle: int) -> None:
         super().__init__()
-        self.unshuffle = unshuffle
-        self.head = nn.Sequential(nn.PixelUnshuffle(unshuffle), nn.Conv2d(3 * unshuffle**2, channels, 3, padding=1))
+        self.stride = unshuffle
+        self.head = nn.Sequential(
+            nn.PixelUnshuffle(unshuffle), detail_(nn.Conv2d(3 * unshuffle**2, channels, 3, padding=1))
+        )
         self.body = nn.Sequential(*(_Block(channels) for _ in range(blocks)))
         self.tail = nn.Sequential(
             zero_(nn.Conv2d(channels, 3 * unshuffle**2, 3, padding=1)), nn.PixelShuffle(unshuffle)
@@ -33,7 +36,7 @@ class UnshuffleResNet(nn.Module):
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored picture and the body's output, (N, channels, H / unshuffle, W / unshuffle)."""
         height, width = picture.shape[-2:]
-        padded = pad_to_multiple(picture, self.unshuffle)
+        padded = pad_to_multiple(picture, self.stride)
         shallow = self.head(padded - 0.5)
         features = shallow + self.body(shallow)
         return (padded + self.tail(features))[..., :height, :width], features

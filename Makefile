@@ -1,0 +1,59 @@
+# Each target sets up what it needs; `make` alone lists them.
+PYTHON ?= python3.11
+VENV := .venv
+# DVC runs `python` as found on PATH: it must be the environment's.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+INSTALLED := $(VENV)/installed
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test ui gate lint lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+install: $(INSTALLED) ## create the environment in .venv from the lock file
+
+# Everything is locked with hashes but torch, whose builds for CPU and GPU differ: it comes last, when all that the CPU
+# build needs is there, so that nothing else is drawn in with it.
+$(INSTALLED): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11 or set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --no-deps --require-hashes -r requirements.lock
+	pip install --quiet $(TORCH)
+	pip install --quiet --no-deps --no-build-isolation --editable .
+	pip check
+	@touch $@
+
+repro: install ## run the whole pipeline, print the results and where the report is
+	clearcall params
+	dvc repro
+	clearcall summary
+
+test: install ## run the fast tests
+	pytest
+
+ui: install ## show the runs and models in the MLflow UI, on this machine only
+	clearcall ui
+
+gate: install ## fail unless the trained student may be shipped
+	clearcall gate
+
+lint: install ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: ## write requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet pip-tools $(TORCH)
+	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --generate-hashes --allow-unsafe --strip-extras \
+		--unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
+		--no-header --output-file requirements.lock pyproject.toml
+	sed -i '/^# The following packages are considered/,$$d' requirements.lock
+	rm -rf $(VENV)-lock
+
+clean: ## remove what the pipeline and the tools made, but not the environment and not data/photos
+	rm -rf data/raw data/pairs data/weights data/models data/runs data/data_docs .checkpoints .dvc/cache .dvc/tmp
+	rm -rf mlflow.db mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

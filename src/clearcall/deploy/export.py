@@ -1,0 +1,119 @@
+"""Export to ONNX, 8-bit in and out, any even size, always followed by a comparison with torch.
+
+Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
+
+- `luma`: `luma` uint8 (1, 1, H, W) to `residual` uint8 (1, 1, H, W), what to add to the luma plus 128.
+- `rgb`: `frame` uint8 (1, H, W, 3) to `restored` uint8 (1, H, W, 3).
+
+`clearcall.stride` says what height and width must be multiples of; the session pads and crops.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from clearcall.deploy.session import KIND_KEY, STRIDE_KEY, Session
+from clearcall.errors import UserError
+from clearcall.files import atomic_path
+from clearcall.metrics import Frame
+from clearcall.models.inference import restore
+
+_LARGEST_SIDE = 16384
+
+
+class _SubPixels(nn.Module):
+    """The part of a luma student that torch exports: luma in [0, 1] to residual sub-pixels."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, picture: Tensor) -> Tensor:
+        residual: Tensor = self.student.sub_pixels(picture)  # type: ignore[operator]  # nn.Module hides methods
+        return residual
+
+
+def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
+    """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
+    shape: tuple[int | str, ...]
+    luma = hasattr(model, "sub_pixels")
+    stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
+    core = _torch_graph(_SubPixels(model) if luma else model, 1 if luma else 3, stride, opset)
+    graph = core.graph
+    core_input, core_output = graph.input[0].name, graph.output[0].name
+    scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "grey_level")
+    zero = numpy_helper.from_array(np.array(128 if luma else 0, np.uint8), "zero")
+    graph.initializer.extend([scale, zero])
+    # One pass each way: (de)quantising scales, rounds half to even, clips and casts; the shuffle then moves bytes.
+    if luma:
+        before = [helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input])]
+        after = [
+            helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["sub_pixels"]),
+            helper.make_node("DepthToSpace", ["sub_pixels"], ["residual"], blocksize=stride, mode="CRD"),
+        ]
+        names, shape = ("luma", "residual"), (1, 1, "height", "width")
+    else:
+        before = [
+            helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("DequantizeLinear", ["planes", "grey_level"], [core_input]),
+        ]
+        after = [
+            helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["restored_planes"]),
+            helper.make_node("Transpose", ["restored_planes"], ["restored"], perm=[0, 2, 3, 1]),
+        ]
+        names, shape = ("frame", "restored"), (1, "height", "width", 3)
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.UINT8, shape))
+    graph.output.append(helper.make_tensor_value_info(names[1], TensorProto.UINT8, shape))
+    del core.metadata_props[:]
+    helper.set_model_props(core, {KIND_KEY: "luma" if luma else "rgb", STRIDE_KEY: str(stride)})
+    onnx.checker.check_model(core, full_check=True)
+    with atomic_path(path) as temporary:
+        onnx.save(core, temporary)
+
+
+def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
+    """Return the largest difference in grey levels between torch and the graph; raise UserError if it is too large."""
+    session = Session(path)
+    largest = 0
+    for frame in frames:
+        difference = np.abs(restore(model, frame).astype(np.int16) - session(frame))
+        largest = max(largest, int(difference.max()))
+    if largest > max_difference:
+        path.unlink()
+        raise UserError(
+            f"the exported graph differs from torch by {largest} grey levels, more than export_onnx.max_difference = "
+            f"{max_difference}; it was removed"
+        )
+    return largest
+
+
+def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int) -> onnx.ModelProto:
+    """Export a network from (1, channels, H, W) in [0, 1], H and W multiples of the stride, with torch's exporter."""
+    example = torch.zeros(1, channels, 8 * stride, 12 * stride)
+    rows = torch.export.Dim("rows", min=2, max=_LARGEST_SIDE // stride)
+    columns = torch.export.Dim("columns", min=2, max=_LARGEST_SIDE // stride)
+    # The exporter tells of optional packages that it does without; none of it concerns a user.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            core.eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({2: stride * rows, 3: stride * columns},),
+            opset_version=opset,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    graph: onnx.ModelProto = program.model_proto
+    return graph

@@ -1,0 +1,109 @@
+"""Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from clearcall.classical import unsharp_mask
+from clearcall.console import track
+from clearcall.cores import available_cores
+from clearcall.data.pairs import PairReader, PairRecord, middle
+from clearcall.metrics import MAX_PSNR_DB, METRICS, Frame, measure, psnr_db, ssim
+
+Restore = Callable[[Frame], Frame]
+TUNING_SIDE = 512  # pixels: the middle of each validation picture is enough to rank masks
+
+
+@dataclass(frozen=True)
+class UnsharpMask:
+    """The mask with the highest mean SSIM on validation: sigma in pixels, amount as a factor, and its figures there."""
+
+    radius: float
+    amount: float
+    validation_ssim: float
+    validation_psnr_db: float
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Sharpen one 8-bit picture."""
+        return unsharp_mask(frame, self.radius, self.amount)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One contender's answer to one pair, against a reference (`sharp`, or `teacher` for student against teacher)."""
+
+    image: str
+    degradation: str
+    variant: int
+    contender: str
+    reference: str
+    ssim: float
+    psnr_db: float
+    ssim_uniform: float
+    mse: float
+
+
+def tune_unsharp_mask(
+    pairs: Path, records: Sequence[PairRecord], radii: Iterable[float], amounts: Iterable[float]
+) -> UnsharpMask:
+    """Return the mask of a grid with the highest mean SSIM on the given pairs: the baseline that students face."""
+    reader = PairReader(pairs)
+    middles = [
+        (middle(reader.sharp(record), TUNING_SIDE), middle(reader.degraded(record), TUNING_SIDE)) for record in records
+    ]
+
+    def score(setting: tuple[float, float]) -> UnsharpMask:
+        restored = [(sharp, unsharp_mask(degraded, *setting)) for sharp, degraded in middles]
+        return UnsharpMask(
+            *setting,
+            validation_ssim=float(np.mean([ssim(*pair) for pair in restored])),
+            validation_psnr_db=float(np.mean([min(MAX_PSNR_DB, psnr_db(*pair)) for pair in restored])),
+        )
+
+    grid = list(product(radii, amounts))
+    with ThreadPoolExecutor(available_cores()) as pool:  # OpenCV and NumPy release the interpreter lock
+        tried = list(track(pool.map(score, grid), len(grid), "tuning the unsharp mask"))
+    return max(tried, key=lambda mask: mask.validation_ssim)
+
+
+def score_contenders(pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Restore]) -> list[Score]:
+    """Measure every contender on every pair, whole pictures, 8 bits in and out.
+
+    Where there are a student and a teacher, the student is also measured against the teacher's answer.
+    """
+    reader = PairReader(pairs)
+    scores: list[Score] = []
+    for record in track(records, len(records), "evaluating"):
+        sharp, degraded = reader.sharp(record), reader.degraded(record)
+        answers = {name: restore(degraded) for name, restore in contenders.items()}
+        compared = [(name, "sharp", sharp, answer) for name, answer in answers.items()]
+        if {"student", "teacher"} <= answers.keys():
+            compared.append(("student", "teacher", answers["teacher"], answers["student"]))
+        for name, reference, target, answer in compared:
+            figures = measure(target, answer)
+            figures["psnr_db"] = min(MAX_PSNR_DB, figures["psnr_db"])
+            scores.append(Score(record.image, record.degradation, record.variant, name, reference, **figures))
+    return scores
+
+
+def mean_scores(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
+    """Return each metric's mean over pairs, by contender; the student against the teacher is `student_vs_teacher`."""
+    grouped: dict[str, list[Score]] = {}
+    for score in scores:
+        name = score.contender if score.reference == "sharp" else f"{score.contender}_vs_{score.reference}"
+        grouped.setdefault(name, []).append(score)
+    return {
+        name: {metric: float(np.mean([asdict(score)[metric] for score in group])) for metric in METRICS}
+        for name, group in grouped.items()
+    }
+
+
+def clean_psnr_db(pairs: Path, records: Sequence[PairRecord], restore: Restore) -> float:
+    """Return the mean PSNR in dB of sharp pictures after a restorer has touched them: it should leave them alone."""
+    reader = PairReader(pairs)
+    sharp = {record.image: reader.sharp(record) for record in records}
+    return float(np.mean([min(MAX_PSNR_DB, psnr_db(picture, restore(picture))) for picture in sharp.values()]))

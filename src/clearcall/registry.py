@@ -1,0 +1,180 @@
+"""The model registry: attach a pipeline's results to its MLflow runs, register the ONNX model, move the aliases."""
+
+import csv
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearcall.console import warn
+from clearcall.files import read_json
+from clearcall.params import Params
+from clearcall.tracking import client, experiment_id, log_rows, server_errors, unreachable
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where the registered model is."""
+
+    model: str
+    version: str
+    run_id: str
+    onnx_sha256: str
+
+
+def publish(params: Params) -> Published:
+    """Log what was measured to the runs of the trained networks, register the student, set the alias `candidate`.
+
+    Runs that the server does not know (another clone trained, or the server was down) get a stand-in, tagged with
+    where the numbers come from. The same ONNX file is registered once. Raises UserError if the server cannot be used.
+    """
+    errors = server_errors()
+    try:
+        return _publish(params)
+    except errors as error:
+        raise unreachable(error) from None
+
+
+def _publish(params: Params) -> Published:
+    paths, experiment = params.paths, experiment_id(params.publish.experiment)
+    reports = {
+        stage: read_json(paths.reports / f"{stage}.json")
+        for stage in ("train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
+    }
+    run_ids = read_json(paths.runs / "train_teacher.json") | read_json(paths.runs / "distill_student.json")
+    mean = reports["evaluate"]["mean"]
+    runs = {}
+    for name, stored in run_ids.items():
+        stage = "train_teacher" if name == "teacher" else "distill_student"
+        curve = paths.reports / f"{stage}_curve.csv"
+        runs[name] = run_id = _known_run(stored) or _stand_in(experiment, name, stored, curve)
+        metrics = {f"test_{metric}": value for metric, value in mean[name].items()}
+        if (latency := reports["benchmark_fps"]["latency"].get(name)) is not None:
+            metrics |= {"fps_1080p": latency["fps"], "latency_ms": latency["median_ms"]}
+        log_rows(run_id, [{"step": 0, **metrics}])
+    run_id, onnx = runs["student"], paths.models / "student.onnx"
+    for path in [paths.reports / "report.md", paths.reports / "evaluate.csv", Path("params.yaml")]:
+        client().log_artifact(run_id, str(path), "report")
+    client().log_artifacts(run_id, str(paths.reports / "figures"), "report/figures")
+
+    sha256 = reports["export_onnx"]["student"]["sha256"]
+    version = _registered(params.publish.model_name, sha256) or _register(params, run_id, onnx)
+    tags = {
+        "onnx_sha256": sha256,
+        "ssim": f"{mean['student']['ssim']:.6f}",
+        "psnr_db": f"{mean['student']['psnr_db']:.4f}",
+        "fps": str(reports["benchmark_fps"]["latency"]["student"]["fps"]),
+        "machine": reports["benchmark_fps"]["machine"]["cpu"],
+        "test_manifest_sha256": reports["evaluate"]["test_manifest_sha256"],
+        "gate": "not judged",
+    }
+    for key, value in tags.items():
+        client().set_model_version_tag(params.publish.model_name, version, key, value)
+    client().set_registered_model_alias(params.publish.model_name, CANDIDATE, version)
+    return Published(params.publish.model_name, version, run_id, sha256)
+
+
+def crown(published: Published, *, replace: bool) -> str:
+    """Tag a version that has passed the gate, make it champion if it beats the present one, and say what was done.
+
+    It takes the alias if there is no champion, or if its SSIM is higher on the same test pictures. A champion that was
+    measured on other pictures cannot be compared: it stays unless `replace` is true.
+    """
+    errors = server_errors()
+    try:
+        return _crown(published, replace=replace)
+    except errors as error:
+        warn(f"the gate is passed, but the alias {CHAMPION!r} was not set. {unreachable(error)}")
+        return "no alias was set"
+
+
+def _crown(published: Published, *, replace: bool) -> str:
+    name, version = published.model, published.version
+    challenger = client().get_model_version(name, version)
+    client().set_model_version_tag(name, version, "gate", "passed")
+    label = f"{name} version {version}"
+    aliases = client().get_registered_model(name).aliases
+    if CHAMPION in aliases and str(aliases[CHAMPION]) == version:
+        return f"{label} is the champion already"
+    if CHAMPION in aliases and not replace:
+        champion = client().get_model_version(name, str(aliases[CHAMPION]))
+        if champion.tags.get("test_manifest_sha256") != challenger.tags.get("test_manifest_sha256"):
+            return (
+                f"the champion, version {champion.version}, was measured on other test pictures: no comparison. "
+                "It stays. `clearcall gate --replace-champion` puts this one in its place"
+            )
+        if float(challenger.tags["ssim"]) <= float(champion.tags["ssim"]):
+            return (
+                f"the champion stays version {champion.version}: SSIM {float(champion.tags['ssim']):.4f} against "
+                f"{float(challenger.tags['ssim']):.4f}"
+            )
+    client().set_registered_model_alias(name, CHAMPION, version)
+    return f"{label} is now the champion: models:/{name}@{CHAMPION}"
+
+
+def _known_run(run_id: str | None) -> str | None:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    if run_id is None:
+        return None
+    try:
+        run = client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return run_id if run.info.lifecycle_stage == "active" else None
+
+
+def _stand_in(experiment: str, name: str, origin: str | None, curve: Path) -> str:
+    tags = {"clearcall.stand_in": "true", "clearcall.origin_run": origin or "the server could not be reached"}
+    run_id = str(client().create_run(experiment, run_name=name, tags=tags).info.run_id)
+    with curve.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.pop("network") == name]
+    log_rows(run_id, [{key: float(value) for key, value in row.items() if value} for row in rows])
+    client().set_terminated(run_id)
+    return run_id
+
+
+def _registered(name: str, onnx_sha256: str) -> str | None:
+    """Return the version that holds a certain ONNX file, if there is one."""
+    found = client().search_model_versions(f"name='{name}'")
+    versions = [int(version.version) for version in found if version.tags.get("onnx_sha256") == onnx_sha256]
+    return str(max(versions)) if versions else None
+
+
+def _register(params: Params, run_id: str, onnx_path: Path) -> str:
+    import mlflow.onnx  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import onnx  # noqa: PLC0415
+    import onnxruntime  # noqa: PLC0415
+    from mlflow.models import ModelSignature  # noqa: PLC0415
+    from mlflow.types import ColSpec, Schema, TensorSpec  # noqa: PLC0415
+
+    model = onnx.load(onnx_path)
+
+    def schema(values: Iterable[onnx.ValueInfoProto]) -> Schema:
+        specs: list[ColSpec | TensorSpec] = []
+        for value in values:
+            shape = [int(size.dim_value) or -1 for size in value.type.tensor_type.shape.dim]
+            specs.append(TensorSpec(np.dtype(np.uint8), shape, value.name))
+        return Schema(specs)
+
+    signature = ModelSignature(schema(model.graph.input), schema(model.graph.output))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        mlflow.onnx.save_model(
+            model,
+            folder,
+            signature=signature,
+            pip_requirements=[f"onnxruntime=={onnxruntime.__version__}", f"numpy=={np.__version__}"],
+            save_as_external_data=False,
+        )
+        client().log_artifacts(run_id, str(folder), "model")
+    name = params.publish.model_name
+    if not client().search_registered_models(f"name='{name}'"):
+        client().create_registered_model(name, description="Sharpens video-call frames; trained by `dvc repro`.")
+    source = f"{client().get_run(run_id).info.artifact_uri}/model"
+    return str(client().create_model_version(name, source, run_id).version)

@@ -1,0 +1,62 @@
+"""Measure the student, its twin, the teacher, the unsharp mask and the input on the test split."""
+
+import csv
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from clearcall import errors
+from clearcall.data.manifest import read_manifest, split_sha256
+from clearcall.data.pairs import read_pairs
+from clearcall.evaluation import Restore, clean_psnr_db, mean_scores, score_contenders, tune_unsharp_mask
+from clearcall.files import atomic_path, write_json
+from clearcall.models.inference import restore
+from clearcall.models.weights import load_weights
+from clearcall.params import load_params
+
+
+def main() -> None:
+    """Tune on validation, measure on test, write a line per picture and the means."""
+    params = load_params()
+    paths, stage = params.paths, params.evaluate
+    test = read_pairs(paths.pairs, "test")
+    mask = tune_unsharp_mask(
+        paths.pairs, read_pairs(paths.pairs, "validation"), stage.unsharp_radii, stage.unsharp_amounts
+    )
+    contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
+    networks = ["students/student", *(["students/twin"] if params.distill_student.twin else []), "teacher"]
+    for folder in networks:
+        contenders[Path(folder).name] = partial(restore, load_weights(paths.weights / folder))
+    scores = score_contenders(paths.pairs, test, contenders)
+
+    rows = [asdict(score) for score in scores]
+    with atomic_path(paths.reports / "evaluate.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(
+        paths.reports / "evaluate.json",
+        {
+            "test_manifest_sha256": split_sha256(read_manifest(paths.raw), "test"),
+            "pairs": len(test),
+            "unsharp_mask": asdict(mask),
+            "mean": mean_scores(scores),
+            "by_degradation": {
+                name: mean_scores(score for score in scores if score.degradation == name)
+                for name in params.degrade_pairs.mix
+            },
+            "by_image": {
+                name: mean_scores(score for score in scores if score.image == name)
+                for name in sorted({score.image for score in scores})
+            },
+            "clean_psnr_db": {
+                name: clean_psnr_db(paths.pairs, test, contender)
+                for name, contender in contenders.items()
+                if name != "degraded"
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

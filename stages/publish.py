@@ -1,0 +1,19 @@
+"""Attach everything to the MLflow runs and register the ONNX model as `candidate`."""
+
+from dataclasses import asdict
+
+from clearcall import errors
+from clearcall.files import write_json
+from clearcall.params import load_params
+from clearcall.registry import publish
+
+
+def main() -> None:
+    """Publish and note which version this run became."""
+    params = load_params()
+    published = publish(params)
+    write_json(params.paths.reports / "publish.json", asdict(published))
+
+
+if __name__ == "__main__":
+    errors.run(main)

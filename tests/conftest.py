@@ -1,0 +1,81 @@
+"""What several test files share: the committed params, real photographs, and a small folder of pairs."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+from clearcall.data.manifest import ImageRecord, Split, write_manifest
+from clearcall.files import sha256_of
+from clearcall.params import DegradePairs, Params, load_params
+
+# A loaded machine is slow, not wrong.
+settings.register_profile("clearcall", deadline=None)
+settings.load_profile("clearcall")
+
+Frame = npt.NDArray[np.uint8]
+TINY_SIZES: dict[str, tuple[Split, int, int]] = {  # name: split, height, width
+    "a.png": ("train", 48, 64),
+    "b.png": ("train", 61, 40),
+    "c.png": ("validation", 44, 52),
+    "d.png": ("test", 33, 47),
+}
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's top folder."""
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def committed(project: Path) -> Params:
+    """The committed params.yaml."""
+    return load_params(project / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Frame]:
+    """The three photographs of the bundled test split."""
+    from skimage import data
+
+    return {"astronaut": data.astronaut(), "chelsea": data.chelsea(), "coffee": data.coffee()}
+
+
+@pytest.fixture(scope="session")
+def tiny_raw(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Frame]) -> tuple[Path, list[ImageRecord]]:
+    """A raw folder of four small cuts of real photographs, and its manifest's records."""
+    raw = tmp_path_factory.mktemp("tiny") / "raw"
+    raw.mkdir()
+    records = []
+    for index, (name, (split, height, width)) in enumerate(TINY_SIZES.items()):
+        top = 80 + 20 * index
+        Image.fromarray(photos["astronaut"][top : top + height, 190 : 190 + width]).save(raw / name)
+        sha256 = sha256_of(raw / name)
+        records.append(ImageRecord(name, sha256, width, height, "RGB", "made", "CC0-1.0", name, split))
+    write_manifest(raw, records)
+    return raw, records
+
+
+@pytest.fixture(scope="session")
+def tiny_mix(committed: Params) -> DegradePairs:
+    """One certain and one random degradation, two sizes of the training photographs, in this process."""
+    document = committed.degrade_pairs.model_dump()
+    changes = {"mix": ("bicubic_x2.0", "webcam"), "variants": 1, "scales": (1.0, 0.5), "workers": 1, "seed": 1}
+    return DegradePairs.model_validate(document | changes)
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(
+    tmp_path_factory: pytest.TempPathFactory, tiny_raw: tuple[Path, list[ImageRecord]], tiny_mix: DegradePairs
+) -> Path:
+    """The pairs of `tiny_raw` under `tiny_mix`."""
+    from clearcall.data.pairs import degrade_pairs
+
+    pairs = tmp_path_factory.mktemp("tiny_pairs") / "pairs"
+    raw, records = tiny_raw
+    degrade_pairs(raw, pairs, records, tiny_mix)
+    return pairs

@@ -1,0 +1,229 @@
+"""Errors become a message and an exit code; files are whole or not there."""
+
+import errno
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clearcall import errors
+from clearcall.errors import UserError
+from clearcall.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
+
+
+def raiser(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def run_program(body: str, *, stdout: int | None = subprocess.PIPE) -> "subprocess.CompletedProcess[str]":
+    program = f"import sys\nfrom clearcall import errors\ndef main():\n    {body}\nerrors.run(main)\n"
+    return subprocess.run([sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def exit_code(main: Callable[[], None]) -> int | str | None:
+    with pytest.raises(SystemExit) as caught:
+        errors.run(main)
+    return caught.value.code
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_1() -> None:
+    done = run_program("raise errors.UserError('seven is not allowed: take five')")
+    assert done.returncode == 1
+    assert done.stderr == "error: seven is not allowed: take five\n"
+    assert done.stdout == ""
+
+
+def test_a_bug_shows_its_traceback() -> None:
+    done = run_program("{}['nothing']")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "KeyError: 'nothing'" in done.stderr
+    with pytest.raises(ZeroDivisionError):
+        errors.run(raiser(ZeroDivisionError()))
+
+
+def test_success_says_nothing() -> None:
+    done = run_program("pass")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_missing_permission_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(raiser(PermissionError(errno.EACCES, "Permission denied", "data/raw"))) == 1
+    written = capsys.readouterr().err
+    assert written.startswith("error: no permission to use data/raw")
+    assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize("filename", ["data/pairs/train-000.bin", None])
+def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str], filename: str | None) -> None:
+    assert exit_code(raiser(OSError(errno.ENOSPC, "No space left on device", filename))) == 1
+    written = capsys.readouterr().err
+    assert "no space left on the disk" in written
+    assert "params.yaml" in written
+    assert ("data/pairs/train-000.bin" in written) == (filename is not None)
+    assert "None" not in written
+
+
+def test_another_operating_system_error_is_a_bug() -> None:
+    with pytest.raises(OSError, match="Bad address"):
+        errors.run(raiser(OSError(errno.EFAULT, "Bad address")))
+
+
+def test_an_interruption_is_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(raiser(KeyboardInterrupt())) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_exit_codes_of_the_program_itself_pass_through() -> None:
+    assert exit_code(raiser(SystemExit(5))) == 5
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = run_program("print('x' * 1000000, flush=True)", stdout=write)
+    finally:
+        os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_an_atomic_path_appears_with_its_whole_content(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"  # some writers go by it
+    assert path.read_text(encoding="utf-8") == "half"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_atomic_path_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("before", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise ZeroDivisionError
+    assert path.read_text(encoding="utf-8") == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_atomic_path_leaves_nothing_where_nothing_was(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file.txt"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_file_is_as_readable_as_the_umask_allows(tmp_path: Path, mask: int, expected: int) -> None:
+    with umask(mask):
+        write_text(tmp_path / "file.txt", "x")
+        assert os.umask(mask) == mask  # looking at it has not changed it
+    assert mode(tmp_path / "file.txt") == expected
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o755), (0o002, 0o775), (0o077, 0o700)])
+def test_a_folder_is_as_readable_as_the_umask_allows(tmp_path: Path, mask: int, expected: int) -> None:
+    with umask(mask), atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "inside").touch()
+    assert mode(tmp_path / "folder") == expected
+
+
+def test_an_atomic_folder_replaces_the_one_before(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    with atomic_folder(folder) as temporary:
+        (temporary / "old").touch()
+        assert not folder.exists()
+    with atomic_folder(folder) as temporary:
+        assert list(temporary.iterdir()) == []
+        (temporary / "new").touch()
+        assert [path.name for path in folder.iterdir()] == ["old"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_failed_atomic_folder_keeps_the_one_before(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("kept", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as temporary:
+        (temporary / "new").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_killed_writer_leaves_no_file_under_the_real_name(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom clearcall.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half')\n    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    path = tmp_path / "result.json"
+    path.write_text("before", encoding="utf-8")
+    arguments = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        writer.send_signal(signal.SIGKILL)
+    assert path.read_text(encoding="utf-8") == "before"
+    assert all(other == path or other.name.startswith(".result.json.") for other in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_numbers_that_json_does_not_have(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"ssim": 0.9})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"ssim": value})
+    assert read_json(path) == {"ssim": 0.9}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_keeps_the_order_of_keys_and_is_the_same_each_time(tmp_path: Path) -> None:
+    document = {"z": 1, "a": {"y": [1.5, None], "b": "Grüße"}}
+    write_json(tmp_path / "one.json", document)
+    time.sleep(0.01)
+    write_json(tmp_path / "two.json", document)
+    text = (tmp_path / "one.json").read_text(encoding="utf-8")
+    assert text == (tmp_path / "two.json").read_text(encoding="utf-8")
+    assert list(json.loads(text)) == ["z", "a"]
+    assert text.endswith("}\n")
+
+
+def test_sha256_is_the_published_one(tmp_path: Path) -> None:
+    """FIPS 180-2, appendix B.1."""
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_errors_are_exceptions_that_a_broad_except_would_catch() -> None:
+    assert issubclass(UserError, Exception)
+    assert errors.describe(UserError("x")) == "x"
+    assert errors.describe(ValueError("x")) is None
