@@ -28,7 +28,9 @@ def raiser(error: BaseException) -> Callable[[], None]:
 
 def run_program(body: str, *, stdout: int | None = subprocess.PIPE) -> "subprocess.CompletedProcess[str]":
     program = f"import sys\nfrom clearcall import errors\ndef main():\n    {body}\nerrors.run(main)\n"
-    return subprocess.run([sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
 
 
 def exit_code(main: Callable[[], None]) -> int | str | None:

@@ -43,22 +43,25 @@ def draw_training(path: Path, results: Results, curves: Sequence[Path]) -> None:
     rows = [row for curve in curves for row in _read_csv(curve)]
     figure = _figure(9, 3.8)
     loss_axis, ssim_axis = figure.subplots(1, 2)
-    for name in [name for name in CONTENDERS if any(row["network"] == name for row in rows)]:
-        for axis, column, style in ((loss_axis, "loss_total", ""), (ssim_axis, "validation_ssim", ".-")):
-            points = [
-                (int(row["step"]), float(row[column])) for row in rows if row["network"] == name and row.get(column)
-            ]
-            line = "-" if name != "twin" else "--"  # it may lie exactly on the student's
-            axis.plot(*zip(*points, strict=True), style.replace("-", "") + line, color=COLOURS[name])
-        loss_axis.plot([], [], "-" if name != "twin" else "--", color=COLOURS[name], label=CONTENDERS[name])
+    networks = {row["network"] for row in rows}
+    for name in (name for name in CONTENDERS if name in networks):
+        for axis, column, marker in ((loss_axis, "loss_total", ""), (ssim_axis, "validation_ssim", ".")):
+            filled = [row for row in rows if row["network"] == name and row[column]]
+            axis.plot(
+                [int(row["step"]) for row in filled],
+                [float(row[column]) for row in filled],
+                marker=marker,
+                linestyle="--" if name == "twin" else "-",  # it may lie exactly on the student's
+                color=COLOURS[name],
+                label=CONTENDERS[name],
+            )
     degraded = results["distill_student"]["student"]["validation"]["degraded"]["ssim"]
-    ssim_axis.axhline(degraded, color=COLOURS["degraded"], linestyle=":")
-    loss_axis.plot([], [], ":", color=COLOURS["degraded"], label=CONTENDERS["degraded"])
-    loss_axis.set(yscale="log", xlabel="step", ylabel="loss, all its terms together")
+    ssim_axis.axhline(degraded, linestyle=":", color=COLOURS["degraded"], label=CONTENDERS["degraded"])
+    loss_axis.set(xlabel="step", ylabel="loss, all terms together")
     ssim_axis.set(xlabel="step", ylabel="SSIM on validation")
     for axis in (loss_axis, ssim_axis):
         axis.grid(alpha=0.3, which="both")
-    figure.legend(*loss_axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    figure.legend(*ssim_axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     _save(figure, path)
 
 
@@ -67,13 +70,14 @@ def draw_speed(path: Path, results: Results, limits: Gate) -> None:
     from matplotlib.ticker import ScalarFormatter  # noqa: PLC0415
 
     mean, latency = results["evaluate"]["mean"], results["benchmark_fps"]["latency"]
-    figure = _figure(9, 4.4)
+    figure = _figure(9, 4.8)
     axis = figure.subplots()
     for name in [name for name in measured(results) if name != "degraded"]:
         fps = latency["student" if name == "twin" else name]["fps"]  # the twin is the same network
-        label = f"{CONTENDERS[name]}: {mean[name]['ssim']:.4f} at {fps:.3g} fps"
-        hollow = {"markerfacecolor": "none", "markeredgewidth": 2} if name == "twin" else {}
-        axis.plot(fps, mean[name]["ssim"], MARKERS[name], color=COLOURS[name], markersize=11, label=label, **hollow)
+        label = f"{CONTENDERS[name]}: {mean[name]['ssim']:.4f} at {fps:.1f} fps"
+        # Hollow: the twin may lie on the student.
+        face = "none" if name == "twin" else COLOURS[name]
+        axis.plot(fps, mean[name]["ssim"], MARKERS[name], c=COLOURS[name], mfc=face, mew=2, ms=11, label=label)
     degraded = mean["degraded"]["ssim"]
     axis.axhline(degraded, color=COLOURS["degraded"], linestyle=":", label=f"degraded input: {degraded:.4f}")
     axis.axhline(limits.min_ssim, color="black", linestyle="--", linewidth=1)
@@ -88,7 +92,7 @@ def draw_speed(path: Path, results: Results, limits: Gate) -> None:
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.margins(0.12)
     axis.grid(alpha=0.3, which="both")
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
 
 

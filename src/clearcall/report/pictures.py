@@ -53,9 +53,9 @@ def draw_comparison(sharp: Frame, shown: Mapping[str, Frame], note: str, side: i
     size = (columns * (cell + GAP) + GAP, rows * (cell + CAPTION_HEIGHT + GAP) + GAP)
     canvas = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
-    for index, (picture, title, figures) in enumerate(cells):
+    for index, (image, title, figures) in enumerate(cells):
         x, y = GAP + index % columns * (cell + GAP), GAP + index // columns * (cell + CAPTION_HEIGHT + GAP)
-        canvas.paste(picture, (x + (cell - picture.width) // 2, y + (cell - picture.height) // 2))
+        canvas.paste(image, (x + (cell - image.width) // 2, y + (cell - image.height) // 2))
         draw.text((x + cell / 2, y + cell + 4), title, "black", font, anchor="ma")
         draw.text((x + cell / 2, y + cell + 24), figures, "#444444", font, anchor="ma")
     return canvas
@@ -69,6 +69,6 @@ def _overview(sharp: Frame, top: int, left: int, side: int, cell: int) -> Image.
     box = [round(edge * scale) for edge in (left, top, min(left + side, width), min(top + side, height))]
     draw = ImageDraw.Draw(whole)
     # Yellow in black is seen on any photograph.
-    for inset, colour in ((0, "black"), (1, "yellow"), (2, "yellow"), (3, "black")):
-        draw.rectangle((box[0] + inset, box[1] + inset, box[2] - 1 - inset, box[3] - 1 - inset), outline=colour)
+    for out, colour in ((1, "black"), (2, "yellow"), (3, "yellow"), (4, "black")):
+        draw.rectangle((box[0] - out, box[1] - out, box[2] - 1 + out, box[3] - 1 + out), outline=colour)
     return whole

@@ -1,5 +1,6 @@
 """What the stages left in the reports folder, and what the contenders are called."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,8 @@ def frame_size(results: Results) -> str:
     """Return the size of the timed frames in words."""
     width, height = results["benchmark_fps"]["width"], results["benchmark_fps"]["height"]
     return "1080p" if (width, height) == (1920, 1080) else f"{width} x {height}"
+
+
+def lead(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[float, float]:
+    """Return how much higher SSIM and PSNR in dB are, rounded as printed, so that words and figures agree."""
+    return round(one["ssim"] - other["ssim"], 4), round(one["psnr_db"] - other["psnr_db"], 2)

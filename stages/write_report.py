@@ -1,0 +1,28 @@
+"""Write the report that explains the run: numbers, pictures, charts."""
+
+from functools import partial
+from pathlib import Path
+
+from clearcall import errors
+from clearcall.classical import unsharp_mask
+from clearcall.models.inference import restore
+from clearcall.models.weights import load_weights
+from clearcall.params import load_params
+from clearcall.report.results import read_results
+from clearcall.report.write import write_report
+
+
+def main() -> None:
+    """Load what the pictures show beside the input, then write everything."""
+    params = load_params()
+    mask = read_results(params.paths.reports, ("evaluate",))["evaluate"]["unsharp_mask"]
+    restorers = {
+        "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
+        "student": partial(restore, load_weights(params.paths.weights / "students" / "student")),
+        "teacher": partial(restore, load_weights(params.paths.weights / "teacher")),
+    }
+    write_report(params, Path("params.yaml").read_text(encoding="utf-8"), restorers)
+
+
+if __name__ == "__main__":
+    errors.run(main)

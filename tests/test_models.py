@@ -1,0 +1,286 @@
+"""The networks, their registry, their weights on disk, and pictures to tensors and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import clearcall.models
+from clearcall.errors import UserError
+from clearcall.models import Kind, build_model, known_models, pad_to_multiple, parameter_count
+from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
+from clearcall.models.weights import load_weights, save_weights
+from clearcall.params import Model, Params
+
+Frame = npt.NDArray[np.uint8]
+TINY: dict[tuple[Kind, str], dict[str, Any]] = {
+    ("students", "luma_strided"): {"channels": 4, "body_layers": 1},
+    ("teachers", "unshuffle_resnet"): {"channels": 4, "blocks": 2, "unshuffle": 2},
+}
+KINDS: list[Kind] = ["teachers", "students"]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def frame(height: int, width: int, seed: int = 0) -> Frame:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def tiny(kind: Kind, name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(kind, name, TINY[kind, name])
+
+
+@torch.no_grad()
+def disturbed(model: nn.Module) -> nn.Module:
+    """Give every layer, the zeroed one too, a small random push: a network that does something."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def test_the_folders_listing_is_the_registry() -> None:
+    top = Path(clearcall.models.__file__).parent
+    for kind in KINDS:
+        files = sorted(path.stem for path in (top / kind).glob("*.py") if path.stem != "__init__")
+        assert known_models(kind) == files
+        assert files
+
+
+def test_every_known_model_is_tried_here() -> None:
+    """A new architecture needs its smallest arguments in TINY; then all the tests below hold for it too."""
+    assert {(kind, name) for kind in KINDS for name in known_models(kind)} == set(TINY)
+
+
+@pytest.mark.parametrize(("kind", "name"), TINY)
+class TestEveryNetwork:
+    @examples(max_examples=12)
+    @given(height=st.integers(1, 45), width=st.integers(1, 45), count=st.integers(1, 2))
+    def test_untrained_it_returns_its_input_at_any_size(
+        self, kind: Kind, name: str, height: int, width: int, count: int
+    ) -> None:
+        picture = noise(count, 3, height, width)
+        assert torch.equal(tiny(kind, name)(picture), picture)
+
+    @pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 31), (1, 1), (2, 5)])
+    def test_trained_it_keeps_the_size(self, kind: Kind, name: str, height: int, width: int) -> None:
+        picture = noise(2, 3, height, width)
+        model = disturbed(tiny(kind, name))
+        restored = model(picture)
+        assert restored.shape == picture.shape
+        assert restored.dtype == torch.float32
+        assert restored.isfinite().all()
+        assert not torch.equal(restored, picture)
+
+    def test_forward_is_the_first_of_forward_features(self, kind: Kind, name: str) -> None:
+        model, picture = disturbed(tiny(kind, name)), noise(2, 3, 16, 24)
+        restored, features = model.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
+        assert torch.equal(restored, model(picture))
+        assert features.shape[:2] == (2, 4)
+        assert (features.shape[2], features.shape[3]) == (8, 12)
+
+    def test_pictures_of_one_batch_do_not_mix(self, kind: Kind, name: str) -> None:
+        model, pictures = disturbed(tiny(kind, name)), noise(3, 3, 16, 16)
+        alone = torch.cat([model(picture[None]) for picture in pictures])
+        assert torch.allclose(model(pictures), alone, atol=1e-6)
+
+    def test_odd_sizes_agree_with_the_padded_picture(self, kind: Kind, name: str) -> None:
+        model, picture = disturbed(tiny(kind, name)), noise(1, 3, 15, 17)
+        padded = torch.cat([picture, picture[..., -1:]], dim=3)
+        padded = torch.cat([padded, padded[..., -1:, :]], dim=2)
+        assert torch.equal(model(picture), model(padded)[..., :15, :17])
+
+    def test_every_parameter_can_learn(self, kind: Kind, name: str) -> None:
+        model = disturbed(tiny(kind, name)).train()
+        model(noise(1, 3, 16, 16)).square().sum().backward()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.abs().sum() > 0
+
+    def test_a_mistyped_argument_is_refused_with_the_signature(self, kind: Kind, name: str) -> None:
+        with pytest.raises(UserError, match="chanels") as caught:
+            build_model(kind, name, {**TINY[kind, name], "chanels": 3})
+        assert "(channels: int, " in str(caught.value)
+
+    def test_a_missing_argument_is_refused(self, kind: Kind, name: str) -> None:
+        with pytest.raises(UserError, match="missing a required argument: 'channels'"):
+            build_model(kind, name, {key: value for key, value in TINY[kind, name].items() if key != "channels"})
+
+    def test_an_argument_out_of_range_is_refused(self, kind: Kind, name: str) -> None:
+        with pytest.raises(UserError, match=r"channels.* must be at least 1|channels must be at least 1"):
+            build_model(kind, name, TINY[kind, name] | {"channels": 0})
+
+    @pytest.mark.parametrize("value", ["48", 2.5, None])
+    def test_an_argument_of_the_wrong_type_is_refused(self, kind: Kind, name: str, value: object) -> None:
+        with pytest.raises(UserError, match="channels"):
+            build_model(kind, name, TINY[kind, name] | {"channels": value})
+
+    def test_weights_come_back_as_they_were(self, kind: Kind, name: str, tmp_path: Path) -> None:
+        model, folder = disturbed(tiny(kind, name)), tmp_path / "weights"
+        save_weights(folder, kind, Model(name=name, arguments=TINY[kind, name]), model.state_dict())
+        loaded = load_weights(folder)
+        assert not loaded.training
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+        state = loaded.state_dict()
+        assert state.keys() == model.state_dict().keys()
+        assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+        picture = noise(1, 3, 17, 16)
+        assert torch.equal(loaded(picture), model(picture))
+        again = tmp_path / "again"
+        save_weights(again, kind, Model(name=name, arguments=TINY[kind, name]), loaded.state_dict())
+        assert [path.read_bytes() for path in sorted(again.iterdir())] == [
+            path.read_bytes() for path in sorted(folder.iterdir())
+        ]
+
+
+@pytest.mark.parametrize(("channels", "layers"), [(1, 0), (4, 1), (16, 1), (12, 3)])
+def test_parameters_of_the_luma_student_by_hand(channels: int, layers: int) -> None:
+    stem = 6 * 6 * 1 * channels + channels
+    body = layers * (3 * 3 * channels * channels + channels)
+    tail = channels * 4 + 4
+    model = build_model("students", "luma_strided", {"channels": channels, "body_layers": layers})
+    assert parameter_count(model) == stem + body + tail
+
+
+@pytest.mark.parametrize(("channels", "blocks", "unshuffle"), [(1, 1, 1), (4, 2, 2), (8, 3, 4)])
+def test_parameters_of_the_teacher_by_hand(channels: int, blocks: int, unshuffle: int) -> None:
+    planes = 3 * unshuffle**2
+    head = 9 * planes * channels + channels
+    body = blocks * 2 * (9 * channels * channels + channels)
+    tail = 9 * channels * planes + planes
+    arguments = {"channels": channels, "blocks": blocks, "unshuffle": unshuffle}
+    assert parameter_count(build_model("teachers", "unshuffle_resnet", arguments)) == head + body + tail
+
+
+def test_the_committed_architectures_can_be_built(committed: Params) -> None:
+    models: list[tuple[Kind, Model]] = [
+        ("teachers", committed.train_teacher.model),
+        ("students", committed.distill_student.model),
+    ]
+    for kind, model in models:
+        assert parameter_count(build_model(kind, model.name, model.arguments)) > 0
+
+
+def test_the_luma_student_leaves_chroma_alone() -> None:
+    picture = noise(1, 3, 16, 16)
+    added = disturbed(tiny("students", "luma_strided"))(picture) - picture
+    assert added.abs().max() > 0
+    assert torch.allclose(added[:, 0], added[:, 1], atol=1e-6)
+    assert torch.allclose(added[:, 0], added[:, 2], atol=1e-6)
+
+
+def test_an_unknown_model_is_refused_with_the_known() -> None:
+    with pytest.raises(UserError, match="there is no student named 'unshuffle_resnet'; known: luma_strided"):
+        build_model("students", "unshuffle_resnet", {})
+
+
+def test_padding_repeats_the_last_row_and_column() -> None:
+    picture = torch.arange(6.0).view(1, 1, 2, 3)
+    padded = pad_to_multiple(picture, 4)
+    assert padded[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+    assert pad_to_multiple(padded, 4) is padded
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    model = Model(name="luma_strided", arguments=TINY["students", "luma_strided"])
+    save_weights(folder, "students", model, tiny("students", "luma_strided").state_dict())
+    return folder
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing holds no trained network.*dvc repro"):
+        load_weights(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "removed"])
+def test_damaged_weights_are_refused(weights: Path, damage: str) -> None:
+    path = weights / "model.safetensors"
+    match damage:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-10])
+        case "garbage":
+            path.write_bytes(b"\xff" * 500)
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            path.unlink()
+    with pytest.raises(UserError, match="holds no trained network"):
+        load_weights(weights)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[]", '{"kind": "students"}', '{"kind": "pupils", "name": "x"}'])
+def test_a_damaged_description_of_the_architecture_is_refused(weights: Path, text: str) -> None:
+    (weights / "model.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="weights"):
+        load_weights(weights)
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
+    description = json.loads((weights / "model.json").read_text(encoding="utf-8"))
+    description["arguments"]["body_layers"] = 2
+    (weights / "model.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(UserError, match="not of its architecture"):
+        load_weights(weights)
+
+
+def test_to_tensor_moves_channels_first_and_scales_to_one() -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[1, 2] = [255, 51, 0]
+    tensor = to_tensor(picture)
+    assert tensor.shape == (3, 2, 3)
+    assert tensor.dtype == torch.float32
+    assert tensor[:, 1, 2].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    assert tensor.sum().item() == pytest.approx(1.2)
+    assert to_tensor(np.stack([picture, picture])).shape == (2, 3, 2, 3)
+
+
+def test_to_tensor_copies_so_that_a_read_only_view_stays_as_it_is() -> None:
+    picture = frame(4, 5)
+    picture.flags.writeable = False
+    before = picture.copy()
+    to_tensor(picture).zero_()
+    assert (picture == before).all()
+
+
+def test_to_frame_rounds_and_clips() -> None:
+    levels = [-300.0, -0.4, 0.4, 0.6, 1.4, 127.6, 254.4, 254.6, 255.4, 900.0]
+    picture = (torch.tensor(levels) / 255).expand(3, 1, -1)
+    answer = to_frame(picture)
+    assert answer.dtype == np.uint8
+    assert answer.shape == (1, len(levels), 3)
+    assert answer[0, :, 0].tolist() == [0, 0, 0, 1, 1, 128, 254, 255, 255, 255]
+
+
+def test_every_grey_level_survives_the_way_to_a_tensor_and_back() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    picture = np.stack([levels, levels[::-1], np.roll(levels, 7)], axis=-1)[None]
+    assert (to_frame(to_tensor(picture)) == picture).all()
+
+
+def test_restore_of_an_untrained_network_is_the_frame() -> None:
+    picture = frame(13, 22)
+    assert (restore(tiny("students", "luma_strided"), picture) == picture).all()
+
+
+def test_restore_clips_before_rounding() -> None:
+    model, picture = disturbed(tiny("teachers", "unshuffle_resnet")), frame(16, 16)
+    with torch.no_grad():
+        wide = model(to_tensor(picture)[None])[0]
+    unrounded = restore_unrounded(model, picture)
+    assert (wide < 0).any() or (wide > 1).any()
+    assert torch.equal(unrounded, wide.clamp(0, 1))
+    assert (restore(model, picture) == to_frame(wide)).all()
+    assert not unrounded.requires_grad

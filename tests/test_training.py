@@ -1,0 +1,660 @@
+"""Training on a few tiny patches: schedule, sampler, determinism, resuming, early stopping, failures, MLflow."""
+
+import copy
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from clearcall import tracking
+from clearcall.data.manifest import ImageRecord, Split
+from clearcall.data.pairs import PairReader, PairRecord, degrade_pairs, read_pairs
+from clearcall.errors import UserError
+from clearcall.losses.distillation import feature_affinity_loss
+from clearcall.metrics import psnr_db, ssim
+from clearcall.models import Kind, build_model
+from clearcall.models.inference import restore
+from clearcall.models.weights import load_weights, save_weights
+from clearcall.params import DegradePairs, Model, Params, Paths, Training
+from clearcall.training.batches import Batch, PatchSampler
+from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
+from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
+from clearcall.training.task import RestorationTask
+from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
+from clearcall.training.train import Trained, train_network, write_curves
+from clearcall.training.validation import Quality, Validator
+
+STUDENT = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
+TEACHER = Model(name="unshuffle_resnet", arguments={"channels": 4, "blocks": 1, "unshuffle": 2})
+Log = Callable[[list[Row]], None]
+
+
+@pytest.fixture(scope="module")
+def training(committed: Params) -> Training:
+    """Twelve steps with a validation at every fourth."""
+    changes = {
+        "steps": 12,
+        "batch_size": 2,
+        "patch_size": 32,
+        "clean_fraction": 0.1,
+        "learning_rate": 3e-3,
+        "warmup_steps": 2,
+        "ema_decay": 0.5,
+        "validate_every": 4,
+        "patience": None,
+        "precision": "fp32",
+        "accelerator": "cpu",
+        "devices": 1,
+        "seed": 3,
+    }
+    return Training.model_validate(committed.distill_student.training.model_dump() | changes)
+
+
+@pytest.fixture(scope="module")
+def fabric(training: Training) -> Iterator[Fabric]:
+    yield make_fabric(training)
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def changed(training: Training, **changes: Any) -> Training:
+    return Training.model_validate(training.model_dump() | changes)
+
+
+def new_network(kind: Kind = "students", seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = STUDENT if kind == "students" else TEACHER
+    return build_model(kind, model.name, model.arguments)
+
+
+@torch.no_grad()
+def new_teacher() -> nn.Module:
+    """Return a teacher that changes pictures, as a loaded one would come: evaluating, without gradients."""
+    teacher = new_network("teachers")
+    generator = torch.Generator().manual_seed(1)
+    for parameter in teacher.parameters():
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return teacher.eval().requires_grad_(requires_grad=False)
+
+
+def new_sampler(pairs: Path, training: Training, split: Split = "train", **changes: Any) -> PatchSampler:
+    arguments = {
+        "batch_size": training.batch_size,
+        "patch_size": training.patch_size,
+        "clean_fraction": training.clean_fraction,
+        "seed": training.seed,
+    }
+    return PatchSampler(pairs, read_pairs(pairs, split), **(arguments | changes))
+
+
+class Poisoned:
+    """A task whose loss is not a number from a certain batch on."""
+
+    def __init__(self, task: RestorationTask, good: int) -> None:
+        self._task, self._good = task, good
+
+    @property
+    def model(self) -> nn.Module:
+        return self._task.model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._task.model = model
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        self._good -= 1
+        losses = self._task.losses(batch)
+        return losses if self._good >= 0 else losses | {"total": losses["total"] * math.nan}
+
+
+class Scripted(Validator):
+    """A validator that gives the SSIM of a script, and keeps the weights that it was shown."""
+
+    def __init__(self, script: Sequence[float]) -> None:
+        self._script, self.seen = iter(script), list[dict[str, Tensor]]()
+
+    def quality(self, model: nn.Module) -> Quality:
+        self.seen.append(copy.deepcopy(model.state_dict()))
+        return Quality(next(self._script), 20.0, 1.0)
+
+
+class Killed(Exception):  # noqa: N818  # not an error of ours
+    """Stands for a signal."""
+
+
+@pytest.fixture(scope="module")
+def run(tiny_pairs: Path, training: Training, fabric: Fabric) -> Callable[..., Fitted]:
+    """Train a new tiny student; each argument has a working default."""
+
+    def train(
+        checkpoint: Path,
+        *,
+        poisoned_after: int | None = None,
+        validator: Validator | None = None,
+        log: Log = lambda _rows: None,
+        teacher: nn.Module | None = None,
+        weights: dict[str, float] | None = None,
+        **changes: Any,
+    ) -> Fitted:
+        setting = changed(training, **changes)
+        task = RestorationTask(new_network(), weights or {"l1": 1.0}, teacher)
+        return fit(
+            task if poisoned_after is None else Poisoned(task, poisoned_after),
+            new_sampler(tiny_pairs, setting),
+            validator or Validator(tiny_pairs, read_pairs(tiny_pairs, "validation")),
+            setting,
+            fabric,
+            name="student",
+            checkpoint=checkpoint,
+            log=log,
+        )
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def unbroken(run: Callable[..., Fitted], tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    return run(tmp_path_factory.mktemp("unbroken") / "student.pt")
+
+
+def assert_same(one: Fitted, other: Fitted) -> None:
+    """Bit for bit, in weights, figures and curve."""
+    assert one.state.keys() == other.state.keys()
+    for name, tensor in one.state.items():
+        assert torch.equal(tensor, other.state[name]), name
+    assert (one.quality, one.best_step, one.steps) == (other.quality, other.best_step, other.steps)
+    assert one.rows == other.rows
+
+
+# The schedule
+
+
+def test_the_learning_rate_by_hand(training: Training) -> None:
+    """Peak 0.01 over 110 steps, of which ten warm up; then 0.0002 + 0.0098 (1 + cos(pi t)) / 2."""
+    setting = changed(training, steps=110, warmup_steps=10, learning_rate=0.01)
+    expected = {0: 0.001, 4: 0.005, 9: 0.01, 10: 0.01, 35: 0.0002 + 0.0098 * 0.8535534, 60: 0.0051, 110: 0.0002}
+    assert {step: learning_rate(step, setting) for step in expected} == pytest.approx(expected)
+
+
+@given(steps=st.integers(1, 300), warmup=st.integers(0, 400))
+def test_the_learning_rate_rises_then_falls_and_never_leaves_its_range(steps: int, warmup: int) -> None:
+    setting = Training.model_construct(steps=steps, warmup_steps=warmup, learning_rate=0.5)
+    rates = [learning_rate(step, setting) for step in range(steps)]
+    assert all(0 < rate <= 0.5 for rate in rates)
+    peak = min(warmup, steps)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+# Batches
+
+
+def equal_batches(one: Batch, other: Batch) -> bool:
+    return torch.equal(one.degraded, other.degraded) and torch.equal(one.sharp, other.sharp)
+
+
+def test_a_batch_depends_on_seed_step_and_rank_alone(tiny_pairs: Path, training: Training) -> None:
+    sampler = new_sampler(tiny_pairs, training)
+    wanted = sampler.batch(3, 0)
+    assert wanted.degraded.shape == wanted.sharp.shape == (2, 3, 32, 32)
+    assert wanted.degraded.dtype == torch.float32
+    assert wanted.teacher_restored is None
+    torch.manual_seed(99)
+    for step in (5, 0):
+        assert not equal_batches(sampler.batch(step, 0), wanted)
+    assert equal_batches(sampler.batch(3, 0), wanted)
+    assert equal_batches(new_sampler(tiny_pairs, training).batch(3, 0), wanted)
+    assert not equal_batches(sampler.batch(3, 1), wanted)
+    assert not equal_batches(new_sampler(tiny_pairs, training, seed=4).batch(3, 0), wanted)
+
+
+@pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 40, 90), (0.999999, 240, 240)])
+def test_the_share_of_clean_patches(tiny_pairs: Path, training: Training, fraction: float, low: int, high: int) -> None:
+    """240 draws: 60 are expected at a quarter, and 40 or 90 are more than three standard deviations (6.7) away."""
+    sampler = new_sampler(tiny_pairs, training, clean_fraction=fraction, batch_size=24)
+    clean = 0
+    for step in range(10):
+        batch = sampler.batch(step, 0)
+        clean += int((batch.degraded == batch.sharp).flatten(1).all(dim=1).sum())
+    assert low <= clean <= high
+
+
+def symmetric(picture: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
+    missing = [(0, max(0, side - length)) for length in picture.shape[:2]]
+    return np.pad(picture, (*missing, (0, 0)), mode="symmetric")[:side, :side]
+
+
+def test_a_patch_larger_than_the_photograph_is_its_mirror_image_in_all_eight_poses(
+    tiny_pairs: Path, training: Training
+) -> None:
+    """d.png is 33 x 47 and the patch 64: there is one cut, seen in four quarter turns, mirrored or not."""
+    records = read_pairs(tiny_pairs, "test")
+    assert {(record.height, record.width) for record in records} == {(33, 47)}
+    expected = symmetric(PairReader(tiny_pairs).sharp(records[0]), 64)
+    poses = [np.rot90(flipped, turns) for flipped in (expected, expected[:, ::-1]) for turns in range(4)]
+    sampler = new_sampler(tiny_pairs, training, "test", patch_size=64, batch_size=60, clean_fraction=0.0)
+    batch = sampler.batch(0, 0)
+    patches = (batch.sharp * 255).round().byte().movedim(1, -1).numpy()
+    found = [[bool((patch == pose).all()) for pose in poses] for patch in patches]
+    assert all(sum(matches) == 1 for matches in found)
+    assert all(any(matches) for matches in zip(*found, strict=True))
+    # The degraded patch of each is in the same pose.
+    degraded = [symmetric(PairReader(tiny_pairs).degraded(record), 64) for record in records]
+    for patch, matches in zip((batch.degraded * 255).round().byte().movedim(1, -1).numpy(), found, strict=True):
+        turns, mirrored = matches.index(True) % 4, matches.index(True) >= 4
+        own = [np.rot90(picture[:, ::-1] if mirrored else picture, turns) for picture in degraded]
+        assert any((patch == picture).all() for picture in own)
+
+
+@pytest.fixture(scope="module")
+def equal_pairs(
+    tmp_path_factory: pytest.TempPathFactory, tiny_raw: tuple[Path, list[ImageRecord]], tiny_mix: DegradePairs
+) -> Path:
+    """Pairs whose degraded pictures are the sharp ones, each stored for itself."""
+    pairs = tmp_path_factory.mktemp("equal") / "pairs"
+    degrade_pairs(tiny_raw[0], pairs, tiny_raw[1], tiny_mix.model_copy(update={"mix": ("clean",)}))
+    return pairs
+
+
+def test_sharp_and_degraded_patches_are_of_the_same_place(
+    equal_pairs: Path, tiny_pairs: Path, training: Training
+) -> None:
+    same, different = (
+        new_sampler(pairs, training, clean_fraction=0.0, batch_size=32).batch(0, 0)
+        for pairs in (equal_pairs, tiny_pairs)
+    )
+    assert torch.equal(same.degraded, same.sharp)
+    assert not torch.equal(different.degraded, different.sharp)
+    assert len({patch.numpy().tobytes() for patch in same.sharp}) > 16
+
+
+def test_the_teachers_patches_are_of_the_same_place_too(
+    tiny_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
+) -> None:
+    """An untrained teacher returns its input: its stored answers are the degraded pictures, 257 = 65535 / 255."""
+    records = read_pairs(tiny_pairs, "train")
+    path = tmp_path / "outputs.bin"
+    outputs = compute_teacher_outputs(path, new_network("teachers").eval(), tiny_pairs, records, fabric)
+    reader = PairReader(tiny_pairs)
+    for index, record in enumerate(records):
+        assert (outputs.restored(index) == reader.degraded(record).astype(np.uint16) * 257).all()
+    before = path.read_bytes()
+    compute_teacher_outputs(path, new_teacher(), tiny_pairs, records, fabric)  # they are there: nothing is computed
+    assert path.read_bytes() == before
+    sampler = new_sampler(tiny_pairs, training, clean_fraction=0.5, batch_size=24, teacher_outputs=outputs)
+    batch = sampler.batch(0, 0)
+    assert batch.teacher_restored is not None
+    # Where the patch is clean, the teacher's answer is the sharp patch, which is the degraded one as well.
+    assert torch.allclose(batch.teacher_restored, batch.degraded, atol=1e-6)
+    assert TeacherOutputs.PEAK == 65535
+
+
+# The loop
+
+
+def test_training_learns_to_brighten_what_was_darkened(
+    equal_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
+) -> None:
+    """Every degraded picture is 20 grey levels too dark, which one bias can mend: most of it in forty steps."""
+    pairs = tmp_path / "pairs"
+    shutil.copytree(equal_pairs, pairs)
+    reader = PairReader(equal_pairs)
+    for record in read_pairs(pairs):
+        dark = np.clip(reader.sharp(record).astype(np.int16) - 20, 0, 255).astype(np.uint8)
+        with (pairs / record.degraded_shard).open("r+b") as file:
+            file.seek(record.degraded_offset)
+            file.write(dark.tobytes())
+    setting = changed(training, steps=40, learning_rate=1e-2, ema_decay=0.8, validate_every=20, clean_fraction=0.0)
+    validator = Validator(pairs, read_pairs(pairs, "validation"))
+    fitted = fit(
+        RestorationTask(new_network(), {"l1": 1.0, "mse": 0.5}),
+        new_sampler(pairs, setting),
+        validator,
+        setting,
+        fabric,
+        name="student",
+        checkpoint=tmp_path / "student.pt",
+        log=lambda _rows: None,
+    )
+    before = validator.degraded_quality()
+    assert before.change == 0
+    assert 20 * math.log10(255 / 20) - 0.1 < before.psnr_db < 20 * math.log10(255 / 15)  # a few pixels were black
+    assert fitted.quality.psnr_db > before.psnr_db + 6  # the error is at most half of what it was
+    assert fitted.quality.ssim > before.ssim
+    assert 10 < fitted.quality.change < 30
+    assert fitted.steps == 40
+    assert not fitted.stopped_early
+    losses = [row for row in fitted.rows if "loss_l1" in row]
+    assert [row["step"] for row in losses] == [20, 40]
+    assert losses[1]["loss_l1"] < losses[0]["loss_l1"] / 2
+    assert [row["step"] for row in fitted.rows if "validation_ssim" in row] == [20, 40]
+    for row in losses:
+        assert row["loss_total"] == pytest.approx(row["loss_l1"] + 0.5 * row["loss_mse"], rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights(run: Callable[..., Fitted], unbroken: Fitted, tmp_path: Path) -> None:
+    torch.rand(10)
+    assert_same(run(tmp_path / "again.pt"), unbroken)
+    other = run(tmp_path / "other.pt", seed=4)
+    assert any(not torch.equal(tensor, unbroken.state[name]) for name, tensor in other.state.items())
+
+
+@pytest.mark.parametrize("survived", [1, 2])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
+    run: Callable[..., Fitted], unbroken: Fitted, tmp_path: Path, survived: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log is told before the checkpoint is written, so a kill there loses all since the validation before."""
+    checkpoint = tmp_path / "deep" / "student.pt"
+    calls = []
+
+    def log(rows: list[Row]) -> None:
+        calls.append(len(rows))
+        if len(calls) == survived + 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(checkpoint, log=log)
+    kept = load_checkpoint(checkpoint)
+    assert kept is not None
+    assert kept["step"] == 4 * survived
+    capsys.readouterr()
+    later: list[list[Row]] = []
+    resumed = run(checkpoint, log=lambda rows: later.append(list(rows)))
+    assert f"going on from step {4 * survived} of 12" in capsys.readouterr().out
+    assert len(later) == 3 - survived
+    assert later[-1] == unbroken.rows
+    assert_same(resumed, unbroken)
+
+
+def test_a_finished_checkpoint_needs_no_further_step(
+    run: Callable[..., Fitted], unbroken: Fitted, tmp_path: Path
+) -> None:
+    """As when the machine went down between the last step and the writing of the weights."""
+    run(tmp_path / "student.pt")
+    assert_same(run(tmp_path / "student.pt", poisoned_after=0), unbroken)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+def test_a_damaged_checkpoint_is_reported_and_training_starts_anew(
+    run: Callable[..., Fitted], unbroken: Fitted, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "student.pt"
+    save_checkpoint(checkpoint, {"step": 4, "rows": []})
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"hello" * 50, "empty": b""}[damage])
+    fitted = run(checkpoint)
+    assert "warning: the checkpoint" in capsys.readouterr().err
+    assert_same(fitted, unbroken)
+
+
+def test_no_checkpoint_is_no_state(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "none.pt") is None
+
+
+def test_a_checkpoint_is_kept_apart_by_each_part_of_its_key() -> None:
+    keys = [checkpoint_key(), checkpoint_key("ab", "c"), checkpoint_key("a", "bc"), checkpoint_key("abc")]
+    assert len(set(keys)) == 4
+    assert checkpoint_key("ab", "c") == keys[1]
+
+
+@pytest.mark.parametrize("good", [0, 6])
+def test_a_loss_that_is_no_number_ends_training_and_keeps_the_checkpoint(
+    run: Callable[..., Fitted], unbroken: Fitted, tmp_path: Path, good: int
+) -> None:
+    checkpoint = tmp_path / "student.pt"
+    with pytest.raises(UserError, match=f"the loss became nan at step {good}") as caught:
+        run(checkpoint, poisoned_after=good)
+    assert "learning_rate" in str(caught.value)
+    assert checkpoint.exists() == (good >= 4)
+    assert (str(checkpoint) in str(caught.value)) == (good >= 4)
+    assert_same(run(checkpoint), unbroken)
+
+
+def test_a_network_that_returns_its_input_has_died(run: Callable[..., Fitted], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its output equals its input after 4 steps") as caught:
+        run(tmp_path / "student.pt", learning_rate=1e-12)
+    assert "learning_rate" in str(caught.value)
+    assert not (tmp_path / "student.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "patience", "best", "steps"),
+    [
+        ([0.5, 0.6, 0.55, 0.58, 0.9], 2, 2, 8),
+        ([0.5, 0.5, 0.5], 2, 1, 6),  # as good is not better
+        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6], 2, 5, 12),  # the wait starts again with each better one
+        ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], None, 1, 12),
+    ],
+)
+def test_training_stops_after_some_validations_without_a_better_one(
+    run: Callable[..., Fitted], tmp_path: Path, script: list[float], patience: int | None, best: int, steps: int
+) -> None:
+    validator = Scripted(script)
+    fitted = run(tmp_path / "student.pt", validator=validator, validate_every=2, patience=patience)
+    assert fitted.steps == steps
+    assert fitted.stopped_early == (steps < 12)
+    assert fitted.best_step == 2 * best
+    assert fitted.quality.ssim == script[best - 1]
+    assert len(validator.seen) == steps // 2
+    for name, tensor in validator.seen[best - 1].items():
+        assert torch.equal(fitted.state[name], tensor)
+
+
+def test_a_training_that_has_stopped_early_does_not_go_on(run: Callable[..., Fitted], tmp_path: Path) -> None:
+    first = run(tmp_path / "student.pt", validator=Scripted([0.5, 0.4]), validate_every=2, patience=1)
+    again = run(tmp_path / "student.pt", validator=Scripted([]), validate_every=2, patience=1)
+    assert_same(first, again)
+    assert again.stopped_early
+
+
+def test_the_teacher_keeps_evaluating_and_gets_no_gradient(run: Callable[..., Fitted], tmp_path: Path) -> None:
+    teacher = new_teacher()
+    before = copy.deepcopy(teacher.state_dict())
+    modes: list[bool] = []
+    teacher.register_forward_pre_hook(lambda module, _inputs: modes.append(module.training))
+    run(tmp_path / "student.pt", teacher=teacher, weights={"l1": 1.0, "features": 0.1}, steps=3)
+    assert not any(module.training for module in teacher.modules())
+    assert not any(modes)
+    for name, parameter in teacher.named_parameters():
+        assert parameter.grad is None
+        assert not parameter.requires_grad
+        assert torch.equal(parameter, before[name])
+
+
+def test_unknown_hardware_is_the_users_to_mend(training: Training) -> None:
+    with pytest.raises(UserError, match="accelerator=abacus, devices=1"):
+        make_fabric(changed(training, accelerator="abacus"))
+
+
+# The task
+
+
+def test_losses_are_named_weighted_and_summed() -> None:
+    network, teacher = new_network(), new_teacher()
+    generator = torch.Generator().manual_seed(0)
+    degraded, sharp, answer = (torch.rand(2, 3, 16, 16, generator=generator) for _ in range(3))
+    batch = Batch(degraded, sharp, answer)
+
+    class Both(nn.Module):
+        def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+            result: tuple[Tensor, Tensor] = network.forward_features(picture)  # type: ignore[operator]  # hidden
+            return result
+
+    weights = {"l1": 1.0, "mse": 2.0, "teacher_l1": 0.5, "teacher_mse": 0.25, "features": 4.0}
+    losses = RestorationTask(Both(), weights, teacher).losses(batch)
+    features = Both()(degraded)[1]
+    _, teacher_features = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
+    # Untrained, the student returns the degraded picture.
+    expected = {
+        "l1": (degraded - sharp).abs().mean().item(),
+        "mse": (degraded - sharp).square().mean().item(),
+        "teacher_l1": (degraded - answer).abs().mean().item(),
+        "teacher_mse": (degraded - answer).square().mean().item(),
+        "features": feature_affinity_loss(features, teacher_features).item(),
+    }
+    expected["total"] = sum(weights[name] * value for name, value in expected.items())
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected)
+    assert losses["total"].requires_grad
+
+
+def test_a_loss_that_needs_a_teacher_does_not_go_without() -> None:
+    with pytest.raises(ValueError, match="needs a teacher"):
+        RestorationTask(new_network(), {"features": 1.0})
+    task = RestorationTask(build_model("students", STUDENT.name, STUDENT.arguments), {"teacher_l1": 1.0})
+    picture = torch.zeros(1, 3, 16, 16)
+    task.model.forward = task.model.forward_features  # type: ignore[method-assign,assignment]  # as WithFeatures does
+    with pytest.raises(ValueError, match="teacher_l1 needs the teacher's answers"):
+        task.losses(Batch(picture, picture, None))
+
+
+# Validation
+
+
+def test_validation_is_the_mean_over_pairs_of_rounded_answers(tiny_pairs: Path) -> None:
+    records, reader = read_pairs(tiny_pairs, "validation"), PairReader(tiny_pairs)
+    validator = Validator(tiny_pairs, records)
+    teacher = new_teacher()
+    answers = [(record, reader.sharp(record), restore(teacher, reader.degraded(record))) for record in records]
+    quality = validator.quality(teacher)
+    assert quality.ssim == pytest.approx(np.mean([ssim(sharp, answer) for _, sharp, answer in answers]))
+    assert quality.psnr_db == pytest.approx(np.mean([psnr_db(sharp, answer) for _, sharp, answer in answers]))
+    changes = [np.abs(answer.astype(float) - reader.degraded(record)).mean() for record, _, answer in answers]
+    assert quality.change == pytest.approx(np.mean(changes))
+    untrained = validator.quality(new_network())
+    assert untrained == validator.degraded_quality()
+    assert untrained.change == 0
+
+
+def test_a_perfect_answer_counts_with_a_finite_psnr(equal_pairs: Path) -> None:
+    quality = Validator(equal_pairs, read_pairs(equal_pairs, "validation")).degraded_quality()
+    assert (quality.ssim, quality.psnr_db) == (pytest.approx(1), 100.0)
+
+
+# From pairs to weights, without an MLflow server
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking.client.cache_clear()
+    yield
+    tracking.client.cache_clear()
+
+
+@pytest.fixture
+def paths(committed: Params, tmp_path: Path, tiny_pairs: Path) -> Paths:
+    folders = {name: tmp_path / name for name in type(committed.paths).model_fields}
+    return Paths(**(folders | {"pairs": tiny_pairs}))
+
+
+@pytest.mark.usefixtures("no_server")
+def test_a_server_that_is_away_costs_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state_file = tmp_path / "student.json"
+    with tracking.TrainingRun("clearcall", "student", {"steps": 3}, state_file, active=True) as mlflow_run:
+        mlflow_run.log([{"step": 20, "loss_l1": 0.1}])
+        mlflow_run.log([{"step": 20, "loss_l1": 0.1}, {"step": 40, "loss_l1": 0.05}])
+    written = capsys.readouterr().err
+    assert mlflow_run.run_id is None
+    assert not state_file.exists()
+    assert written.count("warning:") == 1
+    assert "http://127.0.0.1:9 cannot be used" in written
+    assert "Training goes on" in written
+    assert "Traceback" not in written
+
+
+@pytest.mark.usefixtures("no_server")
+def test_an_error_of_training_itself_passes_through_the_run(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json", active=True),
+    ):
+        raise ZeroDivisionError
+
+
+@pytest.mark.usefixtures("no_server")
+def test_a_student_is_distilled_from_pairs_to_weights(
+    training: Training, fabric: Fabric, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher_folder = paths.weights / "teacher"
+    save_weights(teacher_folder, "teachers", TEACHER, new_teacher().state_dict())
+    weights = {"l1": 1.0, "teacher_l1": 0.5, "features": 0.1}
+
+    def train(name: str) -> Trained:
+        return train_network(
+            "students",
+            STUDENT,
+            weights,
+            training,
+            paths,
+            fabric,
+            name="student",
+            experiment="clearcall",
+            folder=paths.weights / name,
+            teacher_folder=teacher_folder,
+        )
+
+    trained = train("one")
+    assert trained.run_id is None
+    assert "Training goes on" in capsys.readouterr().err
+    summary = trained.summary
+    assert summary["parameters"] == 36 * 4 + 4 + 16 + 4
+    assert summary["steps"] == 12
+    assert summary["best_step"] in (4, 8, 12)
+    assert summary["losses"] == weights
+    assert summary["precision"] == "32-true"
+    network = load_weights(paths.weights / "one")
+    validator = Validator(paths.pairs, read_pairs(paths.pairs, "validation"))
+    quality = validator.quality(network)
+    assert summary["validation"]["restored"] == vars(quality)
+    assert summary["validation"]["degraded"] == vars(validator.degraded_quality())
+    assert [path.suffix for path in paths.checkpoints.iterdir()] == [".bin"]  # the teacher's answers serve again
+
+    train("two")
+    one, two = ((paths.weights / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_pairs_without_a_validation_split_are_refused(
+    training: Training, fabric: Fabric, paths: Paths, tiny_raw: tuple[Path, list[ImageRecord]], tiny_mix: DegradePairs
+) -> None:
+    raw, records = tiny_raw
+    pairs = paths.weights.parent / "few"
+    degrade_pairs(raw, pairs, records[:2], tiny_mix)
+    with pytest.raises(UserError, match="no pairs to train or validate on"):
+        train_network(
+            "students",
+            STUDENT,
+            {"l1": 1.0},
+            training,
+            paths.model_copy(update={"pairs": pairs}),
+            fabric,
+            name="student",
+            experiment="clearcall",
+            folder=paths.weights / "student",
+        )
+
+
+def test_curves_are_one_table_for_all_networks(tmp_path: Path) -> None:
+    rows: list[Row] = [{"step": 20, "loss_l1": 0.125}, {"step": 20, "validation_ssim": 0.91234567}]
+    write_curves(tmp_path / "curve.csv", {"student": Trained({}, None, rows), "twin": Trained({}, "id", rows[:1])})
+    assert (tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines() == [
+        "network,step,loss_l1,validation_ssim",
+        "student,20,0.125,",
+        "student,20,,0.9123457",
+        "twin,20,0.125,",
+    ]
+
+
+def test_records_used_here_cover_what_they_should(tiny_pairs: Path) -> None:
+    """Some photographs are smaller than the 32 pixels of a patch, others are larger."""
+    train: list[PairRecord] = read_pairs(tiny_pairs, "train")
+    assert min(record.width for record in train) < 32 < max(record.width for record in train)
