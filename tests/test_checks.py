@@ -229,7 +229,7 @@ def test_no_clean_pairs_are_needed(tmp_path: Path) -> None:
     assert check_pairs(write_pairs(tmp_path, rows), PAIR_LIMITS, degrade, tmp_path / "docs")["rows"] == 3
 
 
-PAIR = "train.png [jpeg, variant 0]"
+PAIR = "train.png [x1, jpeg, variant 0]"
 
 
 @pytest.mark.parametrize(

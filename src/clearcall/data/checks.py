@@ -153,7 +153,7 @@ def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, data_doc
     """
     path = pairs / PAIRS
     frame = _read_pairs(path)
-    frame["pair"] = [f"{i} [{d}, variant {v}]" for i, d, v in frame[PAIR_KEY].itertuples(index=False)]
+    frame["pair"] = [f"{i} [x{s:g}, {d}, variant {v}]" for i, s, d, v in frame[PAIR_KEY].itertuples(index=False)]
     frame["clean"] = frame["degradation"].isin([name for name, steps in degrade.degradations.items() if not steps])
     frame["splits_of_image"] = _splits_of(frame, "image_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
