@@ -1,6 +1,7 @@
 """What several test files share: the committed params, real photographs, and a small folder of pairs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,11 @@ from PIL import Image
 from clearcall.data.manifest import ImageRecord, Split, write_manifest
 from clearcall.files import sha256_of
 from clearcall.params import DegradePairs, Params, load_params
+
+if TYPE_CHECKING:  # torch takes a second to import, which many files do without
+    from torch import nn
+
+    from clearcall.models import Kind
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
@@ -42,7 +48,8 @@ def photos() -> dict[str, Frame]:
     """The three photographs of the bundled test split."""
     from skimage import data
 
-    return {"astronaut": data.astronaut(), "chelsea": data.chelsea(), "coffee": data.coffee()}
+    names = ("astronaut", "chelsea", "coffee")
+    return {name: np.asarray(getattr(data, name)(), np.uint8) for name in names}
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +86,41 @@ def tiny_pairs(
     raw, records = tiny_raw
     degrade_pairs(raw, pairs, records, tiny_mix)
     return pairs
+
+
+@pytest.fixture(scope="session")
+def student_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
+    """A tiny student whose every layer does something, and its exported graph."""
+    from clearcall.deploy.export import export_onnx
+
+    model, path = _disturbed("students", "luma_strided", {"channels": 4, "body_layers": 1}), "student.onnx"
+    folder = tmp_path_factory.mktemp("student_onnx")
+    export_onnx(model, folder / path, 20)
+    return model, folder / path
+
+
+@pytest.fixture(scope="session")
+def teacher_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
+    """A tiny teacher whose every layer does something, and its exported graph."""
+    from clearcall.deploy.export import export_onnx
+
+    model, path = (
+        _disturbed("teachers", "unshuffle_resnet", {"channels": 4, "blocks": 1, "unshuffle": 2}),
+        "teacher.onnx",
+    )
+    folder = tmp_path_factory.mktemp("teacher_onnx")
+    export_onnx(model, folder / path, 20)
+    return model, folder / path
+
+
+def _disturbed(kind: "Kind", name: str, arguments: dict[str, int]) -> "nn.Module":
+    import torch
+
+    from clearcall.models import build_model
+
+    torch.manual_seed(0)
+    model, generator = build_model(kind, name, arguments), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model.eval().requires_grad_(requires_grad=False)

@@ -1,6 +1,7 @@
 """The degradations: seeds, sizes, and the very pixels that each gave when its library was chosen."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,10 @@ def test_resizing_is_pillows_and_antialiased(name: str, resample: Image.Resampli
 
 
 def test_downscaling_never_reaches_zero_pixels() -> None:
-    steps = [{"op": "downscale", "factor": 16, "filter": "bilinear"}, {"op": "upscale", "filter": "bilinear"}]
+    steps: list[dict[str, Any]] = [
+        {"op": "downscale", "factor": 16, "filter": "bilinear"},
+        {"op": "upscale", "filter": "bilinear"},
+    ]
     picture = synthetic(3, 5)
     assert degrade(picture, steps).shape == (3, 5, 3)
 
@@ -184,7 +188,7 @@ def test_jpeg_gets_worse_with_lower_quality(photos: dict[str, Frame]) -> None:
     assert decibels[2] - decibels[0] > 6
 
 
-def test_params_of_this_file_are_the_committed_ones(project: Any) -> None:
+def test_params_of_this_file_are_the_committed_ones(project: Path) -> None:
     """The random steps above are those that params.yaml offers, so that the golden pixels are of what is in use."""
     degradations = load_params(project / "params.yaml").degrade_pairs.degradations
     for step in RANDOM:

@@ -129,9 +129,14 @@ def test_an_atomic_path_appears_with_its_whole_content(tmp_path: Path) -> None:
 def test_a_failed_atomic_path_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("before", encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half", encoding="utf-8")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert path.read_text(encoding="utf-8") == "before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -174,9 +179,14 @@ def test_a_failed_atomic_folder_keeps_the_one_before(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "old").write_text("kept", encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as temporary:
-        (temporary / "new").touch()
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with atomic_folder(folder) as temporary:
+            (temporary / "new").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
 

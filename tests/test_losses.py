@@ -3,13 +3,16 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from clearcall.losses.distillation import GRID, feature_affinity_loss
-from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss
+from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, ssim_loss
 
+Frame = npt.NDArray[np.uint8]
 Loss = Callable[[Tensor, Tensor], Tensor]
 RECONSTRUCTION = [l1_loss, mse_loss, charbonnier_loss]
 
@@ -55,6 +58,42 @@ def test_gradients_are_finite_and_point_to_the_target_even_at_it(loss: Loss) -> 
     loss(restored, picture(0.5, 0.5, 0.5)).backward()  # type: ignore[no-untyped-call]
     assert restored.grad is not None
     assert restored.grad.flatten().sign().tolist() == [-1, 0, 1]
+    assert restored.grad.isfinite().all()
+
+
+def test_ssim_of_constant_pictures_by_hand() -> None:
+    """Without variance: 1 - (2ab + c1) / (a² + b² + c1), with c1 = 0.01²."""
+    one, other = torch.full((1, 3, 16, 16), 0.4), torch.full((1, 3, 16, 16), 0.6)
+    expected = 1 - (2 * 0.4 * 0.6 + 1e-4) / (0.4**2 + 0.6**2 + 1e-4)
+    assert ssim_loss(one, other).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_ssim_is_the_metric_that_is_reported(photos: dict[str, Frame]) -> None:
+    from clearcall.classical import unsharp_mask
+    from clearcall.metrics import ssim
+    from clearcall.models.inference import to_tensor
+
+    sharp = np.stack([photo[100:148, 100:160] for photo in photos.values()])
+    blurred = np.stack([unsharp_mask(picture, 1.5, -0.9) for picture in sharp])
+    expected = 1 - np.mean([ssim(one, other) for one, other in zip(sharp, blurred, strict=True)])
+    assert 0.01 < expected < 0.9
+    assert ssim_loss(to_tensor(blurred), to_tensor(sharp)).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_ssim_of_equal_pictures_is_zero_with_a_finite_gradient() -> None:
+    target = noise(2, 3, 16, 16)
+    restored = target.clone().requires_grad_()
+    loss = ssim_loss(restored, target)
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert restored.grad is not None
+    assert restored.grad.isfinite().all()
+
+
+def test_ssim_of_flat_black_pictures_has_a_finite_gradient() -> None:
+    restored = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    ssim_loss(restored, torch.zeros(1, 3, 16, 16)).backward()  # type: ignore[no-untyped-call]
+    assert restored.grad is not None
     assert restored.grad.isfinite().all()
 
 

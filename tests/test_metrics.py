@@ -1,6 +1,7 @@
 """The metrics against figures worked out by hand and against scikit-image."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +26,11 @@ def noise(height: int, width: int, seed: int) -> Frame:
 
 
 def skimage_ssim(sharp: Frame, other: Frame, *, gaussian: bool) -> float:
-    from skimage.metrics import structural_similarity
+    from skimage import metrics
 
-    if not gaussian:
-        return float(structural_similarity(sharp, other, channel_axis=-1))
-    return float(
-        structural_similarity(
-            sharp,
-            other,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-            channel_axis=-1,
-        )
-    )
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    structural_similarity: Callable[..., float] = metrics.structural_similarity
+    return float(structural_similarity(sharp, other, channel_axis=-1, **(options if gaussian else {})))
 
 
 @pytest.mark.parametrize(

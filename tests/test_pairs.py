@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_pictures_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:
     for shard, places in taken.items():
         places.sort()
         assert places[0][0] == 0
-        assert all(end == start for (_, end), (start, _) in zip(places, places[1:], strict=False))
+        assert all(end == start for (_, end), (start, _) in pairwise(places))
         assert places[-1][1] == (tiny_pairs / shard).stat().st_size
 
 

@@ -126,14 +126,14 @@ def test_a_number_that_yaml_reads_as_a_string_is_a_number(document: Document, tm
 def test_a_file_that_is_not_yaml_is_named_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("gate:\n  min_ssim: [0.9\nother: 1\n", encoding="utf-8")
-    with pytest.raises(UserError, match="params.yaml is not valid YAML") as caught:
+    with pytest.raises(UserError, match=r"params\.yaml is not valid YAML") as caught:
         load_params(path)
     assert "line 3" in str(caught.value)
 
 
 def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="params.yaml is not in") as caught:
+    with pytest.raises(UserError, match=r"params\.yaml is not in") as caught:
         load_params()
     assert str(tmp_path) in str(caught.value)
 

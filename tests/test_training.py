@@ -61,11 +61,14 @@ def training(committed: Params) -> Training:
 
 @pytest.fixture(scope="module")
 def fabric(training: Training) -> Iterator[Fabric]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # such tiny networks only wait for a second one
     yield make_fabric(training)
     torch.use_deterministic_algorithms(mode=False)
+    torch.set_num_threads(threads)
 
 
-def changed(training: Training, **changes: Any) -> Training:
+def changed(training: Training, **changes: object) -> Training:
     return Training.model_validate(training.model_dump() | changes)
 
 
@@ -85,14 +88,15 @@ def new_teacher() -> nn.Module:
     return teacher.eval().requires_grad_(requires_grad=False)
 
 
-def new_sampler(pairs: Path, training: Training, split: Split = "train", **changes: Any) -> PatchSampler:
-    arguments = {
+def new_sampler(pairs: Path, training: Training, split: Split = "train", **changes: object) -> PatchSampler:
+    arguments: dict[str, Any] = {
         "batch_size": training.batch_size,
         "patch_size": training.patch_size,
         "clean_fraction": training.clean_fraction,
         "seed": training.seed,
     }
-    return PatchSampler(pairs, read_pairs(pairs, split), **(arguments | changes))
+    arguments.update(changes)
+    return PatchSampler(pairs, read_pairs(pairs, split), **arguments)
 
 
 class Poisoned:
@@ -142,7 +146,7 @@ def run(tiny_pairs: Path, training: Training, fabric: Fabric) -> Callable[..., F
         log: Log = lambda _rows: None,
         teacher: nn.Module | None = None,
         weights: dict[str, float] | None = None,
-        **changes: Any,
+        **changes: object,
     ) -> Fitted:
         setting = changed(training, **changes)
         task = RestorationTask(new_network(), weights or {"l1": 1.0}, teacher)
@@ -510,7 +514,7 @@ def test_a_loss_that_needs_a_teacher_does_not_go_without() -> None:
         RestorationTask(new_network(), {"features": 1.0})
     task = RestorationTask(build_model("students", STUDENT.name, STUDENT.arguments), {"teacher_l1": 1.0})
     picture = torch.zeros(1, 3, 16, 16)
-    task.model.forward = task.model.forward_features  # type: ignore[method-assign,assignment]  # as WithFeatures does
+    task.model.forward = task.model.forward_features  # type: ignore[assignment]  # as WithFeatures does
     with pytest.raises(ValueError, match="teacher_l1 needs the teacher's answers"):
         task.losses(Batch(picture, picture, None))
 
@@ -535,7 +539,8 @@ def test_validation_is_the_mean_over_pairs_of_rounded_answers(tiny_pairs: Path) 
 
 def test_a_perfect_answer_counts_with_a_finite_psnr(equal_pairs: Path) -> None:
     quality = Validator(equal_pairs, read_pairs(equal_pairs, "validation")).degraded_quality()
-    assert (quality.ssim, quality.psnr_db) == (pytest.approx(1), 100.0)
+    assert quality.ssim == pytest.approx(1)
+    assert quality.psnr_db == 100
 
 
 # From pairs to weights, without an MLflow server

@@ -183,6 +183,7 @@ class TeacherLosses(_Params):
     l1: LossWeight = 0
     mse: LossWeight = 0
     charbonnier: LossWeight = 0
+    ssim: LossWeight = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

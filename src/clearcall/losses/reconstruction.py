@@ -1,6 +1,7 @@
 """Losses between two pictures of one shape."""
 
 import torch
+from pytorch_msssim import ssim
 from torch import Tensor
 
 CHARBONNIER_EPSILON = 1e-3
@@ -19,3 +20,9 @@ def mse_loss(restored: Tensor, target: Tensor) -> Tensor:
 def charbonnier_loss(restored: Tensor, target: Tensor) -> Tensor:
     """Return the mean of sqrt(difference^2 + 0.001^2), an L1 that is smooth at zero (Charbonnier et al. 1994)."""
     return torch.sqrt((restored - target).square() + CHARBONNIER_EPSILON**2).mean()
+
+
+def ssim_loss(restored: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - SSIM with the Gaussian window of Wang et al. 2004, for pictures of at least 11x11 pixels."""
+    similarity: Tensor = ssim(restored.float(), target.float(), data_range=1.0)
+    return 1 - similarity

@@ -7,11 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from clearcall.losses.distillation import feature_affinity_loss
-from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss
+from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, ssim_loss
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
-SHARP_LOSSES: dict[str, PictureLoss] = {"l1": l1_loss, "mse": mse_loss, "charbonnier": charbonnier_loss}
+SHARP_LOSSES: dict[str, PictureLoss] = {
+    "l1": l1_loss,
+    "mse": mse_loss,
+    "charbonnier": charbonnier_loss,
+    "ssim": ssim_loss,
+}
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 
 

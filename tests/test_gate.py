@@ -1,0 +1,179 @@
+"""The gate: each check by hand, and the command's exit code."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clearcall.cores import available_cores, machine
+from clearcall.errors import UserError
+from clearcall.files import write_json
+from clearcall.gate import Check, judge, read_reports
+from clearcall.params import Gate, Params
+
+Reports = dict[str, dict[str, Any]]
+LIMITS = Gate(min_ssim=0.9, min_fps=30, min_ssim_over_unsharp=0.002, min_psnr_db_over_unsharp=0.2)
+GOOD: Reports = {
+    "evaluate": {"mean": {"student": {"ssim": 0.95, "psnr_db": 31.0}, "unsharp": {"ssim": 0.94, "psnr_db": 30.0}}},
+    "export_onnx": {"student": {"sha256": "a" * 64}},
+    "benchmark_fps": {
+        "latency": {"student": {"fps": 60.0}},
+        "student_sha256": "a" * 64,
+        "machine": {"id": "0" * 16, "cpu": "Abacus 9000", "cores": 3},
+    },
+}
+
+
+def verdicts(reports: Reports) -> dict[str, bool]:
+    return {check.name: check.passed for check in judge(reports, LIMITS)}
+
+
+def with_student(**changes: float) -> Reports:
+    reports = copy.deepcopy(GOOD)
+    reports["benchmark_fps"]["latency"]["student"]["fps"] = changes.pop("fps", 60.0)
+    reports["evaluate"]["mean"]["student"] |= changes
+    return reports
+
+
+def test_values_and_limits_of_each_check() -> None:
+    checks = {check.name: (check.value, check.limit) for check in judge(GOOD, LIMITS)}
+    assert checks == {
+        "SSIM": (0.95, 0.9),
+        "fps": (60.0, 30),
+        "SSIM over the tuned unsharp mask": (pytest.approx(0.01), 0.002),
+        "PSNR over the tuned unsharp mask, dB": (pytest.approx(1.0), 0.2),
+    }
+    assert all(verdicts(GOOD).values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"ssim": 0.8999}, {"SSIM", "SSIM over the tuned unsharp mask"}),
+        ({"fps": 29.99}, {"fps"}),
+        ({"fps": 30.0}, set()),
+        ({"ssim": 0.9419}, {"SSIM over the tuned unsharp mask"}),
+        ({"ssim": 0.9421}, set()),
+        ({"psnr_db": 30.19}, {"PSNR over the tuned unsharp mask, dB"}),
+        ({"psnr_db": 29.0, "ssim": 0.1, "fps": 1.0}, set(verdicts(GOOD))),
+    ],
+)
+def test_each_check_fails_by_itself(changes: dict[str, float], failed: set[str]) -> None:
+    assert {name for name, passed in verdicts(with_student(**changes)).items() if not passed} == failed
+
+
+def test_the_limit_itself_is_enough() -> None:
+    assert Check("x", 0.9, 0.9).passed
+    assert not Check("x", 0.9 - 1e-9, 0.9).passed
+    assert not Check("x", float("nan"), 0.9).passed
+
+
+def test_a_lead_of_exactly_the_limit_is_enough() -> None:
+    """30.2 - 30.0 is 0.1999999999999993 in binary; the table would say 0.2000 of 0.2 and FAILED."""
+    assert verdicts(with_student(psnr_db=30.2))["PSNR over the tuned unsharp mask, dB"]
+    assert verdicts(with_student(ssim=0.942))["SSIM over the tuned unsharp mask"]
+
+
+def write_reports(folder: Path, reports: Reports, *, here: bool = True) -> None:
+    written = copy.deepcopy(reports)
+    if here:
+        written["benchmark_fps"]["machine"] = machine()
+    for name, report in written.items():
+        write_json(folder / f"{name}.json", report)
+
+
+def test_reports_of_this_machine_are_read(tmp_path: Path) -> None:
+    write_reports(tmp_path, GOOD)
+    found = read_reports(tmp_path)
+    assert found["evaluate"] == GOOD["evaluate"]
+    assert found["benchmark_fps"]["latency"]["student"]["fps"] == 60
+
+
+def test_fps_of_another_machine_is_refused(tmp_path: Path) -> None:
+    write_reports(tmp_path, GOOD, here=False)
+    with pytest.raises(UserError, match=r"another machine \(Abacus 9000, 3 cores\)") as caught:
+        read_reports(tmp_path)
+    assert "benchmark_fps" in str(caught.value)
+
+
+def test_fps_of_another_student_is_refused(tmp_path: Path) -> None:
+    other = copy.deepcopy(GOOD)
+    other["export_onnx"]["student"]["sha256"] = "b" * 64
+    write_reports(tmp_path, other)
+    with pytest.raises(UserError, match="another student"):
+        read_reports(tmp_path)
+
+
+@pytest.mark.parametrize("missing", list(GOOD))
+def test_a_missing_report_is_named(tmp_path: Path, missing: str) -> None:
+    write_reports(tmp_path, GOOD)
+    (tmp_path / f"{missing}.json").unlink()
+    with pytest.raises(UserError, match=rf"{missing}\.json is missing: run `dvc repro`"):
+        read_reports(tmp_path)
+
+
+def test_the_machine_is_the_same_each_time_and_told_by_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine()
+    assert here == machine()
+    assert here["cores"] == available_cores() >= 1
+    assert len(here["id"]) == 16
+    assert here["memory_gib"] > 0
+    monkeypatch.setattr("clearcall.cores.available_cores", lambda: 4096)
+    assert machine()["id"] != here["id"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, committed: Params, project: Path) -> Path:
+    """A project's folder with the committed params, whose gate has the limits of this file."""
+    document = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    document["gate"] = LIMITS.model_dump()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    (tmp_path / committed.paths.reports).mkdir()
+    return tmp_path
+
+
+def clearcall_gate(home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "from clearcall.cli import main; main()", "gate"]
+    values = {**os.environ, "NO_COLOR": "1", "DVC_ROOT": str(home), **environment}
+    return subprocess.run(command, cwd=home, env=values, capture_output=True, text=True, check=False)
+
+
+def test_a_student_that_is_too_slow_ends_with_exit_code_1(home: Path) -> None:
+    write_reports(home / "reports", with_student(fps=12.5))
+    done = clearcall_gate(home)
+    assert done.returncode == 1
+    (failed,) = [line for line in done.stdout.splitlines() if "FAILED" in line]
+    assert "fps" in failed
+    assert "12.5000" in failed
+    assert done.stdout.count("passed") == 3
+    assert done.stderr == "error: the gate is not passed: fps\n"
+
+
+def test_reports_that_are_missing_end_with_exit_code_1(home: Path) -> None:
+    done = clearcall_gate(home)
+    assert done.returncode == 1
+    assert "evaluate.json is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_student_that_was_never_published_is_not_crowned(home: Path) -> None:
+    write_reports(home / "reports", GOOD)
+    done = clearcall_gate(home)
+    assert done.returncode == 1
+    assert done.stdout.count("passed") == 4
+    assert "publish.json is of another model: run `dvc repro publish`" in done.stderr
+
+
+def test_a_server_that_is_away_does_not_fail_the_gate(home: Path) -> None:
+    write_reports(home / "reports", GOOD)
+    published = {"model": "clearcall", "version": "1", "run_id": "0" * 32, "onnx_sha256": "a" * 64}
+    write_json(home / "reports" / "publish.json", published)
+    done = clearcall_gate(home, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert done.returncode == 0
+    assert "the alias 'champion' was not set" in done.stderr
+    assert "Traceback" not in done.stderr

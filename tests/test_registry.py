@@ -1,0 +1,313 @@
+"""The registry against a real MLflow on a database of its own."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from clearcall import tracking
+from clearcall.errors import UserError
+from clearcall.files import read_json, write_json
+from clearcall.params import Params
+from clearcall.registry import Published, crown, publish
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EXPERIMENT, MODEL = "clearcall", "clearcall"
+CURVE = "network,step,learning_rate,loss_l1,validation_ssim\n{0},20,0.001,0.5,\n{0},20,,,0.9\n{0},40,0.002,0.25,\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project's top folder with its own MLflow database, and the current folder."""
+    top = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(top))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(top)
+        tracking.client.cache_clear()
+        yield top
+    tracking.client.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def params(home: Path, committed: Params) -> Params:
+    folders = {name: home / name for name in type(committed.paths).model_fields}
+    return committed.model_copy(update={"paths": committed.paths.model_copy(update=folders)})
+
+
+@pytest.fixture(scope="module")
+def known_run(home: Path) -> str:
+    """The run that training left for the student."""
+    rows = [{"step": 20.0, "loss_l1": 0.5}, {"step": 20.0, "validation_ssim": 0.8}, {"step": 40.0, "loss_l1": 0.25}]
+    state_file = home / "student.json"
+    values = {"channels": 4, "steps": 40}
+    run = tracking.TrainingRun(EXPERIMENT, "student", values, state_file, active=True)
+
+    def interrupted() -> None:
+        with run:
+            run.log(rows[:2])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert run.run_id is not None
+    assert tracking.client().get_run(run.run_id).info.status == "KILLED"
+    assert read_json(state_file) == {"run_id": run.run_id, "sent": 2}
+    with tracking.TrainingRun(EXPERIMENT, "student", values, state_file, active=True) as resumed:
+        resumed.log(rows)
+        resumed.log(rows)
+    assert resumed.run_id == run.run_id
+    return run.run_id
+
+
+@pytest.fixture(scope="module")
+def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path]") -> Callable[..., Params]:
+    """Write what a pipeline leaves behind, with a certain quality, as if the ONNX file were a certain one."""
+    paths = params.paths
+
+    def write(*, ssim: float, onnx: str, manifest: str = "m" * 64) -> Params:
+        for folder in (paths.models, paths.reports / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (paths.models / "student.onnx").write_bytes(student_onnx[1].read_bytes())
+        (paths.reports / "figures" / "curve.png").write_bytes(b"png")
+        (paths.reports / "report.md").write_text("# Report\n", encoding="utf-8")
+        (paths.reports / "evaluate.csv").write_text("image\n", encoding="utf-8")
+        Path("params.yaml").write_text("x: 1\n", encoding="utf-8")
+        for stage, name in {"train_teacher": "teacher", "distill_student": "twin"}.items():
+            (paths.reports / f"{stage}_curve.csv").write_text(CURVE.format(name), encoding="utf-8")
+            write_json(paths.reports / f"{stage}.json", {"steps": 40})
+        write_json(paths.runs / "train_teacher.json", {"teacher": "f" * 32})
+        write_json(paths.runs / "distill_student.json", {"student": known_run, "twin": None})
+        figures = {"ssim": ssim, "psnr_db": 30.123456, "mse": 12.5}
+        write_json(
+            paths.reports / "evaluate.json",
+            {"test_manifest_sha256": manifest, "mean": dict.fromkeys(("student", "twin", "teacher"), figures)},
+        )
+        latency = {"fps": 65.5, "median_ms": 15.27}
+        write_json(
+            paths.reports / "benchmark_fps.json",
+            {"latency": {"student": latency, "teacher": latency}, "machine": {"cpu": "Abacus 9000"}},
+        )
+        write_json(paths.reports / "export_onnx.json", {"student": {"sha256": sha(onnx)}})
+        return params
+
+    return write
+
+
+def sha(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def first(results: Callable[..., Params]) -> Published:
+    """The first model of an empty registry."""
+    return publish(results(ssim=0.93, onnx="one"))
+
+
+def aliases() -> dict[str, str]:
+    return {name: str(version) for name, version in tracking.client().get_registered_model(MODEL).aliases.items()}
+
+
+def tags(version: str) -> dict[str, str]:
+    found: dict[str, str] = tracking.client().get_model_version(MODEL, version).tags
+    return found
+
+
+def runs(name: str) -> list[Any]:
+    client = tracking.client()
+    (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
+    return list(client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'"))
+
+
+def history(run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(entry.step, entry.value) for entry in tracking.client().get_metric_history(run_id, metric)]
+
+
+def test_a_resumed_training_is_one_run_with_each_row_once(known_run: str) -> None:
+    run = tracking.client().get_run(known_run)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"channels": "4", "steps": "40"}
+    assert history(known_run, "loss_l1") == [(20, 0.5), (40, 0.25)]
+    assert history(known_run, "validation_ssim") == [(20, 0.8)]
+
+
+def test_an_error_in_training_marks_the_run_as_failed(home: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        tracking.TrainingRun(EXPERIMENT, "failing", {}, home / "failing.json", active=True),
+    ):
+        raise ZeroDivisionError
+    assert [run.info.status for run in runs("failing")] == ["FAILED"]
+
+
+def test_another_process_of_the_same_training_logs_nothing(home: Path) -> None:
+    with tracking.TrainingRun(EXPERIMENT, "rank 1", {}, home / "rank.json", active=False) as run:
+        run.log([{"step": 1, "loss_l1": 1.0}])
+    assert run.run_id is None
+    assert runs("rank 1") == []
+
+
+def test_the_first_model_becomes_the_candidate_and_no_champion(first: Published, known_run: str) -> None:
+    assert first == Published(MODEL, "1", known_run, sha("one"))
+    assert aliases() == {"candidate": "1"}
+    assert tags("1") == {
+        "onnx_sha256": sha("one"),
+        "ssim": "0.930000",
+        "psnr_db": "30.1235",
+        "fps": "65.5",
+        "machine": "Abacus 9000",
+        "test_manifest_sha256": "m" * 64,
+        "gate": "not judged",
+    }
+
+
+def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published, known_run: str) -> None:
+    metrics = tracking.client().get_run(known_run).data.metrics
+    assert metrics["test_ssim"] == 0.93
+    assert metrics["test_mse"] == 12.5
+    assert metrics["fps_1080p"] == 65.5
+    assert metrics["latency_ms"] == 15.27
+    attached = {file.path for file in tracking.client().list_artifacts(first.run_id, "report")}
+    assert attached == {"report/report.md", "report/evaluate.csv", "report/params.yaml", "report/figures"}
+
+
+def test_artifacts_of_the_local_database_lie_beside_it(first: Published, home: Path) -> None:
+    uri = tracking.client().get_run(first.run_id).info.artifact_uri
+    assert uri.startswith((home / "mlartifacts" / EXPERIMENT).as_uri())
+    assert (home / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize(("name", "origin"), [("teacher", "f" * 32), ("twin", "the server could not be reached")])
+def test_an_unknown_run_gets_a_stand_in_with_its_curve(first: Published, name: str, origin: str) -> None:
+    assert first.version == "1"
+    (stand_in,) = runs(name)
+    assert stand_in.data.tags["clearcall.stand_in"] == "true"
+    assert stand_in.data.tags["clearcall.origin_run"] == origin
+    assert stand_in.info.status == "FINISHED"
+    run_id = stand_in.info.run_id
+    assert history(run_id, "loss_l1") == [(20, 0.5), (40, 0.25)]
+    assert history(run_id, "validation_ssim") == [(20, 0.9)]
+    assert history(run_id, "test_ssim") == [(0, 0.93)]
+    assert (history(run_id, "fps_1080p") == [(0, 65.5)]) == (name == "teacher")  # the twin's speed is not measured
+
+
+def test_the_registered_model_runs(first: Published, student_onnx: "tuple[nn.Module, Path]") -> None:
+    import mlflow.onnx
+    import mlflow.pyfunc
+    import onnxruntime
+
+    from clearcall.deploy.session import PROVIDER
+
+    uri = f"models:/{first.model}@candidate"
+    proto = mlflow.onnx.load_model(uri)
+    luma = np.random.default_rng(0).integers(0, 256, (1, 1, 18, 32), np.uint8)
+    expected = onnxruntime.InferenceSession(str(student_onnx[1]), providers=[PROVIDER]).run(None, {"luma": luma})[0]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=[PROVIDER])
+    assert (session.run(None, {"luma": luma})[0] == expected).all()
+    assert (expected != 128).any()  # it does something
+    # MLflow's own wrapper checks the input against the signature: any height and width, 8 bits.
+    model = mlflow.pyfunc.load_model(uri)
+    assert (model.predict({"luma": luma})["residual"] == expected).all()
+    with pytest.raises(mlflow.exceptions.MlflowException, match="uint8"):
+        model.predict({"luma": luma.astype(np.float32)})
+
+
+def test_the_same_file_is_registered_once(first: Published, results: Callable[..., Params]) -> None:
+    again = publish(results(ssim=0.93, onnx="one"))
+    assert again == first
+    assert len(tracking.client().search_model_versions(f"name='{MODEL}'")) == 1
+
+
+def test_publishing_again_makes_no_second_stand_in(first: Published, results: Callable[..., Params]) -> None:
+    """Every edit of the report publishes again; the unknown run's stand-in is known by its origin."""
+    publish(results(ssim=0.93, onnx="one"))
+    assert first.version == "1"
+    assert len(runs("teacher")) == 1
+
+
+def test_champions_follow_one_another(first: Published, results: Callable[..., Params]) -> None:
+    """One story, in order: each model's SSIM against that of the champion before it."""
+    assert "champion" not in aliases()
+    assert "is now the champion" in crown(first, replace=False)
+    assert aliases()["champion"] == "1"
+    assert tags("1")["gate"] == "passed"
+    assert "is the champion already" in crown(first, replace=False)
+
+    worse = publish(results(ssim=0.929, onnx="two"))
+    assert worse.version == "2"
+    assert aliases() == {"candidate": "2", "champion": "1"}
+    assert "the champion stays version 1: SSIM 0.9300 against 0.9290" in crown(worse, replace=False)
+    assert tags("2")["gate"] == "passed"
+    equal = publish(results(ssim=0.93, onnx="three"))
+    assert "stays version 1" in crown(equal, replace=False)
+    assert aliases()["champion"] == "1"
+
+    better = publish(results(ssim=0.931, onnx="four"))
+    assert f"version {better.version} is now the champion" in crown(better, replace=False)
+    assert aliases() == {"candidate": better.version, "champion": better.version}
+
+    elsewhere = publish(results(ssim=0.99, onnx="five", manifest="n" * 64))
+    assert "other test pictures" in crown(elsewhere, replace=False)
+    assert aliases()["champion"] == better.version
+    assert "is now the champion" in crown(elsewhere, replace=True)
+    assert aliases()["champion"] == elsewhere.version
+
+    assert publish(results(ssim=0.93, onnx="one")) == first  # an old file is found again among many
+    assert aliases()["candidate"] == "1"
+
+
+def test_a_missing_report_is_not_blamed_on_the_server(results: Callable[..., Params]) -> None:
+    params = results(ssim=0.93, onnx="one")
+    (params.paths.reports / "report.md").unlink()
+    with pytest.raises((FileNotFoundError, UserError)) as caught:
+        publish(params)
+    assert "report.md" in str(caught.value)
+    assert "MLflow at" not in str(caught.value)
+
+
+def test_a_run_of_another_database_is_not_gone_on_with(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The state file names a run that this database has never seen: training must go on all the same."""
+    write_json(home / "foreign.json", {"run_id": "e" * 32, "sent": 5})
+    with tracking.TrainingRun(EXPERIMENT, "foreign", {}, home / "foreign.json", active=True) as run:
+        run.log([{"step": 20, "loss_l1": 0.5}])
+    assert "Traceback" not in capsys.readouterr().err
+    assert run.run_id != "e" * 32
+
+
+def test_a_server_that_is_away_is_the_users_to_mend(
+    first: Published,
+    results: Callable[..., Params],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    params = results(ssim=0.93, onnx="one")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking.client.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"MLflow at http://127.0.0.1:9 cannot be used") as caught:
+            publish(params)
+        assert "MLFLOW_TRACKING_URI" in str(caught.value)
+        assert crown(first, replace=False) == "no alias was set"
+        assert "warning: the gate is passed, but the alias 'champion' was not set" in capsys.readouterr().err
+    finally:
+        monkeypatch.undo()
+        tracking.client.cache_clear()
+
+
+def test_the_projects_folder_is_found_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(below)
+    assert tracking.project_root() == tmp_path
+    assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+    assert tracking.tracking_uri() == "http://team:5000"
