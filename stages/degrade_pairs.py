@@ -1,8 +1,8 @@
 """Degrade every photograph in all the ways of the mix and write the pairs to memory-mapped shards."""
 
 from clearcall import errors
+from clearcall.data.degrade import degrade_pairs
 from clearcall.data.manifest import SPLITS, read_manifest
-from clearcall.data.pairs import degrade_pairs
 from clearcall.files import write_json
 from clearcall.params import load_params
 

@@ -80,7 +80,7 @@ def tiny_pairs(
     tmp_path_factory: pytest.TempPathFactory, tiny_raw: tuple[Path, list[ImageRecord]], tiny_mix: DegradePairs
 ) -> Path:
     """The pairs of `tiny_raw` under `tiny_mix`."""
-    from clearcall.data.pairs import degrade_pairs
+    from clearcall.data.degrade import degrade_pairs
 
     pairs = tmp_path_factory.mktemp("tiny_pairs") / "pairs"
     raw, records = tiny_raw

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from clearcall.data.degrade import degrade_pairs, pair_seed
 from clearcall.data.manifest import ImageRecord, Split, read_manifest, split_sha256, write_manifest
-from clearcall.data.pairs import INDEX, PairReader, PairRecord, degrade_pairs, middle, pair_seed, read_pairs
+from clearcall.data.pairs import INDEX, PairReader, PairRecord, middle, read_pairs
 from clearcall.errors import UserError
 from clearcall.files import sha256_of
 from clearcall.metrics import psnr_db, ssim
@@ -139,7 +140,7 @@ def test_pictures_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:
 def test_a_full_shard_is_followed_by_another(
     tiny_raw: Raw, tiny_mix: DegradePairs, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clearcall.data.pairs.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("clearcall.data.degrade.SHARD_BYTES", 20_000)
     raw, records = tiny_raw
     degrade_pairs(raw, tmp_path / "pairs", records, tiny_mix)
     shards = [path for path in (tmp_path / "pairs").iterdir() if path.suffix == ".bin"]

@@ -202,7 +202,7 @@ def test_ranges_whose_ends_are_swapped_are_refused(document: Document) -> None:
         "check_pairs.psnr_db_range": [60.0, 15.0],
         "check_pairs.ssim_range": [0.9999, 0.3],
     }.items():
-        assert key in refusal(changed(document, key, low_high))
+        assert f"{key.rpartition('.')[2]} must be [low, high]" in refusal(changed(document, key, low_high))
 
 
 def test_parity_sizes_below_one_pixel_are_refused(document: Document) -> None:

@@ -21,9 +21,9 @@ from clearcall.params import Params, load_params, parse_params
 from clearcall.report import tables
 from clearcall.report.pictures import choose_crop, choose_pairs, draw_comparison
 from clearcall.report.results import Results, read_results
-from clearcall.report.summary import print_summary
 from clearcall.report.verdict import verdict
 from clearcall.report.write import write_report
+from clearcall.summary import print_summary
 
 ROOT = Path(__file__).parents[1]
 GATE = load_params(ROOT / "params.yaml").gate.model_copy(update={"min_ssim": 0.90, "min_fps": 30.0})

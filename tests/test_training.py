@@ -16,8 +16,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall import tracking
+from clearcall.data.degrade import degrade_pairs
 from clearcall.data.manifest import ImageRecord, Split
-from clearcall.data.pairs import PairReader, PairRecord, degrade_pairs, read_pairs
+from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss
 from clearcall.metrics import psnr_db, ssim
@@ -288,6 +289,7 @@ def test_the_teachers_patches_are_of_the_same_place_too(
     path = tmp_path / "outputs.bin"
     outputs = compute_teacher_outputs(path, new_network("teachers").eval(), tiny_pairs, records, fabric)
     reader = PairReader(tiny_pairs)
+    assert outputs is not None
     for index, record in enumerate(records):
         assert (outputs.restored(index) == reader.degraded(record).astype(np.uint16) * 257).all()
     before = path.read_bytes()

@@ -93,7 +93,7 @@ def summary() -> None:
     Example: clearcall summary
     """
     from clearcall.params import load_params  # noqa: PLC0415
-    from clearcall.report.summary import print_summary  # noqa: PLC0415
+    from clearcall.summary import print_summary  # noqa: PLC0415
 
     print_summary(load_params().paths.reports)
 

@@ -50,10 +50,14 @@ def judge(found: dict[str, dict[str, Any]], limits: Gate) -> list[Check]:
     return [
         Check("SSIM", student["ssim"], limits.min_ssim),
         Check("fps", found["benchmark_fps"]["latency"]["student"]["fps"], limits.min_fps),
-        Check("SSIM over the tuned unsharp mask", student["ssim"] - unsharp["ssim"], limits.min_ssim_over_unsharp),
+        Check(
+            "SSIM over the tuned unsharp mask",
+            round(student["ssim"] - unsharp["ssim"], 9),
+            limits.min_ssim_over_unsharp,
+        ),
         Check(
             "PSNR over the tuned unsharp mask, dB",
-            student["psnr_db"] - unsharp["psnr_db"],
+            round(student["psnr_db"] - unsharp["psnr_db"], 9),
             limits.min_psnr_db_over_unsharp,
         ),
     ]

@@ -62,6 +62,11 @@ class CheckData(_Params):
     min_images: CountPerSplit
     side_range: tuple[int, int]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.side_range, "side_range")
+        return self
+
 
 class Downscale(_Params):
     """Resize by 1/factor with Pillow's antialiased filter."""
@@ -166,6 +171,12 @@ class CheckPairs(_Params):
     ssim_range: tuple[float, float]
     min_pairs: CountPerSplit
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.psnr_db_range, "psnr_db_range")
+        _ascending(self.ssim_range, "ssim_range")
+        return self
+
 
 class Model(_Params):
     """An architecture by the name of its file, and the arguments of its `build`."""
@@ -264,7 +275,7 @@ class ExportOnnx(_Params):
     """The exported graph and how closely it must match torch; sizes are (height, width)."""
 
     opset: int = Field(ge=18, le=23)
-    parity_sizes: tuple[tuple[int, int], ...] = Field(min_length=1)
+    parity_sizes: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...] = Field(min_length=1)
     max_difference: int = Field(ge=0, le=255)
 
 
@@ -348,6 +359,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} is not in {Path.cwd()}: run this in the project's top folder") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearcall.console import warn
+from clearcall.errors import UserError
 from clearcall.files import read_json
 from clearcall.params import Params
 from clearcall.tracking import client, experiment_id, log_rows, server_errors, unreachable
@@ -30,6 +31,10 @@ def publish(params: Params) -> Published:
     Runs that the server does not know (another clone trained, or the server was down) get a stand-in, tagged with
     where the numbers come from. The same ONNX file is registered once. Raises UserError if the server cannot be used.
     """
+    reports = params.paths.reports
+    for path in (reports / "report.md", reports / "evaluate.csv", params.paths.models / "student.onnx"):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run `dvc repro` first")
     errors = server_errors()
     try:
         return _publish(params)
@@ -40,8 +45,7 @@ def publish(params: Params) -> Published:
 def _publish(params: Params) -> Published:
     paths, experiment = params.paths, experiment_id(params.publish.experiment)
     reports = {
-        stage: read_json(paths.reports / f"{stage}.json")
-        for stage in ("train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
+        stage: read_json(paths.reports / f"{stage}.json") for stage in ("evaluate", "export_onnx", "benchmark_fps")
     }
     run_ids = read_json(paths.runs / "train_teacher.json") | read_json(paths.runs / "distill_student.json")
     mean = reports["evaluate"]["mean"]
@@ -49,7 +53,11 @@ def _publish(params: Params) -> Published:
     for name, stored in run_ids.items():
         stage = "train_teacher" if name == "teacher" else "distill_student"
         curve = paths.reports / f"{stage}_curve.csv"
-        runs[name] = run_id = _known_run(stored) or _stand_in(experiment, name, stored, curve)
+        runs[name] = run_id = (
+            _known_run(stored)
+            or _earlier_stand_in(experiment, name, stored)
+            or _stand_in(experiment, name, stored, curve)
+        )
         metrics = {f"test_{metric}": value for metric, value in mean[name].items()}
         if (latency := reports["benchmark_fps"]["latency"].get(name)) is not None:
             metrics |= {"fps_1080p": latency["fps"], "latency_ms": latency["median_ms"]}
@@ -60,7 +68,10 @@ def _publish(params: Params) -> Published:
     client().log_artifacts(run_id, str(paths.reports / "figures"), "report/figures")
 
     sha256 = reports["export_onnx"]["student"]["sha256"]
-    version = _registered(params.publish.model_name, sha256) or _register(params, run_id, onnx)
+    version = _registered(params.publish.model_name, sha256)
+    if version is None:
+        version = _register(params, run_id, onnx)
+        client().set_model_version_tag(params.publish.model_name, version, "gate", "not judged")
     tags = {
         "onnx_sha256": sha256,
         "ssim": f"{mean['student']['ssim']:.6f}",
@@ -68,7 +79,6 @@ def _publish(params: Params) -> Published:
         "fps": str(reports["benchmark_fps"]["latency"]["student"]["fps"]),
         "machine": reports["benchmark_fps"]["machine"]["cpu"],
         "test_manifest_sha256": reports["evaluate"]["test_manifest_sha256"],
-        "gate": "not judged",
     }
     for key, value in tags.items():
         client().set_model_version_tag(params.publish.model_name, version, key, value)
@@ -126,6 +136,14 @@ def _known_run(run_id: str | None) -> str | None:
             return None
         raise
     return run_id if run.info.lifecycle_stage == "active" else None
+
+
+def _earlier_stand_in(experiment: str, name: str, origin: str | None) -> str | None:
+    if origin is None:
+        return None
+    where = f"tags.`clearcall.origin_run` = '{origin}' and attributes.run_name = '{name}'"
+    found = client().search_runs([experiment], where, max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
 def _stand_in(experiment: str, name: str, origin: str | None, curve: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import albumentations
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from clearcall.metrics import Frame
@@ -27,6 +28,23 @@ class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
         """Return the resized picture."""
         resized = Image.fromarray(img).resize((self.width, self.height), _FILTERS[self.filter_name])
         return np.asarray(resized)
+
+
+class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
+    """Gaussian noise of a sigma in grey levels, rounded; albumentations' own is cut towards zero: too weak."""
+
+    def __init__(self, sigma_range: tuple[float, float]) -> None:
+        super().__init__(p=1)
+        self.sigma_range = sigma_range
+
+    def get_params_dependent_on_data(self, params: object, data: dict[str, Frame]) -> dict[str, object]:  # noqa: ARG002  # given by name
+        """Draw sigma and the noise of one picture."""
+        sigma = self.random_generator.uniform(*self.sigma_range)
+        return {"noise": self.random_generator.normal(0, sigma, data["image"].shape)}
+
+    def apply(self, img: Frame, noise: npt.NDArray[np.float64], **_params: object) -> Frame:
+        """Return the noisy picture."""
+        return np.clip(np.rint(img + noise), 0, 255).astype(np.uint8)
 
 
 def build_degradation(steps: Sequence[DegradationStep], width: int, height: int, seed: int) -> Callable[[Frame], Frame]:
@@ -55,7 +73,6 @@ def _transform(step: DegradationStep, width: int, height: int) -> albumentations
         case MotionBlur():
             return albumentations.MotionBlur(blur_limit=step.length_range, allow_shifted=False, p=1)
         case Noise():
-            low, high = step.sigma_range
-            return albumentations.GaussNoise(std_range=(low / 255, high / 255), per_channel=True, p=1)
+            return RoundedNoise(step.sigma_range)
         case Jpeg():
             return albumentations.ImageCompression(compression_type="jpeg", quality_range=step.quality_range, p=1)

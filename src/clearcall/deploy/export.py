@@ -73,7 +73,11 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     graph.node.extend(nodes)
     graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.UINT8, shape))
     graph.output.append(helper.make_tensor_value_info(names[1], TensorProto.UINT8, shape))
-    del core.metadata_props[:]
+    # torch notes at each node where in which file it came from: a graph must not tell of the machine, nor its hash.
+    del core.metadata_props[:], graph.metadata_props[:]
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
     helper.set_model_props(core, {KIND_KEY: "luma" if luma else "rgb", STRIDE_KEY: str(stride)})
     onnx.checker.check_model(core, full_check=True)
     with atomic_path(path) as temporary:

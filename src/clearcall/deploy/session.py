@@ -11,6 +11,14 @@ from clearcall.metrics import Frame
 
 KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
 PROVIDER = "CPUExecutionProvider"
+# onnxruntime's errors have no common base of their own.
+_ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+_LOAD_ERRORS: tuple[type[Exception], ...] = (
+    *(getattr(ort.capi.onnxruntime_pybind11_state, name) for name in _ORT_ERRORS),
+    RuntimeError,
+    KeyError,
+    ValueError,
+)
 
 
 class Session:
@@ -24,13 +32,13 @@ class Session:
             self._session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
             metadata = self._session.get_modelmeta().custom_metadata_map
             self._kind, self._stride = metadata[KIND_KEY], int(metadata[STRIDE_KEY])
-        except (RuntimeError, KeyError, ort.capi.onnxruntime_pybind11_state.Fail) as error:
+        except _LOAD_ERRORS as error:
             raise UserError(f"{path} is not a network that clearcall exported: {error}") from None
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, frame: Frame) -> Frame:
         """Return the sharpened frame: 8-bit RGB of shape (height, width, 3), of any size, in and out."""
-        if frame.dtype != np.uint8 or frame.shape[2:] != (3,):
+        if frame.dtype != np.uint8 or frame.shape[2:] != (3,) or not frame.size:
             raise UserError(f"a frame must be 8-bit RGB of shape (height, width, 3), not {frame.dtype} {frame.shape}")
         height, width = frame.shape[:2]
         bottom, right = -height % self._stride, -width % self._stride

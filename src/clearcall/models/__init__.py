@@ -10,6 +10,7 @@ import pkgutil
 from typing import Any, Literal, Protocol, cast
 
 import torch
+from pydantic import ConfigDict, validate_call
 from torch import Tensor, nn
 
 from clearcall.errors import UserError
@@ -42,7 +43,8 @@ def build_model(kind: Kind, name: str, arguments: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         raise UserError(f"{kind[:-1]} {name} takes {signature}: {error}") from None
     try:
-        return cast(nn.Module, build(**arguments))
+        # Strict: "48" or 2.5 channels are mistakes. Its ValidationError is a ValueError.
+        return cast(nn.Module, validate_call(config=ConfigDict(strict=True))(build)(**arguments))
     except ValueError as error:
         raise UserError(f"{kind[:-1]} {name}: {error}") from None
 

@@ -1,7 +1,7 @@
 """Trained networks on disk: safetensors, with the architecture's name and arguments beside them."""
 
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,10 +26,13 @@ def load_weights(folder: Path) -> nn.Module:
     """Build the network that a folder holds, load its state strictly and put it in evaluation mode."""
     try:
         architecture = read_json(folder / ARCHITECTURE)
+        kind, name, arguments = (architecture[key] for key in ("kind", "name", "arguments"))
+        if kind not in get_args(Kind):
+            raise ValueError(f"{ARCHITECTURE} says kind {kind!r}")  # noqa: TRY301  # the same message as for other damage
         state = load_file(folder / WEIGHTS)
-    except (FileNotFoundError, SafetensorError, ValueError) as error:
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} holds no trained network ({error}): run `dvc repro` to train it") from None
-    model = build_model(cast(Kind, architecture["kind"]), architecture["name"], architecture["arguments"])
+    model = build_model(cast(Kind, kind), name, arguments)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        if not zipfile.is_zipfile(path):  # what torch.save writes; its reader of older files raises anything
+            raise EOFError("it is cut or no checkpoint")  # noqa: TRY301  # the same warning as for other damage
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         warn(f"the checkpoint {path} cannot be read ({error}); training starts from the beginning")
@@ -45,7 +48,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def remove_checkpoints(paths: Iterable[Path]) -> None:
+def remove_files(paths: Iterable[Path]) -> None:
     """Remove the files of a finished training."""
     for path in paths:
         path.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def make_fabric(training: Training) -> Fabric:
             num_nodes=training.nodes,
             precision=_precision(training),
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ModuleNotFoundError) as error:
         raise UserError(
             f"training cannot run on accelerator={training.accelerator}, devices={training.devices}: {error}"
         ) from None

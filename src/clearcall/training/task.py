@@ -31,29 +31,38 @@ class Task(Protocol):
 
 
 class RestorationTask:
-    """Learn to restore: losses against the sharp picture, and against a teacher where one is given."""
+    """Learn to restore: losses against the sharp picture, and against a teacher where one is given.
+
+    The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here.
+    """
 
     def __init__(self, model: nn.Module, weights: Mapping[str, float], teacher: nn.Module | None = None) -> None:
         self.model = model
         self._weights = weights
         self._teacher = teacher
-        if "features" in weights and teacher is None:
-            raise ValueError("the loss `features` needs a teacher")
+        if teacher is None and (needy := sorted({*TEACHER_LOSSES, "features"} & weights.keys())):
+            raise ValueError(f"the losses {needy} need a teacher")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
         restored, features = self.model(batch.degraded)
         parts = {name: loss(restored, batch.sharp) for name, loss in SHARP_LOSSES.items() if name in self._weights}
-        for name, loss in TEACHER_LOSSES.items():
-            if name in self._weights:
-                if batch.teacher_restored is None:
-                    raise ValueError(f"the loss {name} needs the teacher's answers in the batch")
-                parts[name] = loss(restored, batch.teacher_restored)
-        if "features" in self._weights and self._teacher is not None:
-            with torch.no_grad():
-                _, teacher_features = self._teacher.forward_features(batch.degraded)  # type: ignore[operator]  # nn.Module hides methods
-            parts["features"] = feature_affinity_loss(features, teacher_features)
+        if self._teacher is not None:
+            parts |= self._against_teacher(self._teacher, batch, restored, features)
         return {**parts, "total": torch.stack([self._weights[name] * part for name, part in parts.items()]).sum()}
+
+    def _against_teacher(
+        self, teacher: nn.Module, batch: Batch, restored: Tensor, features: Tensor
+    ) -> dict[str, Tensor]:
+        target, teacher_features = batch.teacher_restored, None
+        if target is None or "features" in self._weights:
+            with torch.no_grad():
+                answer, teacher_features = teacher.forward_features(batch.degraded)  # type: ignore[operator]  # nn.Module hides methods
+            target = answer.float() if target is None else target
+        parts = {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
+        if "features" in self._weights and teacher_features is not None:
+            parts["features"] = feature_affinity_loss(features, teacher_features)
+        return parts
 
 
 class WithFeatures(nn.Module):

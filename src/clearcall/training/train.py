@@ -18,7 +18,7 @@ from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Paths, Training
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
-from clearcall.training.checkpoint import checkpoint_key, remove_checkpoints
+from clearcall.training.checkpoint import checkpoint_key, remove_files
 from clearcall.training.loop import Row, fit
 from clearcall.training.task import TEACHER_LOSSES, RestorationTask
 from clearcall.training.teacher_outputs import compute_teacher_outputs
@@ -61,6 +61,7 @@ def train_network(
     teacher: nn.Module | None = None
     data_key = sha256_of(paths.pairs / INDEX)
     outputs = None
+    temporary: list[Path] = []
     if teacher_folder is not None:
         teacher = load_weights(teacher_folder).to(fabric.device)
         teacher_key = sha256_of(teacher_folder / "model.safetensors")
@@ -69,6 +70,7 @@ def train_network(
             key = checkpoint_key(data_key)
             path = paths.checkpoints / f"teacher-outputs-{key}.bin"
             outputs = compute_teacher_outputs(path, teacher, paths.pairs, train, fabric)
+            temporary.append(path)
 
     sampler = PatchSampler(
         paths.pairs,
@@ -91,7 +93,7 @@ def train_network(
 
     if fabric.is_global_zero:
         save_weights(folder, kind, model, fitted.state)
-        remove_checkpoints([checkpoint, checkpoint.with_suffix(".json")])
+        remove_files([checkpoint, checkpoint.with_suffix(".json"), *temporary])
     summary = {
         "model": model.model_dump(),
         "parameters": parameter_count(network),

@@ -1,0 +1,154 @@
+"""Degrade every photograph of a manifest in all the ways of the mix: the writing half of the pairs."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clearcall.console import track
+from clearcall.cores import available_cores
+from clearcall.data.manifest import ImageRecord, Split
+from clearcall.data.pairs import INDEX, PairRecord
+from clearcall.errors import UserError
+from clearcall.files import atomic_folder
+from clearcall.metrics import Frame, psnr_db, ssim
+from clearcall.params import DegradePairs
+
+SHARD_BYTES = 256 * 2**20
+
+
+def pair_seed(seed: int, pair: PairRecord) -> int:
+    """Return the seed of one pair: it depends on what the pair is, not on order or the number of workers."""
+    name = f"{seed}/{pair.image}/{pair.scale:g}/{pair.degradation}/{pair.variant}"
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def degrade_pairs(
+    raw: Path,
+    pairs: Path,
+    records: Sequence[ImageRecord],
+    params: DegradePairs,
+) -> list[PairRecord]:
+    """Degrade every photograph of the manifest in all the ways of the mix and write shards and index to `pairs`.
+
+    Where each picture goes is known from the manifest before any is decoded, so that workers write to their own
+    places of preallocated files: the bytes are the same for any number of workers, and memory does not grow.
+    """
+    workers = params.workers or available_cores()
+    with atomic_folder(pairs) as folder:
+        plan, shard_sizes = _plan(records, params)
+        for shard, size in shard_sizes.items():
+            with (folder / shard).open("wb") as file:
+                file.truncate(size)
+        work = partial(_degrade_image, raw, folder, params)
+        if workers == 1:
+            done = list(track(map(work, plan), len(plan), "degrading photographs"))
+        else:
+            # spawn: forking a process in which OpenCV or torch already run threads can hang.
+            with ProcessPoolExecutor(min(workers, len(plan)), mp_context=get_context("spawn")) as pool:
+                done = list(track(pool.map(work, plan), len(plan), "degrading photographs"))
+        results = [record for image_records in done for record in image_records]
+        _write_index(folder / INDEX, results)
+    return results
+
+
+def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[list[PairRecord]], dict[str, int]]:
+    """Give every picture its place: the pairs of each photograph at each scale, and the size of each shard in bytes."""
+    plan: list[list[PairRecord]] = []
+    shard_sizes: dict[str, int] = {}
+
+    def place(split: Split, size: int) -> tuple[str, int]:
+        shards = [shard for shard in shard_sizes if shard.startswith(split)]
+        shard = shards[-1] if shards else f"{split}-000.bin"
+        if shards and shard_sizes[shard] + size > SHARD_BYTES:
+            shard = f"{split}-{len(shards):03d}.bin"
+        offset = shard_sizes.get(shard, 0)
+        shard_sizes[shard] = offset + size
+        return shard, offset
+
+    for record in records:
+        for scale in (1.0,) if record.split == "test" else params.scales:
+            width, height = round(record.width * scale), round(record.height * scale)
+            size = width * height * 3
+            sharp_shard, sharp_offset = place(record.split, size)
+            pairs = []
+            for degradation, variant in product(params.mix, range(params.variants)):
+                degraded_shard, degraded_offset = place(record.split, size)
+                pairs.append(
+                    PairRecord(
+                        image=record.path,
+                        image_sha256=record.sha256,
+                        group=record.group,
+                        split=record.split,
+                        scale=scale,
+                        degradation=degradation,
+                        variant=variant,
+                        height=height,
+                        width=width,
+                        degraded_height=height,
+                        degraded_width=width,
+                        sharp_shard=sharp_shard,
+                        sharp_offset=sharp_offset,
+                        degraded_shard=degraded_shard,
+                        degraded_offset=degraded_offset,
+                        psnr_db=0.0,
+                        ssim=0.0,
+                    )
+                )
+            plan.append(pairs)
+    return plan, shard_sizes
+
+
+def _degrade_image(raw: Path, folder: Path, params: DegradePairs, pairs: list[PairRecord]) -> list[PairRecord]:
+    """Write the sharp picture and all degraded ones of one photograph at one scale; return its pairs with quality."""
+    # albumentations takes three seconds to import: only a process that degrades pays for it.
+    from clearcall.data.degradations import build_degradation  # noqa: PLC0415
+
+    first = pairs[0]
+    with Image.open(raw / first.image) as image:
+        size = first.width, first.height
+        sharp = np.asarray(image if first.scale == 1 else image.resize(size, Image.Resampling.LANCZOS))
+    if sharp.shape != (first.height, first.width, 3):
+        raise UserError(
+            f"{raw / first.image} is {sharp.shape}, not the {first.height}x{first.width} RGB of the manifest: "
+            "run `dvc repro -f -s download_data`"
+        )
+    _write(folder / first.sharp_shard, first.sharp_offset, sharp)
+    results = []
+    for pair in pairs:
+        steps = params.degradations[pair.degradation]
+        degrade = build_degradation(steps, pair.width, pair.height, pair_seed(params.seed, pair))
+        degraded = degrade(sharp)
+        _write(folder / pair.degraded_shard, pair.degraded_offset, degraded)
+        results.append(
+            replace(
+                pair,
+                degraded_height=degraded.shape[0],
+                degraded_width=degraded.shape[1],
+                psnr_db=psnr_db(sharp, degraded),
+                ssim=ssim(sharp, degraded),
+            )
+        )
+    return results
+
+
+def _write(shard: Path, offset: int, picture: Frame) -> None:
+    with shard.open("r+b") as file:
+        file.seek(offset)
+        file.write(np.ascontiguousarray(picture).data)
+
+
+def _write_index(path: Path, records: Sequence[PairRecord]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(PairRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in records)
