@@ -1,14 +1,17 @@
 """Time the exported student beside the unsharp mask and the teacher on this machine."""
 
+from functools import partial
+
 import onnxruntime
 
 from clearcall import errors
+from clearcall.classical import unsharp_mask
 from clearcall.cores import machine
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.deploy.benchmark import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
 from clearcall.deploy.session import PROVIDER, Session
-from clearcall.evaluation import Restore, UnsharpMask
 from clearcall.files import read_json, sha256_of, write_json
+from clearcall.metrics import Restore
 from clearcall.params import load_params
 
 
@@ -19,9 +22,10 @@ def main() -> None:
     student, teacher = (paths.models / f"{name}.onnx" for name in ("student", "teacher"))
     (first, *_) = read_pairs(paths.pairs, "test")
     frames = make_frames(PairReader(paths.pairs).degraded(first), stage.width, stage.height)
+    mask = read_json(paths.reports / "evaluate.json")["unsharp_mask"]
     contenders: dict[str, Restore] = {
         "student": Session(student, stage.threads),
-        "unsharp": UnsharpMask(**read_json(paths.reports / "evaluate.json")["unsharp_mask"]),
+        "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
         "teacher": Session(teacher, stage.threads),
     }
     latency = measure_latency(contenders, frames, stage)

@@ -12,7 +12,7 @@ def main() -> None:
     report = params.paths.reports / "check_data.json"
     # An earlier run's summary would look as if this one had passed.
     report.unlink(missing_ok=True)
-    write_json(report, check_images(params.paths.raw, params.check_data, params.paths.data_docs))
+    write_json(report, check_images(params.paths.raw, params.check_data, params.paths.data_docs / "check_data"))
 
 
 if __name__ == "__main__":

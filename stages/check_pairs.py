@@ -13,7 +13,8 @@ def main() -> None:
     report = paths.reports / "check_pairs.json"
     # An earlier run's summary would look as if this one had passed.
     report.unlink(missing_ok=True)
-    write_json(report, check_pairs(paths.pairs, params.check_pairs, params.degrade_pairs, paths.data_docs))
+    docs = paths.data_docs / "check_pairs"
+    write_json(report, check_pairs(paths.pairs, params.check_pairs, params.degrade_pairs, docs))
 
 
 if __name__ == "__main__":

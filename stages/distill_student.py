@@ -4,6 +4,7 @@ from clearcall import errors
 from clearcall.files import write_json
 from clearcall.params import load_params
 from clearcall.training.loop import make_fabric
+from clearcall.training.task import needs_teacher, without_teacher
 from clearcall.training.train import train_network, write_curves
 
 
@@ -12,23 +13,23 @@ def main() -> None:
     params = load_params()
     stage = params.distill_student
     fabric = make_fabric(stage.training)
-    losses = {"student": stage.losses}
+    losses_of = {"student": stage.losses.weights()}
     if stage.twin:
-        losses["twin"] = stage.losses.without_teacher()
+        losses_of["twin"] = without_teacher(losses_of["student"])
     trained = {
         name: train_network(
             "students",
             stage.model,
-            weights.weights(),
+            losses,
             stage.training,
             params.paths,
             fabric,
             name=name,
             experiment=params.publish.experiment,
             folder=params.paths.weights / "students" / name,
-            teacher_folder=params.paths.weights / "teacher" if weights.needs_teacher else None,
+            teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
         )
-        for name, weights in losses.items()
+        for name, losses in losses_of.items()
     }
     if fabric.is_global_zero:
         run_ids = {name: network.run_id for name, network in trained.items()}
@@ -37,6 +38,9 @@ def main() -> None:
         write_json(
             params.paths.reports / "distill_student.json", {name: network.summary for name, network in trained.items()}
         )
+        # Only now: a stage that is killed while the twin trains goes on with the student done.
+        for network in trained.values():
+            network.remove_leftovers()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from clearcall import errors
 from clearcall.data.manifest import read_manifest, split_sha256
-from clearcall.data.pairs import read_pairs
-from clearcall.evaluation import Restore, clean_psnr_db, mean_scores, score_contenders, tune_unsharp_mask
-from clearcall.files import atomic_path, write_json
+from clearcall.data.pairs import pairs_sha256, read_pairs
+from clearcall.evaluation import clean_psnr_db, mean_scores, score_contenders, tune_unsharp_mask
+from clearcall.files import atomic_path, sha256_of, write_json
+from clearcall.metrics import Restore
 from clearcall.models.inference import restore
-from clearcall.models.weights import load_weights
+from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params
 
 
@@ -20,9 +21,10 @@ def main() -> None:
     params = load_params()
     paths, stage = params.paths, params.evaluate
     test = read_pairs(paths.pairs, "test")
-    mask = tune_unsharp_mask(
-        paths.pairs, read_pairs(paths.pairs, "validation"), stage.unsharp_radii, stage.unsharp_amounts
-    )
+    # At full size alone, as the test is: the mask is the student's rival and shall be as strong as it can be.
+    validation = read_pairs(paths.pairs, "validation")
+    full_size = [pair for pair in validation if pair.scale == 1] or validation
+    mask = tune_unsharp_mask(paths.pairs, full_size, stage.unsharp_radii, stage.unsharp_amounts)
     contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
     networks = ["students/student", *(["students/twin"] if params.distill_student.twin else []), "teacher"]
     for folder in networks:
@@ -30,7 +32,10 @@ def main() -> None:
     scores = score_contenders(paths.pairs, test, contenders)
 
     rows = [asdict(score) for score in scores]
-    with atomic_path(paths.reports / "evaluate.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_path(paths.reports / "evaluate.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -38,6 +43,8 @@ def main() -> None:
         paths.reports / "evaluate.json",
         {
             "test_manifest_sha256": split_sha256(read_manifest(paths.raw), "test"),
+            "test_pairs_sha256": pairs_sha256(test),
+            "student_weights_sha256": sha256_of(paths.weights / "students" / "student" / WEIGHTS),
             "pairs": len(test),
             "unsharp_mask": asdict(mask),
             "mean": mean_scores(scores),

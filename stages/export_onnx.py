@@ -1,11 +1,13 @@
 """Export student and teacher to ONNX and compare each with torch."""
 
+import numpy as np
+
 from clearcall import errors
-from clearcall.data.pairs import PairReader, middle, read_pairs
+from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.deploy.export import check_parity, export_onnx
 from clearcall.files import sha256_of, write_json
 from clearcall.models import parameter_count
-from clearcall.models.weights import load_weights
+from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params
 
 
@@ -13,8 +15,17 @@ def main() -> None:
     """Write the graphs, check them on real pictures and at odd sizes, write the summary."""
     params = load_params()
     paths, stage = params.paths, params.export_onnx
-    reader, (first, *_) = PairReader(paths.pairs), read_pairs(paths.pairs, "validation")
-    frames = [middle(reader.degraded(first), max(size))[: size[0], : size[1]] for size in stage.parity_sizes]
+    largest = max(read_pairs(paths.pairs, "validation"), key=lambda pair: pair.height * pair.width)
+    picture = PairReader(paths.pairs).degraded(largest)
+    # Mirrored where the photograph is smaller than the size to compare at.
+    frames = [
+        np.pad(
+            picture,
+            [(0, max(0, size - side)) for size, side in zip((*wanted, 3), picture.shape, strict=True)],
+            "symmetric",
+        )[: wanted[0], : wanted[1]]
+        for wanted in stage.parity_sizes
+    ]
     summary = {}
     for name, folder in {"student": "students/student", "teacher": "teacher"}.items():
         model, path = load_weights(paths.weights / folder), paths.models / f"{name}.onnx"
@@ -25,6 +36,7 @@ def main() -> None:
             "parameters": parameter_count(model),
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
+            "weights_sha256": sha256_of(paths.weights / folder / WEIGHTS),
         }
     write_json(paths.reports / "export_onnx.json", summary)
 

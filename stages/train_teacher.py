@@ -27,6 +27,7 @@ def main() -> None:
         write_curves(params.paths.reports / "train_teacher_curve.csv", {"teacher": teacher})
         write_json(params.paths.runs / "train_teacher.json", {"teacher": teacher.run_id})
         write_json(params.paths.reports / "train_teacher.json", teacher.summary)
+        teacher.remove_leftovers()
 
 
 if __name__ == "__main__":

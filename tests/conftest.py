@@ -16,7 +16,7 @@ from clearcall.params import DegradePairs, Params, load_params
 if TYPE_CHECKING:  # torch takes a second to import, which many files do without
     from torch import nn
 
-    from clearcall.models import Kind
+    from clearcall.architectures import Kind
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)

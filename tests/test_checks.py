@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from clearcall.data.checks import OFFENDERS_SHOWN, PAIR_COLUMNS, check_images, check_pairs
+from clearcall.data.checks import OFFENDERS_SHOWN, check_images, check_pairs
 from clearcall.data.manifest import ImageRecord, Split, write_manifest
+from clearcall.data.pairs import PairRecord
 from clearcall.errors import UserError
 from clearcall.files import sha256_of
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
@@ -29,6 +30,7 @@ DEGRADE = DegradePairs.model_validate(
     {
         "mix": ["jpeg", "clean"],
         "variants": 1,
+        "scales": [1.0],
         "workers": 1,
         "seed": 1,
         "degradations": {"jpeg": [{"op": "jpeg", "quality_range": [40, 80]}], "clean": []},
@@ -65,24 +67,27 @@ def refusal(raw: Path, records: Records, limits: CheckData = DATA_LIMITS) -> lis
     return str(caught.value).splitlines()
 
 
-def test_good_photographs_pass_and_both_stages_share_the_data_docs(raw: Path, records: Records) -> None:
+def test_good_photographs_pass_and_the_data_docs_are_fresh(
+    raw: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     docs = raw.parent / "docs"
     write_manifest(raw, records.values())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # what is above Pillow's own limit is no worse for it
     summary = check_images(raw, DATA_LIMITS, docs)
+    (docs / "stale.html").touch()
     again = check_images(raw, DATA_LIMITS, docs)
-    check_pairs(write_pairs(raw, good_pairs()), PAIR_LIMITS, DEGRADE, docs)
+    assert Image.MAX_IMAGE_PIXELS == 1000
     assert summary == again
     assert summary["rows"] == 4
     assert summary["passed"] == summary["expectations"] > 10
     assert summary["per_split"] == {"train": 2, "validation": 1, "test": 1}
     assert summary["data_docs"] == (docs / "index.html").as_posix()
-    index = (docs / "index.html").read_text(encoding="utf-8")
-    pages = [page.relative_to(docs).as_posix() for page in (docs / "validations").rglob("*.html")]
-    assert len(pages) == 2  # a rerun replaces its page
-    assert not any("dataContextId" in page.read_text(encoding="utf-8") for page in docs.rglob("*.html"))
-    assert all(page in index for page in pages)
-    page = next(page for page in pages if "check_data" in page)
-    assert "every file is there and decodes to its end" in (docs / page).read_text(encoding="utf-8")
+    pages = {page.relative_to(docs).as_posix(): page.read_text(encoding="utf-8") for page in docs.rglob("*.html")}
+    (of_run,) = (page for page in pages if page.startswith("validations/"))
+    assert set(pages) == {"index.html", "expectations/docs.html", of_run}
+    assert of_run in pages["index.html"]
+    assert "every file is there and decodes to its end" in pages[of_run]
+    assert not any("dataContextId" in text for text in pages.values())
 
 
 def truncate(raw: Path, records: Records) -> None:
@@ -189,18 +194,12 @@ def test_a_manifest_with_a_bad_number_is_refused(raw: Path, records: Records) ->
 
 def good_pairs() -> list[dict[str, Any]]:
     """Return the lines of two pairs for each split, the clean one with infinite PSNR."""
-    columns = [*map(str, PAIR_COLUMNS), "shard", "offset"]
     # A group called NA is a name like any other.
-    groups = {"train": "NA", "validation": "b", "test": "c"}
+    groups: dict[Split, str] = {"train": "NA", "validation": "b", "test": "c"}
+    places = ("sharp.bin", 0, "degraded.bin", 0)
     return [
-        dict(
-            zip(
-                columns,
-                (f"{split}.png", split * 3, group, split, name, 0, 64, 48, 64, 48, psnr_db, ssim, "shard.bin", 0),
-                strict=True,
-            )
-        )
-        for split, group in groups.items()
+        asdict(PairRecord(f"{s}.png", s * 3, group, s, 1.0, name, 0, 64, 48, 64, 48, *places, psnr_db, ssim))
+        for s, group in groups.items()
         for name, psnr_db, ssim in (("jpeg", 30.0, 0.9), ("clean", math.inf, 1.0))
     ]
 
@@ -262,7 +261,7 @@ def test_a_bad_pair_is_named(tmp_path: Path, changes: dict[str, Any], words: str
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, "", "image,split\na,train\n", "header"])
+@pytest.mark.parametrize("text", [None, "", "image,split\na,train\n", "header", "cut", "word"])
 def test_missing_or_garbled_pairs_are_refused(tmp_path: Path, text: str | None) -> None:
     folder = write_pairs(tmp_path, good_pairs())
     index = folder / "pairs.csv"
@@ -270,6 +269,10 @@ def test_missing_or_garbled_pairs_are_refused(tmp_path: Path, text: str | None) 
         index.unlink()
     elif text == "header":
         index.write_text(index.read_text().splitlines()[0] + "\n")
+    elif text == "cut":
+        index.write_text(index.read_text()[:-20])
+    elif text == "word":
+        index.write_text(index.read_text().replace(",64,", ",high,"))
     else:
         index.write_text(text)
     with pytest.raises(UserError, match="degrade_pairs"):
@@ -296,7 +299,7 @@ def test_the_stages_end_with_a_summary_or_a_message(tmp_path: Path) -> None:
     assert good.stdout == ""
     assert len(good.stderr.splitlines()) <= 1  # the progress; nothing of Great Expectations
     report = tmp_path / "reports" / "check_data.json"
-    assert json.loads(report.read_text())["data_docs"] == "data/data_docs/index.html"
+    assert json.loads(report.read_text())["data_docs"] == "data/data_docs/check_data/index.html"
     assert set(tmp_path.iterdir()) - before == {tmp_path / "reports"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"raw", "data_docs"}
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import clearcall.models
+from clearcall.architectures import Kind, known_models
 from clearcall.errors import UserError
-from clearcall.models import Kind, build_model, known_models, pad_to_multiple, parameter_count
+from clearcall.models import build_model, pad_to_multiple, parameter_count
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clearcall.errors import UserError
@@ -218,22 +216,3 @@ def test_at_least_one_loss_is_needed() -> None:
 
 def test_weights_are_those_above_zero() -> None:
     assert TeacherLosses(l1=0, mse=2, charbonnier=0.5).weights() == {"mse": 2, "charbonnier": 0.5}
-
-
-def test_without_teacher_keeps_the_losses_against_the_sharp_picture() -> None:
-    losses = StudentLosses(l1=0.5, charbonnier=2, teacher_l1=1, features=3)
-    assert losses.without_teacher().weights() == {"l1": 0.5, "charbonnier": 2}
-
-
-def test_without_teacher_is_l1_if_there_was_nothing_else() -> None:
-    assert StudentLosses(teacher_mse=4).without_teacher().weights() == {"l1": 1.0}
-
-
-@given(st.fixed_dictionaries({name: st.sampled_from([0, 0.25, 3]) for name in StudentLosses.model_fields}))
-def test_the_twin_never_needs_a_teacher(weights: dict[str, float]) -> None:
-    if not any(weights.values()):
-        return
-    losses = StudentLosses(**weights)
-    assert losses.needs_teacher == any(weights[name] for name in ("teacher_l1", "teacher_mse", "features"))
-    assert not losses.without_teacher().needs_teacher
-    assert losses.without_teacher().weights()

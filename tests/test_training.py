@@ -16,20 +16,21 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall import tracking
+from clearcall.architectures import Kind
 from clearcall.data.degrade import degrade_pairs
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss
 from clearcall.metrics import psnr_db, ssim
-from clearcall.models import Kind, build_model
+from clearcall.models import build_model
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import DegradePairs, Model, Params, Paths, Training
 from clearcall.training.batches import Batch, PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
-from clearcall.training.task import RestorationTask
+from clearcall.training.task import RestorationTask, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
 from clearcall.training.train import Trained, train_network, write_curves
 from clearcall.training.validation import Quality, Validator
@@ -652,7 +653,7 @@ def test_pairs_without_a_validation_split_are_refused(
 
 def test_curves_are_one_table_for_all_networks(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": 20, "loss_l1": 0.125}, {"step": 20, "validation_ssim": 0.91234567}]
-    write_curves(tmp_path / "curve.csv", {"student": Trained({}, None, rows), "twin": Trained({}, "id", rows[:1])})
+    write_curves(tmp_path / "curve.csv", {"student": Trained({}, None, rows, []), "twin": Trained({}, "id", rows[:1], [])})
     assert (tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines() == [
         "network,step,loss_l1,validation_ssim",
         "student,20,0.125,",
@@ -665,3 +666,17 @@ def test_records_used_here_cover_what_they_should(tiny_pairs: Path) -> None:
     """Some photographs are smaller than the 32 pixels of a patch, others are larger."""
     train: list[PairRecord] = read_pairs(tiny_pairs, "train")
     assert min(record.width for record in train) < 32 < max(record.width for record in train)
+
+
+def test_the_twin_keeps_the_losses_against_the_sharp_picture() -> None:
+    assert without_teacher({"l1": 0.5, "charbonnier": 2, "teacher_l1": 1, "features": 3}) == {
+        "l1": 0.5,
+        "charbonnier": 2,
+    }
+    assert without_teacher({"teacher_mse": 4}) == {"mse": 1.0}
+
+
+@given(st.dictionaries(st.sampled_from(["l1", "mse", "ssim", "teacher_l1", "teacher_mse", "features"]), st.just(1.0)))
+def test_the_twin_never_needs_a_teacher(weights: dict[str, float]) -> None:
+    assert needs_teacher(weights) == bool(weights.keys() & {"teacher_l1", "teacher_mse", "features"})
+    assert not needs_teacher(without_teacher(weights))

@@ -15,9 +15,10 @@ def describe(error: BaseException) -> str | None:
     """Return one message for an error that is not a bug of ours, or None for one that is."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, PermissionError):
-        return f"no permission to use {error.filename}: check its owner and mode, or choose another folder"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = error.filename or "a file"
+        return f"no permission to use {what}: check its owner and mode, or choose another folder"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return f"no space left on the disk{where}: free some, or point `paths` in params.yaml at another disk"
     return None

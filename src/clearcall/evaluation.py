@@ -1,6 +1,6 @@
 """Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -12,9 +12,8 @@ from clearcall.classical import unsharp_mask
 from clearcall.console import track
 from clearcall.cores import available_cores
 from clearcall.data.pairs import PairReader, PairRecord, middle
-from clearcall.metrics import MAX_PSNR_DB, METRICS, Frame, measure, psnr_db, ssim
+from clearcall.metrics import MAX_PSNR_DB, METRICS, Frame, Restore, measure, psnr_db, ssim
 
-Restore = Callable[[Frame], Frame]
 TUNING_SIDE = 512  # pixels: the middle of each validation picture is enough to rank masks
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from clearcall.cores import machine
 from clearcall.errors import UserError
-from clearcall.files import read_json
-from clearcall.params import Gate
+from clearcall.files import read_json, sha256_of
+from clearcall.params import Gate, Paths
+
+FULL_HD = (1920, 1080)
 
 
 @dataclass(frozen=True)
@@ -24,22 +26,31 @@ class Check:
         return self.value >= self.limit
 
 
-def read_reports(reports: Path) -> dict[str, dict[str, Any]]:
-    """Return the measurements to judge; raise UserError if one is missing, or of another model or machine."""
-    found = {}
-    for stage in ("evaluate", "export_onnx", "benchmark_fps"):
-        path = reports / f"{stage}.json"
-        if not path.is_file():
-            raise UserError(f"{path} is missing: run `dvc repro` first")
-        found[stage] = read_json(path)
-    measured, here = found["benchmark_fps"]["machine"], machine()
+def require_same_machine(reports: Path) -> None:
+    """Raise UserError unless the fps was measured on this machine: a figure from elsewhere says nothing about it."""
+    measured, here = _read(reports, "benchmark_fps")["machine"], machine()
     if measured["id"] != here["id"]:
         raise UserError(
             f"the fps was measured on another machine ({measured['cpu']}, {measured['cores']} cores) than this one "
             f"({here['cpu']}, {here['cores']} cores): run `dvc repro -f -s benchmark_fps`, then `dvc repro`"
         )
-    if found["benchmark_fps"]["student_sha256"] != found["export_onnx"]["student"]["sha256"]:
-        raise UserError("the fps was measured with another student than the exported one: run `dvc repro`")
+
+
+def read_reports(paths: Paths) -> dict[str, dict[str, Any]]:
+    """Return the measurements to judge; raise UserError if one is missing, or of another model, machine or size."""
+    found = {stage: _read(paths.reports, stage) for stage in ("evaluate", "export_onnx", "benchmark_fps")}
+    require_same_machine(paths.reports)
+    student, speed = found["export_onnx"]["student"], found["benchmark_fps"]
+    onnx = paths.models / "student.onnx"
+    if not onnx.is_file() or sha256_of(onnx) != student["sha256"] or speed["student_sha256"] != student["sha256"]:
+        raise UserError(f"{onnx} is missing or not the student that was measured: run `dvc repro`")
+    if found["evaluate"]["student_weights_sha256"] != student["weights_sha256"]:
+        raise UserError("SSIM and fps are of different students: run `dvc repro`")
+    if (speed["width"], speed["height"]) != FULL_HD:
+        raise UserError(
+            f"the fps was measured at {speed['width']}x{speed['height']}, and the gate asks for 1920x1080: "
+            "set benchmark_fps.width and height, and run `dvc repro`"
+        )
     return found
 
 
@@ -61,3 +72,10 @@ def judge(found: dict[str, dict[str, Any]], limits: Gate) -> list[Check]:
             limits.min_psnr_db_over_unsharp,
         ),
     ]
+
+
+def _read(reports: Path, stage: str) -> dict[str, Any]:
+    path = reports / f"{stage}.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro` first")
+    return read_json(path)

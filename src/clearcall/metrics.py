@@ -11,6 +11,9 @@ from clearcall.errors import UserError
 Frame = npt.NDArray[np.uint8]
 _Plane = npt.NDArray[np.float64]
 
+# Whatever turns one picture into a better one of the same form.
+Restore = Callable[[Frame], Frame]
+
 # Equal pictures have an infinite PSNR; in a mean they count with this.
 MAX_PSNR_DB = 100.0
 

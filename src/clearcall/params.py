@@ -1,4 +1,4 @@
-"""Every parameter of the pipeline as frozen pydantic models: no defaults, so that params.yaml shows each value."""
+"""Every parameter of the pipeline as frozen pydantic models; only losses that are not in use have a default."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clearcall.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+SSIM_WINDOW = 11  # pixels
 Filter = Literal["bicubic", "bilinear", "lanczos"]
 
 
@@ -44,7 +45,7 @@ class DownloadData(_Params):
     validation_fraction: Fraction
     test_fraction: Fraction
     min_side: int = Field(ge=8)
-    max_pixels: int = Field(gt=0)
+    max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes a picture for an attack
     seed: int = Field(ge=0)
 
 
@@ -214,16 +215,6 @@ class StudentLosses(TeacherLosses):
     teacher_mse: LossWeight = 0
     features: LossWeight = 0
 
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether a loss in use looks at the teacher."""
-        return bool(self.weights().keys() - TeacherLosses.model_fields.keys())
-
-    def without_teacher(self) -> "StudentLosses":
-        """Return the losses of the no-teacher twin: those against the sharp picture alone, or L1 if there are none."""
-        own = {name: weight for name, weight in self.weights().items() if name in TeacherLosses.model_fields}
-        return StudentLosses(**(own or {"l1": 1.0}))
-
 
 class Training(_Params):
     """What the training loop needs to know."""
@@ -292,6 +283,12 @@ class BenchmarkFps(_Params):
     threads: int | None = Field(ge=1)
     frames_in_flight: int = Field(ge=1)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.frames < max(self.blocks, self.frames_in_flight):
+            raise ValueError("frames must be at least as many as blocks and frames_in_flight")
+        return self
+
 
 class WriteReport(_Params):
     """What the report shows."""
@@ -332,6 +329,16 @@ class Params(_Params):
     write_report: WriteReport
     publish: Publish
     gate: Gate
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        smallest = self.download_data.min_side * min(self.degrade_pairs.scales)
+        if smallest < SSIM_WINDOW:
+            raise ValueError(
+                f"download_data.min_side times the smallest of degrade_pairs.scales is {smallest:g} pixels, and SSIM "
+                f"needs {SSIM_WINDOW}: raise min_side or leave out the smallest scale"
+            )
+        return self
 
 
 def parse_params(document: object) -> Params:

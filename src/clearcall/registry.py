@@ -1,18 +1,23 @@
 """The model registry: attach a pipeline's results to its MLflow runs, register the ONNX model, move the aliases."""
 
 import csv
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clearcall.console import warn
 from clearcall.errors import UserError
 from clearcall.files import read_json
 from clearcall.params import Params
-from clearcall.tracking import client, experiment_id, log_rows, server_errors, unreachable
+from clearcall.tracking import client, experiment_id, known_run, log_params, log_rows, server_errors, unreachable
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+# Two versions may be compared if these are the same: the photographs of the test split, and how they were degraded.
+SAME_TEST = ("test_manifest_sha256", "test_pairs_sha256")
 
 
 @dataclass(frozen=True)
@@ -44,46 +49,50 @@ def publish(params: Params) -> Published:
 
 def _publish(params: Params) -> Published:
     paths, experiment = params.paths, experiment_id(params.publish.experiment)
-    reports = {
-        stage: read_json(paths.reports / f"{stage}.json") for stage in ("evaluate", "export_onnx", "benchmark_fps")
-    }
+    reports = {path.stem: read_json(path) for path in paths.reports.glob("*.json")}
+    trained = {"teacher": reports["train_teacher"], **reports["distill_student"]}
     run_ids = read_json(paths.runs / "train_teacher.json") | read_json(paths.runs / "distill_student.json")
-    mean = reports["evaluate"]["mean"]
+    mean, speed = reports["evaluate"]["mean"], reports["benchmark_fps"]
     runs = {}
     for name, stored in run_ids.items():
         stage = "train_teacher" if name == "teacher" else "distill_student"
-        curve = paths.reports / f"{stage}_curve.csv"
-        runs[name] = run_id = (
-            _known_run(stored)
-            or _earlier_stand_in(experiment, name, stored)
-            or _stand_in(experiment, name, stored, curve)
-        )
+        rows = _read_curve(paths.reports / f"{stage}_curve.csv", name)
+        runs[name] = run_id = _complete_run(stored, rows) or _stand_in(experiment, name, stored, trained[name], rows)
         metrics = {f"test_{metric}": value for metric, value in mean[name].items()}
-        if (latency := reports["benchmark_fps"]["latency"].get(name)) is not None:
-            metrics |= {"fps_1080p": latency["fps"], "latency_ms": latency["median_ms"]}
+        if (latency := speed["latency"].get(name)) is not None:
+            metrics |= {f"fps_{speed['height']}p": latency["fps"], "latency_ms": latency["median_ms"]}
         log_rows(run_id, [{"step": 0, **metrics}])
+        weights = paths.weights / ("teacher" if name == "teacher" else f"students/{name}")
+        client().log_artifacts(run_id, str(weights), "weights")
+
     run_id, onnx = runs["student"], paths.models / "student.onnx"
-    for path in [paths.reports / "report.md", paths.reports / "evaluate.csv", Path("params.yaml")]:
-        client().log_artifact(run_id, str(path), "report")
+    for path in sorted([*paths.reports.glob("*.*"), Path("params.yaml")]):
+        if path.stem != "publish" and not path.name.startswith("."):
+            client().log_artifact(run_id, str(path), "report")
     client().log_artifacts(run_id, str(paths.reports / "figures"), "report/figures")
 
-    sha256 = reports["export_onnx"]["student"]["sha256"]
-    version = _registered(params.publish.model_name, sha256)
-    if version is None:
-        version = _register(params, run_id, onnx)
-        client().set_model_version_tag(params.publish.model_name, version, "gate", "not judged")
+    name, sha256 = params.publish.model_name, reports["export_onnx"]["student"]["sha256"]
+    version = _registered(name, sha256) or _register(name, run_id, onnx, sha256)
     tags = {
-        "onnx_sha256": sha256,
         "ssim": f"{mean['student']['ssim']:.6f}",
         "psnr_db": f"{mean['student']['psnr_db']:.4f}",
-        "fps": str(reports["benchmark_fps"]["latency"]["student"]["fps"]),
-        "machine": reports["benchmark_fps"]["machine"]["cpu"],
-        "test_manifest_sha256": reports["evaluate"]["test_manifest_sha256"],
+        "fps": str(speed["latency"]["student"]["fps"]),
+        "machine": speed["machine"]["cpu"],
+        **{key: reports["evaluate"][key] for key in SAME_TEST},
     }
     for key, value in tags.items():
-        client().set_model_version_tag(params.publish.model_name, version, key, value)
-    client().set_registered_model_alias(params.publish.model_name, CANDIDATE, version)
-    return Published(params.publish.model_name, version, run_id, sha256)
+        client().set_model_version_tag(name, version, key, value)
+    client().set_registered_model_alias(name, CANDIDATE, version)
+    return Published(name, version, run_id, sha256)
+
+
+def mark_failed(published: Published) -> None:
+    """Tag a version that has not passed the gate; without a server there is nothing to tag."""
+    errors = server_errors()
+    try:
+        client().set_model_version_tag(published.model, published.version, "gate", "failed")
+    except errors as error:
+        warn(str(unreachable(error)))
 
 
 def crown(published: Published, *, replace: bool) -> str:
@@ -110,7 +119,7 @@ def _crown(published: Published, *, replace: bool) -> str:
         return f"{label} is the champion already"
     if CHAMPION in aliases and not replace:
         champion = client().get_model_version(name, str(aliases[CHAMPION]))
-        if champion.tags.get("test_manifest_sha256") != challenger.tags.get("test_manifest_sha256"):
+        if any(champion.tags.get(key) != challenger.tags.get(key) for key in SAME_TEST):
             return (
                 f"the champion, version {champion.version}, was measured on other test pictures: no comparison. "
                 "It stays. `clearcall gate --replace-champion` puts this one in its place"
@@ -124,34 +133,36 @@ def _crown(published: Published, *, replace: bool) -> str:
     return f"{label} is now the champion: models:/{name}@{CHAMPION}"
 
 
-def _known_run(run_id: str | None) -> str | None:
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-    if run_id is None:
-        return None
-    try:
-        run = client().get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    return run_id if run.info.lifecycle_stage == "active" else None
-
-
-def _earlier_stand_in(experiment: str, name: str, origin: str | None) -> str | None:
-    if origin is None:
-        return None
-    where = f"tags.`clearcall.origin_run` = '{origin}' and attributes.run_name = '{name}'"
-    found = client().search_runs([experiment], where, max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
-def _stand_in(experiment: str, name: str, origin: str | None, curve: Path) -> str:
-    tags = {"clearcall.stand_in": "true", "clearcall.origin_run": origin or "the server could not be reached"}
-    run_id = str(client().create_run(experiment, run_name=name, tags=tags).info.run_id)
-    with curve.open(newline="", encoding="utf-8") as file:
+def _read_curve(path: Path, name: str) -> list[dict[str, float]]:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.pop("network") == name]
-    log_rows(run_id, [{key: float(value) for key, value in row.items() if value} for row in rows])
+    return [{key: float(value) for key, value in row.items() if value} for row in rows]
+
+
+def _complete_run(run_id: str | None, rows: list[dict[str, float]]) -> str | None:
+    """Return the run if the server knows it; send what it missed if the server was away while it trained."""
+    if run_id is None or (run := known_run(run_id)) is None:
+        return None
+    if run.info.status != "FINISHED":
+        last = max((metric.step for metric in client().get_metric_history(run_id, "loss_total")), default=0)
+        log_rows(run_id, [row for row in rows if row["step"] > last])
+        client().set_terminated(run_id)
+    return run_id
+
+
+def _stand_in(
+    experiment: str, name: str, stored: str | None, summary: dict[str, Any], rows: list[dict[str, float]]
+) -> str:
+    """Return a run that holds the curve of a network trained elsewhere or unlogged, made once."""
+    curve = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    origin = stored or f"trained while the server was away, curve {curve}"
+    where = f"tags.`clearcall.origin_run` = '{origin}' and attributes.run_name = '{name}'"
+    if found := client().search_runs([experiment], where, max_results=1):
+        return str(found[0].info.run_id)
+    tags = {"clearcall.stand_in": "true", "clearcall.origin_run": origin}
+    run_id = str(client().create_run(experiment, run_name=name, tags=tags).info.run_id)
+    log_params(run_id, {key: summary[key] for key in ("model", "losses", "parameters", "steps", "precision")})
+    log_rows(run_id, rows)
     client().set_terminated(run_id)
     return run_id
 
@@ -163,7 +174,7 @@ def _registered(name: str, onnx_sha256: str) -> str | None:
     return str(max(versions)) if versions else None
 
 
-def _register(params: Params, run_id: str, onnx_path: Path) -> str:
+def _register(name: str, run_id: str, onnx_path: Path, sha256: str) -> str:
     import mlflow.onnx  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     import onnx  # noqa: PLC0415
@@ -191,8 +202,9 @@ def _register(params: Params, run_id: str, onnx_path: Path) -> str:
             save_as_external_data=False,
         )
         client().log_artifacts(run_id, str(folder), "model")
-    name = params.publish.model_name
     if not client().search_registered_models(f"name='{name}'"):
         client().create_registered_model(name, description="Sharpens video-call frames; trained by `dvc repro`.")
     source = f"{client().get_run(run_id).info.artifact_uri}/model"
-    return str(client().create_model_version(name, source, run_id).version)
+    # The tags at once: a version without them would be registered a second time.
+    tags = {"onnx_sha256": sha256, "gate": "not judged"}
+    return str(client().create_model_version(name, source, run_id, tags=tags).version)

@@ -14,6 +14,7 @@ from clearcall.files import read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 def project_root() -> Path:
@@ -88,6 +89,8 @@ class TrainingRun:
 
     def __enter__(self) -> Self:
         self._try(self._start)
+        if self.run_id is not None:
+            self._remember()
         return self
 
     def __exit__(
@@ -99,24 +102,29 @@ class TrainingRun:
 
     def log(self, rows: list[dict[str, float]]) -> None:
         """Send the rows that were not sent yet, in one batch; each has a `step`."""
-        if self.run_id is not None:
-            self._try(lambda: log_rows(self.run_id or "", rows[self._sent :]))
+
+        def send() -> None:
+            log_rows(self.run_id or "", rows[self._sent :])
             self._sent = len(rows)
+
+        if self.run_id is not None:
+            self._try(send)
             self._remember()
 
     def _start(self) -> None:
         if self._state_file.exists():
             state = read_json(self._state_file)
-            client().update_run(state["run_id"], status="RUNNING")
             self.run_id, self._sent = state["run_id"], state["sent"]
-        else:
-            run_id = client().create_run(experiment_id(self._experiment), run_name=self._name).info.run_id
-            log_params(run_id, self._params)
-            self.run_id = run_id
-            self._remember()
+            if known_run(self.run_id) is not None:
+                client().update_run(self.run_id, status="RUNNING")
+                return
+        run = client().create_run(experiment_id(self._experiment), run_name=self._name)
+        self.run_id, self._sent = str(run.info.run_id), 0
+        log_params(self.run_id, self._params)
 
     def _remember(self) -> None:
-        write_json(self._state_file, {"run_id": self.run_id, "sent": self._sent})
+        if self._active:
+            write_json(self._state_file, {"run_id": self.run_id, "sent": self._sent})
 
     def _try(self, action: Callable[[], None]) -> None:
         if not self._active:
@@ -127,6 +135,21 @@ class TrainingRun:
         except errors as error:
             warn(f"{unreachable(error)} Training goes on without it; `publish` will log this run.")
             self._active = False
+
+
+def known_run(run_id: str | None) -> "Run | None":
+    """Return a run if the server knows it and it was not deleted, else None."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    if run_id is None:
+        return None
+    try:
+        run = client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:

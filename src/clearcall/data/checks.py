@@ -1,10 +1,9 @@
 """Checks of the photographs and of the pairs by Great Expectations; this is its only importer."""
 
 import math
-import re
-import shutil
 import struct
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
@@ -15,19 +14,14 @@ from PIL import Image
 
 from clearcall.console import track
 from clearcall.data.manifest import MANIFEST, SPLITS, read_manifest
+from clearcall.data.pairs import INDEX, read_pairs
 from clearcall.errors import UserError
-from clearcall.files import sha256_of, write_text
+from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
-PAIRS = "pairs.csv"
 PAIR_KEY = ["image", "scale", "degradation", "variant"]
-PAIR_COLUMNS: dict[Hashable, type] = {
-    **dict.fromkeys(("image", "image_sha256", "group", "split", "degradation"), str),
-    **dict.fromkeys(("variant", "height", "width", "degraded_height", "degraded_width"), int),
-    **dict.fromkeys(("scale", "psnr_db", "ssim"), float),
-}
 OFFENDERS_SHOWN = 10
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)  # of Pillow's decoders
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, MemoryError)  # of Pillow's decoders
 
 
 @dataclass(frozen=True)
@@ -46,19 +40,6 @@ class Rule:
     def __str__(self) -> str:
         named = [*self.arguments.items(), *([self.where] if self.where else [])]
         return f"{self.words} ({', '.join(f'{name}: {value}' for name, value in named if name != 'ignore_row_if')})"
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A rule that does not hold, and what breaks it."""
-
-    rule: Rule
-    offenders: list[str]
-
-    def __str__(self) -> str:
-        hidden = len(self.offenders) - OFFENDERS_SHOWN
-        more = f" ... and {hidden} more" if hidden > 0 else ""
-        return f"{self.rule}: {', '.join(self.offenders[:OFFENDERS_SHOWN])}{more}"
 
 
 def _one_of(words: str, column: str, *values: str | bool | int) -> Rule:
@@ -120,10 +101,10 @@ def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
     ]
 
 
-def check_images(raw: Path, limits: CheckData, data_docs: Path) -> dict[str, Any]:
+def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
     """Check the manifest against the files and the limits; return the summary, or raise UserError naming each fault.
 
-    Pictures are decoded one at a time.
+    Pictures are decoded one at a time. The folder `docs` is replaced by the results as web pages.
     """
     path = raw / MANIFEST
     again = "run `dvc repro -f -s download_data` again"
@@ -140,43 +121,74 @@ def check_images(raw: Path, limits: CheckData, data_docs: Path) -> dict[str, Any
     frame = pd.DataFrame(facts)
     frame["splits_of_file"] = _splits_of(frame, "file_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
-    rules = image_rules(limits)
     mend = "Mend or remove these photographs at their source, then run `dvc repro` again."
-    _refuse(path, rules, validate("check_data", frame, "path", rules, data_docs), mend, data_docs)
-    return _summary(frame, rules, data_docs)
+    return _judge(path, frame, "path", image_rules(limits), mend, docs)
 
 
-def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, data_docs: Path) -> dict[str, Any]:
+def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Path) -> dict[str, Any]:
     """Check the list of pairs against the limits; return the summary, or raise UserError naming each fault.
 
-    The summary's means leave out infinite PSNR (of identical pictures); where nothing else is left the mean is None.
+    The folder `docs` is replaced by the results as web pages. The summary's means leave out infinite PSNR (of identical
+    pictures); where nothing else is left the mean is None.
     """
-    path = pairs / PAIRS
-    frame = _read_pairs(path)
+    path = pairs / INDEX
+    again = "run `dvc repro -f -s degrade_pairs` again"
+    try:
+        records = read_pairs(pairs)
+    except (ValueError, TypeError) as error:  # as of the manifest
+        raise UserError(f"{path} is not a list of pairs of ours ({error}): {again}") from None
+    if not records:
+        raise UserError(f"{path} lists no pairs: {again}")
+    frame = pd.DataFrame(map(asdict, records))
     frame["pair"] = [f"{i} [x{s:g}, {d}, variant {v}]" for i, s, d, v in frame[PAIR_KEY].itertuples(index=False)]
     frame["clean"] = frame["degradation"].isin([name for name, steps in degrade.degradations.items() if not steps])
     frame["splits_of_image"] = _splits_of(frame, "image_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
-    rules = pair_rules(limits, degrade.mix)
     mend = "Change `degrade_pairs` or the limits in `check_pairs` in params.yaml, then run `dvc repro` again."
-    _refuse(path, rules, validate("check_pairs", frame, "pair", rules, data_docs), mend, data_docs)
-    return {**_summary(frame, rules, data_docs), "mean": _means(frame)}
+    summary = _judge(path, frame, "pair", pair_rules(limits, degrade.mix), mend, docs)
+    return {**summary, "mean": _means(frame)}
 
 
-def validate(suite: str, frame: pd.DataFrame, key: str, rules: list[Rule], data_docs: Path) -> list[Violation]:
-    """Hold a frame against the rules with Great Expectations and write the Data Docs; return what is violated.
+def _judge(path: Path, frame: pd.DataFrame, key: str, rules: list[Rule], mend: str, docs: Path) -> dict[str, Any]:
+    """Return the summary of a frame that keeps all rules; raise UserError naming each that it breaks, and by whom."""
+    # A failed check leaves its pages too: the message names them.
+    with atomic_folder(docs) as building:
+        broken = _validate(frame, key, rules, docs.name, building)
+    page = docs / "index.html"
+    if broken:
+        lines = "".join(f"\n  {line}" for line in broken)
+        found = f"{path} breaks {len(broken)} of {len(rules)} expectations:{lines}"
+        raise UserError(f"{found}\n{mend}\nAll results as web pages: {page}")
+    counts = frame["split"].value_counts()
+    return {
+        "expectations": len(rules),
+        "passed": len(rules),
+        "rows": len(frame),
+        "per_split": {split: int(counts[split]) for split in SPLITS},
+        "data_docs": page.as_posix(),
+    }
 
-    `key` is the column that names an offender. In the Data Docs the suite's earlier results give way to these, those
-    of other suites stay.
+
+def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs: Path) -> list[str]:
+    """Hold a frame against the rules with Great Expectations and write the Data Docs; return a line for each fault.
+
+    `key` is the column that names an offender.
     """
     # It takes five seconds to import: only a process that checks pays for it.
     import great_expectations as gx  # noqa: PLC0415
-    from great_expectations.checkpoint.actions import UpdateDataDocsAction  # noqa: PLC0415
-    from great_expectations.data_context.types.base import DataContextConfig  # noqa: PLC0415
+    from great_expectations.data_context.types import base  # noqa: PLC0415
     from great_expectations.expectations.row_conditions import Column  # noqa: PLC0415
 
-    _forget(suite, data_docs)
-    context = gx.get_context(mode="ephemeral", project_config=DataContextConfig(**_context_config(data_docs)))
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())}
+    settings = base.DataContextConfig(
+        store_backend_defaults=base.InMemoryStoreBackendDefaults(),
+        data_docs_sites={name: {"class_name": "SiteBuilder", "store_backend": store, "show_how_to_buttons": False}},
+        analytics_enabled=False,
+        progress_bars=base.ProgressBarsConfig(globally=False),
+    )
+    context = gx.get_context(mode="ephemeral", project_config=settings)
+    # Else every page hands it to the vendor, whose site the logo comes from.
+    context.variables.data_context_id = None  # type: ignore[assignment]  # its getter may return None
     expectations = [
         getattr(gx.expectations, rule.expectation)(
             **rule.arguments,
@@ -185,67 +197,19 @@ def validate(suite: str, frame: pd.DataFrame, key: str, rules: list[Rule], data_
         )
         for rule in rules
     ]
-    asset = context.data_sources.add_pandas(suite).add_dataframe_asset(suite)
-    batch = asset.add_batch_definition_whole_dataframe(suite)
-    checked = context.suites.add(gx.ExpectationSuite(name=suite, expectations=expectations))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=suite, data=batch, suite=checked))
-    checkpoint = gx.Checkpoint(
-        name=suite,
-        validation_definitions=[definition],
-        actions=[UpdateDataDocsAction(name="data_docs")],
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+    data = asset.add_batch_definition_whole_dataframe(name)
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=data, suite=suite))
+    validated = definition.run(
+        batch_parameters={"dataframe": frame},
         result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [key]},
     )
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
-    _remove_beacon(data_docs)
-    (validated,) = outcome.run_results.values()
+    context.build_data_docs()
     # They come back in another order.
     results = {config.description: result for result in validated.results if (config := result.expectation_config)}
-    broken = [rule for rule in rules if not results[str(rule)].success]
-    return [Violation(rule, _offenders(results[str(rule)].result, key)) for rule in broken]
-
-
-def _context_config(data_docs: Path) -> dict[str, Any]:
-    """Return a context that lives in memory but for the Data Docs and, beside them, the results that they list.
-
-    Great Expectations drops from the index all that its own stores do not hold; were they in memory, the pages of one
-    stage would remove those of the other.
-    """
-
-    def folder(name: str) -> dict[str, str]:
-        return {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs.absolute() / name)}
-
-    memory = {"class_name": "InMemoryStoreBackend"}
-    return {
-        "expectations_store_name": "expectations",
-        "validation_results_store_name": "validations",
-        "checkpoint_store_name": "checkpoints",
-        "stores": {
-            "expectations": {"class_name": "ExpectationsStore", "store_backend": folder("store/expectations")},
-            "validations": {"class_name": "ValidationResultsStore", "store_backend": folder("store/validations")},
-            "checkpoints": {"class_name": "CheckpointStore", "store_backend": memory},
-            "validation_definition_store": {"class_name": "ValidationDefinitionStore", "store_backend": memory},
-        },
-        "data_docs_sites": {
-            "site": {"class_name": "SiteBuilder", "store_backend": folder(""), "show_how_to_buttons": False}
-        },
-        "analytics_enabled": False,
-        "progress_bars": {"globally": False},
-    }
-
-
-def _forget(suite: str, data_docs: Path) -> None:
-    """Remove a suite's earlier results: only the latest count, and a killed run may have left half-written ones."""
-    for top in (data_docs, data_docs / "store"):
-        shutil.rmtree(top / "validations" / suite, ignore_errors=True)
-        for page in (top / "expectations").glob(f"{suite}.*"):
-            page.unlink()
-
-
-def _remove_beacon(data_docs: Path) -> None:
-    """Blank the logo of every page: a browser would fetch it from the vendor together with an id of the context."""
-    for page in data_docs.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        write_text(page, re.sub(r'src="https://[^"]*dataContextId=[^"]*"', 'src="data:,"', text))
+    broken = [(rule, results[str(rule)].result) for rule in rules if not results[str(rule)].success]
+    return [f"{rule}: {_listed(_offenders(result, key))}" for rule, result in broken]
 
 
 def _offenders(result: dict[str, Any], key: str) -> list[str]:
@@ -262,11 +226,9 @@ def _offender(entry: dict[str, Any], key: str) -> str:
     return f"{entry[key]} ({', '.join(numbers)})" if numbers else str(entry[key])
 
 
-def _refuse(path: Path, rules: list[Rule], violations: list[Violation], mend: str, data_docs: Path) -> None:
-    if violations:
-        lines = "".join(f"\n  {violation}" for violation in violations)
-        pages = f"All results as web pages: {_index_page(data_docs)}"
-        raise UserError(f"{path} breaks {len(violations)} of {len(rules)} expectations:{lines}\n{mend}\n{pages}")
+def _listed(offenders: list[str]) -> str:
+    hidden = len(offenders) - OFFENDERS_SHOWN
+    return ", ".join(offenders[:OFFENDERS_SHOWN]) + (f" ... and {hidden} more" if hidden > 0 else "")
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
@@ -274,9 +236,9 @@ def _file_facts(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = dict.fromkeys(("file_sha256", "file_mode", "file_width", "file_height"))
     try:
         facts["file_sha256"] = sha256_of(path)
-        with Image.open(path) as image:
+        with _pillow_limit_off(), Image.open(path) as image:
             image.verify()  # the checksums; after it the file must be opened anew
-        with Image.open(path) as image:
+        with _pillow_limit_off(), Image.open(path) as image:
             image.load()
             seen = {"file_mode": image.mode, "file_width": image.width, "file_height": image.height}
             return {**facts, **seen, "readable": True}
@@ -284,36 +246,19 @@ def _file_facts(path: Path) -> dict[str, Any]:
         return {**facts, "readable": False}
 
 
-def _read_pairs(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro degrade_pairs` first")
-    again = "run `dvc repro -f -s degrade_pairs` again"
-    # Nothing else stands for an empty cell: a group may well be called NA.
-    empty = {"psnr_db": ["nan"], "ssim": ["nan"]}
-    columns = list(PAIR_COLUMNS)
+@contextmanager
+def _pillow_limit_off() -> Iterator[None]:
+    """Let pass what is above Pillow's own limit: what is too large was refused before it came into the raw folder."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        frame = pd.read_csv(path, usecols=columns, dtype=PAIR_COLUMNS, keep_default_na=False, na_values=empty)
-    except ValueError as error:  # those of pandas are ValueErrors too
-        raise UserError(f"{path} is not a list of pairs of ours ({error}): {again}") from None
-    if frame.empty:
-        raise UserError(f"{path} lists no pairs: {again}")
-    return frame
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _splits_of(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":
     """Return for each line in how many splits its value of the column occurs; more than one is a leak."""
     return frame.groupby(column)["split"].transform("nunique")
-
-
-def _summary(frame: pd.DataFrame, rules: list[Rule], data_docs: Path) -> dict[str, Any]:
-    counts = frame["split"].value_counts()
-    return {
-        "expectations": len(rules),
-        "passed": len(rules),
-        "rows": len(frame),
-        "per_split": {split: int(counts[split]) for split in SPLITS},
-        "data_docs": _index_page(data_docs).as_posix(),
-    }
 
 
 def _means(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -324,7 +269,3 @@ def _means(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]
         found = {name: float(group[name].mean()) for name in ("psnr_db", "ssim")}
         means[str(split)][str(degradation)] = {name: None if math.isnan(mean) else mean for name, mean in found.items()}
     return means
-
-
-def _index_page(data_docs: Path) -> Path:
-    return data_docs / "index.html"

@@ -63,6 +63,6 @@ def read_manifest(raw: Path) -> list[ImageRecord]:
 
 
 def split_sha256(records: Iterable[ImageRecord], split: Split) -> str:
-    """Return the SHA-256 over the sorted content hashes of one split: two runs may be compared if it is the same."""
+    """Return the SHA-256 over the sorted content hashes of one split."""
     hashes = sorted(record.sha256 for record in records if record.split == split)
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

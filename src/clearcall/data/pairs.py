@@ -1,6 +1,8 @@
 """Degraded and sharp pictures side by side in memory-mapped 8-bit shards, with an index of where each one lies."""
 
 import csv
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,12 @@ class PairReader:
             self._shards[shard] = np.memmap(self._folder / shard, np.uint8, mode="r")
         size = record.height * record.width * 3
         return self._shards[shard][offset : offset + size].reshape(record.height, record.width, 3)
+
+
+def pairs_sha256(records: Iterable[PairRecord]) -> str:
+    """Return a hash over photographs and how each was degraded: figures may be compared only where it is the same."""
+    lines = (f"{pair.image_sha256} {pair.degradation} {pair.variant} {pair.psnr_db:.4f}" for pair in records)
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def middle(picture: Frame, side: int) -> Frame:

@@ -1,41 +1,26 @@
 """Architectures: one a file, in `teachers` and `students`; the folder's listing is the registry.
 
 Every network takes RGB of shape (N, 3, H, W), float32 in [0, 1], of any height and width, and returns the restored
-picture in the same form, not clipped. Networks are residual: untrained, they return their input.
+picture in the same form, not clipped. Networks are residual: untrained, they return their input. Each has a `stride`,
+which exported pictures' sides must be multiples of, and `forward_features`, which returns the restored picture and the
+last feature maps before it, (N, C, h, w).
 """
 
 import importlib
 import inspect
-import pkgutil
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 import torch
 from pydantic import ConfigDict, validate_call
 from torch import Tensor, nn
 
+from clearcall.architectures import Kind, require_known
 from clearcall.errors import UserError
-
-Kind = Literal["teachers", "students"]
-
-
-class Restorer(Protocol):
-    """What the training loop asks of a network beside being a module."""
-
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps before it, (N, C, h, w)."""
-        ...
-
-
-def known_models(kind: Kind) -> list[str]:
-    """Return the names of the architectures of one kind."""
-    package = importlib.import_module(f"{__name__}.{kind}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def build_model(kind: Kind, name: str, arguments: dict[str, Any]) -> nn.Module:
     """Build an architecture by name; raise UserError for an unknown name or arguments that its `build` refuses."""
-    if name not in known_models(kind):
-        raise UserError(f"there is no {kind[:-1]} named {name!r}; known: {', '.join(known_models(kind))}")
+    require_known(kind, name)
     build = importlib.import_module(f"{__name__}.{kind}.{name}").build
     signature = inspect.signature(build)
     try:

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import cast, get_args
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from clearcall.architectures import Kind
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, read_json, write_json
-from clearcall.models import Kind, build_model
+from clearcall.models import build_model
 from clearcall.params import Model
 
 WEIGHTS, ARCHITECTURE = "model.safetensors", "model.json"
@@ -18,7 +19,8 @@ WEIGHTS, ARCHITECTURE = "model.safetensors", "model.json"
 def save_weights(folder: Path, kind: Kind, model: Model, state: dict[str, Tensor]) -> None:
     """Write a network's state and what is needed to build it again, both or neither."""
     with atomic_folder(folder) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, temporary / WEIGHTS)
+        # As bytes: safetensors' own writer turns a full disk into an error that does not tell.
+        (temporary / WEIGHTS).write_bytes(save({name: tensor.detach().contiguous() for name, tensor in state.items()}))
         write_json(temporary / ARCHITECTURE, {"kind": kind, **model.model_dump()})
 
 

@@ -1,19 +1,17 @@
 """The report of one run: Markdown, pictures and charts, written from what the stages left."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.files import atomic_folder, write_text
-from clearcall.metrics import MAX_PSNR_DB, Frame
+from clearcall.metrics import MAX_PSNR_DB, Restore
 from clearcall.params import Params
 from clearcall.report import tables
 from clearcall.report.figures import draw_gains, draw_speed, draw_training
 from clearcall.report.pictures import ZOOM, choose_pairs, draw_comparison
 from clearcall.report.results import CONTENDERS, frame_size, read_results
 from clearcall.report.verdict import verdict
-
-Restore = Callable[[Frame], Frame]
 
 
 def write_report(params: Params, params_text: str, restorers: Mapping[str, Restore]) -> None:

@@ -1,9 +1,9 @@
 """Where a killed training goes on from."""
 
 import hashlib
+import io
 import pickle
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,11 @@ def checkpoint_key(*parts: str) -> str:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint of tensors, numbers, strings, lists and dictionaries in one piece."""
+    # Through a buffer: torch's own writer turns a full disk into an error that does not tell.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -46,9 +49,3 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         warn(f"the checkpoint {path} cannot be read ({error}); training starts from the beginning")
         return None
     return state
-
-
-def remove_files(paths: Iterable[Path]) -> None:
-    """Remove the files of a finished training."""
-    for path in paths:
-        path.unlink(missing_ok=True)

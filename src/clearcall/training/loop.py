@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from clearcall.console import ProgressBar
@@ -49,7 +50,7 @@ def make_fabric(training: Training) -> Fabric:
             num_nodes=training.nodes,
             precision=_precision(training),
         )
-    except (RuntimeError, ValueError, ModuleNotFoundError) as error:
+    except (RuntimeError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:
         raise UserError(
             f"training cannot run on accelerator={training.accelerator}, devices={training.devices}: {error}"
         ) from None
@@ -70,7 +71,7 @@ def _precision(training: Training) -> Literal["bf16-mixed", "32-true"]:
     return "bf16-mixed" if bf16 else "32-true"
 
 
-def fit(  # noqa: C901  # one loop, to be read from top to bottom
+def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     task: Task,
     sampler: PatchSampler,
     validator: Validator,
@@ -85,8 +86,8 @@ def fit(  # noqa: C901  # one loop, to be read from top to bottom
 
     A checkpoint is written at each validation; if the file `checkpoint` exists, training goes on from there and ends
     with the same weights as if it had never stopped. `log` receives all rows so far at each validation. Raises
-    UserError if the loss is no longer finite or the network has died (its output equals its input); the last good
-    checkpoint stays.
+    UserError if the loss is no longer finite or the network has died (its output equals its input); the checkpoint of
+    the last validation stays.
     """
     network = task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     average = copy.deepcopy(network).to(fabric.device).requires_grad_(requires_grad=False).eval()
@@ -116,20 +117,23 @@ def fit(  # noqa: C901  # one loop, to be read from top to bottom
             network.train()
             losses = task.losses(sampler.batch(step, fabric.global_rank).to(fabric.device))
             total = losses["total"]
-            if not math.isfinite(total.item()):
-                raise _diverged(f"{name}: the loss became {total.item()} at step {step}", checkpoint)
             fabric_optimizer.zero_grad()
             fabric.backward(total)
-            fabric.clip_gradients(task.model, fabric_optimizer, max_norm=training.gradient_clip)
+            # The norm of the gradients is the same on all processes: if one fails, all do, and none waits for another.
+            norm = fabric.clip_gradients(
+                task.model, fabric_optimizer, max_norm=training.gradient_clip, error_if_nonfinite=False
+            )
+            if norm is None or not torch.isfinite(norm):
+                raise _diverged(f"{name}: the loss became {total.item()} at step {step}, or its gradient", checkpoint)
             fabric_optimizer.step()
             step += 1
             _update_average(average, network, training.ema_decay, step)
             for key, value in losses.items():
-                sums[key] = sums.get(key, 0.0) + value.item() / LOG_EVERY
-            if step % LOG_EVERY == 0:
-                rows.append(
-                    {"step": step, "learning_rate": rate, **{f"loss_{key}": value for key, value in sums.items()}}
-                )
+                sums[key] = sums.get(key, 0.0) + value.item()
+            if step % LOG_EVERY == 0 or step == training.steps:
+                count = step % LOG_EVERY or LOG_EVERY
+                means = {f"loss_{key}": value / count for key, value in sums.items()}
+                rows.append({"step": step, "learning_rate": rate, **means})
                 sums = {}
             bar.advance()
             if step % training.validate_every == 0 or step == training.steps:
@@ -166,7 +170,11 @@ def fit(  # noqa: C901  # one loop, to be read from top to bottom
 
 
 def _diverged(what: str, checkpoint: Path) -> UserError:
-    kept = f"The last good checkpoint is kept: {checkpoint}" if checkpoint.exists() else "There was no checkpoint yet"
+    kept = (
+        f"The checkpoint of the last validation is kept: {checkpoint}"
+        if checkpoint.exists()
+        else "There was no checkpoint yet"
+    )
     return UserError(
         f"{what}. Lower training.learning_rate or training.gradient_clip, or lengthen warmup_steps. {kept}"
     )

@@ -20,6 +20,16 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 
 
+def needs_teacher(weights: Mapping[str, float]) -> bool:
+    """Return whether one of these losses looks at a teacher."""
+    return any(name in TEACHER_LOSSES or name == "features" for name in weights)
+
+
+def without_teacher(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the losses of the no-teacher twin: those against the sharp picture alone, or MSE if there are none."""
+    return {name: weight for name, weight in weights.items() if name in SHARP_LOSSES} or {"mse": 1.0}
+
+
 class Task(Protocol):
     """A network to train and how to judge one batch."""
 
@@ -40,8 +50,8 @@ class RestorationTask:
         self.model = model
         self._weights = weights
         self._teacher = teacher
-        if teacher is None and (needy := sorted({*TEACHER_LOSSES, "features"} & weights.keys())):
-            raise ValueError(f"the losses {needy} need a teacher")
+        if teacher is None and needs_teacher(weights):
+            raise ValueError(f"some of the losses {sorted(weights)} need a teacher")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""

@@ -10,15 +10,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from clearcall.architectures import Kind
 from clearcall.data.pairs import INDEX, read_pairs
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
-from clearcall.models import Kind, build_model, parameter_count
-from clearcall.models.weights import load_weights, save_weights
+from clearcall.models import build_model, parameter_count
+from clearcall.models.weights import WEIGHTS, load_weights, save_weights
 from clearcall.params import Model, Paths, Training
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
-from clearcall.training.checkpoint import checkpoint_key, remove_files
+from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.loop import Row, fit
 from clearcall.training.task import TEACHER_LOSSES, RestorationTask
 from clearcall.training.teacher_outputs import compute_teacher_outputs
@@ -27,11 +28,20 @@ from clearcall.training.validation import Validator
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves beside the weights: a summary for the report, the MLflow run's id, the curve."""
+    """What training leaves beside the weights: a summary for the report, the MLflow run's id, the curve.
+
+    `leftovers` are files that a killed stage goes on from; the stage removes them when all that it makes is written.
+    """
 
     summary: dict[str, Any]
     run_id: str | None
     rows: list[Row]
+    leftovers: list[Path]
+
+    def remove_leftovers(self) -> None:
+        """Remove the checkpoint and what belongs to it."""
+        for path in self.leftovers:
+            path.unlink(missing_ok=True)
 
 
 def train_network(
@@ -64,11 +74,9 @@ def train_network(
     temporary: list[Path] = []
     if teacher_folder is not None:
         teacher = load_weights(teacher_folder).to(fabric.device)
-        teacher_key = sha256_of(teacher_folder / "model.safetensors")
-        data_key += teacher_key
+        data_key += sha256_of(teacher_folder / WEIGHTS)
         if TEACHER_LOSSES.keys() & loss_weights.keys():
-            key = checkpoint_key(data_key)
-            path = paths.checkpoints / f"teacher-outputs-{key}.bin"
+            path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
             outputs = compute_teacher_outputs(path, teacher, paths.pairs, train, fabric)
             temporary.append(path)
 
@@ -93,7 +101,6 @@ def train_network(
 
     if fabric.is_global_zero:
         save_weights(folder, kind, model, fitted.state)
-        remove_files([checkpoint, checkpoint.with_suffix(".json"), *temporary])
     summary = {
         "model": model.model_dump(),
         "parameters": parameter_count(network),
@@ -104,7 +111,7 @@ def train_network(
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
     }
-    return Trained(summary, run.run_id, fitted.rows)
+    return Trained(summary, run.run_id, fitted.rows, [checkpoint, checkpoint.with_suffix(".json"), *temporary])
 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:

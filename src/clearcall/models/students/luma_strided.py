@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from clearcall.models import detail_, pad_to_multiple, zero_
 
 STRIDE = 2
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G and B
+# ITU-R BT.601's weights of R, G and B in the fixed point that OpenCV uses: 32768 is one.
+LUMA_WEIGHTS, LUMA_ONE = (9798.0, 19235.0, 3735.0), 32768.0
 
 
 class LumaStrided(nn.Module):
@@ -29,6 +30,15 @@ class LumaStrided(nn.Module):
         self.body = nn.Sequential(*layers)
         self.tail = zero_(nn.Conv2d(channels, STRIDE**2, 1))
 
+    def luma(self, picture: Tensor) -> Tensor:
+        """Return the luma of RGB in [0, 1] as (N, 1, H, W) in [0, 1], in whole grey levels, as 8-bit video has it.
+
+        The same as OpenCV's conversion of an 8-bit frame, so that training sees what the runtime will feed.
+        """
+        grey_levels = (picture * 255).round()
+        weighted = (grey_levels * self.luma_weights).sum(1, keepdim=True)
+        return ((weighted + LUMA_ONE / 2) / LUMA_ONE).floor() / 255
+
     def sub_pixels(self, luma: Tensor) -> Tensor:
         """Return what to add to luma of (N, 1, H, W) in [0, 1], H and W even, as (N, 4, H / 2, W / 2)."""
         residual: Tensor = self.tail(self.body(luma))
@@ -37,7 +47,7 @@ class LumaStrided(nn.Module):
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored picture and the last feature maps, (N, channels, H / 2, W / 2)."""
         height, width = picture.shape[-2:]
-        luma = pad_to_multiple((picture * self.luma_weights).sum(1, keepdim=True), STRIDE)
+        luma = pad_to_multiple(self.luma(picture), STRIDE)
         features = self.body(luma)
         residual = nn.functional.pixel_shuffle(self.tail(features), STRIDE)
         return picture + residual[..., :height, :width], features
