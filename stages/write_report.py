@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clearcall import errors
 from clearcall.classical import unsharp_mask
+from clearcall.files import write_json
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights
 from clearcall.params import load_params
@@ -22,6 +23,8 @@ def main() -> None:
         "teacher": partial(restore, load_weights(params.paths.weights / "teacher")),
     }
     write_report(params, Path("params.yaml").read_text(encoding="utf-8"), restorers)
+    figures = sorted(path.name for path in (params.paths.reports / "figures").iterdir())
+    write_json(params.paths.reports / "write_report.json", {"report": "report.md", "figures": figures})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The gate: each check by hand, and the command's exit code."""
 
 import copy
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,16 +15,23 @@ from clearcall.cores import available_cores, machine
 from clearcall.errors import UserError
 from clearcall.files import write_json
 from clearcall.gate import Check, judge, read_reports
-from clearcall.params import Gate, Params
+from clearcall.params import Gate, Params, Paths
 
 Reports = dict[str, dict[str, Any]]
+ONNX = b"the exported student"
+ONNX_SHA256 = hashlib.sha256(ONNX).hexdigest()
 LIMITS = Gate(min_ssim=0.9, min_fps=30, min_ssim_over_unsharp=0.002, min_psnr_db_over_unsharp=0.2)
 GOOD: Reports = {
-    "evaluate": {"mean": {"student": {"ssim": 0.95, "psnr_db": 31.0}, "unsharp": {"ssim": 0.94, "psnr_db": 30.0}}},
-    "export_onnx": {"student": {"sha256": "a" * 64}},
+    "evaluate": {
+        "mean": {"student": {"ssim": 0.95, "psnr_db": 31.0}, "unsharp": {"ssim": 0.94, "psnr_db": 30.0}},
+        "student_weights_sha256": "b" * 64,
+    },
+    "export_onnx": {"student": {"sha256": ONNX_SHA256, "weights_sha256": "b" * 64}},
     "benchmark_fps": {
+        "width": 1920,
+        "height": 1080,
         "latency": {"student": {"fps": 60.0}},
-        "student_sha256": "a" * 64,
+        "student_sha256": ONNX_SHA256,
         "machine": {"id": "0" * 16, "cpu": "Abacus 9000", "cores": 3},
     },
 }
@@ -79,42 +87,67 @@ def test_a_lead_of_exactly_the_limit_is_enough() -> None:
     assert verdicts(with_student(ssim=0.942))["SSIM over the tuned unsharp mask"]
 
 
-def write_reports(folder: Path, reports: Reports, *, here: bool = True) -> None:
+def write_reports(home: Path, committed: Params, reports: Reports, *, here: bool = True) -> Paths:
+    """Write the reports and the student that they are of; return where they are."""
     written = copy.deepcopy(reports)
     if here:
         written["benchmark_fps"]["machine"] = machine()
+    paths = committed.paths.model_copy(
+        update={"reports": home / committed.paths.reports, "models": home / committed.paths.models}
+    )
     for name, report in written.items():
-        write_json(folder / f"{name}.json", report)
+        write_json(paths.reports / f"{name}.json", report)
+    paths.models.mkdir(parents=True)
+    (paths.models / "student.onnx").write_bytes(ONNX)
+    return paths
 
 
-def test_reports_of_this_machine_are_read(tmp_path: Path) -> None:
-    write_reports(tmp_path, GOOD)
-    found = read_reports(tmp_path)
+def test_reports_of_this_machine_are_read(tmp_path: Path, committed: Params) -> None:
+    found = read_reports(write_reports(tmp_path, committed, GOOD))
     assert found["evaluate"] == GOOD["evaluate"]
     assert found["benchmark_fps"]["latency"]["student"]["fps"] == 60
 
 
-def test_fps_of_another_machine_is_refused(tmp_path: Path) -> None:
-    write_reports(tmp_path, GOOD, here=False)
+def test_fps_of_another_machine_is_refused(tmp_path: Path, committed: Params) -> None:
+    paths = write_reports(tmp_path, committed, GOOD, here=False)
     with pytest.raises(UserError, match=r"another machine \(Abacus 9000, 3 cores\)") as caught:
-        read_reports(tmp_path)
+        read_reports(paths)
     assert "benchmark_fps" in str(caught.value)
 
 
-def test_fps_of_another_student_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "key", "value", "message"),
+    [
+        ("benchmark_fps", "student_sha256", "c" * 64, "not the student that was measured"),
+        ("evaluate", "student_weights_sha256", "c" * 64, "SSIM and fps are of different students"),
+        ("benchmark_fps", "width", 640, "measured at 640x1080, and the gate asks for 1920x1080"),
+    ],
+)
+def test_figures_of_something_else_are_refused(  # a table's columns and two fixtures
+    tmp_path: Path, committed: Params, stage: str, key: str, value: object, message: str
+) -> None:
     other = copy.deepcopy(GOOD)
-    other["export_onnx"]["student"]["sha256"] = "b" * 64
-    write_reports(tmp_path, other)
-    with pytest.raises(UserError, match="another student"):
-        read_reports(tmp_path)
+    other[stage][key] = value
+    paths = write_reports(tmp_path, committed, other)
+    with pytest.raises(UserError, match=message):
+        read_reports(paths)
+
+
+@pytest.mark.parametrize("change", ["missing", "replaced"])
+def test_a_student_that_is_not_the_measured_one_is_refused(tmp_path: Path, committed: Params, change: str) -> None:
+    paths = write_reports(tmp_path, committed, GOOD)
+    student = paths.models / "student.onnx"
+    student.unlink() if change == "missing" else student.write_bytes(b"another")
+    with pytest.raises(UserError, match=r"student.onnx is missing or not the student that was measured"):
+        read_reports(paths)
 
 
 @pytest.mark.parametrize("missing", list(GOOD))
-def test_a_missing_report_is_named(tmp_path: Path, missing: str) -> None:
-    write_reports(tmp_path, GOOD)
-    (tmp_path / f"{missing}.json").unlink()
+def test_a_missing_report_is_named(tmp_path: Path, committed: Params, missing: str) -> None:
+    paths = write_reports(tmp_path, committed, GOOD)
+    (paths.reports / f"{missing}.json").unlink()
     with pytest.raises(UserError, match=rf"{missing}\.json is missing: run `dvc repro`"):
-        read_reports(tmp_path)
+        read_reports(paths)
 
 
 def test_the_machine_is_the_same_each_time_and_told_by_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +166,6 @@ def home(tmp_path: Path, committed: Params, project: Path) -> Path:
     document = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     document["gate"] = LIMITS.model_dump()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-    (tmp_path / committed.paths.reports).mkdir()
     return tmp_path
 
 
@@ -143,13 +175,13 @@ def clearcall_gate(home: Path, **environment: str) -> "subprocess.CompletedProce
     return subprocess.run(command, cwd=home, env=values, capture_output=True, text=True, check=False)
 
 
-def test_a_student_that_is_too_slow_ends_with_exit_code_1(home: Path) -> None:
-    write_reports(home / "reports", with_student(fps=12.5))
+def test_a_student_that_is_too_slow_ends_with_exit_code_1(home: Path, committed: Params) -> None:
+    write_reports(home, committed, with_student(fps=12.5))
     done = clearcall_gate(home)
     assert done.returncode == 1
     (failed,) = [line for line in done.stdout.splitlines() if "FAILED" in line]
     assert "fps" in failed
-    assert "12.5000" in failed
+    assert "12.5" in failed
     assert done.stdout.count("passed") == 3
     assert done.stderr == "error: the gate is not passed: fps\n"
 
@@ -161,17 +193,17 @@ def test_reports_that_are_missing_end_with_exit_code_1(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_student_that_was_never_published_is_not_crowned(home: Path) -> None:
-    write_reports(home / "reports", GOOD)
+def test_a_student_that_was_never_published_is_not_crowned(home: Path, committed: Params) -> None:
+    write_reports(home, committed, GOOD)
     done = clearcall_gate(home)
     assert done.returncode == 1
     assert done.stdout.count("passed") == 4
-    assert "publish.json is of another model: run `dvc repro publish`" in done.stderr
+    assert "this model is not registered: run `dvc repro publish`" in done.stderr
 
 
-def test_a_server_that_is_away_does_not_fail_the_gate(home: Path) -> None:
-    write_reports(home / "reports", GOOD)
-    published = {"model": "clearcall", "version": "1", "run_id": "0" * 32, "onnx_sha256": "a" * 64}
+def test_a_server_that_is_away_does_not_fail_the_gate(home: Path, committed: Params) -> None:
+    write_reports(home, committed, GOOD)
+    published = {"model": "clearcall", "version": "1", "run_id": "0" * 32, "onnx_sha256": ONNX_SHA256}
     write_json(home / "reports" / "publish.json", published)
     done = clearcall_gate(home, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.returncode == 0

@@ -105,7 +105,7 @@ def test_leaves_a_report_pictures_and_a_registered_model(miniature: Miniature) -
     assert sorted(path.stem for path in reports.glob("*.json")) == sorted([*STAGES[:-2], "publish"])
     assert "unsharp" in (reports / "report.md").read_text()
     assert (reports / "figures" / "before_after.png").stat().st_size > 1000
-    assert (miniature.folder / "data" / "data_docs" / "index.html").is_file()
+    assert (miniature.folder / "data" / "data_docs" / "check_pairs" / "index.html").is_file()
     assert (miniature.folder / "mlflow.db").is_file()
     assert not list((miniature.folder / ".checkpoints").iterdir()), "a finished training leaves nothing behind"
 

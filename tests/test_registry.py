@@ -70,9 +70,12 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
     """Write what a pipeline leaves behind, with a certain quality, as if the ONNX file were a certain one."""
     paths = params.paths
 
-    def write(*, ssim: float, onnx: str, manifest: str = "m" * 64) -> Params:
-        for folder in (paths.models, paths.reports / "figures"):
+    def write(*, ssim: float, onnx: str, manifest: str = "m" * 64, pairs: str = "p" * 64) -> Params:
+        networks = [paths.weights / name for name in ("teacher", "students/student", "students/twin")]
+        for folder in (paths.models, paths.reports / "figures", *networks):
             folder.mkdir(parents=True, exist_ok=True)
+        for folder in networks:
+            (folder / "model.safetensors").write_bytes(b"weights")
         (paths.models / "student.onnx").write_bytes(student_onnx[1].read_bytes())
         (paths.reports / "figures" / "curve.png").write_bytes(b"png")
         (paths.reports / "report.md").write_text("# Report\n", encoding="utf-8")
@@ -80,18 +83,24 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
         Path("params.yaml").write_text("x: 1\n", encoding="utf-8")
         for stage, name in {"train_teacher": "teacher", "distill_student": "twin"}.items():
             (paths.reports / f"{stage}_curve.csv").write_text(CURVE.format(name), encoding="utf-8")
-            write_json(paths.reports / f"{stage}.json", {"steps": 40})
+        summary = {"model": {"name": "x"}, "losses": {"l1": 1}, "parameters": 3, "steps": 40, "precision": "32-true"}
+        write_json(paths.reports / "train_teacher.json", summary)
+        write_json(paths.reports / "distill_student.json", {"student": summary, "twin": summary})
         write_json(paths.runs / "train_teacher.json", {"teacher": "f" * 32})
         write_json(paths.runs / "distill_student.json", {"student": known_run, "twin": None})
         figures = {"ssim": ssim, "psnr_db": 30.123456, "mse": 12.5}
         write_json(
             paths.reports / "evaluate.json",
-            {"test_manifest_sha256": manifest, "mean": dict.fromkeys(("student", "twin", "teacher"), figures)},
+            {
+                "test_manifest_sha256": manifest,
+                "test_pairs_sha256": pairs,
+                "mean": dict.fromkeys(("student", "twin", "teacher"), figures),
+            },
         )
         latency = {"fps": 65.5, "median_ms": 15.27}
         write_json(
             paths.reports / "benchmark_fps.json",
-            {"latency": {"student": latency, "teacher": latency}, "machine": {"cpu": "Abacus 9000"}},
+            {"height": 1080, "latency": {"student": latency, "teacher": latency}, "machine": {"cpu": "Abacus 9000"}},
         )
         write_json(paths.reports / "export_onnx.json", {"student": {"sha256": sha(onnx)}})
         return params
@@ -162,6 +171,7 @@ def test_the_first_model_becomes_the_candidate_and_no_champion(first: Published,
         "fps": "65.5",
         "machine": "Abacus 9000",
         "test_manifest_sha256": "m" * 64,
+        "test_pairs_sha256": "p" * 64,
         "gate": "not judged",
     }
 
@@ -173,7 +183,18 @@ def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published
     assert metrics["fps_1080p"] == 65.5
     assert metrics["latency_ms"] == 15.27
     attached = {file.path for file in tracking.client().list_artifacts(first.run_id, "report")}
-    assert attached == {"report/report.md", "report/evaluate.csv", "report/params.yaml", "report/figures"}
+    files = {
+        "report.md",
+        "evaluate.csv",
+        "params.yaml",
+        "figures",
+        "train_teacher_curve.csv",
+        "distill_student_curve.csv",
+    }
+    stages = ("train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
+    assert attached == {f"report/{name}" for name in files | {f"{stage}.json" for stage in stages}}
+    weights = {file.path for file in tracking.client().list_artifacts(first.run_id, "weights")}
+    assert weights == {"weights/model.safetensors"}
 
 
 def test_artifacts_of_the_local_database_lie_beside_it(first: Published, home: Path) -> None:
@@ -182,12 +203,13 @@ def test_artifacts_of_the_local_database_lie_beside_it(first: Published, home: P
     assert (home / "mlflow.db").is_file()
 
 
-@pytest.mark.parametrize(("name", "origin"), [("teacher", "f" * 32), ("twin", "the server could not be reached")])
+@pytest.mark.parametrize(("name", "origin"), [("teacher", "f" * 32), ("twin", "trained while the server was away")])
 def test_an_unknown_run_gets_a_stand_in_with_its_curve(first: Published, name: str, origin: str) -> None:
     assert first.version == "1"
     (stand_in,) = runs(name)
     assert stand_in.data.tags["clearcall.stand_in"] == "true"
-    assert stand_in.data.tags["clearcall.origin_run"] == origin
+    assert stand_in.data.tags["clearcall.origin_run"].startswith(origin)
+    assert stand_in.data.params["precision"] == "32-true"
     assert stand_in.info.status == "FINISHED"
     run_id = stand_in.info.run_id
     assert history(run_id, "loss_l1") == [(20, 0.5), (40, 0.25)]

@@ -653,7 +653,9 @@ def test_pairs_without_a_validation_split_are_refused(
 
 def test_curves_are_one_table_for_all_networks(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": 20, "loss_l1": 0.125}, {"step": 20, "validation_ssim": 0.91234567}]
-    write_curves(tmp_path / "curve.csv", {"student": Trained({}, None, rows, []), "twin": Trained({}, "id", rows[:1], [])})
+    write_curves(
+        tmp_path / "curve.csv", {"student": Trained({}, None, rows, []), "twin": Trained({}, "id", rows[:1], [])}
+    )
     assert (tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines() == [
         "network,step,loss_l1,validation_ssim",
         "student,20,0.125,",
