@@ -35,7 +35,9 @@ def command(*arguments: str, cwd: Path | None = None, program: str = "") -> "sub
 def commands() -> list[str]:
     from clearcall.cli import app
 
-    return [registered.callback.__name__ for registered in app.registered_commands if registered.callback]
+    return [
+        registered.callback.__name__.replace("_", "-") for registered in app.registered_commands if registered.callback
+    ]
 
 
 def test_help_lists_every_command_and_what_it_does() -> None:

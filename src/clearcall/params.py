@@ -223,6 +223,7 @@ class Training(_Params):
     batch_size: int = Field(ge=1)
     patch_size: int = Field(ge=16, multiple_of=4)
     clean_fraction: Fraction
+    recolour: bool
     optimizer: Literal["adamw", "adam"]
     learning_rate: float = Field(gt=0, le=1)
     weight_decay: float = Field(ge=0)

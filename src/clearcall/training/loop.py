@@ -138,7 +138,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
             bar.advance()
             if step % training.validate_every == 0 or step == training.steps:
                 quality = validator.quality(average)
-                if quality.change < DEAD_GREY_LEVELS:
+                if step > training.warmup_steps and quality.change < DEAD_GREY_LEVELS:
                     raise _diverged(
                         f"{name}: the network has died, its output equals its input after {step} steps "
                         f"(mean difference {quality.change:.4f} grey levels)",

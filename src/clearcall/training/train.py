@@ -86,6 +86,7 @@ def train_network(
         batch_size=training.batch_size,
         patch_size=training.patch_size,
         clean_fraction=training.clean_fraction,
+        recolour=training.recolour,
         seed=training.seed,
         teacher_outputs=outputs,
     )
