@@ -36,7 +36,13 @@ def tiny(document: dict[str, Any]) -> dict[str, Any]:
     document["train_teacher"]["model"]["arguments"] = {"channels": 8, "blocks": 1, "unshuffle": 2}
     document["distill_student"]["model"]["arguments"] = {"channels": 4, "body_layers": 1}
     for stage in ("train_teacher", "distill_student"):
-        document[stage]["training"] |= {"steps": 40, "validate_every": 20, "batch_size": 2, "patch_size": 32, "warmup_steps": 10}
+        document[stage]["training"] |= {
+            "steps": 40,
+            "validate_every": 20,
+            "batch_size": 2,
+            "patch_size": 32,
+            "warmup_steps": 10,
+        }
     document["evaluate"] = {"unsharp_radii": [1.0], "unsharp_amounts": [0.5, 1.0]}
     document["export_onnx"]["parity_sizes"] = [[40, 48], [31, 37]]
     document["benchmark_fps"] |= {"frames": 4, "blocks": 2, "warmup_frames": 1}
