@@ -32,7 +32,7 @@ from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
 from clearcall.training.task import RestorationTask, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
-from clearcall.training.train import Trained, train_network, write_curves
+from clearcall.training.train import Trained, _answers, train_network, write_curves
 from clearcall.training.validation import Quality, Validator
 
 STUDENT = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
@@ -153,7 +153,8 @@ def run(tiny_pairs: Path, training: Training, fabric: Fabric) -> Callable[..., F
         **changes: object,
     ) -> Fitted:
         setting = changed(training, **changes)
-        task = RestorationTask(new_network(), weights or {"l1": 1.0}, teacher)
+        answers = None if teacher is None else _answers(teacher, fabric)
+        task = RestorationTask(new_network(), weights or {"l1": 1.0}, answers)
         return fit(
             task if poisoned_after is None else Poisoned(task, poisoned_after),
             new_sampler(tiny_pairs, setting),
@@ -490,9 +491,12 @@ def test_the_teacher_keeps_evaluating_and_gets_no_gradient(run: Callable[..., Fi
     teacher = new_teacher()
     before = copy.deepcopy(teacher.state_dict())
     modes: list[bool] = []
-    teacher.register_forward_pre_hook(lambda module, _inputs: modes.append(module.training))
-    run(tmp_path / "student.pt", teacher=teacher, weights={"l1": 1.0, "features": 0.1}, steps=3)
+    for module in teacher.modules():
+        module.register_forward_pre_hook(lambda module, _inputs: modes.append(module.training))
+    # No answers lie ready: the teacher is asked in each step.
+    run(tmp_path / "student.pt", teacher=teacher, weights={"l1": 1.0, "teacher_l1": 1.0, "features": 0.1}, steps=3)
     assert not any(module.training for module in teacher.modules())
+    assert modes
     assert not any(modes)
     for name, parameter in teacher.named_parameters():
         assert parameter.grad is None
@@ -508,7 +512,7 @@ def test_unknown_hardware_is_the_users_to_mend(training: Training) -> None:
 # The task
 
 
-def test_losses_are_named_weighted_and_summed() -> None:
+def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     network, teacher = new_network(), new_teacher()
     generator = torch.Generator().manual_seed(0)
     degraded, sharp, answer = (torch.rand(2, 3, 16, 16, generator=generator) for _ in range(3))
@@ -520,7 +524,8 @@ def test_losses_are_named_weighted_and_summed() -> None:
             return result
 
     weights = {"l1": 1.0, "mse": 2.0, "teacher_l1": 0.5, "teacher_mse": 0.25, "features": 4.0}
-    losses = RestorationTask(Both(), weights, teacher).losses(batch)
+    task = RestorationTask(Both(), weights, _answers(teacher, fabric))
+    losses = task.losses(batch)
     features = Both()(degraded)[1]
     _, teacher_features = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
     # Untrained, the student returns the degraded picture.
@@ -534,6 +539,9 @@ def test_losses_are_named_weighted_and_summed() -> None:
     expected["total"] = sum(weights[name] * value for name, value in expected.items())
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected)
     assert losses["total"].requires_grad
+    live, _ = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
+    losses = task.losses(Batch(degraded, sharp, None))
+    assert losses["teacher_l1"].item() == pytest.approx((degraded - live).abs().mean().item())
 
 
 @pytest.mark.parametrize("name", ["features", "teacher_l1", "teacher_mse"])

@@ -11,6 +11,8 @@ from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss,
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
+# What a teacher makes of degraded pictures: the restored ones, and its last feature maps.
+Teacher = Callable[[Tensor], tuple[Tensor, Tensor]]
 SHARP_LOSSES: dict[str, PictureLoss] = {
     "l1": l1_loss,
     "mse": mse_loss,
@@ -46,7 +48,7 @@ class RestorationTask:
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here.
     """
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, float], teacher: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, float], teacher: Teacher | None = None) -> None:
         self.model = model
         self._weights = weights
         self._teacher = teacher
@@ -58,21 +60,14 @@ class RestorationTask:
         restored, features = self.model(batch.degraded)
         parts = {name: loss(restored, batch.sharp) for name, loss in SHARP_LOSSES.items() if name in self._weights}
         if self._teacher is not None:
-            parts |= self._against_teacher(self._teacher, batch, restored, features)
+            target, teacher_features = batch.teacher_restored, features
+            if target is None or "features" in self._weights:
+                answer, teacher_features = self._teacher(batch.degraded)
+                target = answer.float() if target is None else target
+            parts |= {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
+            if "features" in self._weights:
+                parts["features"] = feature_affinity_loss(features, teacher_features)
         return {**parts, "total": torch.stack([self._weights[name] * part for name, part in parts.items()]).sum()}
-
-    def _against_teacher(
-        self, teacher: nn.Module, batch: Batch, restored: Tensor, features: Tensor
-    ) -> dict[str, Tensor]:
-        target, teacher_features = batch.teacher_restored, None
-        if target is None or "features" in self._weights:
-            with torch.no_grad():
-                answer, teacher_features = teacher.forward_features(batch.degraded)  # type: ignore[operator]  # nn.Module hides methods
-            target = answer.float() if target is None else target
-        parts = {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
-        if "features" in self._weights and teacher_features is not None:
-            parts["features"] = feature_affinity_loss(features, teacher_features)
-        return parts
 
 
 class WithFeatures(nn.Module):

@@ -14,9 +14,6 @@ from clearcall.data.pairs import PairReader, PairRecord
 from clearcall.files import atomic_path
 from clearcall.models.inference import restore_unrounded
 
-# More than this is not kept: the teacher then answers each batch anew, which is slower but needs no disk.
-MAX_BYTES = 8 * 2**30
-
 
 class TeacherOutputs:
     """The restored pictures, one after the other in a memory-mapped file, as 0 to 65535."""
@@ -38,13 +35,8 @@ class TeacherOutputs:
 
 def compute_teacher_outputs(
     path: Path, teacher: nn.Module, pairs: Path, records: Sequence[PairRecord], fabric: Fabric
-) -> TeacherOutputs | None:
-    """Run the teacher over every pair and keep its answers in the file `path`, unless they are there already.
-
-    Returns None if they would take more than 8 GiB.
-    """
-    if 2 * 3 * sum(record.height * record.width for record in records) > MAX_BYTES:
-        return None
+) -> TeacherOutputs:
+    """Run the teacher over every pair and keep its answers in the file `path`, unless they are there already."""
     if not path.exists() and fabric.is_global_zero:
         teacher = teacher.to(fabric.device)
         reader = PairReader(pairs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from clearcall.architectures import Kind
 from clearcall.data.pairs import INDEX, read_pairs
@@ -21,7 +21,7 @@ from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.loop import Row, fit
-from clearcall.training.task import TEACHER_LOSSES, RestorationTask
+from clearcall.training.task import TEACHER_LOSSES, RestorationTask, Teacher
 from clearcall.training.teacher_outputs import compute_teacher_outputs
 from clearcall.training.validation import Validator
 
@@ -68,17 +68,20 @@ def train_network(
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
 
-    teacher: nn.Module | None = None
     data_key = sha256_of(paths.pairs / INDEX)
     outputs = None
-    temporary: list[Path] = []
+    leftovers: list[Path] = []
+    answer: Teacher | None = None
     if teacher_folder is not None:
         teacher = load_weights(teacher_folder).to(fabric.device)
         data_key += sha256_of(teacher_folder / WEIGHTS)
-        if TEACHER_LOSSES.keys() & loss_weights.keys():
+        answer = _answers(teacher, fabric)
+        # Answers are worth keeping where that is less work than answering every patch anew.
+        patches = training.steps * training.batch_size * training.patch_size**2
+        if TEACHER_LOSSES.keys() & loss_weights.keys() and sum(pair.height * pair.width for pair in train) <= patches:
             path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
             outputs = compute_teacher_outputs(path, teacher, paths.pairs, train, fabric)
-            temporary.append(path)
+            leftovers.append(path)
 
     sampler = PatchSampler(
         paths.pairs,
@@ -97,7 +100,7 @@ def train_network(
 
     values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
     with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
-        task = RestorationTask(network, loss_weights, teacher)
+        task = RestorationTask(network, loss_weights, answer)
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
 
     if fabric.is_global_zero:
@@ -112,7 +115,18 @@ def train_network(
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
     }
-    return Trained(summary, run.run_id, fitted.rows, [checkpoint, checkpoint.with_suffix(".json"), *temporary])
+    return Trained(summary, run.run_id, fitted.rows, [checkpoint, checkpoint.with_suffix(".json"), *leftovers])
+
+
+def _answers(teacher: nn.Module, fabric: Fabric) -> Teacher:
+    """Return the teacher as a function that neither learns nor is seen by anything that walks over modules."""
+
+    def answer(degraded: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), fabric.autocast():
+            result: tuple[Tensor, Tensor] = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
+        return result
+
+    return answer
 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
