@@ -15,8 +15,8 @@ help: ## list the targets
 
 install: $(INSTALLED) ## create the environment in .venv from the lock file
 
-# Everything is locked with hashes but torch, whose builds for CPU and GPU differ: it comes last, when all that the CPU
-# build needs is there, so that nothing else is drawn in with it.
+# Everything is locked with hashes but torch, whose builds for CPU and GPU differ. It comes last, when all that its CPU
+# build needs is there; a build for GPUs draws in its own libraries. PIP_EXTRA_INDEX_URL may name an index of CPU builds.
 $(INSTALLED): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11 or set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +29,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 repro: install ## run the whole pipeline, print the results and where the report is
 	clearcall params
 	dvc repro
-	@# What was measured elsewhere and came with the clone says nothing about this machine.
+# What was measured elsewhere and came with the clone says nothing about this machine.
 	clearcall measured-here || { dvc repro -f -s benchmark_fps && dvc repro; }
 	clearcall summary
 
@@ -56,6 +56,6 @@ lock: ## write requirements.lock anew from pyproject.toml
 	sed -i '/^# The following packages are considered/,$$d' requirements.lock
 	rm -rf $(VENV)-lock
 
-clean: ## remove what the pipeline and the tools made, but not the environment and not data/photos
+clean: ## remove what pipeline and tools made, the MLflow runs and models too; .venv and data/photos stay
 	rm -rf data/raw data/pairs data/weights data/models data/runs data/data_docs .checkpoints .dvc/cache .dvc/tmp
-	rm -rf mlflow.db mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf mlflow.db* mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

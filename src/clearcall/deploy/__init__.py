@@ -1,1 +1,1 @@
-"""From a trained network to frames a second: export, runtime, benchmark, gate."""
+"""From a trained network to frames a second: export, runtime, benchmark."""
