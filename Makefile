@@ -6,9 +6,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
+LICENCE ?= unknown
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test ui gate lint lock clean
+.PHONY: help install repro ship test ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -17,13 +18,17 @@ install: $(INSTALLED) ## create the environment in .venv from the lock file
 
 # Everything is locked with hashes but torch, whose builds for CPU and GPU differ. It comes last, when all that its CPU
 # build needs is there; a build for GPUs draws in its own libraries. PIP_EXTRA_INDEX_URL may name an index of CPU builds.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock requirements-openvino.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; install Python 3.11 or set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --no-deps --require-hashes -r requirements.lock
 	pip install --quiet $(TORCH)
 	pip install --quiet --no-deps --no-build-isolation --editable .
+	pip uninstall --quiet --yes openvino
 	pip check
+# The second runtime, where there is one for this system. Its telemetry package serves its converters alone: left out.
+	pip install --quiet --no-deps --require-hashes -r requirements-openvino.lock \
+		|| echo "openvino is not to be had here: onnxruntime alone will be used" >&2
 	@touch $@
 
 repro: install ## run the whole pipeline, print the results and where the report is
@@ -32,6 +37,12 @@ repro: install ## run the whole pipeline, print the results and where the report
 # What was measured elsewhere and came with the clone says nothing about this machine.
 	clearcall measured-here || { dvc repro -f -s benchmark_fps && dvc repro; }
 	clearcall summary
+
+ship: install ## train NAME on the photographs in PHOTOS by recipes/NAME.yaml and take it into the package
+	@test -n "$(NAME)" -a -n "$(PHOTOS)" || { echo "error: say make ship NAME=fast PHOTOS=folder [LICENCE=...]" >&2; exit 1; }
+	values="$$(clearcall recipe recipes/$(NAME).yaml)" && eval "dvc exp run $$values" \
+		"-S 'download_data.folder=\"$(PHOTOS)\"' -S 'download_data.licence=\"$(LICENCE)\"'"
+	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
 
 test: install ## run the fast tests
 	pytest
@@ -54,6 +65,10 @@ lock: ## write requirements.lock anew from pyproject.toml
 		--unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
 		--no-header --output-file requirements.lock pyproject.toml
 	sed -i '/^# The following packages are considered/,$$d' requirements.lock
+	echo 'openvino>=2026.2' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
+		--unsafe-package numpy --unsafe-package openvino-telemetry --no-emit-find-links --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-options --no-header --output-file requirements-openvino.lock -
+	sed -i '/^#/d; /^$$/d' requirements-openvino.lock
 	rm -rf $(VENV)-lock
 
 clean: ## remove what pipeline and tools made, the MLflow runs and models too; .venv and data/photos stay

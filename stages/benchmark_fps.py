@@ -1,18 +1,17 @@
 """Time the exported student beside the unsharp mask and the teacher on this machine."""
 
 from functools import partial
-
-import onnxruntime
+from importlib.metadata import version
 
 from clearcall import errors
 from clearcall.classical import unsharp_mask
 from clearcall.cores import machine
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.deploy.benchmark import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
-from clearcall.deploy.session import PROVIDER, Session
 from clearcall.files import read_json, sha256_of, write_json
 from clearcall.metrics import Restore
 from clearcall.params import load_params
+from clearcall.sharpener import Sharpener
 
 
 def main() -> None:
@@ -23,10 +22,14 @@ def main() -> None:
     (first, *_) = read_pairs(paths.pairs, "test")
     frames = make_frames(PairReader(paths.pairs).degraded(first), stage.width, stage.height)
     mask = read_json(paths.reports / "evaluate.json")["unsharp_mask"]
+    sharpener = Sharpener(student, stage.provider, stage.threads)
+    sharpener(frames[0])  # chooses
+    if sharpener.choice is None:
+        raise RuntimeError("no runtime was chosen")
     contenders: dict[str, Restore] = {
-        "student": Session(student, stage.threads),
+        "student": sharpener,
         "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
-        "teacher": Session(teacher, stage.threads),
+        "teacher": Sharpener(teacher, sharpener.choice.provider, sharpener.choice.threads),
     }
     latency = measure_latency(contenders, frames, stage)
     this_machine = machine()
@@ -36,12 +39,13 @@ def main() -> None:
             "width": stage.width,
             "height": stage.height,
             "latency": latency,
-            "throughput_fps": round(measure_throughput(student, frames, stage.frames_in_flight, stage.frames), 2),
+            "throughput_fps": round(measure_throughput(sharpener, frames, stage.frames_in_flight, stage.frames), 2),
             "frames_in_flight": stage.frames_in_flight,
-            "peak_memory_mib": round(measure_peak_memory_mib(student, stage.width, stage.height, stage.threads), 1),
-            "provider": PROVIDER,
-            "threads": stage.threads or this_machine["cores"],
-            "onnxruntime": onnxruntime.__version__,
+            "peak_memory_mib": round(measure_peak_memory_mib(student, stage.width, stage.height, sharpener.choice), 1),
+            "provider": sharpener.choice.provider,
+            "provider_version": version(sharpener.choice.provider),
+            "providers_tried_ms": {name: round(ms, 2) for name, ms in sharpener.choice.tried_ms.items()},
+            "threads": sharpener.choice.threads,
             "student_sha256": sha256_of(student),
             "machine": this_machine,
         },

@@ -28,6 +28,7 @@ def main() -> None:
             experiment=params.publish.experiment,
             folder=params.paths.weights / "students" / name,
             teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
+            round_teacher=stage.round_teacher,
         )
         for name, losses in losses_of.items()
     }

@@ -6,7 +6,7 @@ from clearcall import errors
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.deploy.export import check_parity, export_onnx
 from clearcall.files import sha256_of, write_json
-from clearcall.models import parameter_count
+from clearcall.models import collapsed, parameter_count
 from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params
 
@@ -33,7 +33,7 @@ def main() -> None:
         summary[name] = {
             "max_difference": check_parity(model, path, frames, stage.max_difference),
             "sizes": [list(frame.shape[:2]) for frame in frames],
-            "parameters": parameter_count(model),
+            "parameters": parameter_count(collapsed(model)),
             "bytes": path.stat().st_size,
             "sha256": sha256_of(path),
             "weights_sha256": sha256_of(paths.weights / folder / WEIGHTS),

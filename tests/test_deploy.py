@@ -1,4 +1,4 @@
-"""Exported graphs against torch at many sizes, the runtime's refusals, and how speed is summed up."""
+"""Exported graphs against torch at many sizes, files that are no graph, and how speed is summed up."""
 
 import json
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import numpy.typing as npt
 import onnx
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from clearcall.deploy import benchmark
 from clearcall.deploy.benchmark import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
-from clearcall.deploy.session import KIND_KEY, STRIDE_KEY, Session
+from clearcall.deploy.engines import KIND_KEY, STRIDE_KEY, load_graph
 from clearcall.errors import UserError
 from clearcall.params import BenchmarkFps, Params
+from clearcall.sharpener import Choice, Sharpener
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,10 +41,10 @@ def test_the_graph_equals_torch_at_any_size(exported: "tuple[nn.Module, Path]", 
     from clearcall.models.inference import restore
 
     model, path = exported
-    session = Session(path)
+    sharpen = Sharpener(path, provider="onnxruntime")
     for height, width in SIZES:
         for picture in (frame(height, width), np.tile(photos["chelsea"], (1, 2, 1))[:height, :width]):
-            restored, expected = session(picture), restore(model, picture)
+            restored, expected = sharpen(picture), restore(model, picture)
             assert restored.shape == picture.shape
             assert restored.dtype == np.uint8
             assert np.abs(restored.astype(np.int16) - expected).max() <= 1
@@ -82,10 +82,17 @@ def test_the_graph_is_self_contained_and_of_dynamic_size(exported: "tuple[nn.Mod
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     luma = path.name == "student.onnx"
     assert metadata == {KIND_KEY: "luma" if luma else "rgb", STRIDE_KEY: "2"}
-    for value in (model.graph.input[0], model.graph.output[0]):
-        assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-        sizes = [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
-        assert sizes == ([1, 1, "height", "width"] if luma else [1, "height", "width", 3])
+    values = [*model.graph.input, *model.graph.output]
+    assert [value.type.tensor_type.elem_type for value in values] == [onnx.TensorProto.UINT8] * 2
+    sizes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim] for value in values
+    }
+    assert sizes == (
+        {"luma": [1, 1, "height", "width"], "sub_pixels": [1, 4, "rows", "columns"]}
+        if luma
+        else {"frame": [1, "height", "width", 3], "restored": [1, "height", "width", 3]}
+    )
+    assert not any(node.op_type == "DepthToSpace" for node in model.graph.node) or not luma  # the sharpener shuffles
     assert [opset.version for opset in model.opset_import if not opset.domain] == [20]
 
 
@@ -105,80 +112,37 @@ def test_exporting_twice_gives_the_same_bytes(student_onnx: "tuple[nn.Module, Pa
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["students", "teachers"])
-def test_an_untrained_network_returns_the_frame_unchanged(kind: str, tmp_path: Path) -> None:
-    from clearcall.deploy.export import export_onnx
-    from clearcall.models import build_model
-
-    model = (
-        build_model("students", "luma_strided", {"channels": 2, "body_layers": 0})
-        if kind == "students"
-        else build_model("teachers", "unshuffle_resnet", {"channels": 2, "blocks": 1, "unshuffle": 2})
-    )
-    export_onnx(model.eval(), tmp_path / "model.onnx", 20)
-    session = Session(tmp_path / "model.onnx", threads=1)
-
-    @examples(max_examples=20)
-    @given(height=st.integers(1, 60), width=st.integers(1, 60), seed=st.integers(0, 1000))
-    def check(height: int, width: int, seed: int) -> None:
-        picture = frame(height, width, seed)
-        assert (session(picture) == picture).all()
-
-    check()
-    every_level = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert (session(np.stack([every_level] * 3, axis=-1)) == every_level[..., None]).all()
+def test_a_graph_is_loaded_with_what_its_metadata_says(exported: "tuple[nn.Module, Path]") -> None:
+    _, path = exported
+    graph = load_graph(path)
+    assert (graph.name, graph.kind, graph.stride) == (path.name, "luma" if path.name == "student.onnx" else "rgb", 2)
+    assert graph.onnx == path.read_bytes()
+    luma, colour = ((1, 1, 8, 12), (1, 4, 4, 6)), ((1, 8, 12, 3), (1, 8, 12, 3))
+    assert graph.shapes(8, 12) == (luma if graph.kind == "luma" else colour)
 
 
-def test_a_frame_that_is_a_view_gives_the_same(exported: "tuple[nn.Module, Path]") -> None:
-    """Frames from OpenCV are often BGR views turned round."""
-    session = Session(exported[1])
-    for picture in (frame(20, 30)[..., ::-1], frame(21, 31)[::-1], frame(40, 60)[::2, ::3]):
-        assert (session(picture) == session(np.ascontiguousarray(picture))).all()
-        picture.flags.writeable = False
-        session(picture)
-
-
-def test_a_frame_is_not_changed_and_the_answer_is_ones_own(exported: "tuple[nn.Module, Path]") -> None:
-    session, picture = Session(exported[1]), frame(21, 31)
-    before = picture.copy()
-    first = session(picture)
-    kept = first.copy()
-    session(frame(21, 31, seed=9))
-    assert (picture == before).all()
-    assert (first == kept).all()
-    first[:] = 0  # writable
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((16, 16, 3), np.float32),
-        np.zeros((16, 16, 3), np.uint16),
-        np.zeros((16, 16), np.uint8),
-        np.zeros((16, 16, 4), np.uint8),
-        np.zeros((3, 16, 16), np.uint8),
-        np.zeros((1, 16, 16, 3), np.uint8),
-        np.zeros((0, 16, 3), np.uint8),
-        np.zeros((16, 0, 3), np.uint8),
-    ],
-    ids=lambda wrong: f"{wrong.dtype}{wrong.shape}",
-)
-def test_a_frame_of_the_wrong_form_is_refused_with_its_form(
-    exported: "tuple[nn.Module, Path]", wrong: npt.NDArray[np.generic]
-) -> None:
-    with pytest.raises(UserError, match="8-bit RGB of shape") as caught:
-        Session(exported[1])(wrong)  # type: ignore[arg-type]  # that is the point
-    assert str(wrong.shape) in str(caught.value)
-    assert str(wrong.dtype) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"hello", b"", None, b"\x08" * 100])
-def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"hello", b"", b"\x08" * 100])
+def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.onnx is not a network that clearcall exported"):
-        Session(path)
+        Sharpener(path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    for path in (tmp_path / "model.onnx", tmp_path):
+        with pytest.raises(UserError, match=f"there is no model file {path}$"):
+            load_graph(path)
+        with pytest.raises(UserError, match=f"there is no model '{path}': give one of"):
+            Sharpener(path)
+
+
+def test_a_file_too_large_for_a_network_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**30 + 1)  # sparse: it takes no room on the disk
+    with pytest.raises(UserError, match=r"model\.onnx is larger than 1 GiB"):
+        Sharpener(path)
 
 
 def test_a_cut_graph_is_refused_by_name(student_onnx: "tuple[nn.Module, Path]", tmp_path: Path) -> None:
@@ -186,20 +150,32 @@ def test_a_cut_graph_is_refused_by_name(student_onnx: "tuple[nn.Module, Path]", 
     content = student_onnx[1].read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"model\.onnx is not a network"):
-        Session(path)
+        Sharpener(path)
 
 
-@pytest.mark.parametrize("missing", [KIND_KEY, STRIDE_KEY])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {KIND_KEY: None},
+        {STRIDE_KEY: None},
+        {KIND_KEY: "audio"},
+        {STRIDE_KEY: "0"},
+        {STRIDE_KEY: "-2"},
+        {STRIDE_KEY: "two"},
+        {STRIDE_KEY: ""},
+    ],
+    ids=str,
+)
 def test_another_programs_graph_is_refused(
-    student_onnx: "tuple[nn.Module, Path]", tmp_path: Path, missing: str
+    student_onnx: "tuple[nn.Module, Path]", tmp_path: Path, changes: dict[str, str | None]
 ) -> None:
     model = onnx.load(student_onnx[1])
-    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != missing}
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | changes
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, kept)
+    onnx.helper.set_model_props(model, {key: value for key, value in metadata.items() if value is not None})
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(UserError, match=r"foreign\.onnx is not a network that clearcall exported"):
-        Session(tmp_path / "foreign.onnx")
+        Sharpener(tmp_path / "foreign.onnx")
 
 
 # Speed
@@ -291,15 +267,15 @@ def test_frames_have_the_size_and_differ(width: int, height: int, size: tuple[in
 
 
 def test_throughput_and_memory_are_measured_on_the_real_graph(student_onnx: "tuple[nn.Module, Path]") -> None:
-    path = student_onnx[1]
-    assert measure_throughput(path, [frame(32, 48)], in_flight=2, count=6) > 0
-    memory = measure_peak_memory_mib(path, 64, 48, threads=1)
+    sharpener = Sharpener(student_onnx[1], provider="onnxruntime", threads=1)
+    assert measure_throughput(sharpener, [frame(32, 48)], in_flight=2, count=6) > 0
+    memory = measure_peak_memory_mib(student_onnx[1], 64, 48, Choice("onnxruntime", 1, {}))
     assert 10 < memory < 4096
 
 
 def test_memory_of_a_missing_graph_is_the_users_to_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.onnx"):
-        measure_peak_memory_mib(tmp_path / "gone.onnx", 64, 48, threads=None)
+        measure_peak_memory_mib(tmp_path / "gone.onnx", 64, 48, Choice("onnxruntime", 1, {}))
 
 
 def test_the_latency_can_be_written_as_json(timing: BenchmarkFps) -> None:

@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,22 @@ import cv2
 import numpy as np
 
 from clearcall.console import ProgressBar
-from clearcall.deploy.session import Session
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, Restore
 from clearcall.params import BenchmarkFps
+from clearcall.sharpener import Choice, Sharpener
 
 DISTINCT_FRAMES = 4
+_READ_ARGUMENTS = "import json, sys\narguments = json.loads(sys.argv[1])\n"
+# Linux counts what the parent had before exec as the child's ru_maxrss; VmHWM is of this program alone.
+_PRINT_PEAK = """
+from pathlib import Path
+if (status := Path("/proc/self/status")).exists():
+    print(int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10)
+else:
+    import resource
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+"""
 
 
 def make_frames(picture: Frame, width: int, height: int) -> list[Frame]:
@@ -29,11 +38,13 @@ def make_frames(picture: Frame, width: int, height: int) -> list[Frame]:
     return [np.ascontiguousarray(large[shift : shift + height, shift : shift + width], np.uint8) for shift in offsets]
 
 
-def measure_latency(contenders: Mapping[str, Restore], frames: Sequence[Frame], params: BenchmarkFps) -> dict[str, Any]:
+def measure_latency(
+    contenders: Mapping[str, Restore], frames: Sequence[Frame], params: BenchmarkFps, *, shown: bool = True
+) -> dict[str, Any]:
     """Return for each contender median, p95 and the spread of its block medians in ms, and fps.
 
     Warm-up frames do not count. Contenders take turns, block by block, so that a machine that slows down slows all. The
-    median is that of the block medians; fps is 1000 / median latency in ms, one frame at a time.
+    median is that of the block medians; fps is 1000 / median latency in ms, one frame at a time. Progress is `shown`.
     """
     slow = {}
     for name, restore in contenders.items():
@@ -43,7 +54,7 @@ def measure_latency(contenders: Mapping[str, Restore], frames: Sequence[Frame], 
             restore(frames[index % len(frames)])
     blocks: dict[str, list[list[float]]] = {name: [] for name in contenders}
     per_block = max(1, params.frames // params.blocks)
-    with ProgressBar("timing", params.blocks) as bar:
+    with ProgressBar("timing", params.blocks, shown=shown) as bar:
         for block in range(params.blocks):
             for name, restore in contenders.items():
                 # A slow contender's few frames are spread over as many blocks, one each.
@@ -55,42 +66,66 @@ def measure_latency(contenders: Mapping[str, Restore], frames: Sequence[Frame], 
     return {name: _summary(timed) for name, timed in blocks.items()}
 
 
-def measure_throughput(model: Path, frames: Sequence[Frame], in_flight: int, count: int) -> float:
-    """Return frames a second with several frames in flight, one single-threaded session for each."""
-    sessions = [Session(model, threads=1) for _ in range(in_flight)]
+def measure_if_slow(
+    restore: Restore, frames: Sequence[Frame], params: BenchmarkFps, single_ms: float, expected_ms: float
+) -> dict[str, Any] | None:
+    """Return the same for a contender that is slower than `params.slow_ms`, or None if it is not.
 
-    def work(session: Session) -> int:
-        for index in range(count // in_flight):
-            session(frames[index % len(frames)])
-        return count // in_flight
+    It runs on `params.slow_frames` frames in a row after one to warm up. If that first one takes longer than
+    `single_ms`, or is expected to, it is all there is: with memory still being claimed, an upper bound.
+    """
+    first = _time_ms(restore, frames[0])
+    if max(first, expected_ms) > single_ms:
+        return _summary([[first]])
+    times = [_time_ms(restore, frames[-1])]
+    if min(first, *times) <= params.slow_ms:
+        return None
+    times += [_time_ms(restore, frames[index % len(frames)]) for index in range(1, params.slow_frames)]
+    return _summary([[ms] for ms in times])
 
-    with ThreadPoolExecutor(in_flight) as pool:
-        list(pool.map(lambda session: session(frames[0]), sessions))
-        started = time.perf_counter()
-        done = sum(pool.map(work, sessions))
-        return done / (time.perf_counter() - started)
+
+def measure_throughput(sharpener: Sharpener, frames: Sequence[Frame], in_flight: int, count: int) -> float:
+    """Return frames a second with several frames in flight, each on one thread."""
+
+    def film(length: int) -> Iterator[Frame]:
+        return (frames[index % len(frames)] for index in range(length))
+
+    started = time.perf_counter()
+    # The first frames compile; what is timed begins when as many as are in flight have come out.
+    for done, _ in enumerate(sharpener.map(film(count + in_flight), in_flight=in_flight), 1):
+        if done == in_flight:
+            started = time.perf_counter()
+    return count / (time.perf_counter() - started)
 
 
-def measure_peak_memory_mib(model: Path, width: int, height: int, threads: int | None) -> float:
+def measure_peak_memory_mib(model: Path, width: int, height: int, choice: Choice) -> float:
     """Return the peak resident memory in MiB of a process of its own that does nothing but sharpen ten frames."""
     program = (
-        "import json, resource, sys\n"
-        "from pathlib import Path\n"
         "import numpy as np\n"
-        "from clearcall.deploy.session import Session\n"
-        "model, width, height, threads = json.loads(sys.argv[1])\n"
-        "session = Session(Path(model), threads)\n"
+        "from clearcall import Sharpener\n"
+        "model, width, height, provider, threads = arguments\n"
+        "sharpener = Sharpener(model, provider, threads)\n"
         "frame = np.zeros((height, width, 3), np.uint8)\n"
-        "for _ in range(10): session(frame)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "for _ in range(10): sharpener(frame)\n"
     )
-    arguments = json.dumps([str(model), width, height, threads])
-    try:
-        done = subprocess.run([sys.executable, "-c", program, arguments], capture_output=True, text=True, check=True)
-    except subprocess.CalledProcessError as error:
-        raise UserError(f"measuring the memory of {model} failed: {error.stderr.strip()[-500:]}") from None
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
-    return int(done.stdout) / unit
+    return peak_memory_mib(program, [str(model), width, height, choice.provider, choice.threads], str(model))
+
+
+def peak_memory_mib(program: str, arguments: Sequence[str | int], name: str) -> float:
+    """Return the peak resident memory in MiB of a Python program that finds `arguments` in a variable of that name.
+
+    Raises UserError, with the `name` of what was measured, if the program fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", f"{_READ_ARGUMENTS}{program}{_PRINT_PEAK}", json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.strip()[-500:] or f"exit code {done.returncode}"
+        raise UserError(f"measuring the memory of {name} failed: {reason}")
+    return float(done.stdout.split()[-1])
 
 
 def _time_ms(restore: Restore, frame: Frame) -> float:

@@ -2,10 +2,11 @@
 
 Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
-- `luma`: `luma` uint8 (1, 1, H, W) to `residual` uint8 (1, 1, H, W), what to add to the luma plus 128.
+- `luma`: `luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride): what to add to luma,
+  plus 128, before the pixel shuffle (channel `row * stride + column` of a block).
 - `rgb`: `frame` uint8 (1, H, W, 3) to `restored` uint8 (1, H, W, 3).
 
-`clearcall.stride` says what height and width must be multiples of; the session pads and crops.
+`clearcall.stride` says what height and width must be multiples of; the sharpener pads and crops.
 """
 
 import logging
@@ -18,11 +19,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from clearcall.deploy.session import KIND_KEY, STRIDE_KEY, Session
+from clearcall.deploy.engines import KIND_KEY, STRIDE_KEY
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
+from clearcall.models import collapsed
 from clearcall.models.inference import restore
+from clearcall.sharpener import Sharpener
 
 _LARGEST_SIDE = 16384
 
@@ -41,7 +44,8 @@ class _SubPixels(nn.Module):
 
 def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
-    shape: tuple[int | str, ...]
+    shapes: tuple[tuple[int | str, ...], tuple[int | str, ...]]
+    model = collapsed(model)
     luma = hasattr(model, "sub_pixels")
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
     core = _torch_graph(_SubPixels(model) if luma else model, 1 if luma else 3, stride, opset)
@@ -50,14 +54,12 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "grey_level")
     zero = numpy_helper.from_array(np.array(128 if luma else 0, np.uint8), "zero")
     graph.initializer.extend([scale, zero])
-    # One pass each way: (de)quantising scales, rounds half to even, clips and casts; the shuffle then moves bytes.
+    # One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
     if luma:
         before = [helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input])]
-        after = [
-            helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["sub_pixels"]),
-            helper.make_node("DepthToSpace", ["sub_pixels"], ["residual"], blocksize=stride, mode="CRD"),
-        ]
-        names, shape = ("luma", "residual"), (1, 1, "height", "width")
+        after = [helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["sub_pixels"])]
+        names = ("luma", "sub_pixels")
+        shapes = (1, 1, "height", "width"), (1, stride**2, "rows", "columns")
     else:
         before = [
             helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
@@ -67,12 +69,13 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
             helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["restored_planes"]),
             helper.make_node("Transpose", ["restored_planes"], ["restored"], perm=[0, 2, 3, 1]),
         ]
-        names, shape = ("frame", "restored"), (1, "height", "width", 3)
+        names = ("frame", "restored")
+        shapes = (1, "height", "width", 3), (1, "height", "width", 3)
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.UINT8, shape))
-    graph.output.append(helper.make_tensor_value_info(names[1], TensorProto.UINT8, shape))
+    graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.UINT8, shapes[0]))
+    graph.output.append(helper.make_tensor_value_info(names[1], TensorProto.UINT8, shapes[1]))
     # torch notes at each node where in which file it came from: a graph must not tell of the machine, nor its hash.
     del core.metadata_props[:], graph.metadata_props[:]
     for node in graph.node:
@@ -86,10 +89,10 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
     """Return the largest difference in grey levels between torch and the graph; raise UserError if it is too large."""
-    session = Session(path)
+    sharpener = Sharpener(path, provider="onnxruntime")
     largest = 0
     for frame in frames:
-        difference = np.abs(restore(model, frame).astype(np.int16) - session(frame))
+        difference = np.abs(restore(model, frame).astype(np.int16) - sharpener(frame))
         largest = max(largest, int(difference.max()))
     if largest > max_difference:
         path.unlink()

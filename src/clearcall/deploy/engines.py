@@ -1,0 +1,147 @@
+"""Exported graphs on the runtimes that are installed, compiled for one frame size, with fixed input and output buffers.
+
+A graph is a luma network (`luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride)) or an
+RGB network (`frame` uint8 (1, H, W, 3) to `restored` of the same form); H and W are multiples of `stride`.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, get_args
+
+import numpy as np
+import onnxruntime as ort
+
+from clearcall.errors import UserError
+from clearcall.metrics import Frame
+
+Kind = Literal["luma", "rgb"]
+Provider = Literal["onnxruntime", "openvino"]
+KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
+_MAX_MODEL_BYTES = 2**30
+_CPU = "CPUExecutionProvider"
+# onnxruntime's errors have no common base of their own.
+_ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+_LOAD_ERRORS: tuple[type[Exception], ...] = (
+    *(getattr(ort.capi.onnxruntime_pybind11_state, name) for name in _ORT_ERRORS),
+    RuntimeError,
+    KeyError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported network: its bytes as ONNX, and what its metadata says of it."""
+
+    name: str
+    onnx: bytes
+    kind: Kind
+    stride: int
+
+    def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
+        if self.kind == "rgb":
+            return (1, height, width, 3), (1, height, width, 3)
+        return (1, 1, height, width), (1, self.stride**2, height // self.stride, width // self.stride)
+
+
+class Engine(Protocol):
+    """A graph compiled for one frame size: fill `input`, call `run`, read `output`; both stay where they are."""
+
+    input: Frame
+    output: Frame
+
+    def run(self) -> None:
+        """Compute `output` from `input`."""
+        ...
+
+
+def installed_providers() -> list[Provider]:
+    """Return the runtimes that can be imported here; onnxruntime is always one of them."""
+    return [name for name in get_args(Provider) if importlib.util.find_spec(name) is not None]
+
+
+def load_graph(path: Path) -> Graph:
+    """Read an exported network; raise UserError if the file is not one."""
+    try:
+        if path.stat().st_size > _MAX_MODEL_BYTES:
+            raise UserError(f"{path} is larger than 1 GiB: that is no network of clearcall's")
+        onnx = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"there is no model file {path}") from None
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its metadata is wanted
+    try:
+        metadata = ort.InferenceSession(onnx, options, providers=[_CPU]).get_modelmeta().custom_metadata_map
+        kind, stride = metadata[KIND_KEY], int(metadata[STRIDE_KEY])
+        if kind not in get_args(Kind) or stride < 1:
+            raise ValueError(f"its metadata says {KIND_KEY} = {kind}, {STRIDE_KEY} = {stride}")
+    except _LOAD_ERRORS as error:
+        raise UserError(f"{path} is not a network that clearcall exported: {error}") from None
+    return Graph(path.name, onnx, cast(Kind, kind), stride)
+
+
+def compile_graph(graph: Graph, provider: Provider, height: int, width: int, threads: int) -> Engine:
+    """Compile a graph for one frame size on one runtime with as many threads; raise UserError if it cannot be."""
+    make: dict[Provider, Callable[[Graph, int, int, int], Engine]] = {
+        "onnxruntime": _Onnxruntime,
+        "openvino": _Openvino,
+    }
+    try:
+        return make[provider](graph, height, width, threads)
+    except ImportError as error:
+        raise UserError(f"{provider} cannot be used here ({error}): pip install {provider}") from None
+    except _LOAD_ERRORS as error:
+        raise UserError(f"{provider} cannot compile {graph.name} for {width}x{height} frames: {error}") from None
+
+
+class _Onnxruntime:
+    def __init__(self, graph: Graph, height: int, width: int, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Waiting threads would spin, which gains nothing here and takes the cores from whoever else wants them: the
+        # rest of a call, or another contender in a benchmark.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # With the size known, memory is planned once.
+        options.add_free_dimension_override_by_name("height", height)
+        options.add_free_dimension_override_by_name("width", width)
+        self._session = ort.InferenceSession(graph.onnx, options, providers=[_CPU])
+        shapes = graph.shapes(height, width)
+        self.input, self.output = (np.zeros(shape, np.uint8) for shape in shapes)
+        self._binding = self._session.io_binding()
+        for bind, value, array in (
+            (self._binding.bind_input, self._session.get_inputs()[0], self.input),
+            (self._binding.bind_output, self._session.get_outputs()[0], self.output),
+        ):
+            bind(value.name, "cpu", 0, np.uint8, array.shape, array.ctypes.data)
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+class _Openvino:
+    def __init__(self, graph: Graph, height: int, width: int, threads: int) -> None:
+        import openvino  # noqa: PLC0415  # an optional extra
+
+        core = openvino.Core()
+        model = core.read_model(graph.onnx)
+        shapes = graph.shapes(height, width)
+        model.reshape(list(shapes[0]))
+        # bf16 halves the time where the processor multiplies it, at the price of at most two grey levels.
+        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            # Pinned threads of several sessions would share one core.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._request = core.compile_model(model, "CPU", config).create_infer_request()
+        self.input, self.output = (np.zeros(shape, np.uint8) for shape in shapes)
+        self._request.set_input_tensor(openvino.Tensor(self.input, shared_memory=True))
+        self._request.set_output_tensor(openvino.Tensor(self.output, shared_memory=True))
+
+    def run(self) -> None:
+        self._request.infer(share_outputs=True)  # or it would copy the output

@@ -1,0 +1,321 @@
+"""The runtime: `Sharpener()(frame)` makes one 8-bit frame sharper, on the fastest runtime that is installed."""
+
+import statistics
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from clearcall.cores import available_cores
+from clearcall.deploy.engines import Engine, Graph, Provider, compile_graph, installed_providers, load_graph
+from clearcall.errors import UserError
+from clearcall.metrics import Frame
+
+PixelFormat = Literal["rgb", "bgr", "i420", "nv12"]
+SHIPPED = Path(__file__).parent / "shipped"
+# Frame sizes whose compiled variants are kept; a call has one or two.
+_KEPT_SIZES = 4
+_WARM_UP_RUNS, _TIMED_RUNS = 2, 5
+_NOTHING_TO_ADD = 128
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A runtime and its threads, and for each that was tried the median of its warm-up in ms ({} if none was)."""
+
+    provider: Provider
+    threads: int
+    tried_ms: dict[str, float]
+
+    def __str__(self) -> str:
+        """Name runtime and threads, for example `openvino, 2 threads`."""
+        return f"{self.provider}, {self.threads} thread" + ("s" if self.threads > 1 else "")
+
+
+class Sharpener:
+    """Sharpens 8-bit frames of any size.
+
+    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, or an MLflow URI
+    such as `models:/clearcall@champion`. `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
+    installed at the first frame of each size and keeps the fastest; `choice` then tells which. `threads`: None measures
+    too. `strength` from 0 (the frame as it is) to 1 (all that the network adds). Calls from several threads take turns.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "fast",
+        provider: Provider | Literal["auto"] = "auto",
+        threads: int | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        if provider != "auto" and provider not in installed_providers():
+            known = ", ".join(["auto", *get_args(Provider)])
+            raise UserError(f"provider {provider!r} is not installed; known: {known}; pip install openvino")
+        if threads is not None and threads < 1:
+            raise UserError(f"threads must be at least 1 or None, not {threads}")
+        self.graph = load_graph(find_model(model))
+        self.strength = strength
+        self._provider, self._threads = provider, threads
+        self._variants = _Variants(self._fastest)
+        self._lock = Lock()
+        self.choice: Choice | None = None  # for the last frame; None before the first
+
+    @property
+    def strength(self) -> float:
+        """How much of what the network adds is added, from 0 to 1; may be changed between frames."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise UserError(f"strength must be from 0 to 1, not {value}")
+        self._strength = float(value)
+
+    def __call__(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
+        """Return the sharpened frame, of the same shape and pixel format.
+
+        `rgb` and `bgr` are (height, width, 3); `i420` and `nv12` (height * 3 / 2, width) with even sides, as OpenCV
+        has them: only their luma is touched. The result is a new array, or `out`, which may be the frame itself: with
+        it nothing is allocated. Raises UserError for anything else.
+        """
+        size = _checked_size(frame, pixel_format, self.graph)
+        if out is None:
+            out = np.empty_like(frame, order="C")
+        elif out.shape != frame.shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
+            raise UserError(f"out must be a writeable, contiguous uint8 array of shape {frame.shape}")
+        with self._lock:
+            variant = self._variants.get(size)
+            self.choice = variant.choice
+            variant.sharpen(frame, pixel_format, self._strength, out)
+        return out
+
+    def map(
+        self, frames: Iterable[Frame], pixel_format: PixelFormat = "rgb", in_flight: int | None = None
+    ) -> Iterator[Frame]:
+        """Yield the sharpened frames in order, several in flight at once, each on one thread of its own.
+
+        More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
+        one frame more than that is taken ahead, so that memory does not grow with the length of a film.
+        """
+        if in_flight is not None and in_flight < 1:
+            raise UserError(f"in_flight must be at least 1, not {in_flight}")
+        count = in_flight or self._threads or available_cores()
+        idle: SimpleQueue[_Variants] = SimpleQueue()
+        for _ in range(count):
+            idle.put(_Variants(self._single_threaded))
+
+        def work(frame: Frame, size: tuple[int, int]) -> Frame:
+            variants = idle.get()
+            try:
+                out = np.empty_like(frame, order="C")
+                variants.get(size).sharpen(frame, pixel_format, self._strength, out)
+            finally:
+                idle.put(variants)
+            return out
+
+        waiting: deque[Future[Frame]] = deque()
+        with ThreadPoolExecutor(count, thread_name_prefix="sharpen") as pool:
+            for frame in frames:
+                size = _checked_size(frame, pixel_format, self.graph)
+                if self.choice is None:
+                    with self._lock:
+                        self.choice = self._variants.get(size).choice
+                waiting.append(pool.submit(work, frame, size))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _single_threaded(self, height: int, width: int) -> "_Variant":
+        provider = "onnxruntime" if self.choice is None else self.choice.provider
+        return _Variant(self.graph, Choice(provider, 1, {}), height, width)
+
+    def _fastest(self, height: int, width: int) -> "_Variant":
+        """Measure every runtime and number of threads that is allowed, and return the fastest variant."""
+        providers = installed_providers() if self._provider == "auto" else [self._provider]
+        cores = available_cores()
+        # Two threads of one physical core often help less than they cost: half the cores may be the faster choice.
+        halved = {cores, cores // 2} if cores > 2 else {cores}  # noqa: PLR2004  # of two cores, one is slower
+        counts = sorted(halved) if self._threads is None else [self._threads]
+        variants: list[_Variant] = []
+        for provider in providers:
+            try:
+                variants += [_Variant(self.graph, Choice(provider, count, {}), height, width) for count in counts]
+            except UserError:
+                # A runtime that is installed but cannot be used is no reason to fail while another can.
+                if provider == providers[-1] and not variants:
+                    raise
+        if len(variants) == 1:
+            return variants[0]
+        times: list[list[float]] = [[] for _ in variants]
+        for _ in range(_WARM_UP_RUNS + _TIMED_RUNS):  # in turns, so that a slow moment slows all
+            for variant, ms in zip(variants, times, strict=True):
+                ms.append(variant.run_ms())
+        medians = [statistics.median(ms[_WARM_UP_RUNS:]) for ms in times]
+        best = variants[medians.index(min(medians))]
+        tried = {str(variant.choice): ms for variant, ms in zip(variants, medians, strict=True)}
+        best.choice = replace(best.choice, tried_ms=tried)
+        return best
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the networks that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.onnx"))
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the ONNX file that a shipped name, a path or an MLflow URI means; raise UserError if there is none."""
+    text = str(model)
+    if text in shipped_models():
+        return SHIPPED / f"{text}.onnx"
+    if text.startswith(("models:/", "runs:/")):
+        try:
+            from clearcall.tracking import download_model  # noqa: PLC0415  # MLflow takes seconds to import
+
+            return download_model(text)
+        except ModuleNotFoundError:
+            raise UserError(f"{text} is in MLflow, which is not installed: pip install mlflow onnx") from None
+    path = Path(model)
+    if not path.is_file():
+        raise UserError(
+            f"there is no model {text!r}: give one of {', '.join(shipped_models())}, an ONNX file that clearcall "
+            "exported, or an MLflow URI such as models:/clearcall@champion"
+        )
+    return path
+
+
+class _Variants:
+    """The compiled variants for the last few frame sizes."""
+
+    def __init__(self, make: "Callable[[int, int], _Variant]") -> None:
+        self._make = make
+        self._kept: OrderedDict[tuple[int, int], _Variant] = OrderedDict()
+
+    def get(self, size: tuple[int, int]) -> "_Variant":
+        """Return the variant for a height and width, compiled if need be."""
+        if size not in self._kept:
+            self._kept[size] = self._make(*size)
+            if len(self._kept) > _KEPT_SIZES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(size)
+        return self._kept[size]
+
+
+class _Variant:
+    """A network compiled for one frame size, and every buffer that a frame of this size needs."""
+
+    def __init__(self, graph: Graph, choice: Choice, height: int, width: int) -> None:
+        self.choice = choice
+        self._kind, self._height, self._width = graph.kind, height, width
+        stride = graph.stride
+        padded_height, padded_width = height + -height % stride, width + -width % stride
+        self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
+        self._pad = (padded_height, padded_width) != (height, width)
+        if graph.kind == "rgb":
+            return
+        self._luma = self._engine.input[0, 0]
+        residual = np.empty((padded_height, padded_width), np.uint8)
+        self._residual = residual[:height, :width]
+        # Row `row` of each block of stride x stride sub-pixels, as an image of `stride` channels: merging channels is
+        # how OpenCV interleaves, five times as fast as DepthToSpace on bytes in the graph.
+        self._rows = [
+            (
+                [self._engine.output[0, row * stride + column] for column in range(stride)],
+                residual.reshape(padded_height // stride, stride, padded_width // stride, stride)[:, row],
+            )
+            for row in range(stride)
+        ]
+        self._residual_rgb: Frame | None = None
+
+    def run_ms(self) -> float:
+        """Return how long the network alone takes, in ms."""
+        started = time.perf_counter()
+        self._engine.run()
+        return (time.perf_counter() - started) * 1000
+
+    def sharpen(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
+        """Sharpen a frame whose shape was checked into `out`, which may be the frame itself."""
+        frame = np.ascontiguousarray(frame)
+        if self._kind == "rgb":
+            self._restore(frame, pixel_format, strength, out)
+        elif pixel_format in {"rgb", "bgr"}:
+            self._sharpen_colour(frame, pixel_format, strength, out)
+        else:
+            self._sharpen_planes(frame, strength, out)
+
+    def _sharpen_colour(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
+        """Add the luma network's residual to R, G and B alike, which leaves chroma as it is."""
+        code = cv2.COLOR_RGB2GRAY if pixel_format == "rgb" else cv2.COLOR_BGR2GRAY
+        cv2.cvtColor(frame, code, dst=self._luma[: self._height, : self._width])
+        self._run_luma()
+        if self._residual_rgb is None:
+            self._residual_rgb = np.empty((self._height, self._width, 3), np.uint8)
+        cv2.merge([self._residual] * 3, dst=self._residual_rgb)
+        _add(frame, self._residual_rgb, strength, out)
+
+    def _sharpen_planes(self, frame: Frame, strength: float, out: Frame) -> None:
+        """Sharpen the luma plane of I420 or NV12; chroma is copied."""
+        luma = frame[: self._height]
+        np.copyto(self._luma[: self._height, : self._width], luma)
+        self._run_luma()
+        _add(luma, self._residual, strength, out[: self._height])
+        np.copyto(out[self._height :], frame[self._height :])
+
+    def _restore(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
+        """Let an RGB network restore the frame, and blend."""
+        network, height, width = self._engine.input[0], self._height, self._width
+        network[:height, :width] = frame if pixel_format == "rgb" else frame[..., ::-1]
+        self._continue_edges(network)
+        self._engine.run()
+        restored = self._engine.output[0, :height, :width]
+        if pixel_format == "bgr":
+            cv2.cvtColor(restored, cv2.COLOR_RGB2BGR, dst=restored)
+        cv2.addWeighted(frame, 1 - strength, restored, strength, 0, dst=out)
+
+    def _run_luma(self) -> None:
+        self._continue_edges(self._luma)
+        self._engine.run()
+        for planes, row in self._rows:
+            if len(planes) == 1:
+                np.copyto(row[..., 0], planes[0])
+            else:
+                cv2.merge(planes, dst=row)
+
+    def _continue_edges(self, picture: Frame) -> None:
+        """Repeat the last row and column into the padding, as in training."""
+        if self._pad:
+            picture[self._height :, : self._width] = picture[self._height - 1, : self._width]
+            picture[:, self._width :] = picture[:, self._width - 1 : self._width]
+
+
+def _add(frame: Frame, residual: Frame, strength: float, out: Frame) -> None:
+    """Write frame + strength * (residual - 128), rounded and clipped, to `out`."""
+    cv2.addWeighted(frame, 1, residual, strength, -_NOTHING_TO_ADD * strength, dst=out)
+
+
+def _checked_size(frame: Frame, pixel_format: str, graph: Graph) -> tuple[int, int]:
+    """Return height and width of a frame's picture; raise UserError if it is not what the pixel format says."""
+    if pixel_format not in get_args(PixelFormat):
+        raise UserError(f"pixel_format must be one of {', '.join(get_args(PixelFormat))}, not {pixel_format!r}")
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        raise UserError(f"a frame must be a numpy array of uint8, not {getattr(frame, 'dtype', type(frame).__name__)}")
+    if pixel_format in {"rgb", "bgr"}:
+        if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:  # noqa: PLR2004  # height, width, 3 channels
+            raise UserError(f"an {pixel_format} frame must have the shape (height, width, 3), not {frame.shape}")
+        return frame.shape[0], frame.shape[1]
+    if graph.kind == "rgb":
+        raise UserError(f"{graph.name} works on RGB: give it rgb or bgr frames, not {pixel_format}")
+    if frame.ndim != 2 or not frame.size or frame.shape[0] % 3 or frame.shape[1] % 2:  # noqa: PLR2004  # one plane
+        raise UserError(
+            f"an {pixel_format} frame must have the shape (height * 3 / 2, width) of a picture with even sides, not "
+            f"{frame.shape}: crop or pad an odd-sized picture first"
+        )
+    return frame.shape[0] // 3 * 2, frame.shape[1]
