@@ -1,0 +1,68 @@
+"""What a graph costs: multiplications and trained values of its convolutions, and what the machine has to offer."""
+
+import math
+import time
+from pathlib import Path
+
+import onnx
+import torch
+
+from clearcall.errors import UserError
+
+_MATRIX_SIDE = 1024
+_GEMM_RUNS = 40
+
+
+def count_macs(path: Path, height: int, width: int) -> int:
+    """Return the multiply-accumulates of a graph's convolutions for one input picture of (height, width).
+
+    A convolution has as many as its output has positions times its kernel has values; a transposed one counts the
+    positions of its input. Everything else in these networks is small beside that.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    for size in graph.input[0].type.tensor_type.shape.dim:
+        if size.dim_param in {"height", "width"}:
+            size.dim_value = height if size.dim_param == "height" else width
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")  # its names of sizes would get in the way of numbers
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    kernels = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    macs = 0
+    for node in graph.node:
+        if node.op_type in {"Conv", "ConvTranspose"}:
+            positions = shapes.get(node.output[0] if node.op_type == "Conv" else node.input[0], [0])[2:]
+            if not positions or not all(positions):
+                raise UserError(f"{path.name}: the size of {node.name} cannot be worked out, nor its cost")
+            macs += math.prod(kernels[node.input[1]]) * math.prod(positions)
+    return macs
+
+
+def count_parameters(path: Path) -> int:
+    """Return the number of values in a graph's convolutions, kernels and biases."""
+    graph = onnx.load(path).graph
+    names = {name for node in graph.node if node.op_type in {"Conv", "ConvTranspose"} for name in node.input[1:]}
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.name in names)
+
+
+def measure_gemm_gflops(threads: int) -> float:
+    """Return the float32 GFLOP/s of torch's matrix product on as many threads: the best of many.
+
+    One multiply-accumulate counts as two operations.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        matrix = torch.rand(_MATRIX_SIDE, _MATRIX_SIDE)
+        seconds = []
+        for _ in range(_GEMM_RUNS):
+            started = time.perf_counter()
+            torch.mm(matrix, matrix)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    return 2 * _MATRIX_SIDE**3 / min(seconds) / 1e9

@@ -1,0 +1,482 @@
+"""The benchmark of all systems: the published networks as published, costs by hand, and a real run in miniature."""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from clearcall.classical import unsharp_mask
+from clearcall.comparison import run
+from clearcall.comparison.peers import PEERS, Peer, export_peer, open_peer
+from clearcall.comparison.run import Settings, check, compare, parse_size, unsharp_luma
+from clearcall.comparison.write import FIGURE, comparison_markdown, print_comparison, write_comparison
+from clearcall.cores import available_cores
+from clearcall.deploy import benchmark
+from clearcall.deploy.benchmark import measure_if_slow, peak_memory_mib
+from clearcall.deploy.engines import installed_providers
+from clearcall.errors import UserError
+from clearcall.files import write_json
+from clearcall.params import BenchmarkFps, Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Frame = npt.NDArray[np.uint8]
+# Two that are exported in a moment: one at full size, one for x2.
+FEW = tuple(peer for peer in PEERS if peer.name in {"plain_cnn", "imdn_rtc"})
+CLASSICAL = {"unsharp", "unsharp_luma", "identity"}
+SMALL = Settings(sizes=((48, 32), (64, 48)), threads=(1, 2), providers=("onnxruntime",), frames=4)
+
+
+def frame(height: int, width: int, seed: int = 0) -> Frame:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def built(name: str) -> "nn.Module":
+    import torch
+
+    torch.manual_seed(0)
+    model: nn.Module = importlib.import_module(f"clearcall.models.peers.{name}").build().eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def peer_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("peers")
+    for peer in FEW:
+        export_peer(peer, folder / f"{peer.name}.onnx")
+    return {peer.name: folder / f"{peer.name}.onnx" for peer in FEW}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly_exported(peer_files: dict[str, Path]) -> Iterator[None]:
+    """Let runs compare with two published networks, exported once."""
+    from clearcall.comparison import cost
+    from clearcall.models import parameter_count
+
+    def copy(peer: Peer, path: Path) -> int:
+        path.write_bytes(peer_files[peer.name].read_bytes())
+        return parameter_count(built(peer.name))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "PEERS", FEW)
+        patch.setattr(run, "export_peer", copy)
+        patch.setattr(run, "shipped_models", list)
+        patch.setattr(cost, "_MATRIX_SIDE", 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def document(student_onnx: "tuple[nn.Module, Path]") -> dict[str, Any]:
+    """A whole run in miniature, with memory."""
+    return compare(Settings(**(vars(SMALL) | {"models": (str(student_onnx[1]),)})))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "published"),
+    [
+        ("imdn", 694_404, "694 K"),
+        ("clearsight_imdn", 466_319, "466 K"),
+        ("imdn_rtc", 20_190, "20 K"),
+        ("dncnn_student", 57_379, "57 K"),
+        ("luminous_student", 13_571, "13,571"),
+        ("plain_cnn", 11_011, "11 K"),
+        # Ours alone: 3x3 layers 3 -> 32 -> 32 -> 32 -> 3 with their biases.
+        ("compact_resnet", 9 * (3 * 32 + 2 * 32 * 32 + 32 * 3) + 3 * 32 + 3, "not published"),
+    ],
+)
+def test_a_published_network_has_as_many_parameters_as_published(name: str, parameters: int, published: str) -> None:
+    from clearcall.models import parameter_count
+
+    (peer,) = (peer for peer in PEERS if peer.name == name)
+    assert parameter_count(built(name)) == parameters
+    assert peer.published_parameters == published
+    if published.endswith(" K"):
+        assert round(parameters / 1000) == int(published.removesuffix(" K"))
+
+
+def test_every_file_of_a_published_network_is_a_contender() -> None:
+    folder = Path(run.__file__).parents[1] / "models" / "peers"
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == {peer.name for peer in PEERS}
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_a_published_network_enlarges_by_its_scale_and_is_deterministic(peer: Peer) -> None:
+    import torch
+
+    picture = torch.rand(1, 3, 10, 14, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first, second = built(peer.name)(picture), built(peer.name)(picture)
+    assert first.shape == (1, 3, 10 * peer.scale, 14 * peer.scale)
+    assert torch.equal(first, second)
+    assert first.std() > 0
+
+
+def test_the_attention_of_imdn_by_hand() -> None:
+    """A channel of 0 and 2 has mean 1 and deviation 1; with a gate of sigmoid(sum of both) it is scaled by 0.88."""
+    import torch
+
+    attention = importlib.import_module("clearcall.models.peers.imdn")._Attention(16)
+    attention.gate = torch.nn.Sigmoid()
+    features = torch.tensor([0.0, 2.0]).view(1, 1, 1, 2).expand(1, 16, 1, 2)
+    scaled: torch.Tensor = attention(features)
+    assert scaled[0, 3].flatten().tolist() == pytest.approx([0, 2 / (1 + np.exp(-2))])
+
+
+@pytest.mark.parametrize("provider", installed_providers())
+@pytest.mark.parametrize("peer", FEW, ids=lambda peer: peer.name)
+def test_a_published_network_runs_as_in_torch(peer: Peer, provider: Any, peer_files: dict[str, Path]) -> None:
+    from clearcall.models.inference import restore
+
+    frames = [frame(32, 48, seed) for seed in range(3)]
+    network = open_peer(peer_files[peer.name], peer.scale, provider, 1, frames)
+    for one in frames:
+        expected = restore(built(peer.name), np.ascontiguousarray(one[:: peer.scale, :: peer.scale]))
+        restored = network(one)
+        assert restored.shape == one.shape
+        assert restored.dtype == np.uint8
+        # In bfloat16, where there is hardware for it, two grey levels.
+        assert np.abs(restored.astype(np.int16) - expected).max() <= (1 if provider == "onnxruntime" else 2)
+
+
+def test_costs_by_hand(student_onnx: "tuple[nn.Module, Path]", peer_files: dict[str, Path]) -> None:
+    """The student's stem is 6x6 at stride 2 from one channel to four, then 3x3 four to four, 1x1 four to four.
+
+    At 8 x 12 each has 4 x 6 positions. The plain CNN: three 3x3 layers at every pixel.
+    """
+    from clearcall.comparison.cost import count_macs, count_parameters
+
+    student = student_onnx[1]
+    assert count_macs(student, 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4)
+    assert count_parameters(student) == (36 * 4 + 4) + (9 * 4 * 4 + 4) + (4 * 4 + 4)
+    plain = 9 * (3 * 32 + 32 * 32 + 32 * 3)
+    assert count_macs(peer_files["plain_cnn"], 10, 14) == 10 * 14 * plain
+    assert count_parameters(peer_files["plain_cnn"]) == plain + 32 + 32 + 3
+    # Every weight of IMDN-RTC is used once at each position of its small input.
+    weights = sum(weight.numel() for weight in built("imdn_rtc").parameters() if weight.dim() > 1)
+    assert count_macs(peer_files["imdn_rtc"], 16, 24) == 16 * 24 * weights
+
+
+def test_a_transposed_convolution_counts_the_positions_of_its_input(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from clearcall.comparison.cost import count_macs
+
+    kernel = numpy_helper.from_array(np.zeros((3, 5, 2, 2), np.float32), "kernel")
+    node = helper.make_node("ConvTranspose", ["x", "kernel"], ["y"], strides=[2, 2])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "height", "width"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5, None, None])
+    onnx.save(helper.make_model(helper.make_graph([node], "graph", [x], [y], [kernel])), tmp_path / "up.onnx")
+    assert count_macs(tmp_path / "up.onnx", 4, 7) == 4 * 7 * 3 * 5 * 2 * 2
+
+
+def test_a_matrix_product_is_timed_and_leaves_the_threads_alone() -> None:
+    import torch
+
+    from clearcall.comparison.cost import measure_gemm_gflops
+
+    before = torch.get_num_threads()
+    assert measure_gemm_gflops(1) > 0
+    assert torch.get_num_threads() == before
+
+
+def test_the_luma_mask_of_a_grey_picture_is_the_mask() -> None:
+    grey = np.repeat(frame(20, 30)[..., :1] // 2 + 64, 3, axis=2)
+    assert np.abs(unsharp_luma(grey, 1, 0.8).astype(int) - unsharp_mask(grey, 1, 0.8)).max() <= 2
+
+
+def test_the_luma_mask_leaves_colour_alone() -> None:
+    picture = frame(20, 30) // 4 + 96  # far from black and white, where clipping would change colour
+    changed = unsharp_luma(picture, 1, 0.8).astype(int) - picture
+    assert (changed == changed[..., :1]).all()
+    assert np.abs(changed).max() > 5
+
+
+@pytest.mark.parametrize(("text", "size"), [("1920x1080", (1920, 1080)), ("16x16", (16, 16))])
+def test_a_size_is_read(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["1920", "1920x", "axb", "1920X1080", "-4x4", "14x16", "17x32", "32x17", ""])
+def test_a_size_that_not_all_networks_take_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="size"):
+        parse_size(text)
+
+
+def test_settings_are_filled_in_and_sorted() -> None:
+    full = check(Settings())
+    assert full.sizes == ((1280, 720), (1920, 1080), (3840, 2160))
+    assert full.threads == tuple(sorted({1, available_cores()}))
+    assert full.providers == tuple(installed_providers())
+    assert full.frames == 200
+    assert full.reference_size == (1920, 1080)
+    quick = check(Settings(quick=True))
+    assert (quick.sizes, quick.threads, quick.frames) == (((640, 360),), (available_cores(),), 20)
+    given = check(Settings(sizes=((64, 48), (32, 32), (64, 48)), threads=(2, 1), frames=7, quick=True))
+    assert (given.sizes, given.threads, given.frames) == (((32, 32), (64, 48)), (1, 2), 7)
+    assert given.reference_size == (64, 48)
+
+
+def test_the_command_line_tells_no_path() -> None:
+    settings = check(Settings(("/home/me/a.onnx", "models:/x@champion"), ((32, 16),), (1,), ("onnxruntime",), 5))
+    assert settings.command == (
+        "clearcall benchmark --model a.onnx --model models:/x@champion --size 32x16 --threads 1 "
+        "--provider onnxruntime --frames 5"
+    )
+
+
+def test_a_runtime_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match=r"provider tensorrt is not installed here; installed: onnxruntime"):
+        check(Settings(providers=("tensorrt",)))
+
+
+def test_two_models_of_one_name_are_refused(student_onnx: "tuple[nn.Module, Path]", tmp_path: Path) -> None:
+    other = tmp_path / "student.onnx"
+    other.write_bytes(student_onnx[1].read_bytes())
+    with pytest.raises(UserError, match="two contenders are called 'student'"):
+        compare(Settings(models=(str(student_onnx[1]), str(other))))
+
+
+def test_what_is_no_model_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.onnx"):
+        compare(Settings(models=(str(tmp_path / "gone.onnx"),)))
+
+
+def test_a_run_measures_every_system_at_every_size_on_every_number_of_threads(document: dict[str, Any]) -> None:
+    names = ["student", "imdn_rtc", "plain_cnn", "unsharp", "unsharp_luma", "identity"]
+    assert list(document["contenders"]) == names
+    lines = {(one["contender"], one["width"], one["height"], one["threads"]) for one in document["measurements"]}
+    assert lines == {(name, *size, threads) for name in names for size in SMALL.sizes for threads in SMALL.threads}
+    assert len(document["measurements"]) == len(lines)
+    for one in document["measurements"]:
+        assert one["frames"] in {1, 4, 5}
+        assert one["note"] == ""
+        if one["contender"] in CLASSICAL:
+            assert one["macs"] is one["gemm_share"] is None
+        else:
+            assert one["median_ms"] > 0
+            done_gflops, peak = 2 * one["macs"] * one["fps"] / 1e9, document["gemm_gflops"][str(one["threads"])]
+            assert one["gemm_share"] == pytest.approx(done_gflops / peak, abs=1e-4)  # it is rounded
+    assert set(document["gemm_gflops"]) == {"1", "2"}
+    assert document["reference_size"] == [64, 48]
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_costs_are_those_of_a_frame_of_the_size_that_comes_out(document: dict[str, Any]) -> None:
+    by_name = {one["contender"]: one for one in document["measurements"] if one["width"] == 48}
+    assert by_name["plain_cnn"]["macs"] == 48 * 32 * 9 * (3 * 32 + 32 * 32 + 32 * 3)
+    assert by_name["imdn_rtc"]["macs"] == 24 * 16 * 19_899
+    assert document["contenders"]["student"]["parameters"] == 36 * 4 + 4 + 9 * 16 + 4 + 16 + 4
+
+
+def test_memory_is_of_a_process_of_its_own(document: dict[str, Any]) -> None:
+    memory = document["peak_memory_mib"]
+    assert set(memory) == set(document["contenders"])
+    for found in memory.values():
+        assert all(10 < mib < 1024 for mib in found.values())
+
+
+def test_memory_does_not_count_what_the_parent_had() -> None:
+    held = np.ones(400 * 2**17)  # 400 MiB
+    assert peak_memory_mib("pass", [], "nothing") < 100
+    assert held.sum() == 400 * 2**17
+
+
+def test_a_program_that_fails_is_named() -> None:
+    with pytest.raises(UserError, match=r"(?s)measuring the memory of it failed: .*ZeroDivisionError"):
+        peak_memory_mib("1 / arguments[0]", [0], "it")
+
+
+def test_the_run_names_no_folder(document: dict[str, Any], student_onnx: "tuple[nn.Module, Path]") -> None:
+    assert str(student_onnx[1].parent) not in json.dumps(document)
+
+
+def cells(markdown: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table below a heading, without headers."""
+    part = markdown.partition(f"## {heading}")[2].partition("\n## ")[0]
+    rows = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_what_is_written_can_be_read_again(document: dict[str, Any], tmp_path: Path) -> None:
+    path = write_comparison(document, tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == document
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["benchmark.json", "benchmark.md", FIGURE])
+    with Image.open(tmp_path / FIGURE) as chart:
+        assert chart.width > 500
+    text = path.read_text()
+    assert document["machine"]["cpu"] in text
+    assert document["date"] in text
+    assert document["command"] in text
+    assert f"]({FIGURE})" in text
+    rows = cells(text, "64x48, 2 threads")
+    assert [row[0] for row in rows] == [one["title"] for one in document["contenders"].values()]
+    for row, one in zip(
+        rows, [one for one in document["measurements"] if (one["width"], one["threads"]) == (64, 2)], strict=True
+    ):
+        assert row[2] == f"{one['median_ms']:.1f}"
+        assert float(row[4]) == pytest.approx(one["fps"], rel=0.01)
+        assert row[5] == str(one["frames"])
+        assert row[8] == f"{document['peak_memory_mib'][one['contender']][one['provider']]:,.0f}"
+    assert all(row[8] == "" for row in cells(text, "64x48, 1 thread") + cells(text, "48x32, 2 threads"))
+    quality = {row[0]: row[-1] for row in cells(text, "The systems")}
+    assert quality["IMDN-RTC x2"] == "34.23 (not rerun)"
+    assert quality["gopro_unet / dncnn-code student"] == ""
+    assert quality["copy of the input"] == "30.68 (not rerun)"
+
+
+def test_growth_and_speed_up_by_hand(document: dict[str, Any]) -> None:
+    """20 ms for 48 x 32 pixels are 13020.8 ms a megapixel; 30 ms on one thread for 20 ms on two is 1.50 times."""
+    changed = json.loads(json.dumps(document))
+    for one in changed["measurements"]:
+        one["median_ms"] = 30.0 if one["threads"] == 1 else 20.0
+    text = comparison_markdown(changed)
+    assert cells(text, "How cost grows with pixels")[0] == ["clearcall student", "onnxruntime", "13020.8", "6510.4"]
+    assert cells(text, "How much threads help")[0] == ["clearcall student", "onnxruntime", "1.50", "1.50"]
+
+
+def test_what_was_skipped_is_said_in_its_row(document: dict[str, Any], tmp_path: Path) -> None:
+    changed = json.loads(json.dumps(document))
+    empty = {"median_ms": None, "p95_ms": None, "fps": None, "frames": 0, "gemm_share": None}
+    for one in changed["measurements"]:
+        if one["contender"] == "imdn_rtc":
+            one |= {**empty, "note": "skipped: about 34 s a frame"}
+    text = write_comparison(changed, tmp_path).read_text()
+    assert cells(text, "64x48, 2 threads")[1][:6] == [
+        "IMDN-RTC x2", "onnxruntime", "skipped: about 34 s a frame", "", "", ""
+    ]  # fmt: skip
+    assert cells(text, "How cost grows with pixels")[1][2:] == ["", ""]
+    assert cells(text, "How much threads help")[1][2:] == ["", ""]
+
+
+def test_the_table_is_printed(document: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(document)
+    printed = capsys.readouterr().out
+    assert "64x48, 2 threads" in printed
+    for one in document["contenders"].values():
+        assert one["title"] in printed
+
+
+def test_without_models_the_others_are_compared() -> None:
+    quick = Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,), "quick": True}))
+    done = compare(quick)
+    assert "clearcall" not in {one["kind"] for one in done["contenders"].values()}
+    assert len(done["measurements"]) == 5
+    assert done["peak_memory_mib"] == {}
+    assert "How much threads help" not in comparison_markdown(done)
+
+
+def test_the_quality_of_a_shipped_model_is_read_from_its_card(
+    student_onnx: "tuple[nn.Module, Path]", tmp_path: Path
+) -> None:
+    path = tmp_path / "fast.onnx"
+    path.write_bytes(student_onnx[1].read_bytes())
+    write_json(path.with_suffix(".json"), {"quality": {"bicubic_x2.0": {"ssim": 0.95, "psnr_db": 32.5}}})
+    (fast,) = run._our_models([str(path)])
+    assert (fast.title, fast.psnr_db, fast.ssim, fast.rerun) == ("clearcall fast", 32.5, 0.95, True)
+
+
+def test_the_slow_get_a_single_frame_and_the_slowest_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Settings(**(vars(SMALL) | {"quick": True}))
+    monkeypatch.setattr(run, "SINGLE_MS", 0.0)
+    assert {one["frames"] for one in compare(quick)["measurements"]} == {1}
+    monkeypatch.setattr(run, "SKIP_MS", 0.0)
+    networks = [one for one in compare(quick)["measurements"] if one["contender"] not in CLASSICAL]
+    assert len(networks) == 2 * 2 * 2
+    for one in networks:
+        first = (one["width"], one["threads"]) == (48, 2)  # nothing is known yet
+        assert one["frames"] == (1 if first else 0)
+        assert one["note"] == ("" if first else "skipped: about 0 s a frame")
+
+
+def test_what_is_foreseen_by_hand() -> None:
+    """10 ms at 48 x 32 on two threads: 40 ms for four times the pixels, at most twice as long on one thread."""
+    contender = run.Contender("plain_cnn", "", "published")
+    step = run._Step(contender, "onnxruntime", 2, (48, 32))
+    measured = run._Run(check(SMALL), [], {1: 1.0, 2: 1.0})
+    measured.measured[step] = run.Measurement("plain_cnn", "onnxruntime", 2, 48, 32, None, median_ms=10.0)
+    assert measured._expected_ms(run._Step(contender, "onnxruntime", 2, (96, 64))) == 40
+    assert measured._expected_ms(run._Step(contender, "onnxruntime", 1, (48, 32))) == 20
+    assert measured._expected_ms(run._Step(contender, "onnxruntime", 1, (96, 64))) == 80
+    assert measured._expected_ms(run._Step(contender, "onnxruntime", 4, (96, 64))) == 0
+    assert measured._expected_ms(run._Step(contender, "openvino", 2, (96, 64))) == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "expected"),
+    [
+        (1000.0, (64, 48), ""),
+        (3000.0, (64, 48), "skipped: needs about 3 GiB of memory"),
+        (1000.0, (128, 96), "skipped: needs about 4 GiB of memory"),
+        (None, (64, 48), "skipped: failed in a process of its own"),
+    ],
+)
+def test_what_memory_does_not_hold_is_skipped(
+    known: float | None, size: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 2**30))
+    contender = run.Contender("plain_cnn", "", "published")
+    measured = run._Run(check(SMALL), [], {1: 1.0, 2: 1.0})
+    measured._memory = {"plain_cnn": {"onnxruntime": known}}
+    assert measured._why_not(run._Step(contender, "onnxruntime", 2, size), 0) == expected
+
+
+@pytest.fixture
+def given_times(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], list[float]]:
+    """Let the next calls take as many ms as given; what is left of the list is returned by it."""
+
+    def give(times: list[float]) -> list[float]:
+        monkeypatch.setattr(benchmark, "_time_ms", lambda *_: times.pop(0))
+        return times
+
+    return give
+
+
+def test_the_slow_run_alone_after_one_frame_to_warm_up(
+    given_times: Callable[[list[float]], list[float]], committed: Params
+) -> None:
+    params = BenchmarkFps.model_validate(committed.benchmark_fps.model_dump() | {"slow_ms": 100, "slow_frames": 3})
+
+    def measured(times: list[float], expected_ms: float = 0) -> tuple[Any, list[float]]:
+        left = given_times(times)
+        return measure_if_slow(lambda picture: picture, [frame(4, 4)], params, 2000, expected_ms), left
+
+    timed, left = measured([900, 150, 120, 130, 7])
+    assert (timed["median_ms"], timed["frames"], left) == (130, 3, [7])
+    timed, left = measured([2500, 7])
+    assert (timed["median_ms"], timed["frames"], left) == (2500, 1, [7])
+    timed, left = measured([150, 7], expected_ms=2100)
+    assert (timed["median_ms"], timed["frames"], left) == (150, 1, [7])
+    # The first call prepares much: one that is fast after it is not slow.
+    assert measured([900, 90, 7]) == (None, [7])
+
+
+def test_the_command_runs_and_writes(student_onnx: "tuple[nn.Module, Path]", tmp_path: Path) -> None:
+    from clearcall.cli import app
+
+    options = ["--quick", "--size", "32x16", "--threads", "1", "--provider", "onnxruntime", "--frames", "2"]
+    arguments = ["benchmark", *options, "--model", str(student_onnx[1]), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "clearcall student" in done.output
+    assert f"written: {tmp_path / 'out' / 'benchmark.md'}" in done.output
+    assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["command"].startswith(
+        "clearcall benchmark --quick --model student.onnx --size 32x16"
+    )
+
+
+def test_the_commands_help_has_an_example() -> None:
+    from clearcall.cli import app
+
+    done = CliRunner().invoke(app, ["benchmark", "--help"])
+    assert done.exit_code == 0
+    assert "Example: clearcall benchmark" in done.output
