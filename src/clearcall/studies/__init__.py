@@ -1,0 +1,1 @@
+"""Studies: many short trainings over one question, each a row of a committed table."""
