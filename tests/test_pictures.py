@@ -1,0 +1,775 @@
+"""Pictures and folders: real files in, the result decoded again and held against the Sharpener itself."""
+
+import errno
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
+from PIL.TiffImagePlugin import IFDRational
+
+from clearcall import pictures
+from clearcall.errors import UserError
+from clearcall.files import sha256_of
+from clearcall.pictures import RECORD, picture_sharpener, sharpen_file, sharpen_folder, sharpen_pixels
+from clearcall.sharpener import Sharpener
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Frame = npt.NDArray[np.uint8]
+Deep = npt.NDArray[np.uint16]
+HEIGHT, WIDTH = 70, 93  # more rows than a strip of ours has, and no multiples of a stride
+PLAIN = pictures.Picture(np.zeros((1, 1), np.uint8), "TIFF", b"", b"", b"", None, b"", 0, lossless=False)
+# How a stored picture is turned upright, by its EXIF orientation.
+UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+EXIF_IFD, GPS_IFD = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
+
+
+@pytest.fixture(scope="module")
+def sharpener(student_onnx: "tuple[nn.Module, Path]") -> Sharpener:
+    return Sharpener(student_onnx[1], "onnxruntime", 1)
+
+
+@pytest.fixture(scope="module")
+def rgb(photos: dict[str, Frame]) -> Frame:
+    return np.ascontiguousarray(photos["astronaut"][80 : 80 + HEIGHT, 190 : 190 + WIDTH])
+
+
+@pytest.fixture(scope="module")
+def alpha() -> Frame:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def icc() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def exif_of(orientation: int = 6) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.DateTime] = "2024:01:02 03:04:05"
+    exif.get_ifd(EXIF_IFD).update(
+        {33434: IFDRational(1, 60), 36867: "2024:01:02 03:04:05", 37500: b"note\0of the maker"}
+    )
+    exif.get_ifd(GPS_IFD).update({1: "N", 2: (48.0, 12.0, 3.5)})
+    return exif
+
+
+def deepened(pixels: Frame) -> Deep:
+    """16-bit pixels near those of 8, with low bytes of their own."""
+    noise = np.random.default_rng(1).integers(-120, 121, pixels.shape)
+    return np.asarray(np.clip(pixels.astype(np.int64) * 257 + noise, 0, 65535), np.uint16)
+
+
+def grey_of(rgb: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def sharp(sharpener: Sharpener, pixels: Frame) -> Frame:
+    """What the Sharpener makes of RGB or grey."""
+    return sharpener(pixels) if pixels.ndim == 3 else sharpener(np.dstack([pixels] * 3))[..., 0]
+
+
+def sharp_deep(sharpener: Sharpener, pixels: Deep) -> Deep:
+    """The promise for 16 bits, in whole numbers."""
+    shallow = ((pixels.astype(np.int64) + 128) // 257).astype(np.uint8)
+    added = sharp(sharpener, shallow).astype(np.int64) - shallow
+    return np.asarray(np.clip(pixels.astype(np.int64) + 257 * added, 0, 65535), np.uint16)
+
+
+def stored(path: Path) -> npt.NDArray[Any]:
+    """A picture's pixels as they are stored, 16 bits too."""
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
+    return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of(pixels: Deep, colour_type: int, extra: bytes = b"", size: tuple[int, int] | None = None) -> bytes:
+    """A PNG of 16 bits written by hand: of colour types that neither library writes, or with a size that is a lie."""
+    width, height = size or (pixels.shape[1], pixels.shape[0])
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    content = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+# Eight bits a channel
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_lossless_formats_keep_mode_and_alpha_and_hold_what_the_sharpener_makes(
+    sharpener: Sharpener, rgb: Frame, alpha: Frame, tmp_path: Path, mode: str, suffix: str
+) -> None:
+    colour = grey_of(rgb) if mode.startswith("L") else rgb
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    Image.fromarray(np.dstack([colour, alpha]) if mode.endswith("A") else colour).save(source)
+    sharpen_file(sharpener, source, target)
+    result = opened(target)
+    assert (result.format, result.mode) == (opened(source).format, mode)
+    pixels = np.atleast_3d(np.asarray(result))
+    np.testing.assert_array_equal(pixels[..., : np.atleast_3d(colour).shape[2]].squeeze(), sharp(sharpener, colour))
+    assert not np.array_equal(sharp(sharpener, colour), colour)
+    if mode.endswith("A"):
+        np.testing.assert_array_equal(pixels[..., -1], alpha)
+
+
+def test_palette_and_black_and_white_become_rgb_and_grey(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    palette = Image.fromarray(rgb).quantize(64)
+    palette.save(tmp_path / "palette.png")
+    palette.save(tmp_path / "see_through.png", transparency=3)
+    Image.fromarray(grey_of(rgb) > 100).save(tmp_path / "bits.png")
+    for name in ("palette", "see_through", "bits"):
+        sharpen_file(sharpener, tmp_path / f"{name}.png", tmp_path / f"{name}_out.png")
+    expected = sharpener(np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "palette_out.png")), expected)
+    see_through = np.asarray(opened(tmp_path / "see_through_out.png"))
+    np.testing.assert_array_equal(see_through[..., :3], expected)
+    np.testing.assert_array_equal(see_through[..., 3], np.where(np.asarray(palette) == 3, 0, 255))
+    black_white = np.where(grey_of(rgb) > 100, 255, 0).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "bits_out.png")), sharp(sharpener, black_white))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_a_jpeg_keeps_its_subsampling_at_quality_95(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, subsampling: int
+) -> None:
+    source, target = tmp_path / "in.jpg", tmp_path / "out.jpeg"
+    Image.fromarray(rgb).save(source, quality=80, subsampling=subsampling)
+    sharpen_file(sharpener, source, target)
+    expected = io.BytesIO()
+    Image.fromarray(sharpener(np.asarray(opened(source)))).save(expected, "JPEG", quality=95, subsampling=subsampling)
+    result = opened(target)
+    assert isinstance(result, JpegImagePlugin.JpegImageFile)
+    assert JpegImagePlugin.get_sampling(result) == subsampling
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(Image.open(expected)))
+
+
+def test_a_grey_jpeg_stays_grey_and_another_format_becomes_one_without_subsampling(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path
+) -> None:
+    Image.fromarray(grey_of(rgb)).save(tmp_path / "grey.jpg")
+    Image.fromarray(rgb).save(tmp_path / "colour.png")
+    sharpen_file(sharpener, tmp_path / "grey.jpg", tmp_path / "grey_out.jpg")
+    sharpen_file(sharpener, tmp_path / "colour.png", tmp_path / "colour_out.JPG")
+    assert opened(tmp_path / "grey_out.jpg").mode == "L"
+    colour = opened(tmp_path / "colour_out.JPG")
+    assert isinstance(colour, JpegImagePlugin.JpegImageFile)
+    assert JpegImagePlugin.get_sampling(colour) == 0
+
+
+def test_a_lossless_webp_stays_lossless_to_the_colours_below_transparency(
+    sharpener: Sharpener, rgb: Frame, alpha: Frame, icc: bytes, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.webp", tmp_path / "out.webp"
+    hidden = np.where(alpha > 99, alpha, 0).astype(np.uint8)
+    Image.fromarray(np.dstack([rgb, hidden])).save(source, lossless=True, exact=True, icc_profile=icc)
+    sharpen_file(sharpener, source, target)
+    np.testing.assert_array_equal(np.asarray(opened(target)), np.dstack([sharpener(rgb), hidden]))
+
+
+def test_a_lossy_webp_is_written_at_quality_95(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.webp", tmp_path / "out.webp"
+    Image.fromarray(rgb).save(source, quality=60)
+    sharpen_file(sharpener, source, target)
+    expected = io.BytesIO()
+    Image.fromarray(sharpener(np.asarray(opened(source)))).save(expected, "WEBP", quality=95)
+    np.testing.assert_array_equal(np.asarray(opened(target)), np.asarray(Image.open(expected)))
+
+
+def test_the_smallest_picture_and_strength_nought(student_onnx: "tuple[nn.Module, Path]", rgb: Frame) -> None:
+    idle = Sharpener(student_onnx[1], "onnxruntime", 1, strength=0)
+    for pixels in (rgb[:1, :1], rgb, rgb[..., 0], deepened(rgb), deepened(rgb[..., 0])):
+        result = sharpen_pixels(idle, pixels)
+        assert result.dtype == pixels.dtype
+        np.testing.assert_array_equal(result, pixels)
+
+
+def test_an_rgb_network_leaves_grey_grey(
+    teacher_onnx: "tuple[nn.Module, Path]", rgb: Frame, alpha: Frame, tmp_path: Path
+) -> None:
+    network = Sharpener(teacher_onnx[1], "onnxruntime", 1)
+    grey = grey_of(rgb)
+    Image.fromarray(np.dstack([grey, alpha])).save(tmp_path / "in.png")
+    sharpen_file(network, tmp_path / "in.png", tmp_path / "out.png")
+    expected = grey_of(network(np.dstack([grey] * 3)))
+    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "out.png")), np.dstack([expected, alpha]))
+
+
+# What the file says besides
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_profile_exif_and_xmp_are_kept_to_the_byte_and_pixels_stay_as_stored(
+    sharpener: Sharpener, rgb: Frame, icc: bytes, tmp_path: Path, suffix: str
+) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    Image.fromarray(rgb).save(source, icc_profile=icc, exif=exif_of(6), xmp=XMP, dpi=(200, 200))
+    sharpen_file(sharpener, source, target)
+    before, after = opened(source), opened(target)
+    assert after.size == (WIDTH, HEIGHT)  # the tag turns it, as before
+    assert after.getexif()[ExifTags.Base.Orientation] == 6
+    assert before.info["exif"]
+    for key in ("icc_profile", "exif", "xmp", "dpi"):
+        assert after.info.get(key) == before.info.get(key)
+    assert after.info["icc_profile"] == icc
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_tiff_comes_out_upright_with_the_rest_of_its_exif(
+    sharpener: Sharpener, rgb: Frame, icc: bytes, tmp_path: Path, orientation: int, *, deep: bool
+) -> None:
+    source, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    exif, pixels = exif_of(orientation), deepened(rgb) if deep else rgb
+    if deep:  # which Pillow does not write; that our own writer does is tested below
+        told = replace(PLAIN, exif=exif.tobytes().removeprefix(b"Exif\0\0"), icc=icc, xmp=XMP)
+        source.write_bytes(pictures._tiff(pixels, told))
+        assert stored(source).shape[:2] == ((WIDTH, HEIGHT) if orientation > 4 else (HEIGHT, WIDTH))
+    else:
+        Image.fromarray(rgb).save(source, exif=exif.tobytes(), icc_profile=icc)
+    sharpen_file(sharpener, source, target)
+    upright = np.ascontiguousarray(UPRIGHT[orientation](pixels))
+    expected = sharp_deep(sharpener, upright) if deep else sharpener(upright)
+    np.testing.assert_array_equal(stored(target), expected)
+    result = opened(target)
+    after = result.getexif()
+    assert after.get(ExifTags.Base.Orientation, 1) == 1
+    assert after[ExifTags.Base.Make] == "Maker"
+    assert after.get_ifd(EXIF_IFD) == exif.get_ifd(EXIF_IFD)
+    assert after.get_ifd(GPS_IFD) == exif.get_ifd(GPS_IFD)
+    assert result.info["icc_profile"] == icc
+    assert result.info.get("xmp", b"") == (XMP if deep else b"")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("target_suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_what_is_told_is_kept_from_format_to_format(
+    sharpener: Sharpener, rgb: Frame, icc: bytes, tmp_path: Path, suffix: str, target_suffix: str
+) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{target_suffix}"
+    Image.fromarray(rgb).save(source, icc_profile=icc, exif=exif_of(1).tobytes())
+    sharpen_file(sharpener, source, target)
+    result = opened(target)
+    assert result.info["icc_profile"] == icc
+    for told in (EXIF_IFD, GPS_IFD):
+        assert result.getexif().get_ifd(told) == exif_of().get_ifd(told)
+    assert np.asarray(result).shape == rgb.shape
+
+
+def test_all_that_a_png_tells_is_kept(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    told = [
+        chunk(b"gAMA", struct.pack(">I", 45455)),
+        chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+        chunk(b"sRGB", b"\0"),
+        chunk(b"pHYs", struct.pack(">IIB", 7874, 7874, 1)),
+        chunk(b"tEXt", b"Title\0A picture"),
+        chunk(b"eXIf", exif_of().tobytes().removeprefix(b"Exif\0\0")),
+    ]
+    pixels = deepened(rgb)
+    # Of how the pixels are stored (here the bits that count) nothing is kept: these are others.
+    (tmp_path / "in.png").write_bytes(png_of(pixels, 2, chunk(b"sBIT", b"\x0c" * 3) + b"".join(told)))
+    sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png")
+    result = (tmp_path / "out.png").read_bytes()
+    assert all(one in result for one in told)
+    assert b"sBIT" not in result
+    np.testing.assert_array_equal(stored(tmp_path / "out.png"), sharp_deep(sharpener, pixels))
+
+
+def test_broken_exif_is_a_warning_with_the_files_name(
+    sharpener: Sharpener,
+    rgb: Frame,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / "in.jpg", exif=exif_of().tobytes()[:60])
+    sharpen_file(sharpener, tmp_path / "in.jpg", tmp_path / "out.jpg")
+    assert f"warning: {tmp_path / 'in.jpg'}: " in capsys.readouterr().err
+    assert not recwarn.list
+    assert opened(tmp_path / "out.jpg").size == (WIDTH, HEIGHT)
+
+
+# Sixteen bits a channel
+
+
+@pytest.mark.parametrize("target_suffix", [".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_keep_their_fine_levels_and_alpha(
+    sharpener: Sharpener, rgb: Frame, alpha: Frame, tmp_path: Path, suffix: str, target_suffix: str, channels: int
+) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{target_suffix}"
+    colour = deepened(grey_of(rgb) if channels == 1 else rgb)
+    see_through = deepened(alpha)
+    pixels = np.dstack([colour, see_through]) if channels == 4 else colour
+    cv2.imwrite(str(source), pixels if channels == 1 else pixels[..., [2, 1, 0, 3][:channels]])
+    sharpen_file(sharpener, source, target)
+    result = stored(target)
+    assert result.dtype == np.uint16
+    np.testing.assert_array_equal(result[..., :3] if channels == 4 else result, sharp_deep(sharpener, colour))
+    if channels == 4:
+        np.testing.assert_array_equal(result[..., 3], see_through)
+    # Levels between those of 8 bits are still there, and what was added is more than nothing.
+    assert np.unique(result % 257).size > 100
+    assert np.abs(result[..., :3].astype(int) - pixels[..., :3]).max() >= 257
+    assert opened(target).mode == {1: "I;16", 3: "RGB", 4: "RGBA"}[channels]
+
+
+def test_sixteen_bits_are_clipped_at_black_and_white(sharpener: Sharpener, tmp_path: Path) -> None:
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint16)
+    pixels[::2, ::3] = 65535
+    cv2.imwrite(str(tmp_path / "in.png"), pixels)
+    sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png")
+    np.testing.assert_array_equal(stored(tmp_path / "out.png"), sharp_deep(sharpener, pixels))
+
+
+def test_grey_of_sixteen_bits_with_alpha(sharpener: Sharpener, rgb: Frame, alpha: Frame, tmp_path: Path) -> None:
+    grey, see_through = deepened(grey_of(rgb)), deepened(alpha)
+    (tmp_path / "channel.png").write_bytes(png_of(np.dstack([grey, see_through]), 4))
+    (tmp_path / "level.png").write_bytes(png_of(grey, 0, chunk(b"tRNS", int(grey[0, 0]).to_bytes(2, "big"))))
+    (tmp_path / "colour.png").write_bytes(png_of(deepened(rgb), 2, chunk(b"tRNS", bytes(6))))
+    for name in ("channel", "level", "colour"):
+        sharpen_file(sharpener, tmp_path / f"{name}.png", tmp_path / f"{name}_out.png")
+    # OpenCV has no grey with alpha, so it is written as RGB whose channels are the same.
+    expected = sharp_deep(sharpener, grey)
+    np.testing.assert_array_equal(stored(tmp_path / "channel_out.png"), np.dstack([expected] * 3 + [see_through]))
+    transparent = np.where(grey == grey[0, 0], 0, 65535)
+    np.testing.assert_array_equal(stored(tmp_path / "level_out.png"), np.dstack([expected] * 3 + [transparent]))
+    colour = stored(tmp_path / "colour_out.png")
+    np.testing.assert_array_equal(colour[..., :3], sharp_deep(sharpener, deepened(rgb)))
+    assert (colour[..., 3] == 65535).all()
+
+
+# Refusals, each one message
+
+
+def save_cmyk(path: Path, rgb: Frame) -> None:
+    Image.fromarray(rgb).convert("CMYK").save(path)
+
+
+def save_cut(path: Path, rgb: Frame) -> None:
+    Image.fromarray(rgb).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def save_two(path: Path, rgb: Frame) -> None:
+    Image.fromarray(rgb).save(path, save_all=True, append_images=[Image.fromarray(255 - rgb)])
+
+
+def save_bomb(path: Path, rgb: Frame) -> None:
+    path.write_bytes(png_of(deepened(rgb), 2, size=(60_000, 60_000)))
+
+
+def save_float(path: Path, rgb: Frame) -> None:
+    Image.fromarray(rgb[..., 0].astype(np.float32)).save(path)
+
+
+def save_white_is_zero(path: Path, rgb: Frame) -> None:
+    tiff = pictures._tiff(deepened(rgb[..., 0]), PLAIN)
+    black_is_zero = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert tiff.count(black_is_zero) == 1
+    path.write_bytes(tiff.replace(black_is_zero, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+
+
+def save_text(path: Path, rgb: Frame) -> None:
+    path.write_text("not a picture", encoding="utf-8")
+
+
+def save_nothing(path: Path, rgb: Frame) -> None:
+    path.write_bytes(b"")
+
+
+FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
+    ("cmyk.jpg", save_cmyk, "CMYK is not handled: convert it to RGB first"),
+    ("cmyk.tif", save_cmyk, "CMYK is not handled"),
+    ("cut.png", save_cut, "cannot be read"),
+    ("cut.jpg", save_cut, "cannot be read: image file is truncated"),
+    ("cut.webp", save_cut, "cannot be read"),
+    ("cut.tif", save_cut, "cannot be read"),
+    ("moving.webp", save_two, "holds 2 pictures"),
+    ("moving.png", save_two, "holds 2 pictures"),
+    ("pages.tif", save_two, "holds 2 pictures"),
+    ("bomb.png", save_bomb, "60000 x 60000 pixels, more than 178000000"),
+    ("float.tif", save_float, "32 bits a channel in mode F"),
+    ("negative.tif", save_white_is_zero, "only RGB and grey where 0 is black"),
+    ("text.png", save_text, "cannot be read: no PNG, JPEG, WebP or TIFF"),
+    ("nothing.tif", save_nothing, "cannot be read: no PNG, JPEG, WebP or TIFF"),
+]
+
+
+@pytest.mark.parametrize(("name", "save", "message"), FAULTS, ids=[name for name, _, _ in FAULTS])
+def test_what_cannot_be_kept_as_it_is_is_one_message_with_its_name(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, name: str, save: Callable[[Path, Frame], None], message: str
+) -> None:
+    save(tmp_path / name, rgb)
+    with pytest.raises(UserError) as raised:
+        sharpen_file(sharpener, tmp_path / name, tmp_path / f"out{Path(name).suffix}")
+    assert message in str(raised.value)
+    assert name in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_cut_file_of_sixteen_bits_is_refused(sharpener: Sharpener, rgb: Frame, tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"in{suffix}"
+    cv2.imwrite(str(source), deepened(rgb))
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
+    with pytest.raises(UserError, match="cannot be read"):
+        sharpen_file(sharpener, source, tmp_path / f"out{suffix}")
+
+
+def test_a_format_that_would_lose_something_is_refused(
+    sharpener: Sharpener, rgb: Frame, alpha: Frame, tmp_path: Path
+) -> None:
+    Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "alpha.png")
+    cv2.imwrite(str(tmp_path / "deep.png"), deepened(rgb))
+    for source, target, lost in (
+        ("alpha.png", "out.jpg", "no transparency"),
+        ("deep.png", "out.jpg", "8 bits a channel"),
+        ("deep.png", "out.webp", "8 bits a channel"),
+    ):
+        with pytest.raises(UserError, match=lost):
+            sharpen_file(sharpener, tmp_path / source, tmp_path / target)
+        assert not (tmp_path / target).exists()
+
+
+def test_a_picture_wider_than_a_format_allows_is_one_message(sharpener: Sharpener, tmp_path: Path) -> None:
+    Image.new("RGB", (16384, 2)).save(tmp_path / "wide.png")
+    with pytest.raises(UserError, match="cannot be written as WEBP"):
+        sharpen_file(sharpener, tmp_path / "wide.png", tmp_path / "wide.webp")
+
+
+def test_of_a_phones_jpeg_with_a_preview_the_picture_is_kept_with_a_warning(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preview = Image.fromarray(np.ascontiguousarray(rgb[::2, ::2]))
+    Image.fromarray(rgb).save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[preview])
+    sharpen_file(sharpener, tmp_path / "in.jpg", tmp_path / "out.jpg")
+    result = opened(tmp_path / "out.jpg")
+    assert (result.format, result.size) == ("JPEG", (WIDTH, HEIGHT))
+    assert "of the 2 pictures in the file only the first is kept" in capsys.readouterr().err
+
+
+def test_wrong_names_are_one_message_each(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    Image.fromarray(rgb).save(source)
+    before = source.read_bytes()
+    (tmp_path / "folder.png").mkdir()
+    for target, message in (
+        ("out.gif", "must end in one of"),
+        ("out", "must end in one of"),
+        ("in.png", "is the picture itself"),
+        ("folder.png", "is a folder"),
+        ("in.png/out.png", "cannot be sharpened"),
+        (f"{'x' * 300}.png", "cannot be sharpened"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sharpen_file(sharpener, source, tmp_path / target)
+    with pytest.raises(UserError, match="there is no picture"):
+        sharpen_file(sharpener, tmp_path / "none.png", tmp_path / "out.png")
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "in.png"]
+
+
+def test_the_sharpener_for_pictures_has_one_runtime_settled(student_onnx: "tuple[nn.Module, Path]", rgb: Frame) -> None:
+    settled = picture_sharpener(str(student_onnx[1]), "auto", None, 0.5)
+    assert settled.strength == 0.5
+    settled(rgb)
+    assert settled.choice is not None
+    assert settled.choice.tried_ms == {}
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(rgb: Frame, alpha: Frame, tmp_path: Path) -> Path:
+    """Five pictures in three folders, one of them a PNG that is named a JPEG, and what is no picture."""
+    source = tmp_path / "in"
+    (source / "Ümlaut 图片").mkdir(parents=True)
+    (source / ".hidden").mkdir()
+    Image.fromarray(rgb).save(source / "a.png")
+    Image.fromarray(rgb[:50]).save(source / "b.jpg")
+    Image.fromarray(np.dstack([rgb, alpha])).save(source / "misnamed.jpg", "PNG")
+    Image.fromarray(rgb[:, :60]).save(source / "Ümlaut 图片" / "é.WebP", lossless=True)
+    cv2.imwrite(str(source / "Ümlaut 图片" / "a.tif"), deepened(rgb)[..., ::-1])
+    (source / "notes.txt").write_text("no picture", encoding="utf-8")
+    (source / "._a.png").write_bytes(b"of another system")
+    Image.fromarray(rgb).save(source / ".hidden" / "a.png")
+    return source
+
+
+NAMES = ["a.png", "b.jpg", "misnamed.jpg", "Ümlaut 图片/a.tif", "Ümlaut 图片/é.WebP"]
+
+
+def results(target: Path) -> list[str]:
+    return sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+
+
+def test_a_folder_comes_out_with_the_same_names_and_formats(
+    sharpener: Sharpener, rgb: Frame, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "new" / "out"
+    summary = sharpen_folder(sharpener, folder, target)
+    assert (summary.done, summary.skipped, summary.failed) == (5, 0, 0)
+    assert summary.ignored == ["._a.png", "notes.txt"]
+    assert "ignored, not PNG, JPEG, WebP or TIFF: ._a.png, notes.txt" in capsys.readouterr().err
+    assert results(target) == sorted([RECORD, *NAMES])
+    assert [opened(target / name).format for name in NAMES] == ["PNG", "JPEG", "PNG", "TIFF", "WEBP"]
+    np.testing.assert_array_equal(stored(target / "a.png"), sharpener(rgb))
+    np.testing.assert_array_equal(stored(target / NAMES[3]), sharp_deep(sharpener, deepened(rgb)))
+    record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+    assert sorted(record) == sorted(NAMES)
+    for name in NAMES:
+        assert record[name]["input"] == sha256_of(folder / name)
+        assert record[name]["output"] == sha256_of(target / name)
+
+
+def test_what_was_done_is_skipped_and_what_changed_is_done_again(
+    student_onnx: "tuple[nn.Module, Path]", teacher_onnx: "tuple[nn.Module, Path]", folder: Path, tmp_path: Path
+) -> None:
+    target, sharpener = tmp_path / "out", Sharpener(student_onnx[1], "onnxruntime", 1)
+
+    def run(*, overwrite: bool = False) -> tuple[int, int, int]:
+        summary = sharpen_folder(sharpener, folder, target, overwrite=overwrite)
+        return summary.done, summary.skipped, summary.failed
+
+    assert run() == (5, 0, 0)
+    first = {name: (target / name).read_bytes() for name in NAMES}
+    times = {name: (target / name).stat().st_mtime_ns for name in NAMES}
+    assert run() == (0, 5, 0)
+    assert {name: (target / name).stat().st_mtime_ns for name in NAMES} == times
+    Image.new("RGB", (20, 20), "red").save(folder / "a.png")  # another input
+    (target / "b.jpg").write_bytes(first["b.jpg"][:-9])  # a damaged output
+    (target / NAMES[3]).unlink()  # a lost one
+    assert run() == (3, 2, 0)
+    assert opened(target / "a.png").size == (20, 20)
+    assert (target / "b.jpg").read_bytes() == first["b.jpg"]
+    assert (target / NAMES[3]).read_bytes() == first[NAMES[3]]
+    assert run(overwrite=True) == (5, 0, 0)
+    sharpener.strength = 0.5
+    assert run() == (5, 0, 0)
+    assert run() == (0, 5, 0)
+    sharpener = Sharpener(teacher_onnx[1], "onnxruntime", 1, strength=0.5)
+    assert run() == (5, 0, 0)
+    assert run() == (0, 5, 0)
+
+
+def test_a_broken_record_is_as_none_and_a_stale_one_is_not_believed(
+    sharpener: Sharpener, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out"
+    sharpen_folder(sharpener, folder, target)
+    record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+    for text in ("{", "[1]", '"text"', ""):
+        (target / RECORD).write_text(text, encoding="utf-8")
+        assert sharpen_folder(sharpener, folder, target).done == 5
+        assert "is broken: every picture is sharpened again" in capsys.readouterr().err
+    record["a.png"]["output"] = "0" * 64
+    record["b.jpg"] = None
+    del record["misnamed.jpg"]
+    (target / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    summary = sharpen_folder(sharpener, folder, target)
+    assert (summary.done, summary.skipped) == (3, 2)
+
+
+def test_files_that_are_not_ours_are_replaced_only_if_that_is_wanted(
+    sharpener: Sharpener, folder: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "a.png").write_bytes(b"mine")
+    (target / "other.png").write_bytes(b"mine too")
+    with pytest.raises(UserError, match=r"holds files, but no \.clearcall\.json"):
+        sharpen_folder(sharpener, folder, target)
+    assert results(target) == ["a.png", "other.png"]
+    assert (target / "a.png").read_bytes() == b"mine"
+    assert sharpen_folder(sharpener, folder, target, overwrite=True).done == 5
+    assert opened(target / "a.png").size == (WIDTH, HEIGHT)
+    assert (target / "other.png").read_bytes() == b"mine too"
+
+
+def test_one_bad_file_is_named_and_the_others_go_on(
+    sharpener: Sharpener, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "aa_broken.png").write_bytes((folder / "a.png").read_bytes()[:900])
+    (folder / "no_link.png").symlink_to(folder / "nowhere.png")
+    target = tmp_path / "out"
+    (target / "b.jpg").mkdir(parents=True)  # where a result should go
+    summary = sharpen_folder(sharpener, folder, target, overwrite=True)
+    assert (summary.done, summary.skipped, summary.failed) == (4, 0, 3)
+    failures = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert [name in line for name, line in zip(("aa_broken.png", "b.jpg", "no_link.png"), failures, strict=True)]
+    assert not list(target.rglob(".*.png")) and not (target / "aa_broken.png").exists()
+    assert sharpen_folder(sharpener, folder, target).skipped == 4
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("in", "in"), ("in", "in/out"), ("in/../in", "in/Ümlaut 图片"), ("in", "."), ("in", "link")]
+)
+def test_folders_that_overlap_are_refused(
+    sharpener: Sharpener, folder: Path, tmp_path: Path, source: str, target: str
+) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    before = results(folder)
+    with pytest.raises(UserError, match="overlap"):
+        sharpen_folder(sharpener, tmp_path / source, tmp_path / target)
+    assert results(folder) == before
+
+
+def test_folders_that_cannot_be_used_are_one_message_each(sharpener: Sharpener, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for source, target, message in (
+        (tmp_path / "none", "out", "there is no folder"),
+        (folder / "a.png", "out", "there is no folder"),
+        (tmp_path / "empty", "out", "holds no picture"),
+        (folder, "file", "is a file or below one"),
+        (folder, "file/out", "is a file or below one"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sharpen_folder(sharpener, source, tmp_path / target)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_in_the_results_does_not_lead_back_to_the_pictures(
+    sharpener: Sharpener, folder: Path, tmp_path: Path
+) -> None:
+    target, before = tmp_path / "out", sha256_of(folder / NAMES[3])
+    target.mkdir()
+    (target / "Ümlaut 图片").symlink_to(folder / "Ümlaut 图片")
+    assert sharpen_folder(sharpener, folder, target, overwrite=True).failed == 2
+    assert sha256_of(folder / NAMES[3]) == before
+
+
+def test_two_pictures_never_share_a_result(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two folders that are one in the results stand for a file system that takes `A` and `a` for the same.
+    source, target = tmp_path / "in", tmp_path / "out"
+    for name in ("A", "a"):
+        (source / name).mkdir(parents=True)
+    Image.fromarray(rgb).save(source / "A" / "x.png")
+    Image.fromarray(255 - rgb).save(source / "a" / "x.png")
+    (target / "A").mkdir(parents=True)
+    (target / "a").symlink_to(target / "A")
+    summary = sharpen_folder(sharpener, source, target, overwrite=True)
+    assert (summary.done, summary.failed) == (1, 1)
+    assert "would replace the result of A/x.png" in capsys.readouterr().err
+    np.testing.assert_array_equal(stored(target / "A" / "x.png"), sharpener(rgb))
+
+
+def test_a_name_that_is_no_text_is_sharpened_too(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "in").mkdir()
+    encoded = io.BytesIO()
+    Image.fromarray(rgb).save(encoded, "PNG")
+    try:
+        (tmp_path / "in" / name).write_bytes(encoded.getvalue())
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    assert sharpen_folder(sharpener, tmp_path / "in", tmp_path / "out").done == 1
+    assert sharpen_folder(sharpener, tmp_path / "in", tmp_path / "out").skipped == 1
+    np.testing.assert_array_equal(stored(tmp_path / "out" / name), sharpener(rgb))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_to_ends_it(
+    sharpener: Sharpener, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    # Root may write anywhere, so a folder's mode would not do.
+    def refuse(*, dir: Path, **_: Any) -> None:
+        raise OSError(number, os.strerror(number), str(dir))
+
+    monkeypatch.setattr("clearcall.files.tempfile.mkstemp", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        sharpen_folder(sharpener, folder, tmp_path / "out")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        sharpen_file(sharpener, folder / "a.png", tmp_path / "out.png")
+    assert results(tmp_path / "out") == []
+
+
+def test_a_full_disk_ends_it_with_what_was_done_on_record(
+    sharpener: Sharpener, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = pictures._write
+
+    def fill(path: Path, data: bytes) -> None:
+        if path.name == "b.jpg":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data)
+
+    monkeypatch.setattr(pictures, "_write", fill)
+    with pytest.raises(OSError, match="No space"):
+        sharpen_folder(sharpener, folder, tmp_path / "out")
+    monkeypatch.setattr(pictures, "_write", write)
+    summary = sharpen_folder(sharpener, folder, tmp_path / "out")
+    assert (summary.done, summary.skipped) == (4, 1)
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    student_onnx: "tuple[nn.Module, Path]", sharpener: Sharpener, rgb: Frame, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    names = [f"{number:03}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        Image.fromarray(np.roll(rgb, number, axis=1)).save(source / name)
+    # Slowed down, so that it is killed in the midst; the record is written after every picture.
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom clearcall import pictures\n"
+        "from clearcall.sharpener import Sharpener\npictures._RECORD_SECONDS = 0\nencode = pictures._encode\n"
+        "pictures._encode = lambda *a: (time.sleep(0.05), encode(*a))[1]\n"
+        "pictures.sharpen_folder(Sharpener(sys.argv[1], 'onnxruntime', 1), Path(sys.argv[2]), Path(sys.argv[3]))\n"
+    )
+    arguments = [sys.executable, "-c", program, str(student_onnx[1]), str(source), str(target)]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
+        while not (target / names[3]).exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert not (target / names[-1]).exists()
+    summary = sharpen_folder(sharpener, source, target)
+    assert summary.done + summary.skipped == 40
+    assert summary.skipped >= 3
+    for number, name in enumerate(names):
+        np.testing.assert_array_equal(stored(target / name), sharpener(np.roll(rgb, number, axis=1)))
