@@ -1,0 +1,104 @@
+"""Take the student of the last pipeline run into the package, with a card that says what it is and what it can do."""
+
+import shutil
+from pathlib import Path
+
+from clearcall.cores import machine
+from clearcall.data.manifest import read_manifest
+from clearcall.errors import UserError
+from clearcall.files import atomic_path, sha256_of, write_json, write_text
+from clearcall.params import Params
+from clearcall.report.results import Results, measured, read_results
+from clearcall.report.tables import breakdown_table, markdown_table
+
+MAX_BYTES = 1_000_000
+_REPORTS = ("download_data", "degrade_pairs", "distill_student", "evaluate", "export_onnx")
+_TITLES = {
+    "degraded": "the degraded input",
+    "unsharp": "unsharp mask, tuned on validation",
+    "twin": "the same student without a teacher",
+    "student": "**this student**",
+    "teacher": "teacher",
+}
+
+
+def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
+    """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return the card.
+
+    Raises UserError if the pipeline's results are missing, do not belong together, or are larger than 1 MB each.
+    """
+    paths = params.paths
+    sources = {
+        ".onnx": paths.models / "student.onnx",
+        ".safetensors": paths.weights / "students/student/model.safetensors",
+    }
+    reports = read_results(paths.reports, _REPORTS)
+    exported = reports["export_onnx"]["student"]
+    for suffix, recorded in ((".onnx", exported["sha256"]), (".safetensors", exported["weights_sha256"])):
+        source = sources[suffix]
+        if not source.is_file() or sha256_of(source) != recorded:
+            raise UserError(f"{source} is missing or not the student that was measured: run `dvc repro`")
+        if source.stat().st_size > MAX_BYTES:
+            raise UserError(f"{source} has {source.stat().st_size:,} bytes; a shipped network may have {MAX_BYTES:,}")
+    if reports["evaluate"]["student_weights_sha256"] != exported["weights_sha256"]:
+        raise UserError("quality and export are of different students: run `dvc repro`")
+    for suffix, source in sources.items():
+        with atomic_path(folder / f"{name}{suffix}") as temporary:
+            shutil.copyfile(source, temporary)
+    evaluated = reports["evaluate"]
+    write_json(
+        folder / f"{name}.json",
+        {
+            "model": reports["distill_student"]["student"]["model"],
+            "parameters": exported["parameters"],
+            "onnx_sha256": exported["sha256"],
+            "safetensors_sha256": exported["weights_sha256"],
+            "recipe": recipe,
+            "quality": {key: value["student"] for key, value in evaluated["by_degradation"].items()},
+            "mean": evaluated["mean"],
+            "clean_psnr_db": evaluated["clean_psnr_db"]["student"],
+        },
+    )
+    card = folder / f"{name}.md"
+    write_text(card, _card(name, reports, params, recipe))
+    return card
+
+
+def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
+    trained, evaluated = reports["distill_student"]["student"], reports["evaluate"]
+    arguments = ", ".join(f"{key} {value}" for key, value in trained["model"]["arguments"].items())
+    images = reports["download_data"]["images"]
+    mean = evaluated["mean"]
+    rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in measured(reports)]
+    losses = ", ".join(f"{key} {value}" for key, value in trained["losses"].items())
+    licences = sorted({record.licence for record in read_manifest(params.paths.raw)})
+    behind = [
+        f"{degradation} ({metric})"
+        for degradation, scores in evaluated["by_degradation"].items()
+        for metric, key in (("SSIM", "ssim"), ("PSNR", "psnr_db"))
+        if scores["student"][key] <= max(scores["degraded"][key], scores["unsharp"][key])
+    ]
+    against = ", ".join(behind) or "none of the degradations"
+    clean = f"{params.distill_student.training.clean_fraction:.0%}"
+    return f"""# Model card: `{name}`
+
+A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})
+that sharpens 8-bit pictures by what it adds to their luma. Apache-2.0.
+
+- **Use**: `Sharpener("{name}")` or `clearcall folder IN OUT --model {name}`, for video calls and pictures that were
+  scaled down and up again. Not for evidence: what it adds is plausible, not known.
+- **Made by** `{recipe}`, on {machine()["cpu"]}.
+- **Data**: {images["train"]} photographs to train on, {images["validation"]} to tune on, {images["test"]} to
+  measure on, split by photograph, and no part of this package. Licence: {"; ".join(licences)}.
+- **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
+- **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
+- **Limits**: blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them. Colour detail
+  is left as it is. An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
+- **Not better than both the input and the unsharp mask on**: {against}.
+
+## Quality on the test photographs (SSIM of Wang et al. / PSNR of RGB in dB)
+
+{markdown_table(["contender", "mean"], rows)}
+
+{breakdown_table(reports, "by_degradation")}
+"""
