@@ -5,10 +5,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import clearcall
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import nn
 
 HEAVY = (
     "torch",
@@ -51,7 +58,7 @@ def test_help_lists_every_command_and_what_it_does() -> None:
     assert "Fail with exit code 1 unless the trained student may be shipped" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["gate", "params", "summary", "ui"])
+@pytest.mark.parametrize("name", ["gate", "params", "summary", "ui", "image", "folder"])
 def test_each_commands_help_has_an_example(name: str) -> None:
     done = command(name, "--help")
     assert done.returncode == 0
@@ -156,3 +163,64 @@ def test_a_summary_without_reports_says_what_to_run(project: Path, tmp_path: Pat
     assert done.returncode == 1
     assert "dvc repro" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+ONE_RUNTIME = ("--provider", "onnxruntime", "--threads", "1")
+
+
+def test_image_sharpens_one_picture(
+    student_onnx: "tuple[nn.Module, Path]", photos: "dict[str, npt.NDArray[np.uint8]]", tmp_path: Path
+) -> None:
+    from clearcall.sharpener import Sharpener
+
+    pixels = photos["chelsea"][50:150, 100:221]
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    model = str(student_onnx[1])
+    done = command("image", "in.png", "out.tif", "--model", model, *ONE_RUNTIME, "--strength", "0.5", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out.tif (onnxruntime, 1 thread)\n", "")
+    with Image.open(tmp_path / "out.tif") as result:
+        expected = Sharpener(model, "onnxruntime", 1, strength=0.5)(pixels)
+        np.testing.assert_array_equal(np.asarray(result), expected)
+
+
+def test_folder_sharpens_what_it_can_and_ends_with_a_count(
+    student_onnx: "tuple[nn.Module, Path]", photos: "dict[str, npt.NDArray[np.uint8]]", tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photos["chelsea"][:60, :80]).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "in" / "c.txt").write_bytes(b"")
+    arguments = ("folder", "in", "out", "--model", str(student_onnx[1]), *ONE_RUNTIME)
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == "1 sharpened, 0 skipped, 1 failed, 1 ignored (onnxruntime, 1 thread)\n"
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("failed: in/b.jpg cannot be read")
+    assert lines[-2:] == [
+        "ignored, not PNG, JPEG, WebP or TIFF: c.txt",
+        "error: 1 of the pictures could not be sharpened; each is named above",
+    ]
+    (tmp_path / "in" / "b.jpg").unlink()
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "0 sharpened, 1 skipped, 0 failed, 1 ignored (nothing to do)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["image", "in.png", "out.gif"], 1, "error: out.gif must end in one of"),
+        (["image", "none.png", "out.png"], 1, "error: there is no picture none.png"),
+        (["folder", "none", "out"], 1, "error: there is no folder none"),
+        (["image", "in.png", "out.png", "--strength", "2"], 2, "--strength"),
+        (["folder", "in", "out", "--provider", "cuda"], 2, "--provider"),
+    ],
+)
+def test_what_cannot_be_sharpened_is_one_message(
+    student_onnx: "tuple[nn.Module, Path]", tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    options = ["--model", str(student_onnx[1]), *(ONE_RUNTIME if code == 1 else [])]
+    done = command(*arguments, *options, cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

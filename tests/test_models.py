@@ -16,14 +16,14 @@ from torch import Tensor, nn
 import clearcall.models
 from clearcall.architectures import Kind, known_models
 from clearcall.errors import UserError
-from clearcall.models import build_model, pad_to_multiple, parameter_count
+from clearcall.models import CollapsibleConv, build_model, collapsed, pad_to_multiple, parameter_count
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
 
 Frame = npt.NDArray[np.uint8]
 TINY: dict[tuple[Kind, str], dict[str, Any]] = {
-    ("students", "luma_strided"): {"channels": 4, "body_layers": 1},
+    ("students", "luma_strided"): {"channels": 4, "body_layers": 1, "expansion": 6},
     ("teachers", "unshuffle_resnet"): {"channels": 4, "blocks": 2, "unshuffle": 2},
 }
 KINDS: list[Kind] = ["teachers", "students"]
@@ -143,6 +143,43 @@ class TestEveryNetwork:
         assert [path.read_bytes() for path in sorted(again.iterdir())] == [
             path.read_bytes() for path in sorted(folder.iterdir())
         ]
+
+
+def test_a_collapsible_convolution_is_one_convolution() -> None:
+    torch.manual_seed(3)
+    layer, features = CollapsibleConv(3, 5, 3, width=16, stride=2, padding=1), noise(2, 3, 9, 12)
+    assert layer.project.bias is not None
+    two_steps = layer.project(layer.expand(features))
+    assert torch.allclose(layer(features), two_steps, atol=1e-6)
+    assert torch.allclose(layer.collapsed()(features), two_steps, atol=1e-6)
+    assert parameter_count(layer.collapsed()) == 9 * 3 * 5 + 5
+
+
+def test_a_collapsible_convolution_between_equals_starts_from_a_shortcut() -> None:
+    layer, features = CollapsibleConv(4, 4, 3, width=8, padding=1), noise(1, 4, 6, 7)
+    with torch.no_grad():
+        layer.project.weight.zero_()
+        torch.nn.init.zeros_(layer.project.bias)  # type: ignore[arg-type]  # it has one
+    assert torch.equal(layer(features), features)
+    assert torch.allclose(layer.collapsed()(features), features)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_collapsed_student_does_the_same_with_fewer_parameters(stride: int) -> None:
+    arguments = {"channels": 4, "body_layers": 2, "stride": stride, "expansion": 16}
+    model, picture = disturbed(build_model("students", "luma_strided", arguments)), noise(1, 3, 17, 22)
+    plain = collapsed(model)
+    assert torch.allclose(plain(picture), model(picture), atol=1e-5)
+    assert not torch.equal(plain(picture), picture)
+    side = stride + 4
+    stem, body, tail = side**2 * 4 + 4, 2 * (9 * 16 + 4), stride**2 * 4 + stride**2
+    assert parameter_count(plain) == stem + body + tail
+    assert parameter_count(model) > parameter_count(plain)
+
+
+def test_a_stride_that_is_not_built_is_refused() -> None:
+    with pytest.raises(UserError, match="stride must be 2 or 4"):
+        build_model("students", "luma_strided", {"channels": 4, "body_layers": 1, "stride": 3})
 
 
 @pytest.mark.parametrize(("channels", "layers"), [(1, 0), (4, 1), (16, 1), (12, 3)])

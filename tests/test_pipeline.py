@@ -34,7 +34,11 @@ def tiny(document: dict[str, Any]) -> dict[str, Any]:
     document["download_data"] |= {"source": "folder", "licence": "CC0"}
     document["degrade_pairs"] |= {"mix": ["bicubic_x2.0", "bilinear_x1.5"], "scales": [1.0], "workers": 1}
     document["train_teacher"]["model"]["arguments"] = {"channels": 8, "blocks": 1, "unshuffle": 2}
-    document["distill_student"]["model"]["arguments"] = {"channels": 4, "body_layers": 1}
+    document["distill_student"]["model"]["arguments"] = {
+        "channels": 4,
+        "body_layers": 1,
+        "expansion": 8,
+    }
     for stage in ("train_teacher", "distill_student"):
         document[stage]["training"] |= {
             "steps": 40,
@@ -56,7 +60,7 @@ class Miniature:
 
     def __init__(self, folder: Path, project: Path, photos: dict[str, npt.NDArray[np.uint8]]) -> None:
         self.folder = folder
-        for name in ("dvc.yaml", "requirements.lock", ".dvcignore", ".gitignore"):
+        for name in ("dvc.yaml", "requirements.lock", "requirements-openvino.lock", ".dvcignore", ".gitignore"):
             shutil.copy(project / name, folder)
         for name in ("stages", "src", ".dvc"):
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "cache", "tmp")
@@ -123,6 +127,24 @@ def test_gate_passes_and_crowns_then_fails_on_a_limit(miniature: Miniature) -> N
     assert "the gate is not passed: SSIM" in printed
     assert "Traceback" not in printed
     miniature.change("gate", min_ssim=0.5)
+
+
+def test_the_student_can_be_shipped_with_a_card(miniature: Miniature) -> None:
+    shipped = miniature.folder / "src" / "clearcall" / "shipped"
+    printed = miniature.run("clearcall", "ship", "small", "--made-by", "dvc repro")
+    assert "small.md" in printed
+    card = (shipped / "small.md").read_text()
+    for fact in ("Model card: `small`", "CC0", "bicubic_x2.0, bilinear_x1.5", "unsharp mask", "without a teacher"):
+        assert fact in card
+    program = (
+        "import numpy as np; from clearcall import Sharpener; s = Sharpener('small'); "
+        "print(s(np.full((31, 45, 3), 90, np.uint8)).shape, s.choice)"
+    )
+    assert "(31, 45, 3) onnxruntime" in miniature.run(
+        "python", "-c", program.replace("'small'", "'small', 'onnxruntime'")
+    )
+    for path in shipped.glob("small.*"):
+        path.unlink()
 
 
 def test_a_second_run_does_nothing_and_a_student_param_reruns_the_student_and_what_follows(

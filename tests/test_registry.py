@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from clearcall.errors import UserError
 from clearcall.files import read_json, write_json
 from clearcall.params import Params
 from clearcall.registry import Published, crown, publish
+from clearcall.sharpener import Sharpener
 
 if TYPE_CHECKING:
     from torch import nn
@@ -223,20 +225,51 @@ def test_the_registered_model_runs(first: Published, student_onnx: "tuple[nn.Mod
     import mlflow.pyfunc
     import onnxruntime
 
-    from clearcall.deploy.session import PROVIDER
-
+    providers = ["CPUExecutionProvider"]
     uri = f"models:/{first.model}@candidate"
     proto = mlflow.onnx.load_model(uri)
     luma = np.random.default_rng(0).integers(0, 256, (1, 1, 18, 32), np.uint8)
-    expected = onnxruntime.InferenceSession(str(student_onnx[1]), providers=[PROVIDER]).run(None, {"luma": luma})[0]
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=[PROVIDER])
+    expected = onnxruntime.InferenceSession(str(student_onnx[1]), providers=providers).run(None, {"luma": luma})[0]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=providers)
     assert (session.run(None, {"luma": luma})[0] == expected).all()
     assert (expected != 128).any()  # it does something
     # MLflow's own wrapper checks the input against the signature: any height and width, 8 bits.
     model = mlflow.pyfunc.load_model(uri)
-    assert (model.predict({"luma": luma})["residual"] == expected).all()
+    assert (model.predict({"luma": luma})["sub_pixels"] == expected).all()
     with pytest.raises(mlflow.exceptions.MlflowException, match="uint8"):
         model.predict({"luma": luma.astype(np.float32)})
+
+
+@pytest.mark.parametrize("uri", ["models:/{model}@candidate", "models:/{model}/{version}", "runs:/{run_id}/model"])
+def test_the_sharpener_takes_a_registered_model_by_its_uri(
+    first: Published, student_onnx: "tuple[nn.Module, Path]", uri: str
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (17, 31, 3), np.uint8)
+    expected = Sharpener(student_onnx[1], "onnxruntime", threads=1)(frame)
+    registered = Sharpener(uri.format(**asdict(first)), "onnxruntime", threads=1)
+    assert (registered(frame) == expected).all()
+    assert (expected != frame).any()
+
+
+@pytest.mark.parametrize(
+    ("uri", "missing"),
+    [
+        (f"models:/{MODEL}@nobody", "nobody"),
+        (f"models:/{MODEL}/999", "999"),
+        ("models:/stranger/1", "stranger"),
+        (f"runs:/{'0' * 32}/model", "0" * 32),
+    ],
+)
+def test_a_uri_that_leads_nowhere_is_the_users_to_mend(first: Published, uri: str, missing: str) -> None:
+    assert first.model == MODEL
+    with pytest.raises(UserError) as caught:
+        Sharpener(uri)
+    assert missing in str(caught.value)
+
+
+def test_a_uri_without_an_onnx_file_is_the_users_to_mend(first: Published) -> None:
+    with pytest.raises(UserError, match="holds 0 ONNX files, not one: it is no model that clearcall registered"):
+        Sharpener(f"runs:/{first.run_id}/report")
 
 
 def test_the_same_file_is_registered_once(first: Published, results: Callable[..., Params]) -> None:

@@ -1,7 +1,13 @@
 """clearcall: sharpen blurred, low-bandwidth video-call pictures in real time on an ordinary CPU."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from clearcall.sharpener import Sharpener
+
+__all__ = ["Sharpener", "__version__"]
 __version__ = "0.1.0"
 
 # Some libraries call home when they are imported; nothing in this project may, so it is off before any of them loads.
@@ -12,3 +18,10 @@ for _name, _value in {
     "GX_ANALYTICS_ENABLED": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the module holds
+    # On demand: `clearcall --help` and the pipeline's light stages need no runtime.
+    if name == "Sharpener":
+        return importlib.import_module("clearcall.sharpener").Sharpener
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """The command `clearcall`. Heavy libraries are imported by the command that needs them: `--help` is instant."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -100,6 +101,153 @@ def params() -> None:
 
     check_model_names(load_params())
     typer.echo("params.yaml is right")
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study, for example studies/ablation.yaml.")],
+    *,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side, each on one thread.")] = 2,
+    time: Annotated[bool, typer.Option("--time", help="Time the networks at 1080p too, on a quiet machine.")] = False,
+) -> None:
+    """Train every point of a study and write reports/<study>.csv and .md; what is in the CSV already is not redone.
+
+    The pairs are those of the last `dvc repro`, the teacher too where a point needs one.
+
+    Example: clearcall study studies/ablation.yaml
+    """
+    from clearcall.params import load_params  # noqa: PLC0415
+    from clearcall.studies.run import load_study, run_study  # noqa: PLC0415
+    from clearcall.studies.table import write_study  # noqa: PLC0415
+
+    found, reports = load_study(file), load_params().paths.reports
+    rows = run_study(file, reports, jobs)
+    if time:
+        from clearcall.studies.speed import time_study  # noqa: PLC0415
+
+        time_study(file.stem, found, reports)
+    typer.echo(write_study(file.stem, found, rows, reports))
+
+
+@app.command()
+def recipe(
+    file: Annotated[Path, typer.Argument(help="Values by dotted name, for example recipes/fast.yaml.")],
+) -> None:
+    """Print a recipe as arguments of `dvc exp run`, checked against params.yaml.
+
+    Example: eval "dvc exp run $(clearcall recipe recipes/fast.yaml)"
+    """
+    from clearcall.params import as_arguments, load_recipe  # noqa: PLC0415
+
+    typer.echo(as_arguments(load_recipe(file)))
+
+
+@app.command()
+def ship(
+    name: Annotated[str, typer.Argument(help="The name under which users will call it, for example fast.")],
+    *,
+    made_by: Annotated[str, typer.Option(help="The command that trained it, for the model card.")] = "dvc repro",
+) -> None:
+    """Take the student of the last `dvc repro` into the package: ONNX, safetensors and model card.
+
+    Example: clearcall ship fast --made-by "make ship NAME=fast PHOTOS=../photos"
+    """
+    from clearcall.params import load_params  # noqa: PLC0415
+    from clearcall.sharpener import SHIPPED  # noqa: PLC0415
+    from clearcall.ship import ship as take  # noqa: PLC0415
+
+    typer.echo(f"written: {take(name, load_params(), SHIPPED, made_by)}")
+
+
+_Model = Annotated[str, typer.Option(help="fast, quality, an ONNX file that clearcall exported, or an MLflow URI.")]
+_Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
+_Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
+_Strength = Annotated[float, typer.Option(min=0, max=1, help="How much of what the network adds is added.")]
+
+
+@app.command()
+def image(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A PNG, JPEG, WebP or TIFF picture.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The result; its suffix tells the format.")],
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+) -> None:
+    """Sharpen one picture; its depth, transparency, EXIF and colour profile are kept.
+
+    Example: clearcall image blurred.jpg sharp.jpg --strength 0.8
+    """
+    from clearcall.pictures import picture_sharpener, sharpen_file  # noqa: PLC0415
+
+    sharpener = picture_sharpener(model, provider, threads, strength)
+    sharpen_file(sharpener, source, target)
+    typer.echo(f"{target} ({sharpener.choice})")
+
+
+@app.command()
+def folder(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of pictures; those in its folders too.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the results, under the same names.")],
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Do all again, and replace files that are not ours.")
+    ] = False,
+) -> None:
+    """Sharpen every picture of a folder; run again, it goes on where it was and does what has changed.
+
+    One that cannot be read is named and the others go on, with exit code 1 at the end.
+
+    Example: clearcall folder photos sharpened
+    """
+    from clearcall.pictures import picture_sharpener, sharpen_folder  # noqa: PLC0415
+
+    sharpener = picture_sharpener(model, provider, threads, strength)
+    result = sharpen_folder(sharpener, source, target, overwrite=overwrite)
+    typer.echo(f"{result} ({sharpener.choice or 'nothing to do'})")
+    if result.failed:
+        errors.fail(f"{result.failed} of the pictures could not be sharpened; each is named above")
+
+
+@app.command()
+def benchmark(
+    *,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model beside the shipped ones: an ONNX file or MLflow URI; repeatable.")
+    ] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Frame size such as 1920x1080; repeatable.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Number of threads; repeatable.")] = None,
+    provider: Annotated[list[str] | None, typer.Option(help="onnxruntime or openvino; repeatable.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames for each contender; 200 if not given.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: 640x360, all cores, 20 frames.")] = False,
+    output: Annotated[Path, typer.Option(help="The folder of benchmark.json, .md and the chart.")] = Path("reports"),
+) -> None:
+    """Compare our models, published networks and an unsharp mask on this machine, in one run of about ten minutes.
+
+    Unless told otherwise: 720p, 1080p and 2160p, one thread and all cores, every runtime that is installed.
+
+    Example: clearcall benchmark --size 1920x1080 --output here
+    """
+    from clearcall.comparison.run import Settings, compare, parse_size  # noqa: PLC0415
+    from clearcall.comparison.write import print_comparison, write_comparison  # noqa: PLC0415
+
+    settings = Settings(
+        models=tuple(model or ()),
+        sizes=tuple(parse_size(text) for text in size or ()),
+        threads=tuple(threads or ()),
+        providers=tuple(provider or ()),
+        frames=frames or 0,
+        quick=quick,
+    )
+    document = compare(settings)
+    path = write_comparison(document, output)
+    print_comparison(document)
+    typer.echo(f"written: {path}")
 
 
 @app.command()

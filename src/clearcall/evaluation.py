@@ -69,14 +69,17 @@ def tune_unsharp_mask(
     return max(tried, key=lambda mask: mask.validation_ssim)
 
 
-def score_contenders(pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Restore]) -> list[Score]:
+def score_contenders(
+    pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Restore], *, shown: bool = True
+) -> list[Score]:
     """Measure every contender on every pair, whole pictures, 8 bits in and out.
 
-    Where there are a student and a teacher, the student is also measured against the teacher's answer.
+    Where there are a student and a teacher, the student is also measured against the teacher's answer. `shown`: with a
+    progress bar.
     """
     reader = PairReader(pairs)
     scores: list[Score] = []
-    for record in track(records, len(records), "evaluating"):
+    for record in track(records, len(records), "evaluating") if shown else records:
         sharp, degraded = reader.sharp(record), reader.degraded(record)
         answers = {name: restore(degraded) for name, restore in contenders.items()}
         compared = [(name, "sharp", sharp, answer) for name, answer in answers.items()]

@@ -1,5 +1,9 @@
 """Every parameter of the pipeline as frozen pydantic models; only losses that are not in use have a default."""
 
+import json
+import shlex
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +14,8 @@ from clearcall.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 SSIM_WINDOW = 11  # pixels
+# Values of params.yaml by dotted name: what a recipe or a point of a study changes.
+Overrides = dict[str, Any]
 Filter = Literal["bicubic", "bilinear", "lanczos"]
 
 
@@ -252,6 +258,7 @@ class DistillStudent(_Params):
 
     model: Model
     losses: StudentLosses
+    round_teacher: bool
     twin: bool
     training: Training
 
@@ -281,6 +288,7 @@ class BenchmarkFps(_Params):
     warmup_frames: int = Field(ge=1)
     slow_ms: float = Field(gt=0)
     slow_frames: int = Field(ge=1)
+    provider: Literal["auto", "onnxruntime", "openvino"]
     threads: int | None = Field(ge=1)
     frames_in_flight: int = Field(ge=1)
 
@@ -361,8 +369,40 @@ def parse_params(document: object) -> Params:
         raise UserError("params.yaml is not right:\n  " + "\n  ".join(lines)) from None
 
 
+def with_overrides(document: Mapping[str, Any], overrides: Overrides) -> Params:
+    """Return params with the values of dotted names replaced, as `dvc exp run -S` would; unknown names are refused."""
+    changed = deepcopy(dict(document))
+    for name, value in overrides.items():
+        *parents, last = name.split(".")
+        section = changed
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return parse_params(changed)
+
+
+def as_arguments(overrides: Overrides) -> str:
+    """Return overrides as arguments of `dvc exp run`, quoted for a shell."""
+    return " ".join(
+        f"-S {shlex.quote(f'{name}={json.dumps(value, ensure_ascii=False)}')}" for name, value in overrides.items()
+    )
+
+
+def load_recipe(path: Path) -> Overrides:
+    """Read a recipe: a YAML file of values by dotted name; raise UserError if it does not fit params.yaml."""
+    document = _read_yaml(path)
+    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
+        raise UserError(f"{path} must hold values by dotted name, such as distill_student.training.steps: 3000")
+    with_overrides(_read_yaml(Path("params.yaml")), document)
+    return document
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml of the current folder."""
+    return parse_params(_read_yaml(path))
+
+
+def _read_yaml(path: Path) -> Any:  # noqa: ANN401  # whatever the file holds
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -370,7 +410,6 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
     try:
-        document = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
-    return parse_params(document)

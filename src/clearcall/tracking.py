@@ -137,6 +137,22 @@ class TrainingRun:
             self._active = False
 
 
+def download_model(uri: str) -> Path:
+    """Return the local path of the ONNX file behind an MLflow URI, fetched if need be; raise UserError if none is."""
+    client()
+    import mlflow  # noqa: PLC0415
+
+    errors = server_errors()
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except errors as error:
+        raise unreachable(error) from None
+    found = sorted(folder.rglob("*.onnx"))
+    if len(found) != 1:
+        raise UserError(f"{uri} holds {len(found)} ONNX files, not one: it is no model that clearcall registered")
+    return found[0]
+
+
 def known_run(run_id: str | None) -> "Run | None":
     """Return a run if the server knows it and it was not deleted, else None."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415

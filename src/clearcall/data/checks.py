@@ -2,8 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from clearcall.console import track
 from clearcall.data.manifest import MANIFEST, SPLITS, read_manifest
 from clearcall.data.pairs import INDEX, read_pairs
+from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
@@ -236,24 +236,14 @@ def _file_facts(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = dict.fromkeys(("file_sha256", "file_mode", "file_width", "file_height"))
     try:
         facts["file_sha256"] = sha256_of(path)
-        with _pillow_limit_off(), Image.open(path) as image:
+        with pillow_limit_off(), Image.open(path) as image:
             image.verify()  # the checksums; after it the file must be opened anew
-        with _pillow_limit_off(), Image.open(path) as image:
+        with pillow_limit_off(), Image.open(path) as image:
             image.load()
             seen = {"file_mode": image.mode, "file_width": image.width, "file_height": image.height}
             return {**facts, **seen, "readable": True}
     except DECODE_ERRORS:
         return {**facts, "readable": False}
-
-
-@contextmanager
-def _pillow_limit_off() -> Iterator[None]:
-    """Let pass what is above Pillow's own limit: what is too large was refused before it came into the raw folder."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _splits_of(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":

@@ -7,8 +7,7 @@ import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from clearcall.console import track, warn
 from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, cache_folder, fetch, unpack
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.data.sources import KINDS, SHOWN, SUFFIXES, Original, bundled_originals, folder_originals
+from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import DownloadData
@@ -94,7 +94,7 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # noqa
     Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
     anything is decoded. Raises ValueError, OSError or what else Pillow raises if the file cannot be used.
     """
-    with _pillow_limit_off(), Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
+    with pillow_limit_off(), Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
         width, height = image.size
         if min(width, height) < min_side:
             raise ValueError(f"{width} x {height} pixels, a side is below min_side {min_side}")
@@ -128,16 +128,6 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # noqa
     pixels = pixels.convert("RGB")
     pixels.info = {}  # a colour profile or an orientation of the original no longer holds
     return Picture(pixels, mode, kind, changes)
-
-
-@contextmanager
-def _pillow_limit_off() -> Iterator[None]:
-    """Let max_pixels alone decide what is too large: Pillow's own limit is a global one."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _refuse_overlap(folder: Path, raw: Path) -> None:

@@ -6,6 +6,7 @@ which exported pictures' sides must be multiples of, and `forward_features`, whi
 last feature maps before it, (N, C, h, w).
 """
 
+import copy
 import importlib
 import inspect
 from typing import Any, cast
@@ -45,6 +46,58 @@ def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trained values."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+class CollapsibleConv(nn.Module):
+    """A convolution that is trained wide and deployed narrow (SESR, Bhardwaj et al. 2022, arXiv 2103.09404).
+
+    It is trained as a k x k convolution to `width` channels followed by a 1x1, nothing in between, and a shortcut where
+    input and output have the same form: more values to learn with, but the same function as one k x k convolution,
+    whose kernel is worked out anew at each call (cheap, next to the pictures) and once and for all by `collapsed`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, width: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(in_channels, width, kernel_size, stride, padding, bias=False)
+        self.project = nn.Conv2d(width, out_channels, 1)
+        self._shortcut = in_channels == out_channels and stride == 1
+
+    def kernel(self) -> Tensor:
+        """Return the one kernel that this stands for, (out_channels, in_channels, k, k)."""
+        kernel = torch.einsum("ow,wikl->oikl", self.project.weight[:, :, 0, 0], self.expand.weight)
+        if not self._shortcut:
+            return kernel
+        identity = torch.eye(kernel.shape[0], device=kernel.device, dtype=kernel.dtype)
+        middle = kernel.shape[-1] // 2
+        return kernel + nn.functional.pad(identity[..., None, None], (middle, middle, middle, middle))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve (N, in_channels, H, W)."""
+        expand = self.expand
+        return nn.functional.conv2d(features, self.kernel(), self.project.bias, expand.stride, expand.padding)
+
+    @torch.no_grad()
+    def collapsed(self) -> nn.Conv2d:
+        """Return the same function as an ordinary convolution."""
+        kernel, expand = self.kernel(), self.expand
+        out_channels, in_channels, size, _ = kernel.shape
+        plain = nn.Conv2d(in_channels, out_channels, size, expand.stride, expand.padding)  # type: ignore[arg-type]  # pairs
+        plain.weight.copy_(kernel)
+        if plain.bias is not None and self.project.bias is not None:
+            plain.bias.copy_(self.project.bias)
+        return plain
+
+
+def collapsed(model: nn.Module) -> nn.Module:
+    """Return a copy of a network, in evaluation mode, in which every collapsible convolution is an ordinary one."""
+    plain = copy.deepcopy(model).eval()
+    for parent in list(plain.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, CollapsibleConv):
+                setattr(parent, name, child.collapsed())
+    return plain.requires_grad_(requires_grad=False)
 
 
 @torch.no_grad()

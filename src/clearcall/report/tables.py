@@ -27,7 +27,7 @@ def gate_table(results: Results, limits: Gate) -> str:
         [check.name, f"{check.value:.4g}", f"{check.limit:g}", "passed" if check.passed else "**failed**"]
         for check in judge(results, limits)
     ]
-    return _table(["gate", "value", "at least", ""], rows)
+    return markdown_table(["gate", "value", "at least", ""], rows)
 
 
 def quality_table(results: Results) -> str:
@@ -49,14 +49,14 @@ def quality_table(results: Results) -> str:
             row += [f"{over_input[0]:+.4f}", f"{over_input[1]:+.2f}", f"{clean[name]:.2f}"]
         rows.append(row + [""] * (8 - len(row)))
     headers = ["contender", "SSIM", "PSNR dB", "SSIM uniform", "MSE", "SSIM over input", "dB over input"]
-    return _table([*headers, "clean PSNR dB"], rows)
+    return markdown_table([*headers, "clean PSNR dB"], rows)
 
 
 def breakdown_table(results: Results, key: str) -> str:
     """Return SSIM and PSNR in dB of every contender, one row for each entry of `by_degradation` or `by_image`."""
     names = measured(results)
     rows = [[row, *(_scores(scores[name]) for name in names)] for row, scores in results["evaluate"][key].items()]
-    return _table([key.removeprefix("by_"), *(CONTENDERS[name] for name in names)], rows)
+    return markdown_table([key.removeprefix("by_"), *(CONTENDERS[name] for name in names)], rows)
 
 
 def speed_table(results: Results) -> str:
@@ -70,7 +70,7 @@ def speed_table(results: Results) -> str:
         ]
         for name, timed in results["benchmark_fps"]["latency"].items()
     ]
-    return _table(["contender", "median ms", "p95 ms", "fps", "medians of the blocks, ms", "frames"], rows)
+    return markdown_table(["contender", "median ms", "p95 ms", "fps", "medians of the blocks, ms", "frames"], rows)
 
 
 def training_table(results: Results) -> str:
@@ -93,7 +93,7 @@ def training_table(results: Results) -> str:
         for name, network in networks.items()
     ]
     headers, *rows = [[label, *(column[label] for column in columns)] for label in columns[0]]
-    return _table(headers, rows)
+    return markdown_table(headers, rows)
 
 
 def data_table(results: Results) -> str:
@@ -102,13 +102,13 @@ def data_table(results: Results) -> str:
     rows = [
         [split, download["images"][split], f"{download['pixels'][split] / 1e6:.2f}", pairs[split]] for split in SPLITS
     ]
-    return _table(["split", "photographs", "megapixels", "pairs"], rows)
+    return markdown_table(["split", "photographs", "megapixels", "pairs"], rows)
 
 
 def degraded_table(results: Results) -> str:
     """Return mean SSIM and PSNR in dB of the degraded pictures by degradation and split."""
     mean, mix = results["check_pairs"]["mean"], results["degrade_pairs"]["degradations"]
-    return _table(
+    return markdown_table(
         ["degradation", *SPLITS], [[name, *(_scores(mean[split].get(name)) for split in SPLITS)] for name in mix]
     )
 
@@ -125,7 +125,7 @@ def export_table(results: Results) -> str:
         ]
         for name, model in results["export_onnx"].items()
     ]
-    return _table(
+    return markdown_table(
         ["ONNX model", "parameters", "KiB", "largest difference from torch, grey levels", "compared at"], rows
     )
 
@@ -138,7 +138,7 @@ def version_table() -> str:
             rows.append([library, version(library)])
         except PackageNotFoundError:
             rows.append([library, "not installed"])
-    return _table(["library", "version"], rows)
+    return markdown_table(["library", "version"], rows)
 
 
 def _scores(scores: Mapping[str, float | None] | None) -> str:
@@ -152,7 +152,8 @@ def _named(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table, the first column to the left, the others to the right."""
     from tabulate import tabulate  # noqa: PLC0415
 
     # "pipe" is GitHub's syntax too; tabulate's "github" leaves the alignment out.

@@ -81,11 +81,13 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     name: str,
     checkpoint: Path,
     log: Callable[[list[Row]], None],
+    shown: bool = True,
 ) -> Fitted:
     """Train a task's network and return its best weights.
 
     A checkpoint is written at each validation; if the file `checkpoint` exists, training goes on from there and ends
-    with the same weights as if it had never stopped. `log` receives all rows so far at each validation. Raises
+    with the same weights as if it had never stopped. `log` receives all rows so far at each validation; `shown`: with a
+    progress bar. Raises
     UserError if the loss is no longer finite or the network has died (its output equals its input); the checkpoint of
     the last validation stays.
     """
@@ -109,7 +111,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     def stopped() -> bool:
         return training.patience is not None and waited >= training.patience
 
-    with ProgressBar(name, training.steps, step, shown=fabric.is_global_zero) as bar:
+    with ProgressBar(name, training.steps, step, shown=shown and fabric.is_global_zero) as bar:
         while step < training.steps and not stopped():
             rate = learning_rate(step, training)
             for group in optimizer.param_groups:

@@ -45,13 +45,22 @@ class Task(Protocol):
 class RestorationTask:
     """Learn to restore: losses against the sharp picture, and against a teacher where one is given.
 
-    The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here.
+    The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
+    as they are, or rounded to whole grey levels if `round_teacher`.
     """
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, float], teacher: Teacher | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, float],
+        teacher: Teacher | None = None,
+        *,
+        round_teacher: bool = False,
+    ) -> None:
         self.model = model
         self._weights = weights
         self._teacher = teacher
+        self._round_teacher = round_teacher
         if teacher is None and needs_teacher(weights):
             raise ValueError(f"some of the losses {sorted(weights)} need a teacher")
 
@@ -64,6 +73,8 @@ class RestorationTask:
             if target is None or "features" in self._weights:
                 answer, teacher_features = self._teacher(batch.degraded)
                 target = answer.float() if target is None else target
+            if self._round_teacher:
+                target = target.clamp(0, 1).mul(255).round().div(255)
             parts |= {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
             if "features" in self._weights:
                 parts["features"] = feature_affinity_loss(features, teacher_features)

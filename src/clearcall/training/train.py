@@ -1,7 +1,7 @@
 """Train one named network on the pairs of one folder, and leave its weights and its curve behind."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.architectures import Kind
-from clearcall.data.pairs import INDEX, read_pairs
+from clearcall.data.pairs import INDEX, PairRecord, read_pairs
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
 from clearcall.models import build_model, parameter_count
 from clearcall.models.weights import WEIGHTS, load_weights, save_weights
-from clearcall.params import Model, Paths, Training
+from clearcall.params import DistillStudent, Model, Paths, Training
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
-from clearcall.training.loop import Row, fit
-from clearcall.training.task import TEACHER_LOSSES, RestorationTask, Teacher
-from clearcall.training.teacher_outputs import compute_teacher_outputs
-from clearcall.training.validation import Validator
+from clearcall.training.loop import Row, fit, make_fabric
+from clearcall.training.task import TEACHER_LOSSES, RestorationTask, Teacher, needs_teacher
+from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
+from clearcall.training.validation import Quality, Validator
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ def train_network(
     experiment: str,
     folder: Path,
     teacher_folder: Path | None = None,
+    round_teacher: bool = False,
 ) -> Trained:
     """Train a network and write its weights to `folder`.
 
-    `loss_weights` are those above 0 by name. A teacher is loaded from `teacher_folder` only if a loss needs one. A run
-    that was killed goes on from its checkpoint if params, pairs and code are the same.
+    `loss_weights` are those above 0 by name. A teacher is loaded from `teacher_folder` only if a loss needs one;
+    `round_teacher` rounds its answers to whole grey levels. A run that was killed goes on from its checkpoint if
+    params, pairs and code are the same.
     """
     torch.manual_seed(training.seed)
     network = build_model(kind, model.name, model.arguments)
@@ -69,30 +71,11 @@ def train_network(
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
 
     data_key = sha256_of(paths.pairs / INDEX)
-    outputs = None
-    leftovers: list[Path] = []
-    answer: Teacher | None = None
+    loaded = None
     if teacher_folder is not None:
-        teacher = load_weights(teacher_folder).to(fabric.device)
         data_key += sha256_of(teacher_folder / WEIGHTS)
-        answer = _answers(teacher, fabric)
-        # Answers are worth keeping where that is less work than answering every patch anew.
-        patches = training.steps * training.batch_size * training.patch_size**2
-        if TEACHER_LOSSES.keys() & loss_weights.keys() and sum(pair.height * pair.width for pair in train) <= patches:
-            path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
-            outputs = compute_teacher_outputs(path, teacher, paths.pairs, train, fabric)
-            leftovers.append(path)
-
-    sampler = PatchSampler(
-        paths.pairs,
-        train,
-        batch_size=training.batch_size,
-        patch_size=training.patch_size,
-        clean_fraction=training.clean_fraction,
-        recolour=training.recolour,
-        seed=training.seed,
-        teacher_outputs=outputs,
-    )
+        loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder)
+    sampler = _sampler(paths, train, training, loaded)
     validator = Validator(paths.pairs, validation)
     degraded = validator.degraded_quality()
     key = checkpoint_key(name, model.model_dump_json(), str(dict(loss_weights)), training.model_dump_json(), data_key)
@@ -100,7 +83,7 @@ def train_network(
 
     values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
     with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
-        task = RestorationTask(network, loss_weights, answer)
+        task = RestorationTask(network, loss_weights, loaded.answer if loaded else None, round_teacher=round_teacher)
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
 
     if fabric.is_global_zero:
@@ -115,7 +98,78 @@ def train_network(
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
     }
-    return Trained(summary, run.run_id, fitted.rows, [checkpoint, checkpoint.with_suffix(".json"), *leftovers])
+    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *([loaded.path] if loaded else [])]
+    return Trained(summary, run.run_id, fitted.rows, leftovers)
+
+
+def train_student(
+    stage: DistillStudent, paths: Paths, records: Sequence[PairRecord], name: str
+) -> tuple[nn.Module, Quality]:
+    """Train a student on some of the pairs, on one device and without MLflow; return it and its validation quality."""
+    weights, training = stage.losses.weights(), stage.training
+    fabric = make_fabric(training)
+    torch.manual_seed(training.seed)
+    network = build_model("students", stage.model.name, stage.model.arguments)
+    loaded = load_teacher(weights, training, paths, records, fabric) if needs_teacher(weights) else None
+    sampler = _sampler(paths, records, training, loaded)
+    task = RestorationTask(network, weights, loaded.answer if loaded else None, round_teacher=stage.round_teacher)
+    validator = Validator(paths.pairs, read_pairs(paths.pairs, "validation"))
+    checkpoint = paths.checkpoints / f"{name}.pt"
+    fitted = fit(
+        task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
+    )
+    checkpoint.unlink(missing_ok=True)
+    network = build_model("students", stage.model.name, stage.model.arguments)
+    network.load_state_dict(fitted.state)
+    return network.eval(), fitted.quality
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher that answers live, its kept answers where that is less work, and the file they would be in."""
+
+    answer: Teacher
+    outputs: TeacherOutputs | None
+    path: Path
+
+
+def load_teacher(
+    loss_weights: Mapping[str, float],
+    training: Training,
+    paths: Paths,
+    records: Sequence[PairRecord],
+    fabric: Fabric,
+    folder: Path | None = None,
+) -> LoadedTeacher:
+    """Load the teacher, and work out its answers to all records if that is less work than answering every patch."""
+    folder = folder or paths.weights / "teacher"
+    teacher = load_weights(folder).to(fabric.device)
+    data_key = (
+        sha256_of(paths.pairs / INDEX)
+        + sha256_of(folder / WEIGHTS)
+        + str([record.degraded_offset for record in records])
+    )
+    path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
+    outputs = None
+    patches = training.steps * training.batch_size * training.patch_size**2
+    if TEACHER_LOSSES.keys() & loss_weights.keys() and sum(pair.height * pair.width for pair in records) <= patches:
+        outputs = compute_teacher_outputs(path, teacher, paths.pairs, records, fabric)
+    return LoadedTeacher(_answers(teacher, fabric), outputs, path)
+
+
+def _sampler(
+    paths: Paths, records: Sequence[PairRecord], training: Training, teacher: LoadedTeacher | None
+) -> PatchSampler:
+    return PatchSampler(
+        paths.pairs,
+        records,
+        batch_size=training.batch_size,
+        patch_size=training.patch_size,
+        clean_fraction=training.clean_fraction,
+        recolour=training.recolour,
+        seed=training.seed,
+        teacher_outputs=teacher.outputs if teacher else None,
+    )
 
 
 def _answers(teacher: nn.Module, fabric: Fabric) -> Teacher:
