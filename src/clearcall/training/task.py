@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clearcall.losses.distillation import feature_affinity_loss
-from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, ssim_loss
+from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, psnr_loss, ssim_loss
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
@@ -18,6 +18,7 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
     "mse": mse_loss,
     "charbonnier": charbonnier_loss,
     "ssim": ssim_loss,
+    "psnr": psnr_loss,
 }
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 
