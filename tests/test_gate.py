@@ -14,13 +14,20 @@ import yaml
 from clearcall.cores import available_cores, machine
 from clearcall.errors import UserError
 from clearcall.files import write_json
-from clearcall.gate import Check, judge, read_reports
-from clearcall.params import Gate, Params, Paths
+from clearcall.gate import Check, judge, judge_shipped, read_reports
+from clearcall.params import Gate, Params, Paths, ShippedGate
 
 Reports = dict[str, dict[str, Any]]
 ONNX = b"the exported student"
 ONNX_SHA256 = hashlib.sha256(ONNX).hexdigest()
-LIMITS = Gate(min_ssim=0.9, min_fps=30, min_ssim_over_unsharp=0.002, min_psnr_db_over_unsharp=0.2)
+SHIPPED_LIMITS = ShippedGate(min_ssim_over_unsharp=0.005, min_psnr_db_over_unsharp=0.5, min_clean_psnr_db=45)
+LIMITS = Gate(
+    min_ssim=0.9,
+    min_fps=30,
+    min_ssim_over_unsharp=0.002,
+    min_psnr_db_over_unsharp=0.2,
+    shipped={"fast": SHIPPED_LIMITS},
+)
 GOOD: Reports = {
     "evaluate": {
         "mean": {"student": {"ssim": 0.95, "psnr_db": 31.0}, "unsharp": {"ssim": 0.94, "psnr_db": 30.0}},
@@ -39,6 +46,16 @@ GOOD: Reports = {
 
 def verdicts(reports: Reports) -> dict[str, bool]:
     return {check.name: check.passed for check in judge(reports, LIMITS)}
+
+
+def test_a_network_for_the_package_is_judged_by_its_lead_and_by_clean_frames() -> None:
+    mean = {"student": {"ssim": 0.946, "psnr_db": 32.4}, "unsharp": {"ssim": 0.94, "psnr_db": 32.0}}
+    checks = {check.name: (check.value, check.passed) for check in judge_shipped(mean, 45.0, SHIPPED_LIMITS)}
+    assert checks == {
+        "SSIM over the tuned unsharp mask": (pytest.approx(0.006), True),
+        "PSNR over the tuned unsharp mask, dB": (pytest.approx(0.4), False),
+        "PSNR of an undegraded picture, dB": (45.0, True),
+    }
 
 
 def with_student(**changes: float) -> Reports:

@@ -51,6 +51,8 @@ def tiny(document: dict[str, Any]) -> dict[str, Any]:
     document["export_onnx"]["parity_sizes"] = [[40, 48], [31, 37]]
     document["benchmark_fps"] |= {"frames": 4, "blocks": 2, "warmup_frames": 1}
     document["write_report"] = {"crop_side": 32, "pictures": 1}
+    small = {"min_ssim_over_unsharp": -1, "min_psnr_db_over_unsharp": -50, "min_clean_psnr_db": 10}
+    document["gate"]["shipped"] = {"small": small, "tall": small | {"min_clean_psnr_db": 200}}
     document["gate"] |= {"min_ssim": 0.5, "min_fps": 1, "min_ssim_over_unsharp": -1, "min_psnr_db_over_unsharp": -50}
     return document
 
@@ -131,6 +133,13 @@ def test_gate_passes_and_crowns_then_fails_on_a_limit(miniature: Miniature) -> N
 
 def test_the_student_can_be_shipped_with_a_card(miniature: Miniature) -> None:
     shipped = miniature.folder / "src" / "clearcall" / "shipped"
+    for name, refusal in (
+        ("unheard_of", "no limits for unheard_of: add it under gate.shipped in params.yaml, which has small, tall"),
+        ("tall", "tall is not taken into the package: PSNR of an undegraded picture, dB"),
+    ):
+        printed = miniature.run("clearcall", "ship", name, "--made-by", "dvc repro", expect=1)
+        assert refusal in printed
+        assert not list(shipped.glob(f"{name}.*"))
     printed = miniature.run("clearcall", "ship", "small", "--made-by", "dvc repro")
     assert "small.md" in printed
     card = (shipped / "small.md").read_text()

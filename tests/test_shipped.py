@@ -9,7 +9,9 @@ from PIL import Image
 
 from clearcall import Sharpener
 from clearcall.files import read_json, sha256_of
+from clearcall.gate import judge_shipped
 from clearcall.metrics import psnr_db, ssim
+from clearcall.params import load_params
 from clearcall.sharpener import SHIPPED, shipped_models
 
 Frame = npt.NDArray[np.uint8]
@@ -31,6 +33,10 @@ class TestEveryShippedNetwork:
         assert f"{facts['clean_psnr_db']:.1f} dB" in card
         assert f"{facts['parameters']:,} parameters" in card
         assert "CC BY-SA 4.0" in card
+
+    def test_reaches_the_limits_that_it_was_taken_by(self, name: str, project: Path) -> None:
+        facts, limits = read_json(SHIPPED / f"{name}.json"), load_params(project / "params.yaml").gate.shipped[name]
+        assert all(check.passed for check in judge_shipped(facts["mean"], facts["clean_psnr_db"], limits))
 
     def test_weights_and_graph_are_one_network(self, name: str, photos: dict[str, Frame]) -> None:
         from safetensors.torch import load_file

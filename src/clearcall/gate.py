@@ -1,5 +1,6 @@
 """Whether the model at hand may be shipped: each check with its value and its limit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from clearcall.cores import machine
 from clearcall.errors import UserError
 from clearcall.files import read_json, sha256_of
-from clearcall.params import Gate, Paths
+from clearcall.params import Gate, Paths, ShippedGate
 
 FULL_HD = (1920, 1080)
 
@@ -57,10 +58,27 @@ def read_reports(paths: Paths) -> dict[str, dict[str, Any]]:
 def judge(found: dict[str, dict[str, Any]], limits: Gate) -> list[Check]:
     """Return the checks: SSIM, fps, and the student's lead over the unsharp mask that was tuned on validation."""
     mean = found["evaluate"]["mean"]
+    return [
+        Check("SSIM", mean["student"]["ssim"], limits.min_ssim),
+        Check("fps", found["benchmark_fps"]["latency"]["student"]["fps"], limits.min_fps),
+        *_over_unsharp(mean, limits),
+    ]
+
+
+def judge_shipped(mean: Mapping[str, Mapping[str, float]], clean_psnr_db: float, limits: ShippedGate) -> list[Check]:
+    """Return the checks of a network for the package: its lead over the tuned mask, and what becomes of clean frames.
+
+    `mean` has each contender's `ssim` and `psnr_db` on the test pictures.
+    """
+    return [
+        *_over_unsharp(mean, limits),
+        Check("PSNR of an undegraded picture, dB", clean_psnr_db, limits.min_clean_psnr_db),
+    ]
+
+
+def _over_unsharp(mean: Mapping[str, Mapping[str, float]], limits: Gate | ShippedGate) -> list[Check]:
     student, unsharp = mean["student"], mean["unsharp"]
     return [
-        Check("SSIM", student["ssim"], limits.min_ssim),
-        Check("fps", found["benchmark_fps"]["latency"]["student"]["fps"], limits.min_fps),
         Check(
             "SSIM over the tuned unsharp mask",
             round(student["ssim"] - unsharp["ssim"], 9),

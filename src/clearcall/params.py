@@ -314,6 +314,14 @@ class Publish(_Params):
     model_name: str = Field(min_length=1)
 
 
+class ShippedGate(_Params):
+    """What a network must reach to be taken into the package."""
+
+    min_ssim_over_unsharp: float
+    min_psnr_db_over_unsharp: float
+    min_clean_psnr_db: float
+
+
 class Gate(_Params):
     """What a model must reach to be shipped."""
 
@@ -321,6 +329,7 @@ class Gate(_Params):
     min_fps: float = Field(ge=0)
     min_ssim_over_unsharp: float
     min_psnr_db_over_unsharp: float
+    shipped: dict[str, ShippedGate]  # by name of the network
 
 
 class Params(_Params):

@@ -7,6 +7,7 @@ from clearcall.cores import machine
 from clearcall.data.manifest import read_manifest
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of, write_json, write_text
+from clearcall.gate import judge_shipped
 from clearcall.params import Params
 from clearcall.report.results import Results, measured, read_results
 from clearcall.report.tables import breakdown_table, markdown_table
@@ -25,7 +26,8 @@ _TITLES = {
 def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
     """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return the card.
 
-    Raises UserError if the pipeline's results are missing, do not belong together, or are larger than 1 MB each.
+    Raises UserError if the pipeline's results are missing, do not belong together, are larger than 1 MB each, or below
+    the limits of `gate.shipped`.
     """
     paths = params.paths
     sources = {
@@ -42,6 +44,7 @@ def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
             raise UserError(f"{source} has {source.stat().st_size:,} bytes; a shipped network may have {MAX_BYTES:,}")
     if reports["evaluate"]["student_weights_sha256"] != exported["weights_sha256"]:
         raise UserError("quality and export are of different students: run `dvc repro`")
+    _require_worth_shipping(name, reports, params)
     for suffix, source in sources.items():
         with atomic_path(folder / f"{name}{suffix}") as temporary:
             shutil.copyfile(source, temporary)
@@ -62,6 +65,17 @@ def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
     card = folder / f"{name}.md"
     write_text(card, _card(name, reports, params, recipe))
     return card
+
+
+def _require_worth_shipping(name: str, reports: Results, params: Params) -> None:
+    limits = params.gate.shipped.get(name)
+    if limits is None:
+        known = ", ".join(sorted(params.gate.shipped))
+        raise UserError(f"no limits for {name}: add it under gate.shipped in params.yaml, which has {known}")
+    evaluated = reports["evaluate"]
+    checks = judge_shipped(evaluated["mean"], evaluated["clean_psnr_db"]["student"], limits)
+    if failed := [f"{check.name} {check.value:.4g} < {check.limit:g}" for check in checks if not check.passed]:
+        raise UserError(f"{name} is not taken into the package: {'; '.join(failed)} (gate.shipped in params.yaml)")
 
 
 def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
