@@ -22,6 +22,7 @@ from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss
+from clearcall.losses.reconstruction import relative_mse_loss
 from clearcall.metrics import psnr_db, ssim
 from clearcall.models import build_model
 from clearcall.models.inference import restore
@@ -234,6 +235,18 @@ def test_the_share_of_clean_patches(tiny_pairs: Path, training: Training, fracti
         batch = sampler.batch(step, 0)
         clean += int((batch.degraded == batch.sharp).flatten(1).all(dim=1).sum())
     assert low <= clean <= high
+
+
+def test_a_batch_knows_how_far_off_whole_inputs_were(tiny_pairs: Path, training: Training) -> None:
+    records, reader = read_pairs(tiny_pairs, "train"), PairReader(tiny_pairs)
+    errors = [
+        np.square((reader.sharp(record).astype(float) - reader.degraded(record)) / 255).mean() for record in records
+    ]
+    batch = new_sampler(tiny_pairs, training, clean_fraction=0.3, batch_size=24).batch(0, 0)
+    clean = (batch.degraded == batch.sharp).flatten(1).all(dim=1)
+    assert 0 < clean.sum() < 24
+    for error, is_clean in zip(batch.input_mse.tolist(), clean.tolist(), strict=True):
+        assert error == 0 if is_clean else min(abs(error / known - 1) for known in errors) < 1e-3
 
 
 def test_recolouring_swaps_channels_and_takes_negatives_of_both_pictures_alike(
@@ -516,14 +529,15 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     network, teacher = new_network(), new_teacher()
     generator = torch.Generator().manual_seed(0)
     degraded, sharp, answer = (torch.rand(2, 3, 16, 16, generator=generator) for _ in range(3))
-    batch = Batch(degraded, sharp, answer)
+    input_mse = torch.tensor([0.01, 0.0])
+    batch = Batch(degraded, sharp, input_mse, answer)
 
     class Both(nn.Module):
         def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
             result: tuple[Tensor, Tensor] = network.forward_features(picture)  # type: ignore[operator]  # hidden
             return result
 
-    weights = {"l1": 1.0, "mse": 2.0, "teacher_l1": 0.5, "teacher_mse": 0.25, "features": 4.0}
+    weights = {"l1": 1.0, "mse": 2.0, "relative_mse": 0.1, "teacher_l1": 0.5, "teacher_mse": 0.25, "features": 4.0}
     task = RestorationTask(Both(), weights, _answers(teacher, fabric))
     losses = task.losses(batch)
     features = Both()(degraded)[1]
@@ -532,6 +546,7 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     expected = {
         "l1": (degraded - sharp).abs().mean().item(),
         "mse": (degraded - sharp).square().mean().item(),
+        "relative_mse": relative_mse_loss(degraded, sharp, input_mse).item(),
         "teacher_l1": (degraded - answer).abs().mean().item(),
         "teacher_mse": (degraded - answer).square().mean().item(),
         "features": feature_affinity_loss(features, teacher_features).item(),
@@ -540,7 +555,7 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected)
     assert losses["total"].requires_grad
     live, _ = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
-    losses = task.losses(Batch(degraded, sharp, None))
+    losses = task.losses(Batch(degraded, sharp, input_mse, None))
     assert losses["teacher_l1"].item() == pytest.approx((degraded - live).abs().mean().item())
 
 
@@ -706,6 +721,7 @@ def test_the_twin_keeps_the_losses_against_the_sharp_picture() -> None:
         "l1": 0.5,
         "charbonnier": 2,
     }
+    assert without_teacher({"relative_mse": 1, "teacher_mse": 1}) == {"relative_mse": 1}
     assert without_teacher({"teacher_mse": 4}) == {"mse": 1.0}
 
 

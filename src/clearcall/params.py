@@ -202,7 +202,7 @@ class TeacherLosses(_Params):
     mse: LossWeight = 0
     charbonnier: LossWeight = 0
     ssim: LossWeight = 0
-    psnr: LossWeight = 0
+    relative_mse: LossWeight = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

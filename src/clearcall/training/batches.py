@@ -19,10 +19,15 @@ _Value = TypeVar("_Value", np.uint8, np.uint16)
 
 @dataclass(frozen=True)
 class Batch:
-    """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known."""
+    """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known.
+
+    `input_mse`, (N,), is the mean squared difference between the whole pictures that the patches were cut from: that
+    of a patch alone says more about how flat it is than about how it was degraded.
+    """
 
     degraded: Tensor
     sharp: Tensor
+    input_mse: Tensor
     teacher_restored: Tensor | None
 
     def to(self, device: torch.device) -> "Batch":
@@ -32,7 +37,7 @@ class Batch:
             return tensor.to(device, memory_format=torch.channels_last)
 
         teacher = None if self.teacher_restored is None else move(self.teacher_restored)
-        return Batch(move(self.degraded), move(self.sharp), teacher)
+        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher)
 
 
 class PatchSampler:
@@ -62,7 +67,7 @@ class PatchSampler:
     def batch(self, step: int, rank: int) -> Batch:
         """Return the batch of one step on one process."""
         generator = np.random.default_rng([self._seed, step, rank])
-        degraded, sharp, teacher = [], [], []
+        degraded, sharp, input_mse, teacher = [], [], [], []
         for _ in range(self._batch_size):
             index = int(generator.integers(len(self._records)))
             record = self._records[index]
@@ -81,6 +86,7 @@ class PatchSampler:
             sharp_patch = _cut(self._reader.sharp(record), where)
             sharp.append(sharp_patch)
             degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
+            input_mse.append(0.0 if clean else 10 ** (-record.psnr_db / 10))
             if self._teacher_outputs is not None:
                 # A clean picture needs no teacher: the truth is known.
                 teacher.append(
@@ -91,6 +97,7 @@ class PatchSampler:
         return Batch(
             to_tensor(np.stack(degraded)),
             to_tensor(np.stack(sharp)),
+            torch.tensor(input_mse),
             torch.from_numpy(np.stack(teacher)).movedim(-1, -3) if teacher else None,
         )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clearcall.losses.distillation import feature_affinity_loss
-from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, psnr_loss, ssim_loss
+from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, relative_mse_loss, ssim_loss
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
@@ -18,8 +18,9 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
     "mse": mse_loss,
     "charbonnier": charbonnier_loss,
     "ssim": ssim_loss,
-    "psnr": psnr_loss,
 }
+# Against the sharp picture too, but needs to know how far off the input was.
+RELATIVE = "relative_mse"
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 
 
@@ -30,7 +31,9 @@ def needs_teacher(weights: Mapping[str, float]) -> bool:
 
 def without_teacher(weights: Mapping[str, float]) -> dict[str, float]:
     """Return the losses of the no-teacher twin: those against the sharp picture alone, or MSE if there are none."""
-    return {name: weight for name, weight in weights.items() if name in SHARP_LOSSES} or {"mse": 1.0}
+    return {name: weight for name, weight in weights.items() if name in SHARP_LOSSES or name == RELATIVE} or {
+        "mse": 1.0
+    }
 
 
 class Task(Protocol):
@@ -69,6 +72,8 @@ class RestorationTask:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
         restored, features = self.model(batch.degraded)
         parts = {name: loss(restored, batch.sharp) for name, loss in SHARP_LOSSES.items() if name in self._weights}
+        if RELATIVE in self._weights:
+            parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse)
         if self._teacher is not None:
             target, teacher_features = batch.teacher_restored, features
             if target is None or "features" in self._weights:
