@@ -116,7 +116,7 @@ def test_a_study_trains_what_its_table_lacks_and_nothing_twice(workplace: Path) 
     assert printed in (reports / "steps.md").read_text()
     assert "Do more steps help?" in (reports / "steps.md").read_text()
     with table.open(newline="") as file:
-        assert "-S distill_student.training.steps=5" in list(csv.DictReader(file))[1]["overrides"]
+        assert "-S ++distill_student.training.steps=5" in list(csv.DictReader(file))[1]["overrides"]
 
 
 def test_a_point_that_needs_a_teacher_says_so_before_it_trains(workplace: Path) -> None:

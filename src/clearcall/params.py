@@ -392,9 +392,9 @@ def with_overrides(document: Mapping[str, Any], overrides: Overrides) -> Params:
 
 
 def as_arguments(overrides: Overrides) -> str:
-    """Return overrides as arguments of `dvc exp run`, quoted for a shell."""
+    """Return overrides as arguments of `dvc exp run`, quoted for a shell; `++` also adds what params.yaml leaves out."""
     return " ".join(
-        f"-S {shlex.quote(f'{name}={json.dumps(value, ensure_ascii=False)}')}" for name, value in overrides.items()
+        f"-S {shlex.quote(f'++{name}={json.dumps(value, ensure_ascii=False)}')}" for name, value in overrides.items()
     )
 
 
