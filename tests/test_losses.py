@@ -217,6 +217,7 @@ def test_vgg19_sees_pictures_as_it_was_trained() -> None:
     network = Vgg19()
     grey = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     first = network.features[0]
+    assert isinstance(first, torch.nn.Conv2d) and first.bias is not None
     seen: list[Tensor] = []
     first.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     network(grey)

@@ -24,7 +24,8 @@ def feature_projection_loss(projected: Tensor, teacher_features: Tensor) -> Tens
     Both are (N, C, h, w); the student's have been brought to the teacher's width by a learned 1x1 layer, and what is
     larger is averaged down to the size of the other.
     """
-    size = [min(sides) for sides in zip(projected.shape[-2:], teacher_features.shape[-2:], strict=True)]
+    (height, width), (teacher_height, teacher_width) = projected.shape[-2:], teacher_features.shape[-2:]
+    size = min(height, teacher_height), min(width, teacher_width)
     return mse_loss(adaptive_avg_pool2d(projected.float(), size), adaptive_avg_pool2d(teacher_features.float(), size))
 
 

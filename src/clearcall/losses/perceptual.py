@@ -31,7 +31,7 @@ class Vgg19(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1), persistent=False)
-        self.features = vgg19_trunk()[: _LAST + 1]
+        self.features = nn.Sequential(*list(vgg19_trunk())[: _LAST + 1])
         self.requires_grad_(requires_grad=False)
 
     def forward(self, picture: Tensor) -> Tensor:
