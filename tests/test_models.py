@@ -35,6 +35,7 @@ TINY: dict[tuple[Kind, str], dict[str, Any]] = {
     ("teachers", "dncnn"): {"channels": 4, "convs": 4},
     ("teachers", "residual_blocks"): {"channels": 4, "blocks": 1},
     ("teachers", "residual_cnn"): {"channels": 32},
+    ("teachers", "restormer"): {"channels": 4, "blocks": [1, 1, 1, 1, 1]},
     ("teachers", "swinir"): {"channels": 4, "blocks": 1, "layers": 2, "heads": 2, "window": 4},
     ("teachers", "unet"): {"channels": 4, "levels": 2},
     ("teachers", "unshuffle_resnet"): {"channels": 4, "blocks": 2, "unshuffle": 2},
@@ -235,6 +236,7 @@ def test_parameters_of_the_teacher_by_hand(channels: int, blocks: int, unshuffle
         # The known 31,030,593 for one channel in and one out; a 3x3 and a 1x1 layer have two channels more.
         ("teachers", "unet", {"channels": 64}, 31_030_593 + 9 * 2 * 64 + 2 * 64 + 2),
         ("teachers", "residual_blocks", {"channels": 64, "blocks": 16}, 9 * (2 * 3 * 64 + 33 * 64**2) + 34 * 64 + 3),
+        ("teachers", "restormer", {"channels": 48}, 26_126_644),
         # Those for x2 are counted in test_comparison.py; at full size the last layer alone is smaller.
         ("students", "imdn", {"channels": 64, "blocks": 6, "scale": 1}, 694_404 - (9 * 64 + 1) * (12 - 3)),
         ("students", "plain_cnn", {"channels": 32, "convs": 4}, 11_011 + 9 * 32**2 + 32),
@@ -252,6 +254,7 @@ def test_parameters_of_published_networks(kind: Kind, name: str, arguments: dict
         ("students", "imdn", {"channels": 16, "blocks": 1, "scale": 3}, "scale must be 1 or 2"),
         ("students", "clearsight_imdn", {"channels": 6, "blocks": 1}, "a multiple of it"),
         ("students", "clearsight_imdn", {"channels": 4, "blocks": 1, "scale": 0}, "scale must be 1 or 2"),
+        ("teachers", "restormer", {"channels": 4, "blocks": [1, 1, 1]}, "five numbers"),
         ("teachers", "swinir", {"channels": 10, "blocks": 1, "heads": 4}, "10 is not of 4"),
         ("teachers", "swinir", {"channels": 4, "blocks": 1, "heads": 2, "window": 5}, "window must be even"),
         ("teachers", "swinir", {"channels": 4, "blocks": 1, "heads": 2, "upsampler": "bicubic"}, "'pixelshuffle'"),
