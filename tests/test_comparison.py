@@ -68,7 +68,7 @@ def _quickly_exported(peer_files: dict[str, Path]) -> Iterator[None]:
         patch.setattr(run, "PEERS", FEW)
         patch.setattr(run, "export_peer", copy)
         patch.setattr(run, "shipped_models", list)
-        patch.setattr(cost, "_MATRIX_SIDE", 64)
+        patch.setattr(cost, "_MATRIX_SIDE", 256)
         yield
 
 

@@ -199,10 +199,10 @@ class TeacherLosses(_Params):
     """Weight of each loss against the sharp picture."""
 
     l1: LossWeight = 0
+    perceptual: LossWeight = 0
     mse: LossWeight = 0
     charbonnier: LossWeight = 0
     ssim: LossWeight = 0
-    perceptual: LossWeight = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
