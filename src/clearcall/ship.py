@@ -82,7 +82,7 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     against = ", ".join(behind) or "none of the degradations"
     clean = f"{params.distill_student.training.clean_fraction:.0%}"
     luma = load_graph(params.paths.models / "student.onnx").kind == "luma"
-    colour = " Colour detail\n  is left as it is." if luma else ""
+    colour = "Colour detail is left as it is. " if luma else ""
     return f"""# Model card: `{name}`
 
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})
@@ -95,7 +95,8 @@ that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them
   measure on, split by photograph, and no part of this package. Licence: {"; ".join(licences)}.
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
 - **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
-- **Limits**: blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.{colour} An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
+- **Limits**: blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.
+  {colour}An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
 - **Not better than both the input and the unsharp mask on**: {against}.
 
 ## Quality on the test photographs (SSIM of Wang et al. / PSNR of RGB in dB)
