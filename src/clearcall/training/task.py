@@ -51,7 +51,7 @@ def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> A
     Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
     kept: dict[str, object] = {}
-    modules = dict(network.named_modules())
+    modules = dict(network.named_modules()) if layers else {}
     if unknown := [name for name in layers if not name or name not in modules]:
         known = ", ".join(name for name in modules if name and name.count(".") <= 1)
         raise UserError(f"the network has no layer {', '.join(map(repr, unknown))}; it has {known} and what is in them")
