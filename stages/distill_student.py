@@ -29,6 +29,7 @@ def main() -> None:
             folder=params.paths.weights / "students" / name,
             teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
             round_teacher=stage.round_teacher,
+            feature_layers=stage.feature_layers,
         )
         for name, losses in losses_of.items()
     }

@@ -22,6 +22,7 @@ def main() -> None:
         name="teacher",
         experiment=params.publish.experiment,
         folder=params.paths.weights / "teacher",
+        pretrained=stage.pretrained,
     )
     if fabric.is_global_zero:
         write_curves(params.paths.reports / "train_teacher_curve.csv", {"teacher": teacher})

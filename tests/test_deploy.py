@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from clearcall.sharpener import Choice, Sharpener
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from clearcall.architectures import Kind
 
 Frame = npt.NDArray[np.uint8]
 SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (17, 31), (64, 64), (3, 500), (127, 241), (270, 480)]
@@ -71,6 +73,38 @@ def test_a_graph_of_another_network_fails_parity_and_is_removed(
     with pytest.raises(UserError, match=r"differs from torch by \d+ grey levels.*max_difference = 1"):
         check_parity(student_onnx[0], copied, [frame(64, 64)], 1)
     assert not copied.exists()
+
+
+SWINIR = {"channels": 4, "blocks": 1, "layers": 2, "heads": 1, "window": 4, "upsampler": "pixelshuffledirect"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "arguments", "stride"),
+    [("students", "dncnn_student", {"channels": 4}, 1), ("teachers", "swinir", SWINIR, 8)],
+)
+def test_networks_of_rgb_are_exported_with_nothing_left_of_training(
+    kind: "Kind", name: str, arguments: dict[str, Any], stride: int, tmp_path: Path, photos: dict[str, Frame]
+) -> None:
+    import torch
+
+    from clearcall.deploy.export import check_parity, export_onnx
+    from clearcall.models import build_model
+
+    torch.manual_seed(0)
+    model = build_model(kind, name, arguments).eval()
+    with torch.no_grad():
+        for value in [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]:
+            value.add_(0.05 * torch.rand_like(value))
+    path = tmp_path / f"{name}.onnx"
+    export_onnx(model, path, 20)
+    assert not any(node.op_type == "BatchNormalization" for node in onnx.load(path).graph.node)
+    assert (load_graph(path).kind, load_graph(path).stride) == ("rgb", stride)
+    frames = [photos["coffee"][:height, :width] for height, width in SIZES[:-1]]
+    assert check_parity(model, path, frames, 1) <= 1
+    sharpen = Sharpener(path, provider="onnxruntime")
+    picture = np.ascontiguousarray(frames[-1])
+    assert (sharpen(picture) != picture).mean() > 0.1
+    assert (sharpen(picture[..., ::-1], "bgr")[..., ::-1] == sharpen(picture)).all()
 
 
 def test_the_graph_is_self_contained_and_of_dynamic_size(exported: "tuple[nn.Module, Path]") -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clearcall.losses.distillation import GRID, feature_affinity_loss
+from clearcall.errors import UserError
+from clearcall.files import sha256_of
+from clearcall.losses import perceptual
+from clearcall.losses.distillation import GRID, feature_affinity_loss, feature_projection_loss, teacher_residual_loss
+from clearcall.losses.perceptual import Vgg19, load_vgg19, perceptual_loss, vgg19_trunk
 from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, relative_mse_loss, ssim_loss
 
 Frame = npt.NDArray[np.uint8]
@@ -150,3 +155,117 @@ def test_affinity_is_computed_in_fp32() -> None:
     loss = feature_affinity_loss(features.bfloat16(), features)
     assert loss.dtype == torch.float32
     assert loss.item() < 0.01
+
+
+def test_the_residual_loss_by_hand() -> None:
+    """The student adds 0.25 and 0.5 to the picture, the teacher 0.5 and nothing: the squares' mean is 0.15625."""
+    degraded = picture(0.25, 0.5)
+    assert teacher_residual_loss(picture(0.5, 1), picture(0.75, 0.5), degraded).item() == pytest.approx(
+        (0.25**2 + 0.5**2) / 2
+    )
+
+
+def test_the_residual_loss_is_that_of_the_answers_whatever_the_picture() -> None:
+    restored, target = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
+    for seed in (2, 3):
+        loss = teacher_residual_loss(restored, target, noise(2, 3, 8, 8, seed=seed))
+        assert loss.item() == pytest.approx(mse_loss(restored, target).item(), rel=1e-5)
+
+
+def test_feature_projection_by_hand() -> None:
+    """Maps of 2 x 2 are averaged to the other's single place: 1.5 against 1, and 0 against 2, so (0.25 + 4) / 2."""
+    projected = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[0.0, 0.0], [0.0, 0.0]]]])
+    teacher = torch.tensor([[[[1.0]], [[2.0]]]])
+    assert feature_projection_loss(projected, teacher).item() == pytest.approx(2.125)
+    assert feature_projection_loss(teacher, projected).item() == pytest.approx(2.125)
+    assert feature_projection_loss(projected, projected).item() == 0
+
+
+def test_feature_projection_has_gradients_for_the_student() -> None:
+    projected = noise(2, 4, 8, 8).requires_grad_()
+    feature_projection_loss(projected, noise(2, 4, 4, 4, seed=1)).backward()  # type: ignore[no-untyped-call]
+    assert projected.grad is not None
+    assert projected.grad.isfinite().all()
+    assert projected.grad.abs().sum() > 0
+
+
+# The perceptual loss, with random weights where it says so
+
+
+def test_the_trunk_of_vgg19_has_as_many_parameters_as_published() -> None:
+    """143,667,240 in all, of which three linear layers on 512 x 7 x 7 values to 4096, 4096 and 1000 are not built."""
+    head = (512 * 49 + 1) * 4096 + 4097 * 4096 + 4097 * 1000
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in vgg19_trunk().parameters()) == 143_667_240 - head
+
+
+def test_vgg19_is_looked_at_after_its_third_layer_of_the_third_stage() -> None:
+    """Names as published: the convolutions of `features` are 0, 2, 5, 7, 10, 12, 14, 16 and so on."""
+    network = Vgg19()
+    weights = [name for name in network.state_dict() if name.endswith("weight")]
+    assert weights == [f"features.{number}.weight" for number in (0, 2, 5, 7, 10, 12, 14)]
+    seen = network(noise(2, 3, 16, 20))
+    assert seen.shape == (2, 256, 4, 5)
+    assert (seen < 0).any()
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_perceptual_loss_by_hand() -> None:
+    """A network that doubles what it sees: the squared difference of 0.5 becomes 1, of 0 stays 0."""
+    loss = perceptual_loss(picture(0.5, 0.25), picture(0, 0.25), torch.nn.Upsample(scale_factor=1))
+    assert loss.item() == pytest.approx(0.125)
+
+    class Doubled(torch.nn.Module):
+        def forward(self, seen: Tensor) -> Tensor:
+            return 2 * seen
+
+    assert perceptual_loss(picture(0.5, 0.25), picture(0, 0.25), Doubled()).item() == pytest.approx(0.5)
+
+
+def test_vgg19_sees_pictures_as_it_was_trained() -> None:
+    """Grey of ImageNet's mean is nothing to it: only the biases of the first layer are seen."""
+    network = Vgg19()
+    grey = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    first = network.features[0]
+    assert isinstance(first, torch.nn.Conv2d) and first.bias is not None
+    seen: list[Tensor] = []
+    first.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    network(grey)
+    assert torch.allclose(seen[0], first.bias.view(1, -1, 1, 1).expand_as(seen[0]), atol=1e-6)
+
+
+def test_the_perceptual_loss_has_gradients_for_the_picture_alone() -> None:
+    torch.manual_seed(0)
+    network, restored = Vgg19(), noise(1, 3, 16, 16).requires_grad_()
+    target = noise(1, 3, 16, 16, seed=1)
+    assert perceptual_loss(target, target, network).item() == 0
+    perceptual_loss(restored, target, network).backward()  # type: ignore[no-untyped-call]
+    assert restored.grad is not None
+    assert restored.grad.isfinite().all()
+    assert restored.grad.abs().sum() > 0
+
+
+def test_the_published_weights_are_asked_for_and_never_made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert perceptual.VGG19_URL.endswith(f"-{perceptual.VGG19_SHA256[:8]}.pth")  # the name tells how the hash begins
+    torch.manual_seed(1)
+    published = Vgg19().state_dict()
+    path = tmp_path / "vgg19.pth"
+
+    def offer(state: dict[str, Tensor]) -> None:
+        torch.save(state, path)
+        monkeypatch.setattr(perceptual, "VGG19_URL", str(path))
+        monkeypatch.setattr(perceptual, "VGG19_SHA256", sha256_of(path))
+
+    offer(published | {"features.34.bias": torch.zeros(512), "classifier.0.bias": torch.zeros(4096)})
+    loaded = load_vgg19()
+    assert all(torch.equal(tensor, published[name]) for name, tensor in loaded.state_dict().items())
+    assert not loaded.training
+    offer({name: tensor for name, tensor in published.items() if name != "features.5.bias"})
+    with pytest.raises(UserError, match=r"does not hold the weights of VGG-19.*features\.5\.bias"):
+        load_vgg19()
+    offer(published | {"features.0.bias": torch.zeros(3)})
+    with pytest.raises(UserError, match=r"does not hold the weights of VGG-19"):
+        load_vgg19()
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="has the SHA-256"):
+        load_vgg19()

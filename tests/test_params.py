@@ -144,6 +144,29 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
         load_params(path)
 
 
+def test_what_is_not_in_use_need_not_be_named(document: Document) -> None:
+    params = parse_params(document)
+    assert params.train_teacher.pretrained is None
+    assert params.distill_student.feature_layers == ()
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, None])
+def test_published_weights_need_their_hash(document: Document, sha256: str | None) -> None:
+    message = refusal(changed(document, "train_teacher.pretrained", {"source": "net.pth", "sha256": sha256}))
+    assert "train_teacher.pretrained.sha256" in message
+
+
+def test_projected_features_need_layers(document: Document) -> None:
+    weighted = changed(document, "distill_student.losses.feature_projection", 0.1)
+    assert "distill_student: the loss feature_projection compares layers by name" in refusal(weighted)
+    layers = [{"student": "body.1", "teacher": "body"}]
+    (layer,) = parse_params(changed(weighted, "distill_student.feature_layers", layers)).distill_student.feature_layers
+    assert (layer.student, layer.teacher) == ("body.1", "body")
+    assert "feature_layers.0.teacher: missing" in refusal(
+        changed(weighted, "distill_student.feature_layers", [{"student": "body.1"}])
+    )
+
+
 def test_a_mix_of_unknown_degradations_is_refused_with_the_known(document: Document) -> None:
     message = refusal(changed(document, "degrade_pairs.mix", ["jpeg", "fog", "snow"]))
     assert "unknown degradations ['fog', 'snow']" in message

@@ -21,17 +21,20 @@ from clearcall.data.degrade import degrade_pairs
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.errors import UserError
-from clearcall.losses.distillation import feature_affinity_loss
+from clearcall.files import sha256_of
+from clearcall.losses import perceptual
+from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss
+from clearcall.losses.perceptual import Vgg19, perceptual_loss
 from clearcall.losses.reconstruction import relative_mse_loss
 from clearcall.metrics import psnr_db, ssim
 from clearcall.models import build_model
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights, save_weights
-from clearcall.params import DegradePairs, Model, Params, Paths, Training
+from clearcall.params import DegradePairs, FeatureLayers, Model, Params, Paths, Pretrained, Training
 from clearcall.training.batches import Batch, PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
-from clearcall.training.task import RestorationTask, needs_teacher, without_teacher
+from clearcall.training.task import RestorationTask, WithFeatures, answer, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
 from clearcall.training.train import Trained, _answers, train_network, write_curves
 from clearcall.training.validation import Quality, Validator
@@ -528,28 +531,45 @@ def test_unknown_hardware_is_the_users_to_mend(training: Training) -> None:
 def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     network, teacher = new_network(), new_teacher()
     generator = torch.Generator().manual_seed(0)
-    degraded, sharp, answer = (torch.rand(2, 3, 16, 16, generator=generator) for _ in range(3))
+    degraded, sharp, answer_ = (torch.rand(2, 3, 16, 16, generator=generator) for _ in range(3))
     input_mse = torch.tensor([0.01, 0.0])
-    batch = Batch(degraded, sharp, input_mse, answer)
+    batch = Batch(degraded, sharp, input_mse, answer_)
 
-    class Both(nn.Module):
-        def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-            result: tuple[Tensor, Tensor] = network.forward_features(picture)  # type: ignore[operator]  # hidden
-            return result
-
-    weights = {"l1": 1.0, "mse": 2.0, "relative_mse": 0.1, "teacher_l1": 0.5, "teacher_mse": 0.25, "features": 4.0}
-    task = RestorationTask(Both(), weights, _answers(teacher, fabric))
+    weights = {
+        "l1": 1.0,
+        "mse": 2.0,
+        "relative_mse": 0.1,
+        "perceptual": 0.125,
+        "teacher_l1": 0.5,
+        "teacher_mse": 0.25,
+        "teacher_residual": 8.0,
+        "features": 4.0,
+        "feature_projection": 16.0,
+    }
+    torch.manual_seed(5)
+    wrapped = WithFeatures(network, ["body.1", "body"], [nn.Conv2d(4, 12, 1), nn.Conv2d(4, 4, 1)])
+    asked = _answers(teacher, fabric, ["head.0", "body.0"])  # 12 unshuffled planes, then 4 channels
+    vgg = Vgg19()
+    task = RestorationTask(
+        wrapped, weights, asked, perceptual=lambda restored, target: perceptual_loss(restored, target, vgg)
+    )
     losses = task.losses(batch)
-    features = Both()(degraded)[1]
+    _, features, projected = wrapped(degraded)
     _, teacher_features = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
     # Untrained, the student returns the degraded picture.
     expected = {
         "l1": (degraded - sharp).abs().mean().item(),
         "mse": (degraded - sharp).square().mean().item(),
         "relative_mse": relative_mse_loss(degraded, sharp, input_mse).item(),
-        "teacher_l1": (degraded - answer).abs().mean().item(),
-        "teacher_mse": (degraded - answer).square().mean().item(),
+        "teacher_l1": (degraded - answer_).abs().mean().item(),
+        "teacher_mse": (degraded - answer_).square().mean().item(),
+        "teacher_residual": (degraded - answer_).square().mean().item(),
         "features": feature_affinity_loss(features, teacher_features).item(),
+        "feature_projection": sum(
+            feature_projection_loss(*pair).item() for pair in zip(projected, asked(degraded).layers, strict=True)
+        )
+        / 2,
+        "perceptual": (vgg(degraded) - vgg(sharp)).square().mean().item(),
     }
     expected["total"] = sum(weights[name] * value for name, value in expected.items())
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected)
@@ -559,10 +579,52 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     assert losses["teacher_l1"].item() == pytest.approx((degraded - live).abs().mean().item())
 
 
-@pytest.mark.parametrize("name", ["features", "teacher_l1", "teacher_mse"])
+@pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])
 def test_a_loss_that_needs_a_teacher_does_not_go_without(name: str) -> None:
     with pytest.raises(ValueError, match="need a teacher"):
         RestorationTask(new_network(), {name: 1.0})
+
+
+def test_the_perceptual_loss_does_not_go_without_its_network() -> None:
+    with pytest.raises(ValueError, match="perceptual needs its network"):
+        RestorationTask(new_network(), {"perceptual": 1.0})
+
+
+# Layers by name
+
+
+def test_the_maps_of_named_layers_come_in_the_order_of_the_names() -> None:
+    network, picture = new_teacher(), torch.rand(2, 3, 16, 12)
+    restored, features, layers = answer(network, picture, ["body", "head.1", "body"])
+    shallow = network.head(picture - 0.5)  # type: ignore[operator]  # nn.Module hides modules
+    assert torch.equal(restored, network(picture))
+    assert torch.equal(features, layers[0] + shallow)
+    assert torch.equal(layers[1], shallow)
+    assert layers[2] is layers[0]
+    assert answer(network, picture).layers == ()
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["body.9", "bodies", ""])
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(UserError, match=r"has no layer .*; it has head, head\.0, .*tail") as caught:
+        answer(new_teacher(), torch.rand(1, 3, 8, 8), [name])
+    assert repr(name) in str(caught.value)
+
+
+def test_a_layer_without_feature_maps_is_refused() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Flatten(), nn.Identity()
+
+        def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+            self.used(picture)
+            return picture, picture
+
+    for name in ("used", "unused"):
+        with pytest.raises(UserError, match=f"the layer '{name}' gives no feature maps"):
+            answer(Flat(), torch.rand(1, 3, 8, 8), [name])
 
 
 # Validation
@@ -677,6 +739,121 @@ def test_a_student_is_distilled_from_pairs_to_weights(
     assert one == two
 
 
+@pytest.fixture
+def local_vgg19(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file in the published form, with other weights."""
+    path = tmp_path / "vgg19.pth"
+    torch.save(Vgg19().state_dict() | {"classifier.6.bias": torch.ones(9)}, path)
+    monkeypatch.setattr(perceptual, "VGG19_URL", str(path))
+    monkeypatch.setattr(perceptual, "VGG19_SHA256", sha256_of(path))
+    return path
+
+
+@pytest.mark.usefixtures("no_server", "local_vgg19")
+def test_every_loss_trains_a_student_and_leaves_nothing_of_itself_in_it(
+    training: Training, fabric: Fabric, paths: Paths
+) -> None:
+    teacher_folder = paths.weights / "teacher"
+    save_weights(teacher_folder, "teachers", TEACHER, new_teacher().state_dict())
+    losses = ["mse", "perceptual", "teacher_residual", "feature_projection"]
+
+    def train(name: str, layers: list[FeatureLayers]) -> Trained:
+        return train_network(
+            "students",
+            Model(name="dncnn_student", arguments={"channels": 4, "convs": 4}),
+            dict.fromkeys(losses, 0.5),
+            changed(training, steps=4),
+            paths,
+            fabric,
+            name=name,
+            experiment="clearcall",
+            folder=paths.weights / name,
+            teacher_folder=teacher_folder,
+            feature_layers=layers,
+        )
+
+    trained = train(
+        "one", [FeatureLayers(student="body.6", teacher="body"), FeatureLayers(student="body", teacher="head")]
+    )
+    (row,) = (row for row in trained.rows if "loss_total" in row)
+    assert set(row) == {"step", "learning_rate", "loss_total", *(f"loss_{name}" for name in losses)}
+    assert row["loss_total"] == pytest.approx(sum(row[f"loss_{name}"] for name in losses) / 2, rel=1e-4)
+    assert all(row[f"loss_{name}"] > 0 for name in losses)
+    state = load_weights(paths.weights / "one").state_dict()
+    assert {name.split(".")[0] for name in state} == {"body", "tail"}
+    assert state["body.5.running_mean"].abs().sum() > 0
+    checkpoint = load_checkpoint(trained.leftovers[0])
+    assert checkpoint is not None
+    assert {name: tuple(tensor.shape) for name, tensor in checkpoint["projections"].items() if "weight" in name} == {
+        "0.weight": (4, 4, 1, 1),
+        "1.weight": (4, 4, 1, 1),
+    }
+    train("one", [FeatureLayers(student="body.6", teacher="body"), FeatureLayers(student="body", teacher="head")])
+    with pytest.raises(UserError, match=r"has no layer 'body\.99'"):
+        train("two", [FeatureLayers(student="body.99", teacher="body")])
+
+
+def test_projections_learn_with_the_student_and_survive_a_kill(
+    tiny_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
+) -> None:
+    teacher = _answers(new_teacher(), fabric, ["body"])
+    validator = Validator(tiny_pairs, read_pairs(tiny_pairs, "validation"))
+
+    def train(checkpoint: Path, log: Log = lambda _rows: None) -> tuple[Fitted, nn.Module]:
+        network = new_network()
+        project = nn.Conv2d(4, 4, 1)
+        nn.init.ones_(project.weight)
+        weights = {"l1": 1.0, "feature_projection": 1.0}
+        task = RestorationTask(WithFeatures(network, ["body"], [project]), weights, teacher)
+        sampler = new_sampler(tiny_pairs, training)
+        fitted = fit(task, sampler, validator, training, fabric, name="student", checkpoint=checkpoint, log=log)
+        return fitted, project
+
+    unbroken, project = train(tmp_path / "unbroken.pt")
+    assert all(not torch.equal(value, torch.ones_like(value)) for value in project.parameters())
+    assert unbroken.state.keys() == new_network().state_dict().keys()
+
+    def kill(rows: list[Row]) -> None:
+        if rows[-1]["step"] == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed.pt", kill)
+    resumed, again = train(tmp_path / "killed.pt")
+    assert_same(resumed, unbroken)
+    assert all(torch.equal(one, other) for one, other in zip(again.parameters(), project.parameters(), strict=True))
+
+
+@pytest.mark.usefixtures("no_server")
+def test_training_starts_from_published_weights(
+    training: Training, fabric: Fabric, paths: Paths, tmp_path: Path
+) -> None:
+    """At a rate of next to nothing, what comes out is what went in."""
+    published = new_teacher().state_dict()
+    path = tmp_path / "published.pth"
+    torch.save({"params": published}, path)
+
+    def train(model: Model) -> None:
+        train_network(
+            "teachers",
+            model,
+            {"l1": 1.0},
+            changed(training, steps=2, learning_rate=1e-12, weight_decay=0),
+            paths,
+            fabric,
+            name="teacher",
+            experiment="clearcall",
+            folder=paths.weights / "teacher",
+            pretrained=Pretrained(source=str(path), sha256=sha256_of(path)),
+        )
+
+    train(TEACHER)
+    state = load_weights(paths.weights / "teacher").state_dict()
+    assert all(torch.allclose(tensor, published[name], atol=1e-6) for name, tensor in state.items())
+    with pytest.raises(UserError, match=r"published\.pth does not hold the weights of unshuffle_resnet with .*8"):
+        train(Model(name="unshuffle_resnet", arguments={"channels": 8, "blocks": 1, "unshuffle": 2}))
+
+
 def test_pairs_without_a_validation_split_are_refused(
     training: Training, fabric: Fabric, paths: Paths, tiny_raw: tuple[Path, list[ImageRecord]], tiny_mix: DegradePairs
 ) -> None:
@@ -725,7 +902,16 @@ def test_the_twin_keeps_the_losses_against_the_sharp_picture() -> None:
     assert without_teacher({"teacher_mse": 4}) == {"mse": 1.0}
 
 
-@given(st.dictionaries(st.sampled_from(["l1", "mse", "ssim", "teacher_l1", "teacher_mse", "features"]), st.just(1.0)))
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["l1", "ssim", "perceptual", "teacher_l1", "teacher_residual", "features", "feature_projection"]
+        ),
+        st.just(1.0),
+    )
+)
 def test_the_twin_never_needs_a_teacher(weights: dict[str, float]) -> None:
-    assert needs_teacher(weights) == bool(weights.keys() & {"teacher_l1", "teacher_mse", "features"})
+    against_sharp = {"l1", "ssim", "perceptual"}
+    assert needs_teacher(weights) == bool(weights.keys() - against_sharp)
+    assert without_teacher(weights).keys() == (weights.keys() & against_sharp or {"mse"})
     assert not needs_teacher(without_teacher(weights))

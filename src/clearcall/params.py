@@ -1,4 +1,4 @@
-"""Every parameter of the pipeline as frozen pydantic models; only losses that are not in use have a default."""
+"""Every parameter of the pipeline as frozen pydantic models; only what is not in use has a default."""
 
 import json
 import shlex
@@ -199,6 +199,7 @@ class TeacherLosses(_Params):
     """Weight of each loss against the sharp picture."""
 
     l1: LossWeight = 0
+    perceptual: LossWeight = 0
     mse: LossWeight = 0
     charbonnier: LossWeight = 0
     ssim: LossWeight = 0
@@ -220,7 +221,9 @@ class StudentLosses(TeacherLosses):
 
     teacher_l1: LossWeight = 0
     teacher_mse: LossWeight = 0
+    teacher_residual: LossWeight = 0
     features: LossWeight = 0
+    feature_projection: LossWeight = 0
 
 
 class Training(_Params):
@@ -246,12 +249,27 @@ class Training(_Params):
     seed: int = Field(ge=0)
 
 
+class Pretrained(_Params):
+    """Weights to start from: a file's path or URL, and its SHA-256."""
+
+    source: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class TrainTeacher(_Params):
     """The teacher."""
 
     model: Model
+    pretrained: Pretrained | None = None
     losses: TeacherLosses
     training: Training
+
+
+class FeatureLayers(_Params):
+    """A layer of the student and the one of the teacher that the loss feature_projection compares it with."""
+
+    student: str
+    teacher: str
 
 
 class DistillStudent(_Params):
@@ -259,9 +277,19 @@ class DistillStudent(_Params):
 
     model: Model
     losses: StudentLosses
+    feature_layers: tuple[FeatureLayers, ...] = ()
     round_teacher: bool
     twin: bool
     training: Training
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.losses.feature_projection and not self.feature_layers:
+            raise ValueError(
+                "the loss feature_projection compares layers by name: add feature_layers, for example "
+                "[{student: body.3, teacher: body.7}]"
+            )
+        return self
 
 
 class Evaluate(_Params):
@@ -392,7 +420,7 @@ def with_overrides(document: Mapping[str, Any], overrides: Overrides) -> Params:
 
 
 def as_arguments(overrides: Overrides) -> str:
-    """Return overrides as arguments of `dvc exp run`, quoted for a shell; `++` also adds what params.yaml leaves out."""
+    """Return overrides as arguments of `dvc exp run` for a shell; `++` also adds what params.yaml leaves out."""
     return " ".join(
         f"-S {shlex.quote(f'++{name}={json.dumps(value, ensure_ascii=False)}')}" for name, value in overrides.items()
     )

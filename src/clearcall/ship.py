@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clearcall.cores import machine
 from clearcall.data.manifest import read_manifest
+from clearcall.deploy.engines import load_graph
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of, write_json, write_text
 from clearcall.gate import judge_shipped
@@ -94,10 +95,12 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     ]
     against = ", ".join(behind) or "none of the degradations"
     clean = f"{params.distill_student.training.clean_fraction:.0%}"
+    luma = load_graph(params.paths.models / "student.onnx").kind == "luma"
+    colour = "Colour detail is left as it is. " if luma else ""
     return f"""# Model card: `{name}`
 
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})
-that sharpens 8-bit pictures by what it adds to their luma. Apache-2.0.
+that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them"}. Apache-2.0.
 
 - **Use**: `Sharpener("{name}")` or `clearcall folder IN OUT --model {name}`, for video calls and pictures that were
   scaled down and up again. Not for evidence: what it adds is plausible, not known.
@@ -106,8 +109,8 @@ that sharpens 8-bit pictures by what it adds to their luma. Apache-2.0.
   measure on, split by photograph, and no part of this package. Licence: {"; ".join(licences)}.
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
 - **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
-- **Limits**: blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them. Colour detail
-  is left as it is. An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
+- **Limits**: blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.
+  {colour}An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
 - **Not better than both the input and the unsharp mask on**: {against}.
 
 ## Quality on the test photographs (SSIM of Wang et al. / PSNR of RGB in dB)

@@ -1,19 +1,23 @@
 """Architectures: one a file, in `teachers` and `students`; the folder's listing is the registry.
 
 Every network takes RGB of shape (N, 3, H, W), float32 in [0, 1], of any height and width, and returns the restored
-picture in the same form, not clipped. Networks are residual: untrained, they return their input. Each has a `stride`,
-which exported pictures' sides must be multiples of, and `forward_features`, which returns the restored picture and the
-last feature maps before it, (N, C, h, w).
+picture in the same form, not clipped. Untrained, a network returns its input (but for `swinir` with an upsampler, which
+is published so). Each has a `stride`, which exported pictures' sides must be multiples of, and `forward_features`,
+which returns the restored picture and the last feature maps before it, (N, C, h, w).
+
+Networks that were published to enlarge work on the picture at half size here, and have the published part as `enlarge`.
 """
 
 import copy
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from pydantic import ConfigDict, validate_call
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from clearcall.architectures import Kind, require_known
 from clearcall.errors import UserError
@@ -41,6 +45,30 @@ def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
     if bottom == right == 0:
         return picture
     return nn.functional.pad(picture, (0, right, 0, bottom), mode="replicate")
+
+
+def halved(picture: Tensor) -> Tensor:
+    """Return (N, 3, H, W) of even sides at half height and width, as Pillow's antialiased bicubic filter does it.
+
+    Its kernel (Keys 1981 with a = -0.5, stretched over eight pixels) is exact in 256ths; beyond its borders a picture
+    goes on with its last rows and columns.
+    """
+    taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=picture.device) / 256
+    kernel = (taps[:, None] * taps).expand(3, 1, 8, 8)
+    return nn.functional.conv2d(nn.functional.pad(picture, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
+
+
+def add_enlarged(
+    picture: Tensor, scale: int, enlarge: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return a picture plus what a network makes of it at 1/`scale` of its size (1 or 2), and the network's features.
+
+    Nothing that the picture knows is lost on the way, and from half the size it takes a quarter of the work.
+    """
+    height, width = picture.shape[-2:]
+    padded = pad_to_multiple(picture, scale)
+    residual, features = enlarge(padded if scale == 1 else halved(padded))
+    return (padded + residual)[..., :height, :width], features
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -90,14 +118,42 @@ class CollapsibleConv(nn.Module):
         return plain
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 layers with ReLU between them and a shortcut, without normalisation (EDSR, Lim et al. 2017)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add to (N, channels, H, W)."""
+        added: Tensor = features + self.layers(features)
+        return added
+
+
 def collapsed(model: nn.Module) -> nn.Module:
-    """Return a copy of a network, in evaluation mode, in which every collapsible convolution is an ordinary one."""
+    """Return a copy of a network, in evaluation mode, in which all that is one convolution is an ordinary one.
+
+    Collapsible convolutions are collapsed, and each batch normalisation becomes part of the convolution before it.
+    """
     plain = copy.deepcopy(model).eval()
     for parent in list(plain.modules()):
+        if isinstance(parent, nn.Sequential):
+            _fold_normalisations(parent)
         for name, child in list(parent.named_children()):
             if isinstance(child, CollapsibleConv):
                 setattr(parent, name, child.collapsed())
     return plain.requires_grad_(requires_grad=False)
+
+
+def _fold_normalisations(layers: nn.Sequential) -> None:
+    for index in reversed(range(1, len(layers))):
+        conv, norm = layers[index - 1], layers[index]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            layers[index - 1] = fuse_conv_bn_eval(conv, norm)
+            del layers[index]
 
 
 @torch.no_grad()

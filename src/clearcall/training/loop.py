@@ -91,10 +91,10 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     UserError if the loss is no longer finite or the network has died (its output equals its input); the checkpoint of
     the last validation stays.
     """
-    network = task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    wrapped = task.model if isinstance(task.model, WithFeatures) else WithFeatures(task.model)
+    network = wrapped.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     average = copy.deepcopy(network).to(fabric.device).requires_grad_(requires_grad=False).eval()
-    wrapped = WithFeatures(network)
-    optimizer = _optimizer(network, training)
+    optimizer = _optimizer(wrapped, training)
     task.model, fabric_optimizer = fabric.setup(wrapped, optimizer)
 
     step, best, best_step, best_state, waited = 0, Quality(-1.0, 0.0, 0.0), 0, _cpu_state(average), 0
@@ -102,6 +102,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     sums: Row = {}
     if (resumed := load_checkpoint(checkpoint)) is not None:
         network.load_state_dict(resumed["network"])
+        wrapped.projections.load_state_dict(resumed["projections"])
         average.load_state_dict(resumed["average"])
         optimizer.load_state_dict(resumed["optimizer"])
         step, waited, rows, sums = resumed["step"], resumed["waited"], resumed["rows"], resumed["sums"]
@@ -157,6 +158,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
                         checkpoint,
                         {
                             "network": network.state_dict(),
+                            "projections": wrapped.projections.state_dict(),
                             "average": average.state_dict(),
                             "optimizer": optimizer.state_dict(),
                             "step": step,

@@ -1,18 +1,17 @@
 """What is trained: a network and its losses, each with a name and a weight."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from clearcall.losses.distillation import feature_affinity_loss
+from clearcall.errors import UserError
+from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
 from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, relative_mse_loss, ssim_loss
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
-# What a teacher makes of degraded pictures: the restored ones, and its last feature maps.
-Teacher = Callable[[Tensor], tuple[Tensor, Tensor]]
 SHARP_LOSSES: dict[str, PictureLoss] = {
     "l1": l1_loss,
     "mse": mse_loss,
@@ -22,18 +21,59 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
 # Against the sharp picture too, but needs to know how far off the input was.
 RELATIVE = "relative_mse"
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
+# What looks at the teacher's answers, which may be kept, and what at its inside, which is not.
+ANSWER_LOSSES = {*TEACHER_LOSSES, "teacher_residual"}
+FEATURE_LOSSES = {"features", "feature_projection"}
 
 
 def needs_teacher(weights: Mapping[str, float]) -> bool:
     """Return whether one of these losses looks at a teacher."""
-    return any(name in TEACHER_LOSSES or name == "features" for name in weights)
+    return not weights.keys().isdisjoint(ANSWER_LOSSES | FEATURE_LOSSES)
 
 
 def without_teacher(weights: Mapping[str, float]) -> dict[str, float]:
     """Return the losses of the no-teacher twin: those against the sharp picture alone, or MSE if there are none."""
-    return {name: weight for name, weight in weights.items() if name in SHARP_LOSSES or name == RELATIVE} or {
-        "mse": 1.0
-    }
+    return {name: weight for name, weight in weights.items() if not needs_teacher({name: weight})} or {"mse": 1.0}
+
+
+class Answer(NamedTuple):
+    """What a network makes of pictures: the restored ones, its last feature maps, and those of some of its layers."""
+
+    restored: Tensor
+    features: Tensor
+    layers: tuple[Tensor, ...]
+
+
+Teacher = Callable[[Tensor], Answer]
+
+
+def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> Answer:
+    """Return a network's answer, with the feature maps of the named layers: modules of its, such as `body.3`.
+
+    Raises UserError if there is no such layer, or what it gives is no feature maps.
+    """
+    kept: dict[str, object] = {}
+    modules = dict(network.named_modules()) if layers else {}
+    if unknown := [name for name in layers if not name or name not in modules]:
+        known = ", ".join(name for name in modules if name and name.count(".") <= 1)
+        raise UserError(f"the network has no layer {', '.join(map(repr, unknown))}; it has {known} and what is in them")
+
+    def keep(name: str) -> Callable[[nn.Module, object, object], None]:
+        return lambda _module, _inputs, output: kept.__setitem__(name, output)
+
+    hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        restored, features = network.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Answer(restored, features, tuple(_feature_maps(name, kept.get(name)) for name in layers))
+
+
+def _feature_maps(name: str, output: object) -> Tensor:
+    if isinstance(output, Tensor) and output.dim() == 4:  # noqa: PLR2004  # (N, C, h, w)
+        return output
+    raise UserError(f"the layer {name!r} gives no feature maps: name one whose result is (N, C, h, w)")
 
 
 class Task(Protocol):
@@ -50,7 +90,8 @@ class RestorationTask:
     """Learn to restore: losses against the sharp picture, and against a teacher where one is given.
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
-    as they are, or rounded to whole grey levels if `round_teacher`.
+    as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
+    a network of its own.
     """
 
     def __init__(
@@ -60,41 +101,58 @@ class RestorationTask:
         teacher: Teacher | None = None,
         *,
         round_teacher: bool = False,
+        perceptual: PictureLoss | None = None,
     ) -> None:
         self.model = model
         self._weights = weights
         self._teacher = teacher
         self._round_teacher = round_teacher
+        self._sharp_losses = SHARP_LOSSES if perceptual is None else SHARP_LOSSES | {"perceptual": perceptual}
+        if "perceptual" in weights and perceptual is None:
+            raise ValueError("the loss perceptual needs its network")
         if teacher is None and needs_teacher(weights):
             raise ValueError(f"some of the losses {sorted(weights)} need a teacher")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
-        restored, features = self.model(batch.degraded)
-        parts = {name: loss(restored, batch.sharp) for name, loss in SHARP_LOSSES.items() if name in self._weights}
+        restored, features, projected = self.model(batch.degraded)
+        parts = {
+            name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
+        }
         if RELATIVE in self._weights:
             parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse)
         if self._teacher is not None:
-            target, teacher_features = batch.teacher_restored, features
-            if target is None or "features" in self._weights:
-                answer, teacher_features = self._teacher(batch.degraded)
-                target = answer.float() if target is None else target
+            target, live = batch.teacher_restored, None
+            if target is None or not FEATURE_LOSSES.isdisjoint(self._weights):
+                live = self._teacher(batch.degraded)
+                target = live.restored.float() if target is None else target
             if self._round_teacher:
                 target = target.clamp(0, 1).mul(255).round().div(255)
             parts |= {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
-            if "features" in self._weights:
-                parts["features"] = feature_affinity_loss(features, teacher_features)
+            if "teacher_residual" in self._weights:
+                parts["teacher_residual"] = teacher_residual_loss(restored, target, batch.degraded)
+            if live is not None and "features" in self._weights:
+                parts["features"] = feature_affinity_loss(features, live.features)
+            if live is not None and "feature_projection" in self._weights:
+                pairs = zip(projected, live.layers, strict=True)
+                parts["feature_projection"] = torch.stack([feature_projection_loss(*pair) for pair in pairs]).mean()
         return {**parts, "total": torch.stack([self._weights[name] * part for name, part in parts.items()]).sum()}
 
 
 class WithFeatures(nn.Module):
-    """A network whose forward also returns its features; Fabric wraps forward alone."""
+    """A network whose forward returns its whole answer; Fabric wraps forward alone.
 
-    def __init__(self, network: nn.Module) -> None:
+    Feature maps of the named layers go through `projections`, which learn with the network and are no part of it.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str] = (), projections: Iterable[nn.Module] = ()) -> None:
         super().__init__()
         self.network = network
+        self.projections = nn.ModuleList(projections)
+        self._layers = layers
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps."""
-        result: tuple[Tensor, Tensor] = self.network.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
-        return result
+    def forward(self, picture: Tensor) -> Answer:
+        """Return the restored picture, the last feature maps and the projected ones."""
+        restored, features, maps = answer(self.network, picture, self._layers)
+        projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
+        return Answer(restored, features, tuple(projected))

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,30 @@ from clearcall.architectures import Kind
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
+from clearcall.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.models import build_model, parameter_count
 from clearcall.models.weights import WEIGHTS, load_weights, save_weights
-from clearcall.params import DistillStudent, Model, Paths, Training
+from clearcall.params import DistillStudent, FeatureLayers, Model, Paths, Pretrained, Training
+from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.loop import Row, fit, make_fabric
-from clearcall.training.task import TEACHER_LOSSES, RestorationTask, Teacher, needs_teacher
+from clearcall.training.task import (
+    ANSWER_LOSSES,
+    Answer,
+    PictureLoss,
+    RestorationTask,
+    Teacher,
+    WithFeatures,
+    answer,
+    needs_teacher,
+)
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
 from clearcall.training.validation import Quality, Validator
+
+# Of the picture that tells how wide layers are.
+_BLANK_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -55,17 +70,22 @@ def train_network(
     name: str,
     experiment: str,
     folder: Path,
+    pretrained: Pretrained | None = None,
     teacher_folder: Path | None = None,
     round_teacher: bool = False,
+    feature_layers: Sequence[FeatureLayers] = (),
 ) -> Trained:
     """Train a network and write its weights to `folder`.
 
-    `loss_weights` are those above 0 by name. A teacher is loaded from `teacher_folder` only if a loss needs one;
-    `round_teacher` rounds its answers to whole grey levels. A run that was killed goes on from its checkpoint if
-    params, pairs and code are the same.
+    `loss_weights` are those above 0 by name. Training starts from the weights `pretrained`, if given. A teacher is
+    loaded from `teacher_folder` only if a loss needs one; `round_teacher` rounds its answers to whole grey levels;
+    `feature_layers` are for the loss feature_projection. A run that was killed goes on from its checkpoint if params,
+    pairs and code are the same.
     """
     torch.manual_seed(training.seed)
     network = build_model(kind, model.name, model.arguments)
+    if pretrained is not None:
+        _load_pretrained(network, model, pretrained)
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
@@ -74,16 +94,19 @@ def train_network(
     loaded = None
     if teacher_folder is not None:
         data_key += sha256_of(teacher_folder / WEIGHTS)
-        loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder)
+        loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder, feature_layers)
     sampler = _sampler(paths, train, training, loaded)
     validator = Validator(paths.pairs, validation)
     degraded = validator.degraded_quality()
-    key = checkpoint_key(name, model.model_dump_json(), str(dict(loss_weights)), training.model_dump_json(), data_key)
+    what = str((dict(loss_weights), pretrained, round_teacher, feature_layers))
+    key = checkpoint_key(name, model.model_dump_json(), what, training.model_dump_json(), data_key)
     checkpoint = paths.checkpoints / f"{name}-{key}.pt"
 
     values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
+    if pretrained is not None:
+        values["pretrained"] = pretrained.source
     with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
-        task = RestorationTask(network, loss_weights, loaded.answer if loaded else None, round_teacher=round_teacher)
+        task = _task(network, loss_weights, loaded, fabric, round_teacher=round_teacher, layers=feature_layers)
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
 
     if fabric.is_global_zero:
@@ -110,9 +133,14 @@ def train_student(
     fabric = make_fabric(training)
     torch.manual_seed(training.seed)
     network = build_model("students", stage.model.name, stage.model.arguments)
-    loaded = load_teacher(weights, training, paths, records, fabric) if needs_teacher(weights) else None
+    layers = stage.feature_layers
+    loaded = (
+        load_teacher(weights, training, paths, records, fabric, feature_layers=layers)
+        if needs_teacher(weights)
+        else None
+    )
     sampler = _sampler(paths, records, training, loaded)
-    task = RestorationTask(network, weights, loaded.answer if loaded else None, round_teacher=stage.round_teacher)
+    task = _task(network, weights, loaded, fabric, round_teacher=stage.round_teacher, layers=layers)
     validator = Validator(paths.pairs, read_pairs(paths.pairs, "validation"))
     checkpoint = paths.checkpoints / f"{name}.pt"
     fitted = fit(
@@ -140,6 +168,7 @@ def load_teacher(
     records: Sequence[PairRecord],
     fabric: Fabric,
     folder: Path | None = None,
+    feature_layers: Sequence[FeatureLayers] = (),
 ) -> LoadedTeacher:
     """Load the teacher, and work out its answers to all records if that is less work than answering every patch."""
     folder = folder or paths.weights / "teacher"
@@ -152,9 +181,48 @@ def load_teacher(
     path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
     outputs = None
     patches = training.steps * training.batch_size * training.patch_size**2
-    if TEACHER_LOSSES.keys() & loss_weights.keys() and sum(pair.height * pair.width for pair in records) <= patches:
+    if ANSWER_LOSSES & loss_weights.keys() and sum(pair.height * pair.width for pair in records) <= patches:
         outputs = compute_teacher_outputs(path, teacher, paths.pairs, records, fabric)
-    return LoadedTeacher(_answers(teacher, fabric), outputs, path)
+    return LoadedTeacher(_answers(teacher, fabric, [layer.teacher for layer in feature_layers]), outputs, path)
+
+
+def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained) -> None:
+    try:
+        network.load_state_dict(load_published(pretrained.source, pretrained.sha256))
+    except RuntimeError as error:
+        raise UserError(
+            f"{pretrained.source} does not hold the weights of {model.name} with {model.arguments}: {error}"
+        ) from None
+
+
+def _task(
+    network: nn.Module,
+    weights: Mapping[str, float],
+    teacher: LoadedTeacher | None,
+    fabric: Fabric,
+    *,
+    round_teacher: bool,
+    layers: Sequence[FeatureLayers],
+) -> RestorationTask:
+    """Return what is trained, with the networks that its losses need on the device."""
+    perceptual: PictureLoss | None = None
+    if "perceptual" in weights:
+        perceptual = partial(perceptual_loss, network=load_vgg19().to(fabric.device))
+    if teacher is None:
+        return RestorationTask(network, weights, perceptual=perceptual)
+    if "feature_projection" in weights:
+        network = _with_projections(network, [layer.student for layer in layers], teacher.answer, fabric)
+    return RestorationTask(network, weights, teacher.answer, round_teacher=round_teacher, perceptual=perceptual)
+
+
+def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teacher, fabric: Fabric) -> WithFeatures:
+    """Return a student with a 1x1 layer from each named layer's width to that of the teacher's layer beside it."""
+    blank = torch.zeros(1, 3, _BLANK_SIDE, _BLANK_SIDE)
+    with torch.no_grad():
+        own = answer(network.eval(), blank, layers).layers
+    wanted = teacher(blank.to(fabric.device)).layers
+    projections = [nn.Conv2d(one.shape[1], other.shape[1], 1) for one, other in zip(own, wanted, strict=True)]
+    return WithFeatures(network, layers, projections)
 
 
 def _sampler(
@@ -172,15 +240,14 @@ def _sampler(
     )
 
 
-def _answers(teacher: nn.Module, fabric: Fabric) -> Teacher:
+def _answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> Teacher:
     """Return the teacher as a function that neither learns nor is seen by anything that walks over modules."""
 
-    def answer(degraded: Tensor) -> tuple[Tensor, Tensor]:
+    def ask(degraded: Tensor) -> Answer:
         with torch.no_grad(), fabric.autocast():
-            result: tuple[Tensor, Tensor] = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
-        return result
+            return answer(teacher, degraded, layers)
 
-    return answer
+    return ask
 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:

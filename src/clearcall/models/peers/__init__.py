@@ -1,5 +1,21 @@
-"""Published networks, rebuilt from their descriptions so that they can be timed beside ours: one a file.
+"""Published networks that are timed beside ours and not trained here: one a file.
 
-Their weights are random, so that their speed is theirs and their pictures are not. Every network takes RGB of shape
-(N, 3, H, W), float32 in [0, 1], and returns (N, 3, scale * H, scale * W), not clipped.
+Every network takes RGB of shape (N, 3, H, W), float32 in [0, 1], and returns (N, 3, scale * H, scale * W), not clipped.
 """
+
+from torch import Tensor, nn
+
+
+class Enlarging(nn.Module):
+    """A student's published part, which is given the half picture that the student makes itself when it is trained."""
+
+    stride = 1
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Enlarge RGB of (N, 3, H, W) in [0, 1]."""
+        enlarged: Tensor = self.student.enlarge(picture)[0]  # type: ignore[operator]  # nn.Module hides methods
+        return enlarged

@@ -5,7 +5,7 @@
 
 from torch import Tensor, nn
 
-from clearcall.models.peers.imdn import MultiDistillation
+from clearcall.models.students.imdn import MultiDistillation
 
 
 class _Block(nn.Module):

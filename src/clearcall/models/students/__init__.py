@@ -1,1 +1,1 @@
-"""Students: as fast as a video call needs."""
+"""Students: as fast as a video call needs, or as published."""

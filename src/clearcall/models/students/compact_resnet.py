@@ -6,6 +6,8 @@ The report gives neither widths nor a count. This is the smallest network of its
 
 from torch import Tensor, nn
 
+from clearcall.models import ResidualBlock, zero_
+
 
 class CompactResnet(nn.Module):
     """One residual block, and a shortcut from the picture."""
@@ -15,18 +17,21 @@ class CompactResnet(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.ReLU())
-        self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
-        )
-        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
+        self.block = ResidualBlock(channels)
+        self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored picture and the block's output, (N, channels, H, W)."""
+        features = self.block(self.head(picture))
+        return picture + self.tail(features), features
 
     def forward(self, picture: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        features = self.head(picture)
-        restored: Tensor = picture + self.tail(features + self.block(features))
-        return restored
+        return self.forward_features(picture)[0]
 
 
-def build(channels: int = 32) -> CompactResnet:
-    """Build our reading of the report."""
+def build(channels: int) -> CompactResnet:
+    """Build our reading of the report; 32 channels are our guess."""
+    if channels < 1:
+        raise ValueError("channels must be at least 1")
     return CompactResnet(channels)

@@ -1,0 +1,66 @@
+"""The student of the `clearsight` report: a shortened IMDN for x2, two 3x3 layers a block.
+
+466 K parameters, of which 1,731 are of a layer that is never called and not built here; Team ClearSight, "Image
+Sharpening Using Knowledge Distillation for Video Conferencing", 2025, https://github.com/abhi68402/Team-ClearSight.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from clearcall.models import add_enlarged, zero_
+
+SLOPE = 0.05
+
+
+class _Block(nn.Module):
+    """Of what the first layer makes, a quarter goes past the second; a 1x1 layer fuses both."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        kept = channels // 4
+        self._split = [kept, channels - kept]
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels - kept, channels, 3, padding=1)
+        self.fuse = nn.Conv2d(channels + kept, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        kept, rest = torch.split(nn.functional.leaky_relu(self.first(features), SLOPE), self._split, dim=1)
+        rest = nn.functional.leaky_relu(self.second(rest), SLOPE)
+        added: Tensor = features + self.fuse(torch.cat([kept, rest], dim=1))
+        return added
+
+
+class ClearsightImdn(nn.Module):
+    """A stem, blocks under a long shortcut, a pixel shuffle."""
+
+    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.stride = scale
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.body = nn.Sequential(
+            *(_Block(channels) for _ in range(blocks)), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+        self.tail = nn.Sequential(zero_(nn.Conv2d(channels, 3 * scale**2, 3, padding=1)), nn.PixelShuffle(scale))
+
+    def enlarge(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarge (N, 3, h, w) by the scale, and return the last feature maps, (N, channels, h, w), as well."""
+        stem = self.stem(picture)
+        features = stem + self.body(stem)
+        return self.tail(features), features
+
+    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored picture and the last feature maps, (N, channels, H / scale, W / scale)."""
+        return add_enlarged(picture, self.stride, self.enlarge)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
+        return self.forward_features(picture)[0]
+
+
+def build(channels: int, blocks: int, scale: int = 2) -> ClearsightImdn:
+    """Build the student; published with 64 channels and 6 blocks for x2. At a `scale` of 1 it works at full size."""
+    if channels < 4 or channels % 4 or blocks < 1:  # noqa: PLR2004  # quarters
+        raise ValueError("channels must be at least 4 and a multiple of it, blocks at least 1")
+    if scale not in {1, 2}:
+        raise ValueError("scale must be 1 or 2")
+    return ClearsightImdn(channels, blocks, scale)
