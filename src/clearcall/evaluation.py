@@ -1,5 +1,6 @@
 """Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,7 +15,8 @@ from clearcall.cores import available_cores
 from clearcall.data.pairs import PairReader, PairRecord, middle
 from clearcall.metrics import MAX_PSNR_DB, METRICS, Frame, Restore, measure, psnr_db, ssim
 
-TUNING_SIDE = 512  # pixels: the middle of each validation picture is enough to rank masks
+# To rank masks the middles of some validation pictures are enough: pixels, and pairs in all.
+TUNING_SIDE, TUNING_PAIRS = 512, 60
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,14 @@ class Score:
 def tune_unsharp_mask(
     pairs: Path, records: Sequence[PairRecord], radii: Iterable[float], amounts: Iterable[float]
 ) -> UnsharpMask:
-    """Return the mask of a grid with the highest mean SSIM on the given pairs: the baseline that students face."""
+    """Return the mask of a grid with the highest mean SSIM on the given pairs: the baseline that students face.
+
+    Of many pairs 60 are used, as many of each degradation.
+    """
     reader = PairReader(pairs)
     middles = [
-        (middle(reader.sharp(record), TUNING_SIDE), middle(reader.degraded(record), TUNING_SIDE)) for record in records
+        (middle(reader.sharp(record), TUNING_SIDE), middle(reader.degraded(record), TUNING_SIDE))
+        for record in spread(records, TUNING_PAIRS)
     ]
 
     def score(setting: tuple[float, float]) -> UnsharpMask:
@@ -67,6 +73,22 @@ def tune_unsharp_mask(
     with ThreadPoolExecutor(available_cores()) as pool:  # OpenCV and NumPy release the interpreter lock
         tried = list(track(pool.map(score, grid), len(grid), "tuning the unsharp mask"))
     return max(tried, key=lambda mask: mask.validation_ssim)
+
+
+def spread(records: Sequence[PairRecord], limit: int) -> list[PairRecord]:
+    """Return about `limit` of the pairs, as many of each degradation and from first to last; all if they are few."""
+    if len(records) <= limit:
+        return list(records)
+    groups: dict[str, list[PairRecord]] = {}
+    for record in records:
+        groups.setdefault(record.degradation, []).append(record)
+    each = math.ceil(limit / len(groups))
+    return [
+        group[index * len(group) // count]
+        for group in groups.values()
+        for count in [min(each, len(group))]
+        for index in range(count)
+    ]
 
 
 def score_contenders(
