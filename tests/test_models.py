@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import clearcall.models
 from clearcall.architectures import Kind, known_models
 from clearcall.errors import UserError
-from clearcall.models import CollapsibleConv, build_model, collapsed, halved, pad_to_multiple, parameter_count
+from clearcall.models import CollapsibleConv, build_model, collapsed, halved, he_, pad_to_multiple, parameter_count
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
@@ -263,6 +263,16 @@ def test_parameters_of_published_networks(kind: Kind, name: str, arguments: dict
 def test_arguments_that_do_not_fit_are_refused(kind: Kind, name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_model(kind, name, arguments)
+
+
+def test_a_signal_neither_fades_nor_grows_through_layers_drawn_for_relu() -> None:
+    """Its mean square stays near one; by torch's usual draw each layer and ReLU keep about a sixth of it."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(layer for _ in range(6) for layer in (nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1))))
+    signal = torch.randn(1, 64, 32, 32)
+    assert layers(signal).square().mean() < 0.05
+    he_(layers)
+    assert 0.3 < layers(signal).square().mean() < 2
 
 
 # Networks that enlarge

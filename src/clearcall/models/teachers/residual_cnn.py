@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from clearcall.models import zero_
+from clearcall.models import he_, zero_
 
 
 class ResidualCnn(nn.Module):
@@ -23,6 +23,7 @@ class ResidualCnn(nn.Module):
         for in_channels, out_channels in pairwise(widths):
             layers += [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU()]
         self.body = nn.Sequential(*layers)
+        he_(self.body)
         self.tail = zero_(nn.Conv2d(widths[-1], 3, 3, padding=1))
 
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:

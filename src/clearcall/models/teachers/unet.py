@@ -7,7 +7,7 @@ parameters) but for two things: the layers are padded, so that the picture keeps
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import pad_to_multiple, zero_
+from clearcall.models import he_, pad_to_multiple, zero_
 
 
 def _two_layers(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -31,6 +31,7 @@ class Unet(nn.Module):
         )
         self.enlarge = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, 2) for width in reversed(widths[:-1]))
         self.up = nn.ModuleList(_two_layers(2 * width, width) for width in reversed(widths[:-1]))
+        he_(self)
         self.tail = zero_(nn.Conv2d(channels, 3, 1))
 
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
