@@ -55,7 +55,7 @@ PAIRED = {"paired_folder", "gopro"}  # sources whose photographs come with blurr
 class DownloadData(_Params):
     """Where the photographs come from and how they are split; `archive` is what the source `gopro` downloads."""
 
-    source: Literal["bundled", "folder", "div2k", "paired_folder", "gopro"]
+    source: Literal["bundled", "folder", "div2k", "unsplash_sr", "paired_folder", "gopro"]
     folder: Path
     archive: PublishedArchive | None = None
     group_by: Literal["file", "folder"]

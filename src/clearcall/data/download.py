@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clearcall.console import track, warn
 from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, cache_folder, fetch, unpack
+from clearcall.data.kaggle import UNSPLASH_SR, dataset_page, fetch_dataset
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.data.sources import (
     KINDS,
@@ -27,6 +28,7 @@ from clearcall.data.sources import (
     folder_originals,
     gopro_folder,
     paired_originals,
+    unsplash_folder,
 )
 from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
@@ -34,7 +36,7 @@ from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import DownloadData
 
 # What Pillow's decoders raise for a broken file, besides their own errors, which are OSErrors.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 # Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
 _DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
 
@@ -158,6 +160,13 @@ def _originals(params: DownloadData, archives: Sequence[Archive], cache: Path, u
                 unpack(fetch(archive, cache), unpacked / archive.split)
             update = {"folder": unpacked, "group_by": "file", "licence": DIV2K_LICENCE}
             return folder_originals(params.model_copy(update=update))
+        case "unsplash_sr":
+            folder = unsplash_folder(params.folder)
+            if folder is None:
+                unpack(fetch_dataset(UNSPLASH_SR, cache, "set download_data.folder to where it is unpacked"), unpacked)
+                folder = unsplash_folder(unpacked) or unpacked
+            licence = f"as stated at {dataset_page(UNSPLASH_SR)}"
+            return folder_originals(params.model_copy(update={"folder": folder, "licence": licence}))
         case "paired_folder":
             return paired_originals(params)
         case "gopro":
@@ -206,7 +215,7 @@ def _read(original: Original, params: DownloadData) -> list[Picture]:
             pictures.append(read_picture(path, params.min_side, params.max_pixels))
         except UnidentifiedImageError:
             raise UserError(f"{name}: its content is not {KINDS}") from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UserError(f"{name}: {error}") from None
     sizes = [f"{picture.pixels.width} x {picture.pixels.height}" for picture in pictures]
     if len(set(sizes)) > 1:

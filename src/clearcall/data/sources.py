@@ -76,7 +76,7 @@ def folder_originals(params: DownloadData) -> list[Original]:
     train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
     `group_by: folder` lies in two split folders.
     """
-    names = _image_names(params.folder)
+    names = image_names(params.folder)
     splits = _splits(params.folder, dict.fromkeys(names, params.group_by), params)
     return [Original(params.folder / name, _printable(name), *splits[name], params.licence) for name in names]
 
@@ -91,7 +91,7 @@ def paired_originals(params: DownloadData) -> list[Original]:
     """
     sides: dict[str, dict[str, str]] = {BLUR: {}, SHARP: {}}
     others = []
-    for name in _image_names(params.folder):
+    for name in image_names(params.folder):
         parts = PurePosixPath(name).parts
         places = [index for index, part in enumerate(parts[:-1]) if part.lower() in sides]
         if len(places) == 1:
@@ -143,6 +143,11 @@ def gopro_folder(folder: Path) -> Path:
         "set download_data.folder to the folder with train and test; or set download_data.archive to the zip file's "
         "{url: ..., sha256: ..., size: ...}"
     )
+
+
+def unsplash_folder(folder: Path) -> Path | None:
+    """Return the folder `high res` of the Unsplash super-resolution set, in the given folder or it; None without."""
+    return next((path for path in (folder, *sorted(folder.rglob("*/"))) if path.name == "high res"), None)
 
 
 def _has_scene(name: str) -> bool:
@@ -218,7 +223,7 @@ def _group(name: str, group_by: Literal["file", "folder"], split: Split | None) 
     return str(inner) if inner.parts else split or "."
 
 
-def _image_names(folder: Path) -> list[str]:
+def image_names(folder: Path) -> list[str]:
     """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document.
 
     Raises UserError if there is none.
@@ -234,9 +239,7 @@ def _image_names(folder: Path) -> list[str]:
     if others:
         warn(f"{len(others)} files in {folder} are not named as {KINDS} and were left out: {_shown(sorted(others))}")
     if not names:
-        raise UserError(
-            f"{folder} holds no image ({KINDS}): put photographs there or choose another download_data.source"
-        )
+        raise UserError(f"{folder} holds no image ({KINDS}): put photographs there or choose another folder or source")
     return sorted(names)
 
 
