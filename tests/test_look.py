@@ -34,7 +34,7 @@ def test_blur_of_a_step() -> None:
     quadrant = np.zeros((64, 64, 3), np.uint8)
     quadrant[32:, 32:] = 200
     assert blur(quadrant) == pytest.approx(2 / 11)
-    assert blur(np.zeros((64, 64, 3), np.uint8)) == 0
+    assert blur(np.zeros((64, 64, 3), np.uint8)) == 1
 
 
 def test_blur_grows_with_blurring_and_falls_with_sharpening(photos: dict[str, Frame]) -> None:

@@ -1,7 +1,6 @@
 """Real blurred pictures, which have no sharp version: before and after side by side, and how blurred each is."""
 
 import csv
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,14 +40,11 @@ def blur(picture: Frame) -> float:
     """Return how blurred an 8-bit RGB picture is, from 0 (not at all) to 1, without a sharp one to compare with.
 
     The measure of Crete et al. 2007 as scikit-image has it: how little another blur would change. A flat
-    picture, which has nothing to change, counts as 0.
+    picture, in which nothing could, has 1.
     """
     from skimage.measure import blur_effect  # noqa: PLC0415  # takes a second to import
 
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a flat picture: 0 / 0
-        blurred = blur_effect(picture, channel_axis=-1)  # type: ignore[no-untyped-call]  # no types
-    return float(np.nan_to_num(blurred))
+    return float(blur_effect(picture, channel_axis=-1))  # type: ignore[no-untyped-call]  # the library ships no types
 
 
 def look(source: str, reports: Path, sharpen: Restore, model: str, shown: int, side: int) -> list[Look]:
