@@ -264,3 +264,23 @@ def test_a_failed_download_leaves_the_former_raw_folder(server: Server, tmp_path
     with pytest.raises(UserError):
         download(div2k_settings(), raw, (archive,), tmp_path / "cache")
     assert [path.name for path in (tmp_path / "data").rglob("*")] == ["raw", "former"]
+
+
+def test_the_gopro_archive_becomes_pairs(server: Server, tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for seed, scene in enumerate(["train/a", "train/b", "test/c"]):
+        members |= {
+            f"GOPRO_Large/{scene}/{side}/000001.png": photo(10 * seed + len(side)) for side in ("blur", "sharp")
+        }
+    archive = server.offer("GOPRO_Large.zip", zipped(members))
+    values = div2k_settings().model_dump() | {
+        "source": "gopro",
+        "archive": {"url": archive.url, "sha256": archive.sha256, "size": archive.size},
+    }
+    records = download(DownloadData.model_validate(values), tmp_path / "raw", cache=tmp_path / "cache").records
+    assert {(record.group, record.split) for record in records} >= {("c", "test")}
+    assert sorted(record.split for record in records) == ["test", "train", "validation"]
+    for record in records:
+        name = record.source.removeprefix("gopro: ").replace("sharp", "blur")
+        assert (tmp_path / "raw" / record.degraded).read_bytes() == members[f"GOPRO_Large/{name}"]
+    assert not (tmp_path / "raw" / "unpacked").exists()

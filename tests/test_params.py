@@ -91,7 +91,7 @@ def test_missing_keys_are_named_for_there_are_no_defaults(document: Document, ke
         ("degrade_pairs.seed", -1, "greater than or equal to 0"),
         ("train_teacher.training.steps", "many", "valid integer"),
         ("train_teacher.training.steps", 10.5, "valid integer"),
-        ("download_data.source", "web", "'bundled', 'folder' or 'div2k'"),
+        ("download_data.source", "web", "'bundled', 'folder', "),
         ("train_teacher.training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
         ("train_teacher.model.name", "../evil", "pattern"),
         ("distill_student.twin", "perhaps", "valid boolean"),

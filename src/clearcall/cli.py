@@ -215,6 +215,34 @@ def folder(
 
 
 @app.command()
+def look(
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A folder of pictures, or low_resolution_photographs.")
+    ],
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+    pictures: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 6,
+    crop: Annotated[int, typer.Option(min=16, help="Side in pixels of what is shown of each, at 3x.")] = 96,
+    output: Annotated[Path, typer.Option(help="The folder of real_pictures.md.")] = Path("reports"),
+) -> None:
+    """Sharpen really blurred pictures, which have no sharp version: side by side, and how blurred each is.
+
+    The data set low_resolution_photographs is downloaded by Kaggle's client where that is installed and logged in.
+
+    Example: clearcall look old_pictures --model quality
+    """
+    from clearcall.look import look as compare  # noqa: PLC0415
+    from clearcall.pictures import picture_sharpener  # noqa: PLC0415
+
+    looks = compare(source, output, picture_sharpener(model, provider, threads, strength), model, pictures, crop)
+    sharper = sum(one.blur_after < one.blur_before for one in looks)
+    typer.echo(f"{sharper} of {len(looks)} have less blur; written: {output / 'real_pictures.md'}")
+
+
+@app.command()
 def benchmark(
     *,
     model: Annotated[

@@ -41,11 +41,23 @@ class Paths(_Params):
     reports: Path
 
 
-class DownloadData(_Params):
-    """Where the photographs come from and how they are split."""
+class PublishedArchive(_Params):
+    """A zip file on the network and how to know that it is the right one; size in bytes."""
 
-    source: Literal["bundled", "folder", "div2k"]
+    url: str = Field(pattern=r"^https?://.*[^/]$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(gt=0)
+
+
+PAIRED = {"paired_folder", "gopro"}  # sources whose photographs come with blurred partners
+
+
+class DownloadData(_Params):
+    """Where the photographs come from and how they are split; `archive` is what the source `gopro` downloads."""
+
+    source: Literal["bundled", "folder", "div2k", "unsplash_sr", "paired_folder", "gopro"]
     folder: Path
+    archive: PublishedArchive | None = None
     group_by: Literal["file", "folder"]
     licence: str
     validation_fraction: Fraction
@@ -73,6 +85,12 @@ class CheckData(_Params):
     def _check(self) -> Self:
         _ascending(self.side_range, "side_range")
         return self
+
+
+class AsGiven(_Params):
+    """Take the blurred partner that the source brings, in place of the photograph: only as the first step."""
+
+    op: Literal["as_given"]
 
 
 class Downscale(_Params):
@@ -141,7 +159,7 @@ class Jpeg(_Params):
 
 
 DegradationStep = Annotated[
-    Downscale | Upscale | GaussianBlur | MotionBlur | Noise | Jpeg,
+    AsGiven | Downscale | Upscale | GaussianBlur | MotionBlur | Noise | Jpeg,
     Field(discriminator="op"),
 ]
 
@@ -163,12 +181,18 @@ class DegradePairs(_Params):
         if len(set(self.mix)) != len(self.mix):
             raise ValueError("the mix names a degradation twice; use `variants` for more of each")
         for name, steps in self.degradations.items():
+            if any(isinstance(step, AsGiven) for step in steps[1:]):
+                raise ValueError(f"degradation {name} must begin with as_given, or what comes before would be lost")
             resized = False
             for step in steps:
                 resized = True if isinstance(step, Downscale) else False if isinstance(step, Upscale) else resized
             if resized:
                 raise ValueError(f"degradation {name} must end with an upscale, or its pair would differ in size")
         return self
+
+    def takes_given(self, name: str) -> bool:
+        """Return whether a degradation starts from the blurred partner that the source brings."""
+        return any(isinstance(step, AsGiven) for step in self.degradations[name])
 
 
 class CheckPairs(_Params):
@@ -384,6 +408,17 @@ class Params(_Params):
             raise ValueError(
                 f"download_data.min_side times the smallest of degrade_pairs.scales is {smallest:g} pixels, and SSIM "
                 f"needs {SSIM_WINDOW}: raise min_side or leave out the smallest scale"
+            )
+        source, given = self.download_data.source, [*filter(self.degrade_pairs.takes_given, self.degrade_pairs.mix)]
+        if source in PAIRED and not given:
+            raise ValueError(
+                f"download_data.source {source} brings blurred pictures, but degrade_pairs.mix uses none of them: name "
+                "as_given there, alone or beside others"
+            )
+        if given and source not in PAIRED:
+            raise ValueError(
+                f"degrade_pairs.mix names {', '.join(given)}, but download_data.source {source} brings no blurred "
+                f"pictures: choose {' or '.join(sorted(PAIRED))}, or another mix"
             )
         return self
 

@@ -79,6 +79,17 @@ def image_rules(limits: CheckData) -> list[Rule]:
     ]
 
 
+def partner_rules() -> list[Rule]:
+    """Return what must hold for the blurred partners that a source brings: facts of their files as `degraded_*`."""
+    return [
+        _one_of("every partner is there and decodes to its end", "degraded_readable", True),  # noqa: FBT003  # as above
+        _one_of("every partner has three channels of 8 bits", "degraded_mode", "RGB"),
+        _equal("every partner is as wide as its photograph", "degraded_width", "width"),
+        _equal("every partner is as high as its photograph", "degraded_height", "height"),
+        _equal("every partner has the hash that the manifest gives", "degraded_file_sha256", "degraded_sha256"),
+    ]
+
+
 def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
     """Return what must hold for the pairs; `clean` marks those whose degradation leaves the picture as it is."""
     of_mix = {"column": "degradation", "value_set": list(mix)}
@@ -114,15 +125,21 @@ def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a manifest of ours ({error}): {again}") from None
     if not records:
         raise UserError(f"{path} lists no photographs: {again}")
+    paired = any(record.degraded for record in records)
     facts = [
-        {**asdict(record), **_file_facts(raw / record.path)}
+        {
+            **asdict(record),
+            **_file_facts(raw / record.path),
+            **(_partner_facts(raw / record.degraded) if paired else {}),
+        }
         for record in track(records, len(records), "checking photographs")
     ]
     frame = pd.DataFrame(facts)
     frame["splits_of_file"] = _splits_of(frame, "file_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
     mend = "Mend or remove these photographs at their source, then run `dvc repro` again."
-    return _judge(path, frame, "path", image_rules(limits), mend, docs)
+    rules = image_rules(limits) + (partner_rules() if paired else [])
+    return _judge(path, frame, "path", rules, mend, docs)
 
 
 def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Path) -> dict[str, Any]:
@@ -244,6 +261,12 @@ def _file_facts(path: Path) -> dict[str, Any]:
             return {**facts, **seen, "readable": True}
     except DECODE_ERRORS:
         return {**facts, "readable": False}
+
+
+def _partner_facts(path: Path) -> dict[str, Any]:
+    facts = _file_facts(path)
+    names = {"file_sha256": "degraded_file_sha256", "readable": "degraded_readable"}
+    return {names.get(name, name.replace("file_", "degraded_")): fact for name, fact in facts.items()}
 
 
 def _splits_of(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clearcall.metrics import Frame
-from clearcall.params import DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
+from clearcall.params import AsGiven, DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -50,9 +50,11 @@ class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
 def build_degradation(steps: Sequence[DegradationStep], width: int, height: int, seed: int) -> Callable[[Frame], Frame]:
     """Return a function that degrades an 8-bit RGB picture of (height, width, 3) and keeps its size.
 
-    All randomness comes from `seed`; the same seed gives the same picture.
+    All randomness comes from `seed`; the same seed gives the same picture. Where the steps begin with `as_given`, it is
+    the given picture that the function must get.
     """
-    compose = albumentations.Compose([_transform(step, width, height) for step in steps], seed=seed)
+    computed = [_transform(step, width, height) for step in steps if not isinstance(step, AsGiven)]
+    compose = albumentations.Compose(computed, seed=seed)
 
     def degrade(sharp: Frame) -> Frame:
         degraded: Frame = compose(image=sharp)["image"]

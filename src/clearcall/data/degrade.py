@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -49,7 +49,15 @@ def degrade_pairs(
         for shard, size in shard_sizes.items():
             with (folder / shard).open("wb") as file:
                 file.truncate(size)
-        work = partial(_degrade_image, raw, folder, params)
+        partners = {record.path: record.degraded for record in records}
+        if lonely := [
+            path for path, partner in partners.items() if not partner and any(map(params.takes_given, params.mix))
+        ]:
+            raise UserError(
+                f"{lonely[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
+                "download_data.source that brings pairs"
+            )
+        work = partial(_degrade_image, raw, folder, params, partners)
         if workers == 1:
             done = list(track(map(work, plan), len(plan), "degrading photographs"))
         else:
@@ -108,26 +116,22 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
     return plan, shard_sizes
 
 
-def _degrade_image(raw: Path, folder: Path, params: DegradePairs, pairs: list[PairRecord]) -> list[PairRecord]:
+def _degrade_image(
+    raw: Path, folder: Path, params: DegradePairs, partners: Mapping[str, str], pairs: list[PairRecord]
+) -> list[PairRecord]:
     """Write the sharp picture and all degraded ones of one photograph at one scale; return its pairs with quality."""
     # albumentations takes three seconds to import: only a process that degrades pays for it.
     from clearcall.data.degradations import build_degradation  # noqa: PLC0415
 
     first = pairs[0]
-    with Image.open(raw / first.image) as image:
-        size = first.width, first.height
-        sharp = np.asarray(image if first.scale == 1 else image.resize(size, Image.Resampling.LANCZOS))
-    if sharp.shape != (first.height, first.width, 3):
-        raise UserError(
-            f"{raw / first.image} is {sharp.shape}, not the {first.height}x{first.width} RGB of the manifest: "
-            "run `dvc repro -f -s download_data`"
-        )
+    sharp = _read(raw / first.image, first)
+    given = _read(raw / partners[first.image], first) if any(map(params.takes_given, params.mix)) else sharp
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []
     for pair in pairs:
         steps = params.degradations[pair.degradation]
         degrade = build_degradation(steps, pair.width, pair.height, pair_seed(params.seed, pair))
-        degraded = degrade(sharp)
+        degraded = degrade(given if params.takes_given(pair.degradation) else sharp)
         _write(folder / pair.degraded_shard, pair.degraded_offset, degraded)
         results.append(
             replace(
@@ -139,6 +143,19 @@ def _degrade_image(raw: Path, folder: Path, params: DegradePairs, pairs: list[Pa
             )
         )
     return results
+
+
+def _read(path: Path, pair: PairRecord) -> Frame:
+    """Return a picture at the pair's scale; raise UserError if its size is not that of the manifest."""
+    with Image.open(path) as image:
+        size = pair.width, pair.height
+        picture = np.asarray(image if pair.scale == 1 else image.resize(size, Image.Resampling.LANCZOS))
+    if picture.shape != (pair.height, pair.width, 3):
+        raise UserError(
+            f"{path} is {picture.shape}, not the {pair.height}x{pair.width} RGB of the manifest: "
+            "run `dvc repro -f -s download_data`"
+        )
+    return picture
 
 
 def _write(shard: Path, offset: int, picture: Frame) -> None:

@@ -17,15 +17,26 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clearcall.console import track, warn
 from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, cache_folder, fetch, unpack
+from clearcall.data.kaggle import UNSPLASH_SR, dataset_page, fetch_dataset
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
-from clearcall.data.sources import KINDS, SHOWN, SUFFIXES, Original, bundled_originals, folder_originals
+from clearcall.data.sources import (
+    KINDS,
+    SHOWN,
+    SUFFIXES,
+    Original,
+    bundled_originals,
+    folder_originals,
+    gopro_folder,
+    paired_originals,
+    unsplash_folder,
+)
 from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import DownloadData
 
 # What Pillow's decoders raise for a broken file, besides their own errors, which are OSErrors.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 # Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
 _DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
 
@@ -54,7 +65,7 @@ def download(
     `archives` and `cache` are what the source `div2k` downloads and where it keeps that. Raises UserError naming all
     photographs that cannot be used, or if a split stays empty.
     """
-    if params.source == "folder":
+    if params.source not in ("bundled", "div2k"):
         _refuse_overlap(params.folder.resolve(), raw.resolve())
     with atomic_folder(raw) as building:
         unpacked = building / "unpacked"
@@ -149,6 +160,21 @@ def _originals(params: DownloadData, archives: Sequence[Archive], cache: Path, u
                 unpack(fetch(archive, cache), unpacked / archive.split)
             update = {"folder": unpacked, "group_by": "file", "licence": DIV2K_LICENCE}
             return folder_originals(params.model_copy(update=update))
+        case "unsplash_sr":
+            folder = unsplash_folder(params.folder)
+            if folder is None:
+                unpack(fetch_dataset(UNSPLASH_SR, cache, "set download_data.folder to where it is unpacked"), unpacked)
+                folder = unsplash_folder(unpacked) or unpacked
+            licence = f"as stated at {dataset_page(UNSPLASH_SR)}"
+            return folder_originals(params.model_copy(update={"folder": folder, "licence": licence}))
+        case "paired_folder":
+            return paired_originals(params)
+        case "gopro":
+            if params.archive:
+                archive = Archive(**params.archive.model_dump(), split="train")  # the split stands in its folders
+                unpack(fetch(archive, cache), unpacked)
+                params = params.model_copy(update={"folder": unpacked})
+            return paired_originals(params.model_copy(update={"folder": gopro_folder(params.folder)}))
 
 
 def _store(originals: list[Original], building: Path, params: DownloadData) -> Downloaded:
@@ -161,19 +187,16 @@ def _store(originals: list[Original], building: Path, params: DownloadData) -> D
     ordered = sorted(originals, key=lambda original: (-SPLITS.index(original.split), original.name))
     for original in track(ordered, len(ordered), "photographs"):
         try:
-            picture = read_picture(original.path, params.min_side, params.max_pixels)
-        except UnidentifiedImageError:
-            problems.append(f"{original.name}: its content is not {KINDS}")
-            continue
-        except _BROKEN as error:
-            problems.append(f"{original.name}: {error}")
+            picture, *partner = _read(original, params)
+        except UserError as error:
+            problems.append(str(error))
             continue
         shape = f"{picture.pixels.size}".encode()
         digest = hashlib.sha256(shape + picture.pixels.tobytes()).hexdigest()
         if (first := names_by_pixels.setdefault(digest, original.name)) != original.name:
             duplicates.append(f"{original.name} ({original.split}) shows the same pixels as {first} and was left out")
             continue
-        records.append(_store_one(original, picture, building, taken, params.source))
+        records.append(_store_one(original, picture, partner, building, taken, params.source))
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(
@@ -183,22 +206,36 @@ def _store(originals: list[Original], building: Path, params: DownloadData) -> D
     return Downloaded(sorted(records, key=lambda record: record.path), duplicates)
 
 
-def _store_one(original: Original, picture: Picture, building: Path, taken: set[str], source: str) -> ImageRecord:
+def _read(original: Original, params: DownloadData) -> list[Picture]:
+    """Decode a photograph, and its partner if it has one; raise UserError, a line of the message, if that fails."""
+    pictures = []
+    for path in filter(None, (original.path, original.degraded)):
+        name = original.name if path == original.path else f"the partner {path} of {original.name}"
+        try:
+            pictures.append(read_picture(path, params.min_side, params.max_pixels))
+        except UnidentifiedImageError:
+            raise UserError(f"{name}: its content is not {KINDS}") from None
+        except BROKEN as error:
+            raise UserError(f"{name}: {error}") from None
+    sizes = [f"{picture.pixels.width} x {picture.pixels.height}" for picture in pictures]
+    if len(set(sizes)) > 1:
+        raise UserError(f"{original.name}: {sizes[0]} pixels, but its partner {original.degraded} has {sizes[1]}")
+    return pictures
+
+
+def _store_one(
+    original: Original, picture: Picture, partner: list[Picture], building: Path, taken: set[str], source: str
+) -> ImageRecord:
     own_suffix = PurePosixPath(original.name).suffix
     plain = f"{original.split}/{_plain(PurePosixPath(original.name).stem)}"
     numbered = chain([plain], (f"{plain}-{number}" for number in count(2)))
     stem = next(name for name in numbered if name.lower() not in taken)
     taken.add(stem.lower())
-    suffix = ".png" if picture.changes else next(s for s, kind in SUFFIXES.items() if kind == picture.format)
-    stored = building / (stem + suffix)
-    stored.parent.mkdir(exist_ok=True)
-    if picture.changes:
-        picture.pixels.save(stored, compress_level=1)
-    else:
-        shutil.copyfile(original.path, stored)
+    stored = _write(picture, original.path, building / stem)
+    degraded = _write(partner[0], original.degraded, building / "degraded" / stem) if original.degraded else None
     misnamed = [f"{picture.format} named {own_suffix}"] if SUFFIXES[own_suffix.lower()] != picture.format else []
     return ImageRecord(
-        path=stem + suffix,
+        path=stored.relative_to(building).as_posix(),
         sha256=sha256_of(stored),
         width=picture.pixels.width,
         height=picture.pixels.height,
@@ -208,7 +245,21 @@ def _store_one(original: Original, picture: Picture, building: Path, taken: set[
         group=original.group,
         split=original.split,
         note="; ".join(picture.changes + misnamed),
+        degraded=degraded.relative_to(building).as_posix() if degraded else "",
+        degraded_sha256=sha256_of(degraded) if degraded else "",
     )
+
+
+def _write(picture: Picture, original: Path, place: Path) -> Path:
+    """Write a picture, its file itself where nothing was changed, and return where: the place with a suffix."""
+    suffix = ".png" if picture.changes else next(s for s, kind in SUFFIXES.items() if kind == picture.format)
+    stored = place.with_name(place.name + suffix)
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    if picture.changes:
+        picture.pixels.save(stored, compress_level=1)
+    else:
+        shutil.copyfile(original, stored)
+    return stored
 
 
 def _plain(stem: str) -> str:

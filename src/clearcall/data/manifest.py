@@ -21,7 +21,8 @@ class ImageRecord:
 
     `path` is relative to the raw folder, with forward slashes. `sha256` is of the stored file. `width` and `height`
     are in pixels, as stored. `mode` is the mode that the original was decoded in. `note` says what was changed.
-    Photographs of one `group` (a stereo pair, frames of one clip) always share a split.
+    Photographs of one `group` (a stereo pair, frames of one clip) always share a split. `degraded` is the path of the
+    blurred partner, of the same size, where the source brings pairs, and `degraded_sha256` of that file.
     """
 
     path: str
@@ -34,14 +35,22 @@ class ImageRecord:
     group: str
     split: Split
     note: str = ""
+    degraded: str = ""
+    degraded_sha256: str = ""
+
+
+_OF_PAIRS = {"degraded", "degraded_sha256"}  # columns that a manifest of single photographs does without
 
 
 def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:
-    """Write `manifest.csv` into the raw folder, sorted by path."""
+    """Write `manifest.csv` into the raw folder, sorted by path; columns about pairs only where there is one."""
+    rows = [asdict(record) for record in sorted(records, key=lambda record: record.path)]
+    left_out = set() if any(row["degraded"] for row in rows) else _OF_PAIRS
+    names = [field.name for field in fields(ImageRecord) if field.name not in left_out]
     with atomic_path(raw / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(ImageRecord)], lineterminator="\n")
+        writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(record) for record in sorted(records, key=lambda record: record.path))
+        writer.writerows(rows)
 
 
 def read_manifest(raw: Path) -> list[ImageRecord]:
@@ -52,7 +61,7 @@ def read_manifest(raw: Path) -> list[ImageRecord]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     expected = {field.name for field in fields(ImageRecord)}
-    if rows and set(rows[0]) != expected:
+    if rows and set(rows[0]) not in (expected, expected - _OF_PAIRS):
         raise UserError(
             f"{path} has the columns {sorted(rows[0])}, not {sorted(expected)}: run `dvc repro -f -s download_data`"
         )

@@ -1,4 +1,4 @@
-"""Where photographs come from, and which split each of them belongs to; nothing is decoded here."""
+"""Where photographs and pairs come from, and which split each belongs to; nothing is decoded here."""
 
 import hashlib
 import importlib.util
@@ -18,6 +18,8 @@ SUFFIXES = {
 }  # fmt: skip
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+BLUR, SHARP = "blur", "sharp"  # folders of the two pictures of each pair
+GOPRO_PAGE = "https://seungjunnah.github.io/Datasets/gopro"
 SHOWN = 20  # names in one message
 _DOCUMENTS = {".txt", ".md", ".csv"}
 
@@ -41,13 +43,17 @@ _BUNDLED: tuple[tuple[Split, str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Original:
-    """One photograph as its source has it: a file to be read, and its name within the source, with forward slashes."""
+    """One photograph as its source has it: a file to be read, and its name within the source, with forward slashes.
+
+    `degraded` is the file of its blurred partner where the source brings pairs.
+    """
 
     path: Path
     name: str
     group: str
     split: Split
     licence: str
+    degraded: Path | None = None
 
 
 def bundled_originals() -> list[Original]:
@@ -70,17 +76,92 @@ def folder_originals(params: DownloadData) -> list[Original]:
     train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
     `group_by: folder` lies in two split folders.
     """
-    folder = params.folder
-    if not folder.is_dir():
-        raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
-    names = _image_names(folder)
-    if not names:
+    names = image_names(params.folder)
+    splits = _splits(params.folder, dict.fromkeys(names, params.group_by), params)
+    return [Original(params.folder / name, _printable(name), *splits[name], params.licence) for name in names]
+
+
+def paired_originals(params: DownloadData) -> list[Original]:
+    """Return the sharp images of the tree `params.folder` with their blurred partners, sorted by name.
+
+    Those in a folder `sharp` are the photographs, those of the same name in the folder `blur` beside it their partners:
+    `train/scene/blur/1.png` and `train/scene/sharp/1.png`, say. Images elsewhere are left out with a warning. Splits as
+    in `folder_originals`, but images of one scene always stay together. Raises UserError naming pictures that have no
+    partner.
+    """
+    sides: dict[str, dict[str, str]] = {BLUR: {}, SHARP: {}}
+    others = []
+    for name in image_names(params.folder):
+        parts = PurePosixPath(name).parts
+        places = [index for index, part in enumerate(parts[:-1]) if part.lower() in sides]
+        if len(places) == 1:
+            inner = "/".join(parts[: places[0]] + parts[places[0] + 1 :])
+            sides[parts[places[0]].lower()][inner] = name
+        else:
+            others.append(name)
+    sharp, blur = sides[SHARP], sides[BLUR]
+    if not sharp:
         raise UserError(
-            f"{folder} holds no image ({KINDS}): put photographs there or choose another download_data.source"
+            f"{params.folder} holds no pairs: it must have folders {BLUR} and {SHARP} with images of the same names, "
+            f"such as train/scene/{BLUR}/1.png and train/scene/{SHARP}/1.png"
         )
-    tops = {name: SPLIT_FOLDERS.get(name.partition("/")[0].lower()) if "/" in name else None for name in names}
+    if alone := sorted(
+        sides[side][name]
+        for side, other in ((SHARP, blur), (BLUR, sharp))
+        for name in sides[side].keys() - other.keys()
+    ):
+        raise UserError(
+            f"{len(alone)} images in {params.folder} have no partner of the same name in {BLUR} or {SHARP}: add or "
+            f"remove {_shown(alone)}"
+        )
+    if others:
+        warn(
+            f"{len(others)} images in {params.folder} are in no folder {BLUR} or {SHARP} and were left out: "
+            f"{_shown(others)}"
+        )
+    names = sorted(sharp)
+    splits = _splits(params.folder, {name: "folder" if _has_scene(name) else params.group_by for name in names}, params)
+    return [
+        Original(
+            params.folder / sharp[name],
+            _printable(sharp[name]),
+            *splits[name],
+            params.licence,
+            params.folder / blur[name],
+        )
+        for name in names
+    ]
+
+
+def gopro_folder(folder: Path) -> Path:
+    """Return the folder that holds `train` and `test` of the GoPro archive: the given one, or one directly in it."""
+    for candidate in (folder, *sorted(folder.glob("*/"))):
+        if (candidate / "train").is_dir():
+            return candidate
+    raise UserError(
+        f"the GoPro pairs are not in {folder}: get GOPRO_Large.zip as described at {GOPRO_PAGE} and unpack it, then "
+        "set download_data.folder to the folder with train and test; or set download_data.archive to the zip file's "
+        "{url: ..., sha256: ..., size: ...}"
+    )
+
+
+def unsplash_folder(folder: Path) -> Path | None:
+    """Return the folder `high res` of the Unsplash super-resolution set, in the given folder or it; None without."""
+    return next((path for path in (folder, *sorted(folder.rglob("*/"))) if path.name == "high res"), None)
+
+
+def _has_scene(name: str) -> bool:
+    folders = PurePosixPath(name).parts[:-1]
+    return len(folders) > (1 if folders and folders[0].lower() in SPLIT_FOLDERS else 0)
+
+
+def _splits(
+    folder: Path, group_by: Mapping[str, Literal["file", "folder"]], params: DownloadData
+) -> dict[str, tuple[str, Split]]:
+    """Return the group and the split of each image, whose names come with how each is grouped."""
+    tops = {name: SPLIT_FOLDERS.get(name.partition("/")[0].lower()) if "/" in name else None for name in group_by}
     outside = [name for name, split in tops.items() if split is None]
-    if outside and len(outside) < len(names):
+    if outside and len(outside) < len(tops):
         raise UserError(
             f"{folder} has folders named after splits, but {len(outside)} images lie outside them, such as "
             f"{outside[0]}: move each into train, validation or test"
@@ -88,19 +169,21 @@ def folder_originals(params: DownloadData) -> list[Original]:
     groups, given = {}, dict[str, Split]()
     for name, top in tops.items():
         split = top or "train"
-        groups[name] = group = _group(name, params.group_by, split if top else None)
+        groups[name] = group = _group(name, group_by[name], split if top else None)
         if given.setdefault(group, split) != split:
             raise UserError(
-                f"the folder {group} lies in both {given[group]} and {split} of {folder}: keep it in one of them, "
-                "rename one, or set download_data.group_by: file"
+                f"the folder {group} lies in both {given[group]} and {split} of {folder}: keep it in one of them"
+                + (
+                    ", rename one, or set download_data.group_by: file"
+                    if params.source == "folder"
+                    else " or rename one"
+                )
             )
     try:
         splits = draw_splits(given, params.test_fraction, params.validation_fraction, params.seed)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
-    return [
-        Original(folder / name, _printable(name), groups[name], splits[groups[name]], params.licence) for name in names
-    ]
+    return {name: (group, splits[group]) for name, group in groups.items()}
 
 
 def draw_splits(
@@ -140,8 +223,13 @@ def _group(name: str, group_by: Literal["file", "folder"], split: Split | None) 
     return str(inner) if inner.parts else split or "."
 
 
-def _image_names(folder: Path) -> list[str]:
-    """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document."""
+def image_names(folder: Path) -> list[str]:
+    """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document.
+
+    Raises UserError if there is none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
     names, others = [], []
     for file in _files(folder, set()):
         if file.suffix.lower() in SUFFIXES:
@@ -149,9 +237,14 @@ def _image_names(folder: Path) -> list[str]:
         elif not file.stem.upper().startswith("README") and file.suffix.lower() not in _DOCUMENTS:
             others.append(_printable(file.relative_to(folder).as_posix()))
     if others:
-        shown = ", ".join(sorted(others)[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
-        warn(f"{len(others)} files in {folder} are not named as {KINDS} and were left out: {shown}")
+        warn(f"{len(others)} files in {folder} are not named as {KINDS} and were left out: {_shown(sorted(others))}")
+    if not names:
+        raise UserError(f"{folder} holds no image ({KINDS}): put photographs there or choose another folder or source")
     return sorted(names)
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(map(_printable, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
 
 
 def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -42,13 +42,18 @@ def draw_comparison(sharp: Frame, shown: Mapping[str, Frame], note: str, side: i
     """
     top, left = choose_crop(sharp, shown["degraded"], side)
     cell = max(LEAST_CELL, side * ZOOM)
-    cells = [(_overview(sharp, top, left, side, cell), "whole photograph", note)]
+    cells = [(draw_overview(sharp, top, left, side, cell), "whole photograph", note)]
     for name, picture in shown.items():
-        crop = Image.fromarray(picture[top : top + side, left : left + side])
+        crop = enlarge(picture[top : top + side, left : left + side])
         title, figures = CONTENDERS.get(name, name), "what it should be"
         if name != "sharp":
             figures = f"SSIM {ssim(sharp, picture):.4f}   PSNR {psnr_db(sharp, picture):.2f} dB"
-        cells.append((crop.resize((crop.width * ZOOM, crop.height * ZOOM), Image.Resampling.NEAREST), title, figures))
+        cells.append((crop, title, figures))
+    return draw_cells(cells, cell, columns)
+
+
+def draw_cells(cells: Sequence[tuple[Image.Image, str, str]], cell: int, columns: int) -> Image.Image:
+    """Draw images of at most `cell` by `cell` pixels, `columns` in a row, each with a title and a line beneath it."""
     rows = -(-len(cells) // columns)
     size = (columns * (cell + GAP) + GAP, rows * (cell + CAPTION_HEIGHT + GAP) + GAP)
     canvas = Image.new("RGB", size, "white")
@@ -61,7 +66,13 @@ def draw_comparison(sharp: Frame, shown: Mapping[str, Frame], note: str, side: i
     return canvas
 
 
-def _overview(sharp: Frame, top: int, left: int, side: int, cell: int) -> Image.Image:
+def enlarge(picture: Frame) -> Image.Image:
+    """Return a picture at 3x, its pixels as squares."""
+    height, width = picture.shape[:2]
+    return Image.fromarray(picture).resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST)
+
+
+def draw_overview(sharp: Frame, top: int, left: int, side: int, cell: int) -> Image.Image:
     """Return the whole photograph, fitted into a cell, with the crop framed."""
     height, width = sharp.shape[:2]
     scale = cell / max(height, width)
