@@ -178,7 +178,7 @@ def sharpened(network: Network, frame: Frame, pixel_format: PixelFormat, strengt
     if pixel_format in COLOURS:
         turn = slice(None, None, 1 if pixel_format == "rgb" else -1)
         return sharpened_rgb(network, frame[..., turn], strength)[..., turn]
-    height = frame.shape[0] // 3 * 2
+    height = frame.shape[0] if pixel_format == "gray" else frame.shape[0] // 3 * 2
     expected = frame.copy()
     expected[:height] = clipped(frame[:height] + strength * residual(network, frame[:height]))
     return expected
@@ -227,6 +227,16 @@ def test_planes_of_any_even_size_equal_the_reference_and_keep_their_chroma(
     assert (expected[:height] != frame[:height]).mean() > 0.5
 
 
+def test_a_luma_plane_of_any_size_equals_the_reference(luma: Network, provider: Provider) -> None:
+    sharpen = Sharpener(luma.path, provider, threads=1)
+    for height, width in ANY_SIZES:
+        frame = picture(height, width)[..., 0]
+        done, expected = sharpen(frame, "gray"), sharpened(luma, frame, "gray")
+        assert done.shape == frame.shape
+        assert distance(done, expected) <= tolerance(provider), (height, width)
+    assert (expected != frame).mean() > 0.5
+
+
 def test_bgr_is_rgb_turned_round(network: Network, provider: Provider) -> None:
     sharpen = Sharpener(network.path, provider, threads=1)
     for frame in (picture(1, 1), picture(17, 31), picture(64, 48)):
@@ -244,6 +254,7 @@ def test_a_grey_picture_has_the_same_luma_in_every_format(luma: Network) -> None
     assert (sharpen(colour, "bgr") == done).all()
     assert (sharpen(frame, "i420")[:18] == done[..., 0]).all()
     assert (sharpen(frame, "nv12") == sharpen(frame, "i420")).all()
+    assert (sharpen(frame[:18], "gray") == done[..., 0]).all()
 
 
 def test_the_runtimes_agree(network: Network) -> None:
@@ -528,7 +539,14 @@ def test_planes_of_an_odd_picture_are_refused_and_it_is_said_what_to_do(
     )
 
 
-@pytest.mark.parametrize("pixel_format", PLANES)
+@pytest.mark.parametrize("shape", [(16, 16, 1), (16, 16, 3), (384,), (0, 16), (24, 0)])
+def test_a_luma_plane_of_another_shape_is_refused(luma: Network, shape: tuple[int, ...]) -> None:
+    sharpen = Sharpener(luma.path, "onnxruntime", threads=1)
+    text = text_of(lambda: sharpen(np.zeros(shape, np.uint8), "gray"))
+    assert text == f"a gray frame must have the shape (height, width), not {shape}"
+
+
+@pytest.mark.parametrize("pixel_format", [*PLANES, "gray"])
 def test_an_rgb_network_refuses_planes(whole: Network, pixel_format: PixelFormat) -> None:
     text = text_of(lambda: Sharpener(whole.path, "onnxruntime", threads=1)(planes(16, 16), pixel_format))
     assert text == f"teacher.onnx works on RGB: give it rgb or bgr frames, not {pixel_format}"
@@ -537,7 +555,7 @@ def test_an_rgb_network_refuses_planes(whole: Network, pixel_format: PixelFormat
 @pytest.mark.parametrize("pixel_format", ["RGB", "yuv420p", "", "rgba"])
 def test_an_unknown_pixel_format_is_refused_and_the_known_ones_named(halved: Network, pixel_format: Any) -> None:
     text = text_of(lambda: Sharpener(halved.path, "onnxruntime", threads=1)(picture(16, 16), pixel_format))
-    assert text == f"pixel_format must be one of rgb, bgr, i420, nv12, not {pixel_format!r}"
+    assert text == f"pixel_format must be one of rgb, bgr, i420, nv12, gray, not {pixel_format!r}"
 
 
 def test_a_refused_frame_does_no_harm(halved: Network) -> None:

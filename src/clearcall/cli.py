@@ -243,6 +243,62 @@ def look(
 
 
 @app.command()
+def video(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A film in any format that FFmpeg reads.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The result: .mp4, .m4v, .mov, .mkv or .webm.")],
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Input to the left, result beside it.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
+    crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
+) -> None:
+    """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
+
+    The result is H.264, in WebM VP9. Ctrl-C leaves a film of what was done until then.
+
+    Example: clearcall video call.mp4 sharp.mp4
+    """
+    from clearcall.console import warn  # noqa: PLC0415
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415  # the runtime takes a moment
+    from clearcall.video.run import sharpen_video  # noqa: PLC0415
+
+    if side_by_side and split:
+        errors.fail("--side-by-side and --split exclude each other: choose one")
+    sharpener = Sharpener(model, provider, threads, strength)
+    view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
+    summary = sharpen_video(sharpener, source, target, view=view, crf=crf)
+    typer.echo(f"{target}: {summary}")
+    if summary.interrupted:
+        warn(f"interrupted: {target} holds what was done until then")
+        raise typer.Exit(130)
+
+
+@app.command()
+def compare(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A picture, or a film, of which the middle is shown.")],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="[OUT.png]", help="The result; beside IN if not given.", show_default=False)
+    ] = None,
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+) -> None:
+    """Show input and output beside each other in one picture, and their most detailed part enlarged.
+
+    Example: clearcall compare blurred.jpg
+    """
+    from clearcall.before_after import write_before_after  # noqa: PLC0415
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415
+
+    typer.echo(f"written: {write_before_after(Sharpener(model, provider, threads, strength), source, target)}")
+
+
+@app.command()
 def benchmark(
     *,
     model: Annotated[

@@ -14,9 +14,12 @@ LINE_SECONDS = 30.0
 
 
 class ProgressBar:
-    """A bar with count, time spent, time left and a note; without a terminal it prints a line every half minute."""
+    """A bar with count, time spent, time left and a note; without a terminal it prints a line every half minute.
 
-    def __init__(self, description: str, total: int, completed: int = 0, *, shown: bool = True) -> None:
+    `total` is None where it is not known.
+    """
+
+    def __init__(self, description: str, total: int | None, completed: int = 0, *, shown: bool = True) -> None:
         console = Console(stderr=True)
         self._description, self._total, self._completed, self._note = description, total, completed, ""
         self._bar = console.is_terminal and shown
@@ -55,7 +58,8 @@ class ProgressBar:
         if self._lines and now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             seconds_each = (now - self._started) / max(1, self._completed - self._from)
-            self._print_line(f"about {seconds_each * (self._total - self._completed):.0f} s left")
+            left = "" if self._total is None else f"about {seconds_each * (self._total - self._completed):.0f} s left"
+            self._print_line(left)
 
     def note(self, text: str) -> None:
         """Show a few words behind the bar, for example the current SSIM."""
@@ -63,7 +67,7 @@ class ProgressBar:
         self._progress.update(self._task, note=text)
 
     def _print_line(self, tail: str) -> None:
-        parts = [f"{self._description}: {self._completed}/{self._total}", self._note, tail]
+        parts = [f"{self._description}: {self._completed}/{self._total or '?'}", self._note, tail]
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
 

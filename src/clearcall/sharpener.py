@@ -19,7 +19,7 @@ from clearcall.deploy.engines import Engine, Graph, Provider, compile_graph, ins
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
-PixelFormat = Literal["rgb", "bgr", "i420", "nv12"]
+PixelFormat = Literal["rgb", "bgr", "i420", "nv12", "gray"]
 SHIPPED = Path(__file__).parent / "shipped"
 # Frame sizes whose compiled variants are kept; a call has one or two.
 _KEPT_SIZES = 4
@@ -83,8 +83,8 @@ class Sharpener:
         """Return the sharpened frame, of the same shape and pixel format.
 
         `rgb` and `bgr` are (height, width, 3); `i420` and `nv12` (height * 3 / 2, width) with even sides, as OpenCV
-        has them: only their luma is touched. The result is a new array, or `out`, which may be the frame itself: with
-        it nothing is allocated. Raises UserError for anything else.
+        has them: only their luma is touched; `gray` is (height, width), luma alone. The result is a new array, or
+        `out`, which may be the frame itself: with it nothing is allocated. Raises UserError for anything else.
         """
         size = _checked_size(frame, pixel_format, self.graph)
         if out is None:
@@ -262,7 +262,7 @@ class _Variant:
         _add(frame, self._residual_rgb, strength, out)
 
     def _sharpen_planes(self, frame: Frame, strength: float, out: Frame) -> None:
-        """Sharpen the luma plane of I420 or NV12; chroma is copied."""
+        """Sharpen the luma plane of I420, NV12 or grey; chroma is copied."""
         luma = frame[: self._height]
         np.copyto(self._luma[: self._height, : self._width], luma)
         self._run_luma()
@@ -313,6 +313,10 @@ def _checked_size(frame: Frame, pixel_format: str, graph: Graph) -> tuple[int, i
         return frame.shape[0], frame.shape[1]
     if graph.kind == "rgb":
         raise UserError(f"{graph.name} works on RGB: give it rgb or bgr frames, not {pixel_format}")
+    if pixel_format == "gray":
+        if frame.ndim != 2 or not frame.size:  # noqa: PLR2004  # one plane
+            raise UserError(f"a gray frame must have the shape (height, width), not {frame.shape}")
+        return frame.shape[0], frame.shape[1]
     if frame.ndim != 2 or not frame.size or frame.shape[0] % 3 or frame.shape[1] % 2:  # noqa: PLR2004  # one plane
         raise UserError(
             f"an {pixel_format} frame must have the shape (height * 3 / 2, width) of a picture with even sides, not "

@@ -1,0 +1,89 @@
+"""One picture that shows input and output beside each other, and what is most detailed in them enlarged."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from clearcall.errors import UserError
+from clearcall.files import atomic_path
+from clearcall.metrics import Frame
+from clearcall.pictures import FORMATS
+from clearcall.sharpener import Sharpener
+from clearcall.video.read import frame_at, planar, plane_of
+
+ZOOM = 3
+_GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
+_BLUR = 5  # pixels: what such a blur takes away is detail
+
+
+def write_before_after(sharpener: Sharpener, source: Path, target: Path | None) -> Path:
+    """Draw a picture, or the frame in the middle of a film, before and after; return the PNG that was written.
+
+    It is `target`, or `<name>_compare.png` beside the input, which is not replaced then. Raises UserError if that
+    cannot be done.
+    """
+    path = target or source.with_name(f"{source.stem}_compare.png")
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path} must end in .png")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    picture = source.suffix.lower() in FORMATS
+    before, after = (_picture if picture else _middle_frame)(sharpener, source)
+    if target is None and path.exists():
+        raise UserError(f"{path} is there already: name a file for the result, which may then be this one")
+    if path.exists() and path.samefile(source):
+        raise UserError(f"{path} is the picture itself: name another file for the result")
+    with atomic_path(path) as temporary:
+        draw_before_after(before, after).save(temporary, "PNG")
+    return path
+
+
+def draw_before_after(before: Frame, after: Frame) -> Image.Image:
+    """Draw two RGB pictures of one size side by side, and below a third of each, the most detailed, enlarged."""
+    height, width = before.shape[:2]
+    rows, columns = max(1, height // ZOOM), max(1, width // ZOOM)
+    top, left = most_detailed(before, rows, columns)
+    canvas = Image.new("RGB", (2 * width + 3 * _GAP, _CAPTION_HEIGHT + height + ZOOM * rows + 2 * _GAP), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
+    for x, caption, frame in ((_GAP, "input", before), (width + 2 * _GAP, "output", after)):
+        draw.text((x + width / 2, _CAPTION_HEIGHT / 2), caption, "black", font, anchor="mm")
+        canvas.paste(Image.fromarray(frame), (x, _CAPTION_HEIGHT))
+        crop = Image.fromarray(frame[top : top + rows, left : left + columns])
+        enlarged = crop.resize((ZOOM * columns, ZOOM * rows), Image.Resampling.NEAREST)
+        canvas.paste(enlarged, (x, _CAPTION_HEIGHT + height + _GAP))
+    return canvas
+
+
+def most_detailed(frame: Frame, rows: int, columns: int) -> tuple[int, int]:
+    """Return top and left of the part of an RGB picture from which a blur takes most, the first of equal ones."""
+    detail = cv2.absdiff(frame, np.asarray(cv2.blur(frame, (_BLUR, _BLUR)))).sum(axis=2, dtype=np.float64)
+    means = np.asarray(cv2.boxFilter(detail, -1, (columns, rows), anchor=(0, 0)))
+    whole = means[: frame.shape[0] - rows + 1, : frame.shape[1] - columns + 1]
+    top, left = np.unravel_index(whole.argmax(), whole.shape)
+    return int(top), int(left)
+
+
+def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
+    """Return a picture as 8-bit RGB, upright and without transparency, and what becomes of it."""
+    if not path.is_file():
+        raise UserError(f"there is no picture {path}")
+    data = np.fromfile(path, np.uint8)
+    before = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    if before is None:
+        raise UserError(f"{path} cannot be read as a picture")
+    return np.asarray(before, np.uint8), sharpener(np.asarray(before, np.uint8))
+
+
+def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
+    """Return the frame in the middle of a film as RGB, as it is shown, and with the luma sharpened as in a film."""
+    stored = frame_at(path, 0.5)
+    frame = planar(stored, stored.width, stored.height)
+    before = frame.to_ndarray(format="rgb24")
+    frame.make_writable()
+    luma = plane_of(frame, 0)
+    luma[:] = sharpener(luma, "gray")
+    after = frame.to_ndarray(format="rgb24")
+    turns = round(stored.rotation / 90)
+    return tuple(np.ascontiguousarray(np.rot90(rgb, turns), np.uint8) for rgb in (before, after))  # type: ignore[return-value]  # two

@@ -1,0 +1,173 @@
+"""Films read: frames as the encoder wants them, and the packets of all other streams in the order of the file."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from clearcall.console import warn
+from clearcall.errors import UserError, describe
+from clearcall.metrics import Frame
+
+_ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
+# Containers that say in their head how long they are, from which a cut end can be told.
+_ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
+_CUT_SECONDS = 1.0
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a film for reading; raise UserError if it is none."""
+    if not path.is_file():
+        raise UserError(f"there is no film {path}")
+    try:
+        # Absolute: a name with a colon would be taken for a protocol.
+        film = av.open(str(path.resolve()), metadata_errors="surrogateescape")
+    except (OSError, av.FFmpegError) as error:
+        if describe(error):
+            raise
+        raise UserError(f"{path} cannot be read as a film: {error.strerror}") from None
+    with film:
+        yield film
+
+
+def film_stream(film: InputContainer, path: Path) -> VideoStream:
+    """Return the first video stream that is not a cover picture; raise UserError if there is none to decode."""
+    for stream in film.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise UserError(f"{path} is in a codec that is not known here: convert it to H.264 first")
+            stream.thread_type = "AUTO"
+            return stream
+    raise UserError(f"{path} holds no moving picture")
+
+
+def frame_at(path: Path, part: float) -> VideoFrame:
+    """Return the frame after this part, from 0 to 1, of a film's length; raise UserError if there is none at all.
+
+    Where the length is not known, and of a film that ends before that, it is the first or the last frame there is.
+    """
+    found = None
+    with opened(path) as film:
+        stream = film_stream(film, path)
+        begin, length = (film.start_time or 0) / av.time_base, (film.duration or 0) / av.time_base
+        if part * length:
+            with suppress(av.FFmpegError):  # then it is read from the beginning
+                film.seek(int((begin + part * length) * av.time_base))
+        for thing in _read(stream, film.demux(stream)):
+            if isinstance(thing, VideoFrame):
+                found = thing
+                if found.time is None or found.time >= begin + part * length:
+                    break
+    if found is None:
+        raise UserError(f"{path} holds no frame that can be decoded")
+    return found
+
+
+def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
+    """Return a frame as yuv420p of a size, itself if it is so already; of NV12 and full range no value changes."""
+    if not frame.format.is_rgb:
+        return frame.reformat(width, height, "yuv420p")
+    frame = frame.reformat(width, height, "yuv420p", dst_colorspace=_ITU709, dst_color_range=_LIMITED)
+    frame.colorspace, frame.color_range = _ITU709, _LIMITED
+    return frame
+
+
+def plane_of(frame: VideoFrame, index: int) -> Frame:
+    """Return a plane of 8 bits as a view of (height, width), without the padding that each line has at its end."""
+    plane = frame.planes[index]
+    rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, -1)  # a buffer, which its stubs conceal
+    step = -1 if plane.line_size < 0 else 1
+    return rows[::step, : plane.width]
+
+
+def rate_of(main: VideoStream) -> Fraction:
+    """Return how many frames a second a stream has on average; 25 where that is not known."""
+    return main.average_rate or main.guessed_rate or Fraction(25)
+
+
+def time_base_of(main: VideoStream) -> Fraction:
+    """Return the unit of a stream's times in seconds."""
+    return main.time_base or Fraction(1, av.time_base)
+
+
+class Reader:
+    """Yields, in the order of the file, the frames of one stream as the encoder wants them, and others' packets."""
+
+    def __init__(
+        self, film: InputContainer, main: VideoStream, size: tuple[int, int], path: Path, stop: threading.Event
+    ) -> None:
+        self._film, self._main, self._size, self._path, self._stop = film, main, size, path, stop
+        self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
+        self._last: int | None = None
+        self._end_s, self._broken, self._resized = 0.0, 0, False
+
+    def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
+        for thing in _read(self._main, self._film.demux()):
+            if self._stop.is_set():
+                return
+            if isinstance(thing, av.FFmpegError):
+                self._broken += 1
+                continue
+            if thing.pts is not None and thing.time_base is not None:
+                self._end_s = max(self._end_s, float((thing.pts + (thing.duration or 0)) * thing.time_base))
+            yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
+
+    def _prepared(self, frame: VideoFrame) -> VideoFrame:
+        """Return a frame as yuv420p, of the size of the first, and later than the one before."""
+        width, height = self._size
+        if not self._resized and (frame.width, frame.height) != self._size:
+            self._resized = True
+            warn(f"{self._path} changes its size: all frames are scaled to that of the first, {width}x{height}")
+        pts = frame.pts
+        if self._last is not None and (pts is None or pts <= self._last):
+            pts = self._last + self._step
+        prepared = planar(frame, width, height)
+        prepared.pts = self._last = pts or 0
+        prepared.time_base = time_base_of(self._main)
+        prepared.pict_type = PictureType.NONE  # or the encoder would repeat the choices of the old one
+        return prepared
+
+    def warn_of_end(self) -> None:
+        """Tell of what could not be decoded, and of an end before the one that the film announces."""
+        film = self._film
+        if self._broken:
+            warn(f"{self._path} is broken in {self._broken} places: frames may be missing")
+        if self._stop.is_set() or film.duration is None or not _ANNOUNCING & set(film.format.name.split(",")):
+            return
+        announced_s = (film.duration + (film.start_time or 0)) / av.time_base
+        if self._end_s < announced_s - _CUT_SECONDS:
+            warn(f"{self._path} is cut short: it ends after {self._end_s:.1f} s of {announced_s:.1f} s")
+
+
+def _read(
+    main: VideoStream, packets: "Iterator[Packet[Any]]"
+) -> "Iterator[VideoFrame | Packet[Stream] | av.FFmpegError]":
+    """Yield the decoded frames of one stream, the packets of others, and an error where something is broken."""
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:  # nothing can be read after that
+            yield error
+            packet = None
+        if packet is not None and not packet.size:
+            continue  # PyAV ends each stream with one; to a decoder it would mean the end wherever it stands
+        if packet is not None and packet.stream_index != main.index:
+            yield packet
+            continue
+        try:
+            yield from main.decode(packet)
+        except av.FFmpegError as error:
+            yield error
+        if packet is None:
+            return

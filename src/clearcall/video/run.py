@@ -1,0 +1,148 @@
+"""One film sharpened into another.
+
+Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
+and whatever else the new container can hold are copied packet by packet. Luma goes to the network as it is stored, of
+limited or full range alike; chroma is not touched.
+"""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.video.frame import VideoFrame
+
+from clearcall.console import ProgressBar, warn
+from clearcall.errors import UserError, describe
+from clearcall.files import atomic_path
+from clearcall.metrics import Frame
+from clearcall.sharpener import Sharpener
+from clearcall.video.canvas import Canvas, View
+from clearcall.video.read import Reader, film_stream, frame_at, opened, plane_of, rate_of
+from clearcall.video.write import Writer, add_copies, add_encoder, told
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+_PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """How many frames were written, how fast each side worked, and whether Ctrl-C ended it early."""
+
+    frames: int
+    sharpen_fps: float
+    encode_fps: float
+    interrupted: bool
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.frames} frames, decode + sharpen {self.sharpen_fps:.1f} fps, encode {self.encode_fps:.1f} fps"
+
+
+def sharpen_video(
+    sharpener: Sharpener, source: Path, target: Path, *, view: View = "plain", crf: int | None = None
+) -> VideoSummary:
+    """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
+
+    `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
+    the lower, the better and larger. Ctrl-C, and an input that ends early, leave a film of what was done until then.
+    Raises UserError, and writes nothing, if there is no film to sharpen or `target` cannot hold the result.
+    """
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
+    if sharpener.graph.kind == "rgb":
+        raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
+    first = frame_at(source, 0)
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: name a file")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target} is the film itself: name another file for the result")
+    try:
+        with _stopped_by_interrupt() as stop, opened(source) as film, atomic_path(target) as temporary:
+            with av.open(str(temporary), "w", format=kind, metadata_errors="surrogateescape") as out:
+                summary = _sharpen(sharpener, film, out, first, view, crf, stop, source)
+            if not summary.frames:
+                raise KeyboardInterrupt  # came so early that there is nothing to keep
+            return summary
+    except (OSError, av.FFmpegError) as error:
+        if describe(error):
+            raise
+        raise UserError(f"{source} cannot be sharpened into {target}: {error.strerror}") from None
+
+
+def _sharpen(
+    sharpener: Sharpener,
+    film: InputContainer,
+    out: OutputContainer,
+    first: VideoFrame,
+    view: View,
+    crf: int | None,
+    stop: threading.Event,
+    source: Path,
+) -> VideoSummary:
+    """Write a whole file, from its header on, until the film ends or `stop` is set."""
+    main = film_stream(film, source)
+    canvas = Canvas(first, view, even=out.format.name != "webm")
+    encoder = add_encoder(out, main, first, canvas, crf)
+    copies = add_copies(film, out, main, source)
+    for index, stream in {main.index: encoder, **copies}.items():
+        stream.metadata.update(told(film.streams[index].metadata))
+        stream.disposition = film.streams[index].disposition
+    out.metadata.update(told(film.metadata))
+    out.set_chapters(film.chapters())
+    out.start_encoding()
+    _warn_of_changes(first, canvas, source)
+    reader, frames = Reader(film, main, canvas.size, source, stop), deque[VideoFrame]()
+
+    def lumas() -> Iterator[Frame]:
+        for thing in reader:
+            if isinstance(thing, VideoFrame):
+                frames.append(thing)
+                yield plane_of(thing, 0)
+            elif thing.stream_index in copies:
+                thing.stream = copies[thing.stream_index]
+                writer.put(thing)
+
+    announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+    done, started = 0, time.perf_counter()
+    with ProgressBar("sharpening", announced) as bar, Writer(out, encoder) as writer:
+        for luma in sharpener.map(lumas(), "gray"):
+            writer.put(canvas.show(frames.popleft(), luma))
+            done += 1
+            bar.advance()
+            bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
+        sharpening_s = time.perf_counter() - started - writer.waited_s
+    reader.warn_of_end()
+    if writer.refused:
+        warn(f"{source}: {writer.refused} packets of sound or text are broken and were left out")
+    return VideoSummary(done, done / max(sharpening_s, 1e-9), done / max(writer.busy_s, 1e-9), stop.is_set())
+
+
+@contextmanager
+def _stopped_by_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets instead of raising: wherever it comes, the file is closed as it should be."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may choose what a signal does
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _warn_of_changes(first: VideoFrame, canvas: Canvas, source: Path) -> None:
+    if first.format.name not in _PLANAR:
+        warn(f"{source} is {first.format.name}: it is converted to 8 bits, 4:2:0 (yuv420p)")
+    if canvas.padded:
+        warn(f"{source} has an odd side, which H.264 and side by side cannot have: the last row or column is repeated")
+    if first.interlaced_frame:
+        warn(f"{source} is interlaced: its lines come out as one picture; deinterlace it first for a better one")

@@ -1,0 +1,142 @@
+"""Films written: a stream for the sharpened frames, copies of all others, and the thread that encodes."""
+
+import io
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+from types import TracebackType
+from typing import Self
+
+import av
+from av.codec.context import Flags
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from clearcall.console import warn
+from clearcall.errors import UserError
+from clearcall.video.canvas import UPRIGHT, Canvas
+from clearcall.video.read import planar, rate_of, time_base_of
+
+# Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
+_H264 = {"crf": "18", "preset": "veryfast"}
+_VP9 = {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
+_QUEUED = 8  # frames and packets that wait for the encoder
+# What metadata says of the file or of the old encoding, and which the new file says anew.
+_OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps"}
+_STATISTICS = ("number_of_", "_statistics_", "bps-", "duration-")
+
+
+def add_encoder(
+    out: OutputContainer, main: VideoStream, first: VideoFrame, canvas: Canvas, crf: int | None
+) -> VideoStream:
+    """Add the stream for the sharpened frames, with times, colours, pixel shape and rotation of the input's."""
+    codec, options = ("libvpx-vp9", _VP9) if out.format.name == "webm" else ("libx264", _H264)
+    if crf is not None:
+        options = options | {"crf": str(crf)}
+    stream = out.add_stream(codec, rate_of(main), options, width=canvas.width, height=canvas.height)
+    if not isinstance(stream, VideoStream):
+        raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
+    context, colours = stream.codec_context, planar(first, *canvas.size)
+    stream.time_base = context.time_base = time_base_of(main)
+    context.sample_aspect_ratio = main.sample_aspect_ratio
+    context.color_range, context.colorspace = colours.color_range, colours.colorspace
+    context.color_primaries, context.color_trc = colours.color_primaries, colours.color_trc
+    context.flags |= Flags.frame_duration
+    stream.set_display_matrix(None if canvas.matrix == UPRIGHT else canvas.matrix)
+    return stream
+
+
+def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, source: Path) -> dict[int, Stream]:
+    """Add a stream for each other that the container can hold, by index; raise UserError for sound and subtitles."""
+    copies: dict[int, Stream] = {}
+    for stream in film.streams:
+        what = f"{source}: stream {stream.index} ({stream.type}, {stream.name or 'unknown'})"
+        if stream.index == main.index:
+            continue
+        if _holds(out.format.name, stream):
+            copies[stream.index] = out.add_stream_from_template(stream, opaque=True)
+            if stream.type == "video" and not stream.disposition & Disposition.attached_pic:
+                warn(f"{what} is copied as it is: only the first film of a file is sharpened")
+        elif stream.type in {"audio", "subtitle"}:
+            raise UserError(f"{what} cannot be in a {out.format.name} file: name a .mkv file, which takes nearly all")
+        else:
+            warn(f"{what} cannot be in a {out.format.name} file and is left out")
+    return copies
+
+
+def _holds(kind: str, stream: Stream) -> bool:
+    """Return whether a container can hold a stream, by writing the head of one in memory: many say so only then."""
+    try:
+        with av.open(io.BytesIO(), "w", format=kind) as out:
+            out.add_stream_from_template(stream, opaque=True)
+            out.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
+
+
+def told(metadata: dict[str, str]) -> dict[str, str]:
+    """Return what metadata tells of the film, without what it tells of its old file and encoding."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name.lower() not in _OF_THE_FILE and not name.lower().startswith(_STATISTICS)
+    }
+
+
+class Writer:
+    """Encodes frames and writes packets on a thread of its own, in the order in which they are put."""
+
+    def __init__(self, out: OutputContainer, encoder: VideoStream) -> None:
+        self._out, self._encoder = out, encoder
+        self._queue: Queue[VideoFrame | Packet[Stream] | None] = Queue(_QUEUED)
+        self._thread = threading.Thread(target=self._work, name="encode")
+        self._error: Exception | None = None
+        self.busy_s, self.waited_s, self.refused = 0.0, 0.0, 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def put(self, thing: "VideoFrame | Packet[Stream]") -> None:
+        """Hand over a frame or packet; wait while the queue is full, raise what the thread has failed with."""
+        if self._error is not None:
+            raise self._error
+        started = time.perf_counter()
+        self._queue.put(thing)
+        self.waited_s += time.perf_counter() - started
+
+    def _work(self) -> None:
+        thing: VideoFrame | Packet[Stream] | None = None
+        try:
+            while (thing := self._queue.get()) is not None:
+                self._write(thing)
+            self._write(None)
+        except Exception as error:  # noqa: BLE001  # it is raised again where the frames come from
+            self._error = error
+            while thing is not None:  # nobody must wait at a full queue for ever
+                thing = self._queue.get()
+
+    def _write(self, thing: "VideoFrame | Packet[Stream] | None") -> None:
+        """Write a packet, or what the encoder makes of a frame; None is the end of the frames."""
+        started = time.perf_counter()
+        if not isinstance(thing, Packet):
+            self._out.mux(self._encoder.encode(thing))
+        else:
+            try:
+                self._out.mux(thing)
+            except (av.ArgumentError, av.InvalidDataError):
+                self.refused += 1
+        self.busy_s += time.perf_counter() - started
