@@ -16,6 +16,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GX_ANALYTICS_ENABLED": "false",
+    "SVT_LOG": "1",  # the encoder of AV1 tells each of its settings otherwise
 }.items():
     os.environ.setdefault(_name, _value)
 

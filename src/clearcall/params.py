@@ -158,8 +158,30 @@ class Jpeg(_Params):
         return self
 
 
+CallCodec = Literal["h264", "vp8", "vp9", "av1"]
+
+
+class Codec(_Params):
+    """Send through a video call: smaller by a factor, encoded, some packets lost, decoded, and back to the own size.
+
+    One of `codecs`, of `factors` and of `loss_rates` (of packets) is drawn for each picture, and a quantizer from
+    `qp_range`, which is H.264's scale (1 to 51) for every codec.
+    """
+
+    op: Literal["codec"]
+    codecs: tuple[CallCodec, ...] = Field(min_length=1)
+    factors: tuple[Annotated[float, Field(ge=1, le=16)], ...] = Field(min_length=1)
+    qp_range: tuple[Annotated[int, Field(ge=1, le=51)], Annotated[int, Field(ge=1, le=51)]]
+    loss_rates: tuple[Fraction, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ascending(self.qp_range, "qp_range")
+        return self
+
+
 DegradationStep = Annotated[
-    AsGiven | Downscale | Upscale | GaussianBlur | MotionBlur | Noise | Jpeg,
+    AsGiven | Downscale | Upscale | GaussianBlur | MotionBlur | Noise | Jpeg | Codec,
     Field(discriminator="op"),
 ]
 

@@ -7,14 +7,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clearcall.data.codecs import Transmission, transmit
 from clearcall.metrics import Frame
-from clearcall.params import AsGiven, DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
+from clearcall.params import AsGiven, Codec, DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+MAX_PAN, MAX_ZOOM = 3.0, 1.01  # pixels and magnification a frame, at the still's own size
 
 
 class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
@@ -47,6 +51,33 @@ class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
         return np.clip(np.rint(img + noise), 0, 255).astype(np.uint8)
 
 
+class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
+    """A video call through a real encoder, as the last frame of a clip that pans and zooms gently."""
+
+    def __init__(self, step: Codec) -> None:
+        super().__init__(p=1)
+        self.step = step
+
+    def get_params(self) -> dict[str, object]:
+        """Draw what happens to one picture."""
+        draw, step = self.random_generator, self.step
+        x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist()
+        sent = Transmission(
+            codec=step.codecs[draw.integers(len(step.codecs))],
+            factor=float(draw.choice(step.factors)),
+            qp=int(draw.integers(*step.qp_range, endpoint=True)),
+            pan=(x, y),
+            zoom=float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)),
+            loss_rate=float(draw.choice(step.loss_rates)),
+            seed=int(draw.integers(2**32)),
+        )
+        return {"sent": sent}
+
+    def apply(self, img: Frame, sent: Transmission, **_params: object) -> Frame:
+        """Return the picture as the other side sees it."""
+        return transmit(img, sent)
+
+
 def build_degradation(steps: Sequence[DegradationStep], width: int, height: int, seed: int) -> Callable[[Frame], Frame]:
     """Return a function that degrades an 8-bit RGB picture of (height, width, 3) and keeps its size.
 
@@ -63,7 +94,9 @@ def build_degradation(steps: Sequence[DegradationStep], width: int, height: int,
     return degrade
 
 
-def _transform(step: DegradationStep, width: int, height: int) -> albumentations.BasicTransform:
+def _transform(  # noqa: PLR0911  # one return a step
+    step: DegradationStep, width: int, height: int
+) -> albumentations.BasicTransform:
     match step:
         case Downscale():
             size = max(1, round(width / step.factor)), max(1, round(height / step.factor))
@@ -76,5 +109,7 @@ def _transform(step: DegradationStep, width: int, height: int) -> albumentations
             return albumentations.MotionBlur(blur_limit=step.length_range, allow_shifted=False, p=1)
         case Noise():
             return RoundedNoise(step.sigma_range)
+        case Codec():
+            return Call(step)
         case Jpeg():
             return albumentations.ImageCompression(compression_type="jpeg", quality_range=step.quality_range, p=1)
