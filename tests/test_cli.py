@@ -27,6 +27,7 @@ HEAVY = (
     "skimage",
     "pandas",
     "cv2",
+    "av",
 )
 
 
