@@ -299,6 +299,38 @@ def compare(
 
 
 @app.command()
+def calls(
+    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move over.")],
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="h264, vp8, vp9 or av1; repeatable. All of them if not given.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of each clip.")] = 10,
+    height: Annotated[int, typer.Option(min=64, help="Pixels; higher clips are made smaller.")] = 720,
+    output: Annotated[Path, typer.Option(help="The folder of calls.md, .csv and .png.")] = Path("reports"),
+) -> None:
+    """Send clips through real encoders at four quantizers, sharpen what arrives, and measure it frame by frame.
+
+    Example: clearcall calls clips --model quality --codec h264
+    """
+    from clearcall.calls.clips import clip_files  # noqa: PLC0415
+    from clearcall.calls.measure import measure_clips  # noqa: PLC0415
+    from clearcall.calls.write import verdict, write_calls  # noqa: PLC0415
+    from clearcall.params import call_codecs  # noqa: PLC0415
+    from clearcall.pictures import picture_sharpener  # noqa: PLC0415
+
+    files, codecs = clip_files(clips), call_codecs(codec or ())
+    sharpener = picture_sharpener(model, provider, threads, strength)
+    scores, strip = measure_clips(files, frames, height, codecs, model, sharpener)
+    typer.echo(write_calls(scores, strip, model, output))
+    typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
+
+
+@app.command()
 def benchmark(
     *,
     model: Annotated[

@@ -2,10 +2,10 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -443,6 +443,14 @@ class Params(_Params):
                 f"pictures: choose {' or '.join(sorted(PAIRED))}, or another mix"
             )
         return self
+
+
+def call_codecs(names: Collection[str]) -> list[CallCodec]:
+    """Return codecs by name, all of them for none; raise UserError if one is not known."""
+    known = get_args(CallCodec)
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"unknown codec {', '.join(unknown)}: choose from {', '.join(known)}")
+    return [codec for codec in known if not names or codec in names]
 
 
 def parse_params(document: object) -> Params:

@@ -17,6 +17,7 @@ from av.codec.codec import UnknownCodecError
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from av.video.reformatter import Interpolation
 from PIL import Image
 
 from clearcall.errors import UserError
@@ -29,6 +30,8 @@ CLIP_FRAMES = 8
 _LEAST_SIDE = 64  # pixels: SVT-AV1 takes no less
 _KEY_FRAME_EVERY = 10_000
 _PACKET_BYTES = 1200  # what fits into a datagram
+# Between RGB and YUV: the library's default is quicker and costs 7 dB of luma.
+_CONVERSION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _SLICE_TYPES = {1, 5}  # of NAL units, of other pictures and of key frames
 _ENCODERS: dict[CallCodec, str] = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 _DECODERS: dict[CallCodec, str] = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
@@ -92,7 +95,9 @@ def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 
     received: list[Frame] = []
     wanted = PictureType.I
     for index, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(_padded(picture), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(_padded(picture), format="rgb24").reformat(
+            format="yuv420p", interpolation=_CONVERSION
+        )
         frame.pts, frame.pict_type = index, wanted
         (packet,) = encoder.encode(frame)
         parts = _slices(bytes(packet)) if codec == "h264" else [bytes(packet)]
@@ -102,7 +107,8 @@ def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 
         arrived[0] |= codec == "h264"
         decoded = _decoded(decoder, b"".join(part for part, here in zip(parts, arrived, strict=True) if here))
         if decoded:
-            shown = np.asarray(decoded[-1].to_ndarray(format="rgb24"), np.uint8)[:height, :width]
+            rgb = decoded[-1].reformat(format="rgb24", interpolation=_CONVERSION).to_ndarray()
+            shown = np.asarray(rgb, np.uint8)[:height, :width]
         received.append(shown)
         wanted = PictureType.NONE if any(arrived) else PictureType.I
     encoder.encode()  # some complain if they are not told that it is over

@@ -1,0 +1,77 @@
+"""Clips to be sent: films as they are, photographs as clips that pan and zoom."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from clearcall.data.codecs import pan_and_zoom
+from clearcall.data.download import BROKEN, read_picture
+from clearcall.data.sources import KINDS, SUFFIXES
+from clearcall.errors import UserError
+from clearcall.metrics import Frame
+
+FILMS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m")
+MAX_PAN, MAX_ZOOM = 3.0, 1.01  # pixels and magnification a frame, of photographs
+_MIN_SIDE, _MAX_PIXELS = 64, 178_000_000
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as its file is named, and its first frames, 8-bit RGB of one size."""
+
+    name: str
+    frames: list[Frame]
+
+
+def clip_files(folder: Path) -> list[Path]:
+    """Return the films and photographs of a folder, sorted by name; raise UserError if there is none."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give one of films ({', '.join(FILMS)}) or photographs")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*FILMS, *SUFFIXES}]
+    if not files:
+        raise UserError(f"{folder} holds neither films ({', '.join(FILMS)}) nor photographs ({KINDS}): put some there")
+    return files
+
+
+def read_clip(path: Path, frames: int, height: int) -> Clip:
+    """Return the first frames of a film, or a clip of a photograph, made smaller to `height` pixels where higher.
+
+    Raises UserError if the file cannot be read, or if a film has fewer than two frames.
+    """
+    if path.suffix.lower() in FILMS:
+        return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
+    try:
+        photo = _fitted(read_picture(path, _MIN_SIDE, _MAX_PIXELS).pixels, height)
+    except BROKEN as error:
+        raise UserError(f"{path} cannot be used ({error}): mend or remove it") from None
+    draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
+    x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
+    return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))
+
+
+def _film(path: Path, frames: int) -> Iterator[Image.Image]:
+    count = 0
+    try:
+        # Absolute: a name with a colon would be taken for a protocol.
+        with av.open(str(path.resolve())) as film:
+            for frame in islice(film.decode(video=0), frames):
+                count += 1
+                yield Image.fromarray(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+    except (av.FFmpegError, IndexError) as error:
+        raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None
+    if count < 2:  # noqa: PLR2004  # flicker is of two
+        raise UserError(f"{path} holds {count} frames, and at least 2 are needed: remove it")
+
+
+def _fitted(picture: Image.Image, height: int) -> Frame:
+    if picture.height > height:
+        picture = picture.resize(
+            (max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BICUBIC
+        )
+    return np.asarray(picture.convert("RGB"))

@@ -1,0 +1,144 @@
+"""Clips sent at fixed quantizers and sharpened on arrival: quality, flicker, and how often a frame got worse."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clearcall.calls.clips import Clip, read_clip
+from clearcall.classical import unsharp_mask
+from clearcall.console import ProgressBar
+from clearcall.data.codecs import send
+from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, psnr_db, ssim
+from clearcall.params import CallCodec
+
+QPS = (22, 27, 32, 37)  # the quantizers of the common test conditions of H.264's successors
+FACTORS = (1, 2)  # what frames are made smaller by before they are encoded
+WORSE_DB = 0.1
+INPUT, MASK = "input", "unsharp mask"
+MASK_RADIUS = 1.0  # sigma in pixels
+MASK_AMOUNTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a clip is sent: codec, quantizer on H.264's scale, and what it is made smaller by."""
+
+    codec: CallCodec
+    qp: int
+    factor: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one contender made of one clip: means over frames, and the frames it left worse than they arrived.
+
+    `flicker` in grey levels; `worst_db` is the smallest gain of PSNR of any frame over the input.
+    """
+
+    clip: str
+    codec: CallCodec
+    qp: int
+    factor: int
+    contender: str
+    frames: int
+    psnr_db: float
+    ssim: float
+    flicker: float
+    worst_db: float
+    worse_frames: int
+
+
+@dataclass(frozen=True)
+class Filmstrip:
+    """The frames of one clip at one setting: as sent, and by contender."""
+
+    clip: str
+    setting: Setting
+    rows: Mapping[str, Sequence[Frame]]
+
+
+def flicker(sharp: Sequence[Frame], other: Sequence[Frame]) -> float:
+    """Return the mean absolute difference between the errors of consecutive frames, in grey levels.
+
+    Errors are signed: a fault that stays where it is does not flicker, and neither does what moves in the clip itself.
+    """
+    errors = [other_frame.astype(np.int16) - frame for frame, other_frame in zip(sharp, other, strict=True)]
+    return float(np.mean([np.abs(after - before).mean() for before, after in pairwise(errors)]))
+
+
+def receive(clip: Clip, setting: Setting) -> list[Frame]:
+    """Return the clip as it arrives, in its own size."""
+    height, width = clip.frames[0].shape[:2]
+    size = max(1, round(width / setting.factor)), max(1, round(height / setting.factor))
+    arrived = send([_resized(frame, size) for frame in clip.frames], setting.codec, setting.qp)
+    return [_resized(frame, (width, height)) for frame in arrived]
+
+
+def measure_clips(
+    files: Sequence[Path], frames: int, height: int, codecs: Iterable[CallCodec], name: str, sharpen: Restore
+) -> tuple[list[Score], Filmstrip]:
+    """Send every clip at every setting and score what arrives, the unsharp mask and the model called `name`.
+
+    The model sees one frame at a time and none that is still to come. The filmstrip is of the first clip at the first
+    codec's third quantizer, sent at half its size.
+    """
+    settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
+    shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])
+    scores = list[Score]()
+    strip = None
+    with ProgressBar("calls", len(files) * len(settings)) as bar:
+        for path in files:
+            clip = read_clip(path, frames, height)
+            for setting in settings:
+                arrived = receive(clip, setting)
+                answers = {
+                    INPUT: arrived,
+                    name: [sharpen(frame) for frame in arrived],
+                    MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
+                }
+                scores += _scores(clip, setting, answers)
+                if strip is None and setting == shown:
+                    strip = Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers})
+                bar.advance()
+    assert strip is not None  # noqa: S101  # there is at least one file and one codec
+    return scores, strip
+
+
+def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]) -> list[Score]:
+    decibels = {name: np.array([*map(_psnr_db, clip.frames, answer)]) for name, answer in answers.items()}
+    return [
+        Score(
+            clip=clip.name,
+            codec=setting.codec,
+            qp=setting.qp,
+            factor=setting.factor,
+            contender=name,
+            frames=len(answer),
+            psnr_db=float(decibels[name].mean()),
+            ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
+            flicker=flicker(clip.frames, answer),
+            worst_db=float((decibels[name] - decibels[INPUT]).min()),
+            worse_frames=int((decibels[name] < decibels[INPUT] - WORSE_DB).sum()),
+        )
+        for name, answer in answers.items()
+    ]
+
+
+def _best_mask(sharp: Frame, arrived: Frame) -> Callable[[Frame], Frame]:
+    """Return the unsharp mask whose amount gives a clip's first frame the highest SSIM: tuned as no call could."""
+    amount = max(MASK_AMOUNTS, key=lambda amount: ssim(sharp, unsharp_mask(arrived, MASK_RADIUS, amount)))
+    return lambda frame: unsharp_mask(frame, MASK_RADIUS, amount)
+
+
+def _psnr_db(sharp: Frame, other: Frame) -> float:
+    return min(MAX_PSNR_DB, psnr_db(sharp, other))
+
+
+def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
+    if frame.shape[1::-1] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))

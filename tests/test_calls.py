@@ -1,0 +1,175 @@
+"""Clips through encoders: what is read, how it is scored, and the report."""
+
+import csv
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from clearcall.calls.clips import clip_files, read_clip
+from clearcall.calls.measure import FACTORS, INPUT, MASK, QPS, Score, Setting, flicker, measure_clips, receive
+from clearcall.calls.write import calls_table, verdict, write_calls
+from clearcall.classical import unsharp_mask
+from clearcall.errors import UserError
+from clearcall.metrics import Frame, psnr_db
+
+
+def flat(value: int) -> Frame:
+    return np.full((20, 30, 3), value, np.uint8)
+
+
+def add_film(path: Path, frames: list[Frame]) -> None:
+    with av.open(str(path), "w") as film:
+        stream: Any = film.add_stream("libx264", rate=Fraction(30), options={"qp": "1"})
+        stream.height, stream.width = frames[0].shape[:2]
+        for frame in frames:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
+
+
+@pytest.fixture
+def clips(photos: dict[str, Frame], tmp_path: Path) -> Path:
+    """A film of a window that moves over one photograph, and another photograph."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    add_film(folder / "film.mp4", [photos["chelsea"][80:176, 100 + 2 * step : 228 + 2 * step] for step in range(6)])
+    Image.fromarray(photos["astronaut"][0:128, 160:288]).save(folder / "photo.png")
+    (folder / "notes.txt").write_text("x")
+    return folder
+
+
+def test_flicker_is_of_the_errors() -> None:
+    """Errors of 3, -1 and -1 grey levels: they change by 4 and by 0, 2 on average."""
+    sharp = [flat(100), flat(50), flat(200)]
+    assert flicker(sharp, [flat(103), flat(49), flat(199)]) == 2
+    assert flicker(sharp, [flat(107), flat(57), flat(207)]) == 0  # a fault that stays
+    assert flicker(sharp, sharp) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=2, max_size=5))
+def test_flicker_of_flat_frames_is_that_of_their_errors(values: list[tuple[int, int]]) -> None:
+    sharp, other = [flat(value) for value, _ in values], [flat(value) for _, value in values]
+    errors = [there - here for here, there in values]
+    expected = np.mean(np.abs(np.diff(errors)))
+    assert flicker(sharp, other) == pytest.approx(expected)
+
+
+def test_clips_are_films_and_photographs(clips: Path, photos: dict[str, Frame]) -> None:
+    files = clip_files(clips)
+    assert [path.name for path in files] == ["film.mp4", "photo.png"]
+    film, photo = (read_clip(path, 4, 720) for path in files)
+    assert [frame.shape for frame in film.frames] == [(96, 128, 3)] * 4
+    assert all(psnr_db(photos["chelsea"][80:176, 100 + 2 * i : 228 + 2 * i], film.frames[i]) > 30 for i in range(4))
+    assert len(photo.frames) == 4
+    assert (photo.frames[-1] == photos["astronaut"][0:128, 160:288]).all()
+    assert (photo.frames[0] != photo.frames[-1]).any()
+    assert all(
+        (one == other).all() for one, other in zip(photo.frames, read_clip(files[1], 4, 720).frames, strict=True)
+    )
+    assert read_clip(files[0], 2, 64).frames[0].shape == (64, 85, 3)  # 128 x 64 / 96 = 85.3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.mp4", "cannot be read as a film"), ("a.png", "cannot be used"), ("one.mp4", "holds 1 frames, and at least 2")],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_text("neither film nor picture")
+    if name.startswith("one"):
+        add_film(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)])
+    with pytest.raises(UserError, match=message) as caught:
+        read_clip(tmp_path / name, 4, 720)
+    assert name in str(caught.value)
+
+
+def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds neither films"):
+        clip_files(tmp_path)
+    with pytest.raises(UserError, match="there is no folder"):
+        clip_files(tmp_path / "none")
+
+
+def test_a_clip_arrives_in_its_own_size_and_in_step(clips: Path) -> None:
+    clip = read_clip(clips / "film.mp4", 5, 720)
+    for factor in FACTORS:
+        arrived = receive(clip, Setting("vp8", 22, factor))
+        assert [frame.shape for frame in arrived] == [frame.shape for frame in clip.frames]
+        for index, frame in enumerate(arrived):
+            others = [psnr_db(other, frame) for other in clip.frames]
+            assert others.index(max(others)) == index
+
+
+def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
+    seen: list[Frame] = []
+
+    def sharpen(frame: Frame) -> Frame:
+        seen.append(frame)
+        return unsharp_mask(frame, 0.5, 30.0)  # far too much
+
+    reports = tmp_path / "reports"
+    scores, strip = measure_clips(clip_files(clips), 3, 720, ["h264"], "too much", sharpen)
+    settings = len(QPS) * len(FACTORS)
+    assert len(seen) == 2 * 3 * settings
+    assert len(scores) == 2 * 3 * settings
+    by_contender = {name: [s for s in scores if s.contender == name] for name in (INPUT, "too much", MASK)}
+    assert all(s.worst_db == 0 and s.worse_frames == 0 for s in by_contender[INPUT])
+    assert all(s.worse_frames == s.frames == 3 and s.worst_db < -1 for s in by_contender["too much"])
+    assert all(
+        mask.ssim >= plain.ssim - 0.01 for mask, plain in zip(by_contender[MASK], by_contender[INPUT], strict=True)
+    )
+    coarser = [s.psnr_db for s in by_contender[INPUT] if (s.clip, s.factor) == ("film.mp4", 1)]
+    assert coarser == sorted(coarser, reverse=True)
+    # The first is of the film's frames as they arrive, which the model gets one by one and in order.
+    clip = read_clip(clips / "film.mp4", 3, 720)
+    arrived = receive(clip, Setting("h264", QPS[0], FACTORS[0]))
+    assert all((one == other).all() for one, other in zip(arrived, seen, strict=False))
+    assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
+    table = write_calls(scores, strip, "too much", reports)
+    text = (reports / "calls.md").read_text(encoding="utf-8")
+    assert table in text and "48 of 48 frames are worse than they arrived" in text
+    with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
+        assert [float(row["ssim"]) for row in csv.DictReader(file)] == [score.ssim for score in scores]
+    with Image.open(reports / "calls.png") as strip_picture:
+        assert strip_picture.width > 3 * 80 * 3 and strip_picture.height > 4 * 80 * 3
+    assert sorted(path.name for path in reports.iterdir()) == ["calls.csv", "calls.md", "calls.png"]
+
+
+def test_the_table_is_of_means_over_clips() -> None:
+    def score(clip: str, contender: str, psnr: float, worst: float, worse: int) -> Score:
+        return Score(clip, "vp9", 27, 2, contender, 10, psnr, 0.9, 1.5, worst, worse)
+
+    scores = [
+        *(score(clip, name, 30.0, 0.0, 0) for clip in "ab" for name in (INPUT, MASK)),
+        score("a", "ours", 31.0, 0.5, 0),
+        score("b", "ours", 32.0, -0.25, 3),
+    ]
+    (line,) = calls_table(scores, "ours").splitlines()[2:]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:6] == ["vp9", "half", "27", "30.00", "+1.50", "+0.00"]
+    assert cells[-1] == "3 of 20"
+    told = "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, smaller"
+    assert verdict(scores, "ours").startswith(told)
+
+
+def test_the_command_and_an_unknown_codec(clips: Path) -> None:
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-c", "from clearcall.cli import main; main()", "calls", "clips", *arguments]
+        return subprocess.run(program, cwd=clips.parent, capture_output=True, text=True, check=False)
+
+    (clips / "film.mp4").unlink()
+    options = ["--codec", "vp8", "--frames", "2", "--provider", "onnxruntime", "--threads", "1", "--output", "out"]
+    done = command(*options)
+    assert done.returncode == 0, done.stderr
+    assert "Written: out/calls.md" in done.stdout
+    assert "--model fast" in (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
+    refused = command("--codec", "h263")
+    assert refused.returncode == 1
+    assert refused.stderr == "error: unknown codec h263: choose from h264, vp8, vp9, av1\n"
