@@ -76,11 +76,14 @@ def frame_at(path: Path, part: float) -> VideoFrame:
 
 def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     """Return a frame as yuv420p of a size, itself if it is so already; of NV12 and full range no value changes."""
-    if not frame.format.is_rgb:
-        return frame.reformat(width, height, "yuv420p")
-    frame = frame.reformat(width, height, "yuv420p", dst_colorspace=_ITU709, dst_color_range=_LIMITED)
-    frame.colorspace, frame.color_range = _ITU709, _LIMITED
-    return frame
+    if frame.format.is_rgb:
+        flat = frame.reformat(width, height, "yuv420p", dst_colorspace=_ITU709, dst_color_range=_LIMITED)
+        flat.colorspace, flat.color_range = _ITU709, _LIMITED
+        return flat
+    flat = frame.reformat(width, height, "yuv420p")
+    # PyAV takes the number of the one matrix for that of another, of the same values.
+    flat.colorspace, flat.color_range = frame.colorspace, frame.color_range
+    return flat
 
 
 def plane_of(frame: VideoFrame, index: int) -> Frame:

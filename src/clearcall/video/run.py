@@ -24,7 +24,7 @@ from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.video.canvas import Canvas, View
-from clearcall.video.read import Reader, film_stream, frame_at, opened, plane_of, rate_of
+from clearcall.video.read import Reader, film_stream, frame_at, opened, planar, plane_of, rate_of
 from clearcall.video.write import Writer, add_copies, add_encoder, told
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -111,6 +111,7 @@ def _sharpen(
                 writer.put(thing)
 
     announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+    sharpener(plane_of(planar(first, *canvas.size), 0), "gray")  # how long a runtime takes to choose is not its rate
     done, started = 0, time.perf_counter()
     with ProgressBar("sharpening", announced) as bar, Writer(out, encoder) as writer:
         for luma in sharpener.map(lumas(), "gray"):

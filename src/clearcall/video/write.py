@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -42,7 +43,7 @@ def add_encoder(
         raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
     context, colours = stream.codec_context, planar(first, *canvas.size)
     stream.time_base = context.time_base = time_base_of(main)
-    context.sample_aspect_ratio = main.sample_aspect_ratio
+    context.sample_aspect_ratio = main.sample_aspect_ratio or Fraction(0)  # 0: not known
     context.color_range, context.colorspace = colours.color_range, colours.colorspace
     context.color_primaries, context.color_trc = colours.color_primaries, colours.color_trc
     context.flags |= Flags.frame_duration
