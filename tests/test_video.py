@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
 from clearcall.video.read import planar, plane_of
 from clearcall.video.run import sharpen_video
-from test_cli import command
 
 Frame = npt.NDArray[np.uint8]
 WIDTH, HEIGHT = 96, 64
@@ -45,6 +44,11 @@ class Shown:
     time: Fraction
     colours: tuple[int, int, int, int]
     rotation: int
+
+
+def command(*arguments: str, program: str = "") -> "subprocess.CompletedProcess[str]":
+    text = program or "from clearcall.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", text, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def write_film(
     rotation: int = 0,
     options: dict[str, str] | None = None,
     kind: str | None = None,
-    **context: Any,
+    tags: dict[str, Any] | None = None,
 ) -> Path:
     """Write a film of a photograph that moves, its colour tags and other traits as given."""
     with av.open(str(path), "w", format=kind) as out:
@@ -82,7 +86,7 @@ def write_film(
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = pixel_format
         stream.time_base = stream.codec_context.time_base = FINE
-        for name, value in context.items():
+        for name, value in (tags or {}).items():
             setattr(stream.codec_context, name, value)
         if rotation:
             stream.set_display_matrix(QUARTER[rotation])
@@ -92,7 +96,7 @@ def write_film(
         stream.codec_context.flags |= Flags.frame_duration
         for number, (pts, following) in enumerate(zip(times, [*times[1:], times[-1] + 512], strict=True)):
             rgb = VideoFrame.from_ndarray(rgb_at(scene, number, *size), format="rgb24")
-            frame = rgb.reformat(format=pixel_format, dst_color_range=context.get("color_range"))
+            frame = rgb.reformat(format=pixel_format, dst_color_range=(tags or {}).get("color_range"))
             frame.pts, frame.time_base, frame.duration = pts, FINE, following - pts
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -147,11 +151,10 @@ def test_luma_is_sharpened_and_all_else_is_kept(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, suffix: str
 ) -> None:
     source, target = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
-    tags = {"color_range": 1, "colorspace": 5, "color_primaries": 9, "color_trc": 1}
+    tags: dict[str, Any] = {"color_range": 1, "colorspace": 5, "color_primaries": 9, "color_trc": 1}
+    tags["sample_aspect_ratio"] = Fraction(4, 3)
     options = {"bf": "0"}  # of B-frames FFmpeg reads another duration than it wrote
-    write_film(
-        source, scene, LATE, sound=True, rotation=90, options=options, sample_aspect_ratio=Fraction(4, 3), **tags
-    )
+    write_film(source, scene, LATE, sound=True, rotation=90, options=options, tags=tags)
     summary = sharpen_video(sharpener, source, target, crf=0)
     before, after = shown(source), shown(target)
     assert_sharpened(sharpener, before, after)
@@ -210,7 +213,7 @@ def test_full_range_and_nv12_keep_every_value(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     full = {"color_range": 2} if pixel_format == "yuvj420p" else {}
-    source = write_film(tmp_path / name, scene, codec=codec, pixel_format=pixel_format, **full)
+    source = write_film(tmp_path / name, scene, codec=codec, pixel_format=pixel_format, tags=full)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     before, after = shown(source), shown(tmp_path / "out.mp4")
     assert_sharpened(sharpener, before, after)
@@ -228,7 +231,7 @@ def test_other_depths_and_colours_are_converted_and_it_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     full = {"color_range": 2} if pixel_format == "yuvj422p" else {}
-    source = write_film(tmp_path / name, scene, codec=codec, pixel_format=pixel_format, **full)
+    source = write_film(tmp_path / name, scene, codec=codec, pixel_format=pixel_format, tags=full)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     before, after = shown(source), shown(tmp_path / "out.mp4")
     for old, new in zip(before, after, strict=True):
@@ -324,3 +327,314 @@ def test_split_shows_the_input_in_the_left_half(
         assert (chroma[:, half // 2] == 128).all()
         rest = np.arange(chroma.shape[1]) != half // 2
         np.testing.assert_array_equal(chroma[:, rest], as_displayed(old.planes[1], rotation)[:, rest])
+
+
+# Streams beside the picture.
+
+
+def with_streams(path: Path, film: Path, *, cover: bool = False, subtitles: str = "", font: bool = False) -> Path:
+    """Copy a film into a new file, with more streams and chapters."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        out.set_chapters(
+            [{"id": 1, "start": 100, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "Äther"}}]
+        )
+        extra: list[av.Packet[Any]] = []
+        if cover:
+            stream = out.add_mux_stream("mjpeg", width=16, height=16, time_base=Fraction(1, 90000))
+            stream.disposition = Disposition.attached_pic
+            file = io.BytesIO()
+            Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(file, "JPEG")
+            extra.append(packet_of(file.getvalue(), stream, 0, Fraction(1, 90000)))
+        if subtitles:
+            stream = out.add_mux_stream(subtitles, time_base=Fraction(1, 1000))
+            stream.metadata["language"] = "deu"
+            for start in (50, 150):
+                text = f"Grüße {start}".encode()
+                if subtitles == "mov_text":
+                    text = len(text).to_bytes(2, "big") + text
+                extra.append(packet_of(text, stream, start, Fraction(1, 1000)))
+        if font:
+            out.add_attachment("font.ttf", "font/ttf", b"not a font, but bytes" * 9)
+        for packet in extra:
+            out.mux(packet)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    return path
+
+
+def packet_of(data: bytes, stream: av.stream.Stream, pts: int, time_base: Fraction) -> "av.Packet[Any]":
+    packet: av.Packet[Any] = av.Packet(data)
+    packet.stream, packet.time_base = stream, time_base
+    packet.pts = packet.dts = pts
+    packet.duration, packet.is_keyframe = 80, True
+    return packet
+
+
+def test_subtitles_fonts_and_chapters_of_matroska_are_kept(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_film(tmp_path / "plain.mp4", scene, sound=True)
+    source = with_streams(tmp_path / "in.mkv", plain, subtitles="subrip", font=True)
+    sharpen_video(sharpener, source, tmp_path / "out.mkv", crf=0)
+    assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mkv"))
+    with av.open(str(source)) as old, av.open(str(tmp_path / "out.mkv")) as new:
+        assert sorted(stream.type for stream in new.streams) == ["attachment", "audio", "subtitle", "video"]
+        assert new.streams.subtitles[0].language == "deu"
+        assert new.streams.attachments[0].data == b"not a font, but bytes" * 9
+        chapters = [chapter | {"id": 0} for chapter in old.chapters()]
+        assert [chapter | {"id": 0} for chapter in new.chapters()] == chapters
+        assert chapters[0]["metadata"] == {"title": "Äther"}
+    for kind, least in (("audio", 20), ("subtitle", 2)):
+        assert packets(tmp_path / "out.mkv", kind) == packets(source, kind)
+        assert len(packets(source, kind)) >= least
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_subtitles_cover_and_chapters_of_mp4_are_kept(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_film(tmp_path / "plain.mp4", scene, sound=True)
+    source = with_streams(tmp_path / "in.mp4", plain, subtitles="mov_text", cover=True)
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
+    covers = []
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as film:
+            assert [chapter["metadata"] for chapter in film.chapters()] == [{"title": "Äther"}]
+            pictures = [one.index for one in film.streams.video if one.disposition & Disposition.attached_pic]
+            covers.append([bytes(packet) for packet in film.demux() if packet.stream_index in pictures and packet.size])
+    assert covers[0] == covers[1]
+    assert len(covers[0]) == 1
+    assert packets(tmp_path / "out.mp4", "subtitle") == packets(source, "subtitle")
+    assert packets(tmp_path / "out.mp4", "audio") == packets(source, "audio")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_cover_is_kept_in_matroska(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = with_streams(tmp_path / "in.mp4", write_film(tmp_path / "plain.mp4", scene), cover=True)
+    sharpen_video(sharpener, source, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as film:
+        assert [int(stream.disposition & Disposition.attached_pic) for stream in film.streams.video] == [0, 1024]
+
+
+def test_what_a_container_cannot_hold_is_refused_or_named(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_film(tmp_path / "plain.mp4", scene, sound=True)
+    with pytest.raises(UserError, match=r"stream 1 \(audio, aac\) cannot be in a webm file: name a .mkv file"):
+        sharpen_video(sharpener, plain, tmp_path / "out.webm")
+    subtitled = with_streams(tmp_path / "in.mkv", plain, subtitles="subrip")
+    with pytest.raises(UserError, match=r"\(subtitle, srt\) cannot be in a mp4 file"):
+        sharpen_video(sharpener, subtitled, tmp_path / "out.mp4")
+    assert not list(tmp_path.glob("*out*"))
+    font = with_streams(tmp_path / "font.mkv", plain, font=True)
+    capsys.readouterr()
+    sharpen_video(sharpener, font, tmp_path / "out.mp4")
+    assert "cannot be in a mp4 file and is left out" in capsys.readouterr().err
+    assert len(shown(tmp_path / "out.mp4")) == 10
+
+
+def test_a_second_film_in_the_file_is_copied(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = write_film(tmp_path / "a.mp4", scene), write_film(tmp_path / "b.mp4", scene[::-1], size=(64, 48))
+    with av.open(str(first)) as a, av.open(str(second)) as b, av.open(str(tmp_path / "in.mkv"), "w") as out:
+        streams = [out.add_stream_from_template(film.streams.video[0], opaque=True) for film in (a, b)]
+        for one, two in zip(a.demux(), b.demux(), strict=True):
+            for packet, stream in ((one, streams[0]), (two, streams[1])):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    sharpen_video(sharpener, tmp_path / "in.mkv", tmp_path / "out.mkv", crf=0)
+    assert "is copied as it is: only the first film of a file is sharpened" in capsys.readouterr().err
+    with av.open(str(tmp_path / "in.mkv")) as old, av.open(str(tmp_path / "out.mkv")) as new:
+        kept, copied = ([bytes(packet) for packet in film.demux(video=1) if packet.size] for film in (old, new))
+    assert kept == copied
+    assert_sharpened(sharpener, shown(tmp_path / "in.mkv"), shown(tmp_path / "out.mkv"))
+
+
+# Films that are not as they should be.
+
+
+def test_a_film_that_is_cut_short_is_done_as_far_as_it_goes(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = range(0, 100 * 512, 512)  # 4 s
+    for name in ("in.mkv", "in.mp4"):
+        path, options = tmp_path / name, {"g": "10", "bf": "0"}
+        write_film(tmp_path / "whole.mp4", scene, times, options=options)
+        with av.open(str(tmp_path / "whole.mp4")) as source, av.open(
+            str(path), "w", container_options={"movflags": "faststart"} if name == "in.mp4" else {}
+        ) as out:  # fmt: skip
+            stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+            stream.codec_context.framerate = Fraction(25)
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        capsys.readouterr()
+        summary = sharpen_video(sharpener, path, tmp_path / f"out{path.suffix}", crf=0)
+        said = capsys.readouterr().err
+        assert 30 < summary.frames < 70
+        assert f"{path} is cut short: it ends after {summary.frames / 25:.1f} s of 4.0 s" in said
+        whole, cut = shown(tmp_path / "whole.mp4")[: summary.frames], shown(tmp_path / f"out{path.suffix}")
+        assert_sharpened(sharpener, whole[:-1], cut[:-1])  # the last one was cut itself
+
+
+def test_a_broken_place_costs_no_more_than_its_frames(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_film(tmp_path / "in.mkv", scene, range(0, 30 * 512, 512), codec="mjpeg", pixel_format="yuvj420p",
+                      tags={"color_range": 2})  # fmt: skip
+    with av.open(str(path)) as film:
+        places = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    position, size = places[15]
+    start = bytes(data).index(b"\xff\xd8", position or 0)
+    data[start : start + size] = b"\0" * size
+    path.write_bytes(data)
+    summary = sharpen_video(sharpener, path, tmp_path / "out.mkv", crf=0)
+    assert summary.frames == 29
+    assert f"{path} is broken in 1 places: frames may be missing" in capsys.readouterr().err
+    times = [frame.time for frame in shown(tmp_path / "out.mkv")]
+    assert times == [Fraction(40 * number, 1000) for number in range(30) if number != 15]
+
+
+def test_a_film_without_times_gets_them_from_its_rate(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.h264", scene, kind="h264", options={"bf": "0"})
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    times = [frame.time for frame in shown(tmp_path / "out.mp4")]
+    assert len(times) == 10
+    assert {later - earlier for earlier, later in pairwise(times)} == {Fraction(1, 25)}
+
+
+def test_frames_that_change_their_size_are_scaled_to_the_first(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [write_film(tmp_path / f"{size[0]}.h264", scene, kind="h264", size=size) for size in ((96, 64), (48, 32))]
+    (tmp_path / "in.h264").write_bytes(b"".join(path.read_bytes() for path in parts))
+    summary = sharpen_video(sharpener, tmp_path / "in.h264", tmp_path / "out.mp4")
+    assert summary.frames == 20
+    assert {frame.planes[0].shape for frame in shown(tmp_path / "out.mp4")} == {(64, 96)}
+    assert "changes its size: all frames are scaled to that of the first, 96x64" in capsys.readouterr().err
+
+
+def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", scene)
+    (tmp_path / "text.mp4").write_text("no film")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "head.mp4").write_bytes(film.read_bytes()[:-1000])  # where the packets are is told at the end
+    with av.open(str(tmp_path / "sound.wav"), "w") as out:
+        stream = out.add_stream("pcm_s16le", 8000)
+        assert isinstance(stream, av.AudioStream)
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "stereo")
+        heard.sample_rate = 8000
+        out.mux(stream.encode(heard))
+    write_film(tmp_path / "heard.mp4", scene, sound=True)
+    with av.open(str(tmp_path / "heard.mp4")) as old, av.open(str(tmp_path / "none.mkv"), "w") as out:
+        out.add_stream("libx264", 25, width=96, height=64)
+        audio = out.add_stream_from_template(old.streams.audio[0])
+        for packet in old.demux(audio=0):
+            if packet.size:
+                packet.stream = audio
+                out.mux(packet)
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "link.mp4").symlink_to(film)
+    ours = sorted(tmp_path.iterdir())
+    for source, target, message in (
+        ("nothing.mp4", "out.mp4", "there is no film"),
+        ("folder.mp4", "out.mp4", "there is no film"),
+        ("text.mp4", "out.mp4", "cannot be read as a film: Invalid data"),
+        ("empty.mp4", "out.mp4", "cannot be read as a film"),
+        ("head.mp4", "out.mp4", "cannot be read as a film"),
+        ("sound.wav", "out.mp4", "holds no moving picture"),
+        ("none.mkv", "out.mp4", "holds no frame that can be decoded"),
+        ("film.mp4", "out.avi", "must end in one of .mp4, .m4v, .mov, .mkv, .webm"),
+        ("film.mp4", "film.mp4", "is the film itself"),
+        ("film.mp4", "link.mp4", "is the film itself"),
+        ("film.mp4", "folder.mp4", "is a folder: name a file"),
+        ("film.mp4", "text.mp4/out.mp4", "cannot be sharpened into"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sharpen_video(sharpener, tmp_path / source, tmp_path / target)
+        assert sorted(tmp_path.iterdir()) == ours
+
+
+def test_a_network_for_rgb_is_refused(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharpener, "graph", replace(sharpener.graph, kind="rgb"))
+    with pytest.raises(UserError, match=r"fast\.onnx works on RGB: a film needs a luma network such as fast"):
+        sharpen_video(sharpener, write_film(tmp_path / "in.mp4", scene), tmp_path / "out.mp4")
+
+
+def test_an_unwritable_folder_is_told(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_film(tmp_path / "in.mp4", scene)
+
+    # Root may write anywhere, so a folder's mode would not do.
+    def refuse(*, dir: Path, **_: Any) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
+
+    monkeypatch.setattr("clearcall.files.tempfile.mkstemp", refuse)
+    with pytest.raises(OSError, match="Permission denied"):
+        sharpen_video(sharpener, source, tmp_path / "out.mp4")
+
+
+def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, range(0, 50 * 512, 512))
+    (tmp_path / "out").mkdir()
+    program = (  # a limit of the file's size stands for the disk's
+        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom clearcall.cli import main\nmain()"
+    )
+    arguments = ("video", str(source), str(tmp_path / "out" / "out.mp4"), "--provider", "onnxruntime", "--crf", "0")
+    done = command(*arguments, program=program)
+    assert done.returncode == 1
+    assert "error: " in done.stderr and "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_leaves_a_film_of_what_was_done(scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512), sound=True, options={"bf": "0"})
+    # Slowed down, so that it is interrupted in the midst.
+    program = (
+        "import time\nfrom clearcall.video.canvas import Canvas\nshow = Canvas.show\n"
+        "Canvas.show = lambda *a: (time.sleep(0.05), print('shown', flush=True), show(*a))[2]\n"
+        "from clearcall.cli import main\nmain()"
+    )
+    target = tmp_path / "out" / "out.mp4"
+    options = ["--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
+    arguments = [sys.executable, "-c", program, "video", str(source), str(target), *options]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(20):
+            assert process.stdout.readline() == "shown\n"
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate()
+    assert process.returncode == 130
+    assert f"warning: interrupted: {target} holds what was done until then" in said
+    assert "Traceback" not in said
+    count = int(out.splitlines()[-1].split(": ")[1].split(" frames")[0])
+    assert 20 <= count < 60
+    assert list(target.parent.iterdir()) == [target]
+    assert_sharpened(Sharpener("fast", "onnxruntime", 1), shown(source)[:count], shown(target))
+    assert [frame.time for frame in shown(target)] == [Fraction(number, 25) for number in range(count)]
+
+
+def test_the_command_sharpens_a_film_and_tells_its_rates(scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, sound=True)
+    options = ("--provider", "onnxruntime", "--threads", "1")
+    done = command("video", str(source), str(tmp_path / "out.mp4"), *options, "--split")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'out.mp4'}: 10 frames, decode + sharpen ")
+    assert len(shown(tmp_path / "out.mp4")) == 10
+    both = command("video", str(source), str(tmp_path / "both.mp4"), "--split", "--side-by-side")
+    assert both.returncode == 1
+    assert both.stderr == "error: --side-by-side and --split exclude each other: choose one\n"

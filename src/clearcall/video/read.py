@@ -23,6 +23,7 @@ _ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
 # Containers that say in their head how long they are, from which a cut end can be told.
 _ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
 _CUT_SECONDS = 1.0
+_MOST_FPS = 300
 
 
 @contextmanager
@@ -95,8 +96,12 @@ def plane_of(frame: VideoFrame, index: int) -> Frame:
 
 
 def rate_of(main: VideoStream) -> Fraction:
-    """Return how many frames a second a stream has on average; 25 where that is not known."""
-    return main.average_rate or main.guessed_rate or Fraction(25)
+    """Return how many frames a second a stream has on average; 25 where that is not known.
+
+    Browsers record films whose rate varies, and give the unit of their times for it: 1000 a second is not known either.
+    """
+    rate = main.average_rate or main.guessed_rate
+    return rate if rate and rate <= _MOST_FPS else Fraction(25)
 
 
 def time_base_of(main: VideoStream) -> Fraction:
@@ -122,8 +127,9 @@ class Reader:
             if isinstance(thing, av.FFmpegError):
                 self._broken += 1
                 continue
-            if thing.pts is not None and thing.time_base is not None:
-                self._end_s = max(self._end_s, float((thing.pts + (thing.duration or 0)) * thing.time_base))
+            if thing.pts is not None:
+                end = (thing.pts + (thing.duration or 0)) * (thing.time_base or 0)
+                self._end_s = max(self._end_s, float(end))
             yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
@@ -137,7 +143,6 @@ class Reader:
             pts = self._last + self._step
         prepared = planar(frame, width, height)
         prepared.pts = self._last = pts or 0
-        prepared.time_base = time_base_of(self._main)
         prepared.pict_type = PictureType.NONE  # or the encoder would repeat the choices of the old one
         return prepared
 
@@ -169,7 +174,9 @@ def _read(
             yield packet
             continue
         try:
-            yield from main.decode(packet)
+            for frame in main.decode(packet):
+                frame.time_base = time_base_of(main)  # the last ones come without
+                yield frame
         except av.FFmpegError as error:
             yield error
         if packet is None:

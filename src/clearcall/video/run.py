@@ -28,6 +28,7 @@ from clearcall.video.read import Reader, film_stream, frame_at, opened, planar, 
 from clearcall.video.write import Writer, add_copies, add_encoder, told
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+_NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 
 
@@ -106,7 +107,7 @@ def _sharpen(
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
                 yield plane_of(thing, 0)
-            elif thing.stream_index in copies:
+            elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
                 thing.stream = copies[thing.stream_index]
                 writer.put(thing)
 
