@@ -23,6 +23,7 @@ _ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
 # Containers that say in their head how long they are, from which a cut end can be told.
 _ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
 _CUT_SECONDS = 1.0
+_MOST_FPS = 300
 
 
 @contextmanager
@@ -76,11 +77,14 @@ def frame_at(path: Path, part: float) -> VideoFrame:
 
 def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     """Return a frame as yuv420p of a size, itself if it is so already; of NV12 and full range no value changes."""
-    if not frame.format.is_rgb:
-        return frame.reformat(width, height, "yuv420p")
-    frame = frame.reformat(width, height, "yuv420p", dst_colorspace=_ITU709, dst_color_range=_LIMITED)
-    frame.colorspace, frame.color_range = _ITU709, _LIMITED
-    return frame
+    if frame.format.is_rgb:
+        flat = frame.reformat(width, height, "yuv420p", dst_colorspace=_ITU709, dst_color_range=_LIMITED)
+        flat.colorspace, flat.color_range = _ITU709, _LIMITED
+        return flat
+    flat = frame.reformat(width, height, "yuv420p")
+    # PyAV takes the number of the one matrix for that of another, of the same values.
+    flat.colorspace, flat.color_range = frame.colorspace, frame.color_range
+    return flat
 
 
 def plane_of(frame: VideoFrame, index: int) -> Frame:
@@ -92,8 +96,12 @@ def plane_of(frame: VideoFrame, index: int) -> Frame:
 
 
 def rate_of(main: VideoStream) -> Fraction:
-    """Return how many frames a second a stream has on average; 25 where that is not known."""
-    return main.average_rate or main.guessed_rate or Fraction(25)
+    """Return how many frames a second a stream has on average; 25 where that is not known.
+
+    Browsers record films whose rate varies, and give the unit of their times for it: 1000 a second is not known either.
+    """
+    rate = main.average_rate or main.guessed_rate
+    return rate if rate and rate <= _MOST_FPS else Fraction(25)
 
 
 def time_base_of(main: VideoStream) -> Fraction:
@@ -119,8 +127,9 @@ class Reader:
             if isinstance(thing, av.FFmpegError):
                 self._broken += 1
                 continue
-            if thing.pts is not None and thing.time_base is not None:
-                self._end_s = max(self._end_s, float((thing.pts + (thing.duration or 0)) * thing.time_base))
+            if thing.pts is not None:
+                end = (thing.pts + (thing.duration or 0)) * (thing.time_base or 0)
+                self._end_s = max(self._end_s, float(end))
             yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
@@ -134,7 +143,6 @@ class Reader:
             pts = self._last + self._step
         prepared = planar(frame, width, height)
         prepared.pts = self._last = pts or 0
-        prepared.time_base = time_base_of(self._main)
         prepared.pict_type = PictureType.NONE  # or the encoder would repeat the choices of the old one
         return prepared
 
@@ -166,7 +174,9 @@ def _read(
             yield packet
             continue
         try:
-            yield from main.decode(packet)
+            for frame in main.decode(packet):
+                frame.time_base = time_base_of(main)  # the last ones come without
+                yield frame
         except av.FFmpegError as error:
             yield error
         if packet is None:

@@ -24,10 +24,11 @@ from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.video.canvas import Canvas, View
-from clearcall.video.read import Reader, film_stream, frame_at, opened, plane_of, rate_of
+from clearcall.video.read import Reader, film_stream, frame_at, opened, planar, plane_of, rate_of
 from clearcall.video.write import Writer, add_copies, add_encoder, told
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+_NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 
 
@@ -106,11 +107,12 @@ def _sharpen(
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
                 yield plane_of(thing, 0)
-            elif thing.stream_index in copies:
+            elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
                 thing.stream = copies[thing.stream_index]
                 writer.put(thing)
 
     announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+    sharpener(plane_of(planar(first, *canvas.size), 0), "gray")  # how long a runtime takes to choose is not its rate
     done, started = 0, time.perf_counter()
     with ProgressBar("sharpening", announced) as bar, Writer(out, encoder) as writer:
         for luma in sharpener.map(lumas(), "gray"):

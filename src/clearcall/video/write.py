@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -19,7 +20,7 @@ from av.video.stream import VideoStream
 from clearcall.console import warn
 from clearcall.errors import UserError
 from clearcall.video.canvas import UPRIGHT, Canvas
-from clearcall.video.read import planar, rate_of, time_base_of
+from clearcall.video.read import opened, planar, rate_of, time_base_of
 
 # Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
 _H264 = {"crf": "18", "preset": "veryfast"}
@@ -42,7 +43,7 @@ def add_encoder(
         raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
     context, colours = stream.codec_context, planar(first, *canvas.size)
     stream.time_base = context.time_base = time_base_of(main)
-    context.sample_aspect_ratio = main.sample_aspect_ratio
+    context.sample_aspect_ratio = main.sample_aspect_ratio or Fraction(0)  # 0: not known
     context.color_range, context.colorspace = colours.color_range, colours.colorspace
     context.color_primaries, context.color_trc = colours.color_primaries, colours.color_trc
     context.flags |= Flags.frame_duration
@@ -55,17 +56,30 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
     copies: dict[int, Stream] = {}
     for stream in film.streams:
         what = f"{source}: stream {stream.index} ({stream.type}, {stream.name or 'unknown'})"
-        if stream.index == main.index:
-            continue
-        if _holds(out.format.name, stream):
-            copies[stream.index] = out.add_stream_from_template(stream, opaque=True)
-            if stream.type == "video" and not stream.disposition & Disposition.attached_pic:
+        if stream.index == main.index or (stream.name == "bin_data" and film.chapters()):
+            continue  # the latter holds the chapters of MP4, which are copied by themselves
+        cover = stream.disposition & Disposition.attached_pic
+        if cover and out.format.name == "matroska":
+            _attach(out, stream, source)
+        elif _holds(out.format.name, stream):
+            copies[stream.index] = copy = out.add_stream_from_template(stream, opaque=True)
+            if isinstance(stream, VideoStream) and isinstance(copy, VideoStream) and not cover:
+                copy.codec_context.framerate = rate_of(stream)
                 warn(f"{what} is copied as it is: only the first film of a file is sharpened")
         elif stream.type in {"audio", "subtitle"}:
             raise UserError(f"{what} cannot be in a {out.format.name} file: name a .mkv file, which takes nearly all")
         else:
             warn(f"{what} cannot be in a {out.format.name} file and is left out")
     return copies
+
+
+def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
+    """Attach a cover picture, as Matroska wants it: as a stream it would come back as a film of one frame."""
+    with opened(source) as film:
+        picture = next(bytes(packet) for packet in film.demux(film.streams[stream.index]) if packet.size)
+    kind = "png" if stream.name == "png" else "jpeg"
+    name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
+    out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
 
 
 def _holds(kind: str, stream: Stream) -> bool:

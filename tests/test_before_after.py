@@ -1,0 +1,145 @@
+"""The picture of input and output: what stands where, taken from the file again."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from clearcall.before_after import draw_before_after, most_detailed, write_before_after
+from clearcall.errors import UserError
+from clearcall.sharpener import Sharpener
+
+Frame = npt.NDArray[np.uint8]
+GAP, CAPTION = 8, 28
+
+
+@pytest.fixture(scope="module")
+def sharpener() -> Sharpener:
+    return Sharpener("fast", "onnxruntime", 1)
+
+
+@pytest.fixture(scope="module")
+def rgb(photos: dict[str, Frame]) -> Frame:
+    return np.ascontiguousarray(photos["astronaut"][60:120, 150:240])
+
+
+def halves(path: Path, width: int, height: int) -> tuple[Frame, Frame]:
+    """Return the two whole pictures of a drawn one."""
+    drawn = np.asarray(Image.open(path))
+    left, right = (drawn[CAPTION : CAPTION + height, x : x + width] for x in (GAP, width + 2 * GAP))
+    return left, right
+
+
+def test_the_most_detailed_part_is_found() -> None:
+    frame = np.full((40, 60, 3), 120, np.uint8)
+    frame[20:30:2, 30:50:2] = 255
+    assert most_detailed(frame, 13, 23) == (18, 28)  # the dots and the two pixels around that a blur reaches
+
+
+@given(
+    height=st.integers(1, 30), width=st.integers(1, 30), rows=st.integers(1, 30), columns=st.integers(1, 30),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_the_part_lies_within_the_picture_and_no_other_has_more(
+    height: int, width: int, rows: int, columns: int, seed: int
+) -> None:
+    rows, columns = min(rows, height), min(columns, width)
+    frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    top, left = most_detailed(frame, rows, columns)
+    detail = np.abs(frame.astype(int) - cv2.blur(frame, (5, 5))).sum(axis=2)
+    sums = np.lib.stride_tricks.sliding_window_view(detail, (rows, columns)).sum(axis=(2, 3))
+    assert sums[top, left] == sums.max()
+
+
+def test_both_pictures_are_drawn_and_the_same_part_of_them(rgb: Frame) -> None:
+    after = 255 - rgb
+    drawn = np.asarray(draw_before_after(rgb, after))
+    height, width = rgb.shape[:2]
+    assert drawn.shape == (CAPTION + 2 * height + 2 * GAP, 2 * width + 3 * GAP, 3)
+    top, left = most_detailed(rgb, height // 3, width // 3)
+    for x, picture in ((GAP, rgb), (width + 2 * GAP, after)):
+        np.testing.assert_array_equal(drawn[CAPTION : CAPTION + height, x : x + width], picture)
+        crop = picture[top : top + height // 3, left : left + width // 3]
+        enlarged = crop.repeat(3, axis=0).repeat(3, axis=1)
+        np.testing.assert_array_equal(drawn[CAPTION + height + GAP : -GAP, x : x + width], enlarged)
+    assert (drawn[:CAPTION] < 128).any()  # the captions
+
+
+@pytest.mark.parametrize("name", ["in.png", "in.tif", "Ümlaut 图片.webp"])
+def test_a_picture_is_compared_with_what_becomes_of_it(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / name
+    Image.fromarray(rgb).save(source, lossless=True)  # which WebP alone heeds
+    path = write_before_after(sharpener, source, None)
+    assert path == source.with_name(f"{source.stem}_compare.png")
+    before, after = halves(path, 90, 60)
+    np.testing.assert_array_equal(before, rgb)
+    np.testing.assert_array_equal(after, sharpener(rgb))
+
+
+def test_a_picture_is_shown_upright(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(rgb).save(tmp_path / "in.png", exif=exif)
+    upright = np.ascontiguousarray(np.rot90(rgb, -1))
+    before, after = halves(write_before_after(sharpener, tmp_path / "in.png", None), 60, 90)
+    np.testing.assert_array_equal(before, upright)
+    np.testing.assert_array_equal(after, sharpener(upright))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_of_a_film_the_frame_in_the_middle_is_shown_upright(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, rotation: int
+) -> None:
+    """Frame by frame the film grows brighter: the sixth of ten begins its second half."""
+    with av.open(str(tmp_path / "in.mp4"), "w") as out:
+        stream = out.add_stream("libx264", 25, {"crf": "0", "bf": "0"}, width=90, height=60)
+        assert isinstance(stream, av.VideoStream)
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 25)
+        stream.set_display_rotation(rotation)
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(rgb // 2 + np.uint8(10 * number), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    path = write_before_after(sharpener, tmp_path / "in.mp4", tmp_path / "new" / "out.png")
+    size = (60, 90) if rotation else (90, 60)
+    before, after = halves(path, *size)
+    expected = np.rot90(rgb // 2 + np.uint8(50), rotation // 90).astype(int)
+    assert abs((before - expected).mean()) < 3  # a frame is 10 from the next
+    # The luma is sharpened, R, G and B grow alike; where a colour is clipped or rounded, nearly so.
+    added = np.median(after.astype(int) - before, axis=2)
+    luma = cv2.cvtColor(np.ascontiguousarray(before), cv2.COLOR_RGB2GRAY)
+    ours = sharpener(np.ascontiguousarray(np.rot90(luma, -rotation // 90)), "gray")
+    assert np.corrcoef(added.ravel(), (np.rot90(ours, rotation // 90).astype(int) - luma).ravel())[0, 1] > 0.9
+
+
+def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    Image.fromarray(rgb).save(source)
+    (tmp_path / "in_compare.png").write_bytes(b"mine")
+    (tmp_path / "text.png").write_bytes(b"text")
+    (tmp_path / "folder.png").mkdir()
+    for given_source, target, message in (
+        (source, None, "in_compare.png is there already: name a file"),
+        (source, source, "is the picture itself"),
+        (source, tmp_path / "out.jpg", "must end in .png"),
+        (source, tmp_path / "folder.png", "is a folder: name a file"),
+        (tmp_path / "none.png", None, "there is no picture"),
+        (tmp_path / "text.png", None, "cannot be read as a picture"),
+        (tmp_path / "none.mp4", None, "there is no film"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_before_after(sharpener, given_source, target)
+    assert (tmp_path / "in_compare.png").read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "in.png", "in_compare.png", "text.png"]
+    assert write_before_after(sharpener, source, tmp_path / "in_compare.png").read_bytes() != b"mine"
