@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pytest
 from av.codec.context import Flags
 from av.stream import Disposition
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from PIL import Image
 
 from clearcall.errors import UserError
@@ -204,6 +204,17 @@ def test_b_frames_and_references_of_the_input_are_not_harmed(
     source = write_film(tmp_path / "in.mp4", scene, range(0, 40 * 512, 512), options=options)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
+
+
+def test_the_encoder_chooses_its_own_kinds_of_frames(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, options={"g": "1"})
+    sharpen_video(sharpener, source, tmp_path / "out.mp4")
+    kinds = []
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as film:
+            kinds.append([frame.pict_type == PictureType.I for frame in film.decode(video=0)])
+    assert all(kinds[0])
+    assert not all(kinds[1])
 
 
 @pytest.mark.parametrize(
