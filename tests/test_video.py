@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,13 +20,14 @@ import numpy.typing as npt
 import pytest
 from av.codec.context import Flags
 from av.stream import Disposition
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from PIL import Image
 
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
-from clearcall.video.read import planar, plane_of
+from clearcall.video.read import Reader, planar, plane_of, rate_of
 from clearcall.video.run import sharpen_video
+from clearcall.video.write import Writer
 
 Frame = npt.NDArray[np.uint8]
 WIDTH, HEIGHT = 96, 64
@@ -202,6 +204,17 @@ def test_b_frames_and_references_of_the_input_are_not_harmed(
     source = write_film(tmp_path / "in.mp4", scene, range(0, 40 * 512, 512), options=options)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
+
+
+def test_the_encoder_chooses_its_own_kinds_of_frames(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, options={"g": "1"})
+    sharpen_video(sharpener, source, tmp_path / "out.mp4")
+    kinds = []
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as film:
+            kinds.append([frame.pict_type == PictureType.I for frame in film.decode(video=0)])
+    assert all(kinds[0])
+    assert not all(kinds[1])
 
 
 @pytest.mark.parametrize(
@@ -510,6 +523,76 @@ def test_a_film_without_times_gets_them_from_its_rate(sharpener: Sharpener, scen
     times = [frame.time for frame in shown(tmp_path / "out.mp4")]
     assert len(times) == 10
     assert {later - earlier for earlier, later in pairwise(times)} == {Fraction(1, 25)}
+
+
+def test_times_that_are_missing_or_run_backwards_go_on_at_the_rate(scene: Frame, tmp_path: Path) -> None:
+    """At 25 frames a second one frame is 512 units of 1 / 12800 s."""
+    times = [0, 512, 300, None, 5000]
+    with av.open(str(write_film(tmp_path / "in.mp4", scene))) as film:
+        reader = Reader(film, film.streams.video[0], (WIDTH, HEIGHT), tmp_path / "in.mp4", threading.Event())
+        prepared = []
+        for pts in times:
+            frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
+            frame.pts = pts
+            prepared.append(reader._prepared(frame).pts)
+    assert prepared == [0, 512, 1024, 1536, 5000]
+
+
+def test_a_rate_that_no_camera_has_is_taken_for_the_unit_of_time(scene: Frame, tmp_path: Path) -> None:
+    for name, told, taken in (("a.mkv", 1000, 25), ("b.mkv", 50, 50)):
+        write_film(tmp_path / name, scene, tags={"framerate": Fraction(told)})
+        with av.open(str(tmp_path / name)) as film:
+            assert film.streams.video[0].average_rate == told
+            assert rate_of(film.streams.video[0]) == taken
+
+
+def test_a_film_of_unknown_length_is_done(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_film(tmp_path / "told.webm", scene, codec="libvpx-vp9", sound=True)
+    live = {"live": "1"}
+    with (
+        av.open(str(tmp_path / "told.webm")) as told,
+        av.open(str(tmp_path / "in.webm"), "w", container_options=live) as out,
+    ):
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in told.streams]
+        for packet in told.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    with av.open(str(tmp_path / "in.webm")) as film:
+        assert film.duration is None
+    sharpen_video(sharpener, tmp_path / "in.webm", tmp_path / "out.webm")
+    said = capsys.readouterr().err
+    assert "sharpening: 10/?" in said and "cut short" not in said
+    assert [frame.time for frame in shown(tmp_path / "out.webm")] == [Fraction(number, 25) for number in range(10)]
+    assert packets(tmp_path / "out.webm", "audio") == packets(tmp_path / "in.webm", "audio")
+
+
+def test_an_interlaced_film_is_warned_of(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, options={"x264-params": "tff=1:interlaced=1"})
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    assert "in.mp4 is interlaced" in capsys.readouterr().err
+    assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
+
+
+def test_a_packet_that_the_container_refuses_is_counted_and_the_others_go_on(scene: Frame, tmp_path: Path) -> None:
+    write_film(tmp_path / "in.mp4", scene, sound=True)
+    with av.open(str(tmp_path / "in.mp4")) as film, av.open(str(tmp_path / "out.mp4"), "w") as out:
+        encoder = out.add_stream("libx264", 25, width=WIDTH, height=HEIGHT)
+        assert isinstance(encoder, av.VideoStream)
+        copy = out.add_stream_from_template(film.streams.audio[0])
+        heard: list[av.Packet[Any]] = [packet for packet in film.demux(audio=0) if packet.size]
+        with Writer(out, encoder) as writer:
+            for number in (0, 1, 2, 1, 3):  # one comes a second time, when it is too late
+                heard[number].stream = copy
+                heard[number].time_base, heard[number].pts = Fraction(1, 48000), 1024 * number
+                heard[number].dts = 1024 * number
+                writer.put(heard[number])
+        assert writer.refused == 1
+    assert [data for data, _ in packets(tmp_path / "out.mp4", "audio")] == [bytes(packet) for packet in heard[:4]]
 
 
 def test_frames_that_change_their_size_are_scaled_to_the_first(
