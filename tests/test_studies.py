@@ -55,7 +55,7 @@ def test_overrides_survive_the_shell_as_values_of_yaml() -> None:
     overrides: dict[str, Any] = {"a.b": [1.0, 0.5], "c": None, "d.e": "CC BY-SA 4.0: a; 'b'", "f": True, "g": 3}
     words = shlex.split(as_arguments(overrides))
     assert words[::2] == ["-S"] * len(overrides)
-    parsed = dict(word.split("=", 1) for word in words[1::2])
+    parsed = dict(word.removeprefix("++").split("=", 1) for word in words[1::2])
     assert {name: yaml.safe_load(text) for name, text in parsed.items()} == overrides
 
 
