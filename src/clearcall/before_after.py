@@ -10,10 +10,10 @@ from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.pictures import FORMATS
+from clearcall.report.pictures import ZOOM, enlarge
 from clearcall.sharpener import Sharpener
 from clearcall.video.read import frame_at, planar, plane_of
 
-ZOOM = 3
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
 _BLUR = 5  # pixels: what such a blur takes away is detail
 
@@ -50,9 +50,8 @@ def draw_before_after(before: Frame, after: Frame) -> Image.Image:
     for x, caption, frame in ((_GAP, "input", before), (width + 2 * _GAP, "output", after)):
         draw.text((x + width / 2, _CAPTION_HEIGHT / 2), caption, "black", font, anchor="mm")
         canvas.paste(Image.fromarray(frame), (x, _CAPTION_HEIGHT))
-        crop = Image.fromarray(frame[top : top + rows, left : left + columns])
-        enlarged = crop.resize((ZOOM * columns, ZOOM * rows), Image.Resampling.NEAREST)
-        canvas.paste(enlarged, (x, _CAPTION_HEIGHT + height + _GAP))
+        crop = frame[top : top + rows, left : left + columns]
+        canvas.paste(enlarge(crop), (x, _CAPTION_HEIGHT + height + _GAP))
     return canvas
 
 

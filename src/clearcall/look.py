@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from clearcall.console import track
-from clearcall.data.download import BROKEN, read_picture
 from clearcall.data.fetch import cache_folder, unpack
 from clearcall.data.kaggle import LOW_RESOLUTION_PHOTOGRAPHS, fetch_dataset
+from clearcall.data.single import read_rgb
 from clearcall.data.sources import image_names
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, atomic_path, write_text
@@ -22,7 +22,7 @@ from clearcall.report.tables import markdown_table
 
 DATASETS: Mapping[str, str] = {"low_resolution_photographs": LOW_RESOLUTION_PHOTOGRAPHS}
 NAME = "real_pictures"
-MIN_SIDE, MAX_PIXELS = 12, 178_000_000  # pixels; the measure's window is 11 wide, and above the latter Pillow balks
+MIN_SIDE = 12  # pixels; the measure's window is 11 wide
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def look(source: str, reports: Path, sharpen: Restore, model: str, shown: int, s
         looks = list[Look]()
         drawn = list[str]()
         for index, name in enumerate(track(names, len(names), "sharpening")):
-            before = _read(folder / name)
+            before = np.asarray(read_rgb(folder / name, MIN_SIDE))
             after = sharpen(before)
             looks.append(Look(name, before.shape[1], before.shape[0], blur(before), blur(after)))
             if index in chosen:
@@ -83,13 +83,6 @@ def _folder(source: str, unpacked: Path) -> Path:
     if not folder.is_dir():
         raise UserError(f"there is no folder {source}: give one of pictures, or the data set {', '.join(DATASETS)}")
     return folder
-
-
-def _read(path: Path) -> Frame:
-    try:
-        return np.asarray(read_picture(path, MIN_SIDE, MAX_PIXELS).pixels)
-    except BROKEN as error:
-        raise UserError(f"{path} cannot be used ({error}): mend or remove it") from None
 
 
 def _draw(before: Frame, after: Frame, found: Look, side: int) -> Image.Image:

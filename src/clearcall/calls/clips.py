@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from clearcall.data.codecs import pan_and_zoom
-from clearcall.data.download import BROKEN, read_picture
+from clearcall.data.single import read_rgb
 from clearcall.data.sources import KINDS, SUFFIXES
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
 FILMS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m")
 MAX_PAN, MAX_ZOOM = 3.0, 1.01  # pixels and magnification a frame, of photographs
-_MIN_SIDE, _MAX_PIXELS = 64, 178_000_000
+_MIN_SIDE = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,7 @@ def read_clip(path: Path, frames: int, height: int) -> Clip:
     """
     if path.suffix.lower() in FILMS:
         return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
-    try:
-        photo = _fitted(read_picture(path, _MIN_SIDE, _MAX_PIXELS).pixels, height)
-    except BROKEN as error:
-        raise UserError(f"{path} cannot be used ({error}): mend or remove it") from None
+    photo = _fitted(read_rgb(path, _MIN_SIDE), height)
     draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
     x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
     return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))
