@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 LICENCE ?= unknown
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship test ui gate lint lock clean
+.PHONY: help install repro ship recipe test ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ ship: install ## train NAME on the photographs in PHOTOS by recipes/NAME.yaml an
 	values="$$(clearcall recipe recipes/$(NAME).yaml)" && eval "dvc exp run $$values" \
 		"-S 'download_data.folder=\"$(PHOTOS)\"' -S 'download_data.licence=\"$(LICENCE)\"'"
 	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
+
+recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
+	clearcall recipes $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")
 
 test: install ## run the fast tests
 	pytest

@@ -9,6 +9,7 @@ from clearcall.cores import machine
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.deploy.benchmark import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
 from clearcall.files import read_json, sha256_of, write_json
+from clearcall.live import surrounded
 from clearcall.metrics import Restore
 from clearcall.params import load_params
 from clearcall.sharpener import Sharpener
@@ -27,7 +28,7 @@ def main() -> None:
     if sharpener.choice is None:
         raise RuntimeError("no runtime was chosen")
     contenders: dict[str, Restore] = {
-        "student": sharpener,
+        "student": surrounded(sharpener, params.live),
         "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
         "teacher": Sharpener(teacher, sharpener.choice.provider, sharpener.choice.threads),
     }

@@ -25,6 +25,7 @@ def main() -> None:
             params.paths,
             fabric,
             name=name,
+            budget=params.budget,
             experiment=params.publish.experiment,
             folder=params.paths.weights / "students" / name,
             teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from clearcall import errors
 from clearcall.data.manifest import read_manifest, split_sha256
-from clearcall.data.pairs import pairs_sha256, read_pairs
+from clearcall.data.pairs import pairs_sha256, read_pairs, spread
 from clearcall.evaluation import clean_psnr_db, mean_scores, score_contenders, tune_unsharp_mask
 from clearcall.files import atomic_path, sha256_of, write_json
+from clearcall.live import surrounded
 from clearcall.metrics import Restore
 from clearcall.models.inference import restore
 from clearcall.models.weights import WEIGHTS, load_weights
@@ -21,6 +22,8 @@ def main() -> None:
     params = load_params()
     paths, stage = params.paths, params.evaluate
     test = read_pairs(paths.pairs, "test")
+    if stage.test_pairs is not None:
+        test = spread(test, stage.test_pairs)
     # At full size alone, as the test is: the mask is the student's rival and shall be as strong as it can be.
     validation = read_pairs(paths.pairs, "validation")
     full_size = [pair for pair in validation if pair.scale == 1] or validation
@@ -28,7 +31,8 @@ def main() -> None:
     contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
     networks = ["students/student", *(["students/twin"] if params.distill_student.twin else []), "teacher"]
     for folder in networks:
-        contenders[Path(folder).name] = partial(restore, load_weights(paths.weights / folder))
+        network = partial(restore, load_weights(paths.weights / folder))
+        contenders[Path(folder).name] = network if folder == "teacher" else surrounded(network, params.live)
     scores = score_contenders(paths.pairs, test, contenders)
 
     rows = [asdict(score) for score in scores]

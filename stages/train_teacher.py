@@ -20,6 +20,7 @@ def main() -> None:
         params.paths,
         fabric,
         name="teacher",
+        budget=params.budget,
         experiment=params.publish.experiment,
         folder=params.paths.weights / "teacher",
         pretrained=stage.pretrained,

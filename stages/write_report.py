@@ -6,6 +6,8 @@ from pathlib import Path
 from clearcall import errors
 from clearcall.classical import unsharp_mask
 from clearcall.files import write_json
+from clearcall.live import surrounded
+from clearcall.metrics import Restore
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights
 from clearcall.params import load_params
@@ -17,9 +19,9 @@ def main() -> None:
     """Load what the pictures show beside the input, then write everything."""
     params = load_params()
     mask = read_results(params.paths.reports, ("evaluate",))["evaluate"]["unsharp_mask"]
-    restorers = {
+    restorers: dict[str, Restore] = {
         "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
-        "student": partial(restore, load_weights(params.paths.weights / "students" / "student")),
+        "student": surrounded(partial(restore, load_weights(params.paths.weights / "students/student")), params.live),
         "teacher": partial(restore, load_weights(params.paths.weights / "teacher")),
     }
     write_report(params, Path("params.yaml").read_text(encoding="utf-8"), restorers)

@@ -32,7 +32,12 @@ OBSERVERS = {
 }
 NO_OBSERVER = {("publish", "src/clearcall/tracking.py")}
 # Sections of params.yaml that belong to no stage, and why.
-NO_STAGE = {"paths": "of all stages", "gate": "of the command `clearcall gate`, which judges after the pipeline"}
+NO_STAGE = {
+    "paths": "of all stages",
+    "budget": "of both trainings",
+    "live": "of all stages that look at the student in use",
+    "gate": "of the command `clearcall gate`, which judges after the pipeline",
+}
 
 
 def resolved(text: str) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearcall.data.pairs import PairRecord, read_pairs
-from clearcall.evaluation import spread
+from clearcall.data.pairs import PairRecord, read_pairs, spread
 
 RECORD = PairRecord("a", "0", "a", "validation", 1.0, "x", 0, 8, 8, 8, 8, "s", 0, "d", 0, 30.0, 0.9)
 

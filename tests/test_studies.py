@@ -1,15 +1,13 @@
-"""Recipes, studies and what is shipped: values by dotted name, short trainings that are not repeated, model cards."""
+"""Studies: values by dotted name, and short trainings that are not repeated."""
 
 import csv
-import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from clearcall.errors import UserError
-from clearcall.params import Params, as_arguments, load_recipe, with_overrides
+from clearcall.params import Params, with_overrides
 from clearcall.studies.run import Row, load_study, run_study
 from clearcall.studies.table import study_table, write_study
 
@@ -51,34 +49,12 @@ def test_an_override_of_an_unknown_name_is_refused_by_name(project: Path, name: 
         with_overrides(yaml.safe_load((project / "params.yaml").read_text()), {name: 3})
 
 
-def test_overrides_survive_the_shell_as_values_of_yaml() -> None:
-    overrides: dict[str, Any] = {"a.b": [1.0, 0.5], "c": None, "d.e": "CC BY-SA 4.0: a; 'b'", "f": True, "g": 3}
-    words = shlex.split(as_arguments(overrides))
-    assert words[::2] == ["-S"] * len(overrides)
-    parsed = dict(word.removeprefix("++").split("=", 1) for word in words[1::2])
-    assert {name: yaml.safe_load(text) for name, text in parsed.items()} == overrides
-
-
-@pytest.mark.parametrize("name", ["fast", "quality"])
-def test_the_committed_recipes_fit_the_committed_params(
-    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.chdir(project)
-    assert load_recipe(Path(f"recipes/{name}.yaml"))["download_data.source"] == "folder"
-
-
 def test_the_committed_studies_fit_the_committed_params(project: Path) -> None:
     document = yaml.safe_load((project / "params.yaml").read_text())
     for path in sorted((project / "studies").glob("*.yaml")):
         study = load_study(path)
         for point in study.points.values():
             with_overrides(document, {**study.common, **point})
-
-
-def test_a_recipe_that_is_no_mapping_is_refused(workplace: Path) -> None:
-    (workplace / "recipe.yaml").write_text("- 1\n")
-    with pytest.raises(UserError, match="by dotted name"):
-        load_recipe(workplace / "recipe.yaml")
 
 
 def test_a_missing_study_names_those_there_are(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

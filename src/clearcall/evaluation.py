@@ -1,6 +1,5 @@
 """Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from clearcall.classical import unsharp_mask
 from clearcall.console import track
 from clearcall.cores import available_cores
-from clearcall.data.pairs import PairReader, PairRecord, middle
+from clearcall.data.pairs import PairReader, PairRecord, middle, spread
 from clearcall.metrics import MAX_PSNR_DB, METRICS, Frame, Restore, measure, psnr_db, ssim
 
 # To rank masks the middles of some validation pictures are enough: pixels, and pairs in all.
@@ -73,22 +72,6 @@ def tune_unsharp_mask(
     with ThreadPoolExecutor(available_cores()) as pool:  # OpenCV and NumPy release the interpreter lock
         tried = list(track(pool.map(score, grid), len(grid), "tuning the unsharp mask"))
     return max(tried, key=lambda mask: mask.validation_ssim)
-
-
-def spread(records: Sequence[PairRecord], limit: int) -> list[PairRecord]:
-    """Return about `limit` of the pairs, as many of each degradation and from first to last; all if they are few."""
-    if len(records) <= limit:
-        return list(records)
-    groups: dict[str, list[PairRecord]] = {}
-    for record in records:
-        groups.setdefault(record.degradation, []).append(record)
-    each = math.ceil(limit / len(groups))
-    return [
-        group[index * len(group) // count]
-        for group in groups.values()
-        for count in [min(each, len(group))]
-        for index in range(count)
-    ]
 
 
 def score_contenders(

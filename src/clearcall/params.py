@@ -1,7 +1,5 @@
 """Every parameter of the pipeline as frozen pydantic models; only what is not in use has a default."""
 
-import json
-import shlex
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -273,9 +271,14 @@ class StudentLosses(TeacherLosses):
 
 
 class Training(_Params):
-    """What the training loop needs to know."""
+    """What the training loop needs to know.
+
+    `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
+    validation at its end. `validation_pairs` limits how many pairs that looks at.
+    """
 
     steps: int = Field(ge=1)
+    epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(ge=1)
     patch_size: int = Field(ge=16, multiple_of=4)
     clean_fraction: Fraction
@@ -287,6 +290,7 @@ class Training(_Params):
     gradient_clip: float = Field(gt=0)
     ema_decay: Fraction
     validate_every: int = Field(ge=1)
+    validation_pairs: int | None = Field(default=None, ge=1)
     patience: int | None = Field(ge=1)
     precision: Literal["auto", "fp32", "bf16"]
     accelerator: str
@@ -338,9 +342,24 @@ class DistillStudent(_Params):
         return self
 
 
-class Evaluate(_Params):
-    """Grid on which the unsharp mask is tuned: sigma in pixels, amount as a factor (1.0 is 100 %)."""
+class Live(_Params):
+    """What happens around the student in use: frames resized to `model_size` (height, width) and back, then a mask.
 
+    The mask's radius is the sigma of its blur in pixels, its amount a factor; with an amount of 0 there is none.
+    """
+
+    model_size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] | None
+    unsharp_radius: float = Field(gt=0, le=20)
+    unsharp_amount: float = Field(ge=0, le=20)
+
+
+class Evaluate(_Params):
+    """Grid on which the unsharp mask is tuned: sigma in pixels, amount as a factor (1.0 is 100 %).
+
+    `test_pairs` limits how many pairs are measured, as many of each degradation; null: all.
+    """
+
+    test_pairs: int | None = Field(default=None, ge=1)
     unsharp_radii: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
     unsharp_amounts: tuple[Annotated[float, Field(ge=0, le=20)], ...] = Field(min_length=1)
 
@@ -414,8 +433,10 @@ class Params(_Params):
     check_data: CheckData
     degrade_pairs: DegradePairs
     check_pairs: CheckPairs
+    budget: float = Field(gt=0, le=1)
     train_teacher: TrainTeacher
     distill_student: DistillStudent
+    live: Live
     evaluate: Evaluate
     export_onnx: ExportOnnx
     benchmark_fps: BenchmarkFps
@@ -484,28 +505,13 @@ def with_overrides(document: Mapping[str, Any], overrides: Overrides) -> Params:
     return parse_params(changed)
 
 
-def as_arguments(overrides: Overrides) -> str:
-    """Return overrides as arguments of `dvc exp run` for a shell; `++` also adds what params.yaml leaves out."""
-    return " ".join(
-        f"-S {shlex.quote(f'++{name}={json.dumps(value, ensure_ascii=False)}')}" for name, value in overrides.items()
-    )
-
-
-def load_recipe(path: Path) -> Overrides:
-    """Read a recipe: a YAML file of values by dotted name; raise UserError if it does not fit params.yaml."""
-    document = _read_yaml(path)
-    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
-        raise UserError(f"{path} must hold values by dotted name, such as distill_student.training.steps: 3000")
-    with_overrides(_read_yaml(Path("params.yaml")), document)
-    return document
-
-
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml of the current folder."""
-    return parse_params(_read_yaml(path))
+    return parse_params(read_yaml(path))
 
 
-def _read_yaml(path: Path) -> Any:  # noqa: ANN401  # whatever the file holds
+def read_yaml(path: Path) -> Any:  # noqa: ANN401  # whatever the file holds
+    """Read a YAML file; raise UserError if it is missing or not YAML."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

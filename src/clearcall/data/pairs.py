@@ -2,7 +2,8 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,22 @@ def pairs_sha256(records: Iterable[PairRecord]) -> str:
     """Return a hash over photographs and how each was degraded: figures may be compared only where it is the same."""
     lines = (f"{pair.image_sha256} {pair.degradation} {pair.variant} {pair.psnr_db:.4f}" for pair in records)
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def spread(records: Sequence[PairRecord], limit: int) -> list[PairRecord]:
+    """Return about `limit` of the pairs, as many of each degradation and from first to last; all if they are few."""
+    if len(records) <= limit:
+        return list(records)
+    groups: dict[str, list[PairRecord]] = {}
+    for record in records:
+        groups.setdefault(record.degradation, []).append(record)
+    each = math.ceil(limit / len(groups))
+    return [
+        group[index * len(group) // count]
+        for group in groups.values()
+        for count in [min(each, len(group))]
+        for index in range(count)
+    ]
 
 
 def middle(picture: Frame, side: int) -> Frame:

@@ -23,7 +23,8 @@ from clearcall.files import atomic_path, sha256_of
 from clearcall.models import collapsed, parameter_count
 from clearcall.models.inference import restore
 from clearcall.models.weights import WEIGHTS
-from clearcall.params import Overrides, Params, as_arguments, with_overrides
+from clearcall.params import Overrides, Params, with_overrides
+from clearcall.recipes.recipe import as_arguments
 from clearcall.training.loop import make_fabric
 from clearcall.training.task import needs_teacher
 from clearcall.training.train import load_teacher, train_student
@@ -172,7 +173,7 @@ def _train(study: Study, point: str, seed: int, overrides: Overrides, params: Pa
         input_psnr_db=round(mean["degraded"]["psnr_db"], 4),
         clean_psnr_db=round(clean_psnr_db(pairs, test, restorer), 2),
         seconds=round(seconds, 1),
-        overrides=as_arguments(overrides),
+        overrides=as_arguments(overrides, {}),
         key=key,
     )
 

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.architectures import Kind
-from clearcall.data.pairs import INDEX, PairRecord, read_pairs
+from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
 from clearcall.losses.perceptual import load_vgg19, perceptual_loss
@@ -24,6 +24,7 @@ from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.loop import Row, fit, make_fabric
+from clearcall.training.schedule import scheduled
 from clearcall.training.task import (
     ANSWER_LOSSES,
     Answer,
@@ -70,6 +71,7 @@ def train_network(
     name: str,
     experiment: str,
     folder: Path,
+    budget: float = 1.0,
     pretrained: Pretrained | None = None,
     teacher_folder: Path | None = None,
     round_teacher: bool = False,
@@ -77,10 +79,10 @@ def train_network(
 ) -> Trained:
     """Train a network and write its weights to `folder`.
 
-    `loss_weights` are those above 0 by name. Training starts from the weights `pretrained`, if given. A teacher is
-    loaded from `teacher_folder` only if a loss needs one; `round_teacher` rounds its answers to whole grey levels;
-    `feature_layers` are for the loss feature_projection. A run that was killed goes on from its checkpoint if params,
-    pairs and code are the same.
+    `loss_weights` are those above 0 by name. `budget` is the share of the steps that is run. Training starts from the
+    weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only if a loss needs one; `round_teacher`
+    rounds its answers to whole grey levels; `feature_layers` are for the loss feature_projection. A run that was killed
+    goes on from its checkpoint if params, pairs and code are the same.
     """
     torch.manual_seed(training.seed)
     network = build_model(kind, model.name, model.arguments)
@@ -89,6 +91,7 @@ def train_network(
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
+    training = scheduled(training, len(train), budget)
 
     data_key = sha256_of(paths.pairs / INDEX)
     loaded = None
@@ -96,7 +99,7 @@ def train_network(
         data_key += sha256_of(teacher_folder / WEIGHTS)
         loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder, feature_layers)
     sampler = _sampler(paths, train, training, loaded)
-    validator = Validator(paths.pairs, validation)
+    validator = Validator(paths.pairs, spread(validation, training.validation_pairs or len(validation)))
     degraded = validator.degraded_quality()
     what = str((dict(loss_weights), pretrained, round_teacher, feature_layers))
     key = checkpoint_key(name, model.model_dump_json(), what, training.model_dump_json(), data_key)
@@ -129,7 +132,7 @@ def train_student(
     stage: DistillStudent, paths: Paths, records: Sequence[PairRecord], name: str
 ) -> tuple[nn.Module, Quality]:
     """Train a student on some of the pairs, on one device and without MLflow; return it and its validation quality."""
-    weights, training = stage.losses.weights(), stage.training
+    weights, training = stage.losses.weights(), scheduled(stage.training, len(records), 1)
     fabric = make_fabric(training)
     torch.manual_seed(training.seed)
     network = build_model("students", stage.model.name, stage.model.arguments)

@@ -1,0 +1,200 @@
+"""Run a recipe as a DVC experiment of its own, which leaves the working tree alone, and gather what it reached."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clearcall.cores import machine
+from clearcall.deploy.engines import Provider
+from clearcall.errors import UserError
+from clearcall.metrics import Restore
+from clearcall.params import Overrides, Params, read_yaml
+from clearcall.recipes.recipe import Recipe, as_yaml, experiment_arguments, recipe_params
+
+FULL_HD = (1920, 1080)
+# Slower than this, one frame is all that is timed; a contender that takes longer than the other is given up.
+_SINGLE_MS, _GIVE_UP_SECONDS = 1500.0, 240
+_TIMING = """
+from clearcall.recipes.experiment import time_full_hd
+print(json.dumps(time_full_hd(*arguments)))
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment reached, as JSON has it, and its picture of a bundled photograph."""
+
+    document: dict[str, Any]
+    picture: Image.Image
+
+
+def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, command: str) -> Outcome:
+    """Run one recipe's pipeline as the experiment `recipe-<name>` and return what it reached.
+
+    Stages that an earlier run has done with the same values are not done again. Raises UserError if a stage fails.
+    """
+    from clearcall.tracking import experiment_id, tracking_uri  # noqa: PLC0415  # takes two seconds
+
+    document = read_yaml(Path("params.yaml"))
+    overrides = {**overrides, "publish.model_name": f"{document['publish']['model_name']}-{name}"}
+    params = recipe_params(overrides)
+    experiment_id(params.publish.experiment)  # here, where its artifacts are to be; the experiment's folder is removed
+    started = time.monotonic()
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "--name", f"recipe-{name}"),
+            *experiment_arguments(overrides, document),
+        ],
+        env=environment | {"MLFLOW_TRACKING_URI": tracking_uri()},
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"the recipe {name} did not run through; what DVC says stands above")
+    minutes = (time.monotonic() - started) / 60
+    return _gather(name, recipe, overrides, params, minutes, small=small, command=command)
+
+
+def _gather(
+    name: str, recipe: Recipe, overrides: Overrides, params: Params, minutes: float, *, small: bool, command: str
+) -> Outcome:
+    revision = _revision(f"recipe-{name}")
+    reports = {
+        stage: json.loads(_file(revision, f"{params.paths.reports}/{stage}.json"))
+        for stage in ("download_data", "train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        for folder in (params.paths.models, params.paths.weights):
+            _fetch(revision, folder, Path(temporary) / folder.name)
+        costs = _costs(Path(temporary) / params.paths.models.name, reports["benchmark_fps"])
+        picture = _picture(Path(temporary) / params.paths.weights.name, params, reports["evaluate"]["unsharp_mask"])
+    changed = {key: value for key, value in overrides.items() if recipe.values.get(key, None) != value}
+    return Outcome(
+        {
+            "name": name,
+            "about": recipe.about,
+            "published": None if recipe.published is None else recipe.published.model_dump(mode="json"),
+            "small": small,
+            "changed": as_yaml({key: value for key, value in changed.items() if not key.startswith("publish.")}),
+            "command": command,
+            "minutes": round(minutes, 1),
+            "machine": machine(),
+            "curves": {
+                stage: list(csv.DictReader(io.StringIO(_file(revision, f"{params.paths.reports}/{stage}_curve.csv"))))
+                for stage in ("train_teacher", "distill_student")
+            },
+            "costs": costs,
+            "budget": params.budget,
+            "mix": list(params.degrade_pairs.mix),
+            "reports": reports,
+        },
+        picture,
+    )
+
+
+def _revision(name: str) -> str:
+    """Return the commit of a DVC experiment by its name."""
+    listed = _git("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps")
+    for line in listed.splitlines():
+        commit, _, reference = line.partition(" ")
+        if reference.endswith(f"/{name}"):
+            return commit
+    raise UserError(f"DVC left no experiment {name}: see `dvc exp show`")
+
+
+def _file(revision: str, path: str) -> str:
+    return _git("show", f"{revision}:./{path}")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _fetch(revision: str, source: Path, target: Path) -> None:
+    """Copy an experiment's output out of DVC's cache."""
+    command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", str(source), "--rev", revision, "--out", str(target)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"DVC does not give {source} of {revision[:7]} out: {done.stderr.strip()[-300:]}")
+
+
+def _costs(models: Path, benchmark: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return for student and teacher what a 1080p frame costs: multiply-accumulates, ms and fps."""
+    from clearcall.comparison.cost import count_macs  # noqa: PLC0415  # onnx takes a moment to import
+
+    width, height = FULL_HD
+    costs = {}
+    for name in ("student", "teacher"):
+        path = models / f"{name}.onnx"
+        arguments = [str(path), benchmark["provider"], benchmark["threads"]]
+        program = f"import json, sys\narguments = json.loads(sys.argv[1])\n{_TIMING}"
+        try:
+            # A process of its own: what fills the memory ends there and not here.
+            done = subprocess.run(
+                [sys.executable, "-c", program, json.dumps(arguments)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_GIVE_UP_SECONDS,
+            )
+            timed = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+        except subprocess.TimeoutExpired:
+            timed = {}
+        costs[name] = {"macs": count_macs(path, height + -height % 16, width), **timed}
+    return costs
+
+
+def time_full_hd(model: str, provider: Provider, threads: int) -> dict[str, Any]:
+    """Return median and p95 in ms, fps and the number of frames of an ONNX model at 1080p."""
+    from clearcall.deploy.benchmark import make_frames, measure_if_slow, measure_latency  # noqa: PLC0415
+    from clearcall.params import load_params  # noqa: PLC0415
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415
+
+    noise = np.random.default_rng(0).integers(0, 256, (135, 240, 3), np.uint8)
+    frames = make_frames(noise, *FULL_HD)
+    setting = load_params().benchmark_fps.model_copy(update={"frames": 40})
+    restore = Sharpener(model, provider, threads)
+    timed = measure_if_slow(restore, frames, setting, _SINGLE_MS, 0)
+    return timed or measure_latency({"model": restore}, frames, setting, shown=False)["model"]
+
+
+def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Image:
+    """Draw what every contender makes of a bundled test photograph: those may be shown anywhere."""
+    from functools import partial  # noqa: PLC0415
+
+    from clearcall.classical import unsharp_mask  # noqa: PLC0415
+    from clearcall.data.degradations import build_degradation  # noqa: PLC0415
+    from clearcall.data.sources import bundled_originals  # noqa: PLC0415
+    from clearcall.live import surrounded  # noqa: PLC0415
+    from clearcall.models.inference import restore  # noqa: PLC0415
+    from clearcall.models.weights import load_weights  # noqa: PLC0415
+    from clearcall.report.pictures import draw_comparison  # noqa: PLC0415
+
+    shown = next(one for one in bundled_originals() if one.split == "test")
+    sharp = np.asarray(Image.open(shown.path).convert("RGB"), np.uint8)
+    # A source of pairs has no steps for a photograph of ours; motion blur is what such sources are about.
+    named = params.degrade_pairs.mix[-1]
+    degradation = "motion_blur" if params.degrade_pairs.takes_given(named) else named
+    steps = params.degrade_pairs.degradations[degradation]
+    degraded = build_degradation(steps, sharp.shape[1], sharp.shape[0], seed=1)(sharp)
+    restorers: dict[str, Restore] = {"unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"])}
+    for folder in ("students/twin", "students/student", "teacher"):
+        if (weights / folder).is_dir():
+            network = partial(restore, load_weights(weights / folder))
+            live = folder.startswith("students")
+            restorers[Path(folder).name] = surrounded(network, params.live) if live else network
+    pictures = {"sharp": sharp, "degraded": degraded}
+    pictures |= {name: restorer(degraded) for name, restorer in restorers.items()}
+    return draw_comparison(sharp, pictures, degradation, params.write_report.crop_side, columns=4)
