@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from clearcall.data.download import download
-from clearcall.data.fetch import DIV2K, Archive, cache_folder, fetch, unpack
+from clearcall.data.fetch import DIV2K, Archive, fetch, unpack
 from clearcall.data.manifest import Split
 from clearcall.errors import UserError
+from clearcall.files import cache_folder
 from clearcall.params import DownloadData, load_params
 
 PROJECT = Path(__file__).parents[1]

@@ -1,5 +1,6 @@
 """The whole pipeline in miniature: real DVC, MLflow, Great Expectations and onnxruntime in a folder of its own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,11 @@ import numpy.typing as npt
 import pytest
 import yaml
 from PIL import Image
+
+from clearcall.data.degradations import build_degradation
+from clearcall.metrics import psnr_db
+from clearcall.params import MotionBlur
+from clearcall.recipes.recipe import Recipe
 
 SPLITS = {"train": 4, "validation": 1, "test": 1}
 STAGES = [
@@ -177,3 +183,50 @@ def test_a_damaged_photograph_stops_the_pipeline_before_anything_is_trained(mini
     assert "train_teacher" not in printed
     photo.write_bytes(whole)
     assert miniature.reproduce() == [], "the mended photograph gives what was there before"
+
+
+def test_the_recipe_for_gopro_learns_from_a_folder_of_that_layout(
+    tmp_path: Path, project: Path, photos: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    """The values that need GoPro's pairs, on photographs of ours that moved; VGG-19's weights cannot be had here."""
+    made = Miniature(tmp_path, project, photos)
+    blur = build_degradation([MotionBlur(op="motion_blur", length_range=(7, 7))], 96, 96, seed=1)
+    cuts = [(name, photos[name][top:][:96, 180:276]) for name in photos for top in (20, 120)]
+    pairs = [(name, sharp, blur(sharp)) for name, sharp in cuts]
+    for index, (name, sharp, blurred) in enumerate(pairs):
+        scene = made.folder / "GOPRO" / ("test" if index == 0 else "train") / f"{name}{index}"
+        for kind, picture in (("sharp", sharp), ("blur", blurred)):
+            (scene / kind).mkdir(parents=True)
+            Image.fromarray(picture).save(scene / kind / "000001.png")
+
+    recipe = Recipe.model_validate(yaml.safe_load((project / "recipes/gopro_unet.yaml").read_text()))
+    small = {"epochs": 3, "patch_size": 32, "batch_size": 2, "warmup_steps": 100}
+    tiny_values = {
+        "download_data.folder": "GOPRO",
+        "train_teacher.model.arguments": {"channels": 4, "levels": 2},
+        "distill_student.model.arguments": {"channels": 8, "convs": 4},
+        "distill_student.losses": {"l1": 1.0, "feature_projection": 0.1},
+        "distill_student.feature_layers": [{"student": "body.5", "teacher": "up.1"}],
+        **{
+            f"{stage}.training.{key}": value
+            for stage in ("train_teacher", "distill_student")
+            for key, value in small.items()
+        },
+    }
+    document = yaml.safe_load((made.folder / "params.yaml").read_text())
+    for name, value in {**recipe.values, **tiny_values}.items():
+        *parents, last = name.split(".")
+        section = document
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    made.write_params(document)
+    made.run("dvc", "repro", "evaluate")
+
+    evaluated = json.loads((made.folder / "reports/evaluate.json").read_text())
+    assert evaluated["mean"]["degraded"]["psnr_db"] == pytest.approx(psnr_db(*pairs[0][1:]))
+    assert {"twin", "student", "teacher"} <= evaluated["mean"].keys()
+    summary = json.loads((made.folder / "reports/distill_student.json").read_text())["student"]
+    assert summary["model"]["name"] == "plain_cnn"
+    # Four photographs are left to train on, two batches an epoch, for three of them.
+    assert summary["steps"] == 6

@@ -65,6 +65,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def cache_folder() -> Path:
+    """Return where downloads are kept: $CLEARCALL_CACHE, or ~/.cache/clearcall."""
+    return Path(os.environ.get("CLEARCALL_CACHE") or "~/.cache/clearcall").expanduser()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, reading it in pieces."""
     with path.open("rb") as file:

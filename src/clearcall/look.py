@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from clearcall.console import track
-from clearcall.data.fetch import cache_folder, unpack
+from clearcall.data.fetch import unpack
 from clearcall.data.kaggle import LOW_RESOLUTION_PHOTOGRAPHS, fetch_dataset
 from clearcall.data.single import read_rgb
 from clearcall.data.sources import image_names
 from clearcall.errors import UserError
-from clearcall.files import atomic_folder, atomic_path, write_text
+from clearcall.files import atomic_folder, atomic_path, cache_folder, write_text
 from clearcall.metrics import Frame, Restore
 from clearcall.report.pictures import LEAST_CELL, ZOOM, choose_crop, draw_cells, draw_overview, enlarge
 from clearcall.report.tables import markdown_table

@@ -1,6 +1,5 @@
 """Weights that others published: a file or a URL, always with its SHA-256, and never run as a program."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clearcall.errors import UserError
-from clearcall.files import sha256_of
+from clearcall.files import cache_folder, sha256_of
 
 # Where files that hold more than weights keep them; of a moving average and the last step's, the average.
 _INNER = ("params_ema", "params", "state_dict")
@@ -32,8 +31,7 @@ def fetch_weights(source: str, sha256: str) -> Path:
         return path
     import pooch  # noqa: PLC0415  # only where something is downloaded
 
-    folder = Path(os.environ.get("CLEARCALL_CACHE") or "~/.cache/clearcall").expanduser()
-    name = source.rpartition("/")[2]
+    folder, name = cache_folder(), source.rpartition("/")[2]
     try:
         return Path(pooch.retrieve(source, f"sha256:{sha256}", name, folder))
     except (OSError, ValueError) as error:  # of the network, and of another hash

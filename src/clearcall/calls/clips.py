@@ -10,14 +10,13 @@ import av
 import numpy as np
 from PIL import Image
 
-from clearcall.data.codecs import pan_and_zoom
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.single import read_rgb
 from clearcall.data.sources import KINDS, SUFFIXES
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
 FILMS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m")
-MAX_PAN, MAX_ZOOM = 3.0, 1.01  # pixels and magnification a frame, of photographs
 _MIN_SIDE = 64  # pixels
 
 

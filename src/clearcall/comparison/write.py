@@ -110,7 +110,6 @@ def draw_quality(path: Path, document: Document) -> None:
     """Draw PSNR against fps at the reference size on all threads; systems without a PSNR stand at the bottom."""
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.lines import Line2D  # noqa: PLC0415
-    from matplotlib.ticker import ScalarFormatter  # noqa: PLC0415
 
     figure = Figure((10, 6.5), layout="constrained")
     axis = figure.subplots()
@@ -140,7 +139,7 @@ def draw_quality(path: Path, document: Document) -> None:
         xlabel=f"fps at {width}x{height}, {_threads(threads)}",
         ylabel="PSNR in dB, bicubic x2 (of others: quoted)",
     )
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.margins(0.1)
     axis.grid(alpha=0.3, which="both")
     handles = [

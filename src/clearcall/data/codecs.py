@@ -27,6 +27,7 @@ from clearcall.params import CallCodec
 MAX_QP, _MAX_QUANTIZER = 51, 63  # of H.264, whose scale is ours, and of VP8, VP9 and AV1
 FRAMES_PER_SECOND = 30
 CLIP_FRAMES = 8
+MAX_PAN, MAX_ZOOM = 3.0, 1.01  # how far a still is moved over: pixels of its own and magnification, a frame
 _LEAST_SIDE = 64  # pixels: SVT-AV1 takes no less
 _KEY_FRAME_EVERY = 10_000
 _PACKET_BYTES = 1200  # what fits into a datagram

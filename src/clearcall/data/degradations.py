@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clearcall.data.codecs import Transmission, transmit
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, transmit
 from clearcall.metrics import Frame
 from clearcall.params import AsGiven, Codec, DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
 
@@ -16,9 +16,6 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-MAX_PAN, MAX_ZOOM = 3.0, 1.01  # pixels and magnification a frame, at the still's own size
 
 
 class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types

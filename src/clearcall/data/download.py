@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clearcall.console import track, warn
-from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, cache_folder, fetch, unpack
+from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, fetch, unpack
 from clearcall.data.kaggle import UNSPLASH_SR, dataset_page, fetch_dataset
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.data.sources import (
@@ -32,7 +32,7 @@ from clearcall.data.sources import (
 )
 from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
-from clearcall.files import atomic_folder, sha256_of
+from clearcall.files import atomic_folder, cache_folder, sha256_of
 from clearcall.params import DownloadData
 
 # What Pillow's decoders raise for a broken file, besides their own errors, which are OSErrors.

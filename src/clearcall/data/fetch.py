@@ -1,7 +1,6 @@
 """Published archives: downloaded with resume, checked by SHA-256, unpacked safely."""
 
 import http.client
-import os
 import ssl
 import stat
 import sys
@@ -66,11 +65,6 @@ DIV2K = (
     ),
 )
 DIV2K_LICENCE = "DIV2K: academic research only, copyright stays with the photographers"
-
-
-def cache_folder() -> Path:
-    """Return where archives are kept: $CLEARCALL_CACHE, or ~/.cache/clearcall."""
-    return Path(os.environ.get("CLEARCALL_CACHE") or "~/.cache/clearcall").expanduser()
 
 
 def fetch(archive: Archive, cache: Path) -> Path:
