@@ -163,6 +163,7 @@ _Model = Annotated[str, typer.Option(help="fast, quality, an ONNX file that clea
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=1, help="How much of what the network adds is added.")]
+_Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unsharp mask after it; 0 is none.")]
 
 
 @app.command()
@@ -254,6 +255,7 @@ def video(
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Input to the left, result beside it.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
+    unsharp: _Unsharp = 0.0,
 ) -> None:
     """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
 
@@ -269,7 +271,7 @@ def video(
         errors.fail("--side-by-side and --split exclude each other: choose one")
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
-    summary = sharpen_video(sharpener, source, target, view=view, crf=crf)
+    summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp)
     typer.echo(f"{target}: {summary}")
     if summary.interrupted:
         warn(f"interrupted: {target} holds what was done until then")
