@@ -279,6 +279,55 @@ def video(
 
 
 @app.command()
+def camera(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A camera, or a film, which is played at its own pace. [default: /dev/video0]"),
+    ] = None,
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+    unsharp: _Unsharp = 0.0,
+    fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height; 1280x720, of a film its own, if not given.")] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(help="preview, virtual or a film's name; repeatable. preview if not given.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this time.")] = None,
+    overlay: Annotated[
+        bool | None, typer.Option("--overlay/--no-overlay", help="Status on the picture; on the preview if not given.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--loop", help="Play a film over and over.")] = False,
+) -> None:
+    """Sharpen a camera live, at a fixed rate: a frame that would be late is passed through as it came.
+
+    If the machine cannot hold the rate, frames are processed at a smaller size. In the preview, space switches
+    sharpening off and on, q ends. Ctrl-C ends too; a film of what was done until then is kept.
+
+    Example: clearcall camera --output virtual --output preview
+    """
+    from clearcall.camera.run import Settings, parse_size, run_camera  # noqa: PLC0415
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415
+
+    settings = Settings(
+        source=source,
+        outputs=tuple(output or ("preview",)),
+        fps=fps,
+        size=parse_size(size) if size else None,
+        seconds=seconds,
+        overlay=overlay,
+        again=again,
+        unsharp=unsharp,
+    )
+    summary = run_camera(Sharpener(model, provider, threads, strength), settings)
+    typer.echo(summary)
+    if summary.trouble:
+        errors.fail(summary.trouble)
+
+
+@app.command()
 def compare(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A picture, or a film, of which the middle is shown.")],
     target: Annotated[
