@@ -23,6 +23,7 @@ from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from PIL import Image
 
+from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
 from clearcall.video.read import Reader, planar, plane_of, rate_of
@@ -194,6 +195,17 @@ def test_the_strength_counts(scene: Frame, tmp_path: Path) -> None:
     sharpen_video(Sharpener("fast", "onnxruntime", 1, strength=0), source, tmp_path / "out.mp4", crf=0)
     for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
         np.testing.assert_array_equal(new.planes[0], old.planes[0])
+
+
+def test_an_unsharp_mask_may_follow(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene)
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, unsharp=0.5)
+    for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
+        expected = unsharp_mask(sharpener(old.planes[0], "gray"), 1.0, 0.5)
+        np.testing.assert_array_equal(new.planes[0], expected)
+        np.testing.assert_array_equal(new.planes[1], old.planes[1])
+    with pytest.raises(UserError, match="the amount of the unsharp mask must be from 0 to 2, not -1"):
+        sharpen_video(sharpener, source, tmp_path / "none.mp4", unsharp=-1)
 
 
 def test_b_frames_and_references_of_the_input_are_not_harmed(

@@ -216,6 +216,7 @@ _Model = Annotated[str, typer.Option(help="fast, quality, an ONNX file that clea
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=1, help="How much of what the network adds is added.")]
+_Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unsharp mask after it; 0 is none.")]
 
 
 @app.command()
@@ -307,6 +308,7 @@ def video(
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Input to the left, result beside it.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
+    unsharp: _Unsharp = 0.0,
 ) -> None:
     """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
 
@@ -322,11 +324,60 @@ def video(
         errors.fail("--side-by-side and --split exclude each other: choose one")
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
-    summary = sharpen_video(sharpener, source, target, view=view, crf=crf)
+    summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp)
     typer.echo(f"{target}: {summary}")
     if summary.interrupted:
         warn(f"interrupted: {target} holds what was done until then")
         raise typer.Exit(130)
+
+
+@app.command()
+def camera(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A camera, or a film, which is played at its own pace. [default: /dev/video0]"),
+    ] = None,
+    *,
+    model: _Model = "fast",
+    provider: _Provider = "auto",
+    threads: _Threads = None,
+    strength: _Strength = 1.0,
+    unsharp: _Unsharp = 0.0,
+    fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height; 1280x720, of a film its own, if not given.")] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(help="preview, virtual or a film's name; repeatable. preview if not given.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this time.")] = None,
+    overlay: Annotated[
+        bool | None, typer.Option("--overlay/--no-overlay", help="Status on the picture; on the preview if not given.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--loop", help="Play a film over and over.")] = False,
+) -> None:
+    """Sharpen a camera live, at a fixed rate: a frame that would be late is passed through as it came.
+
+    If the machine cannot hold the rate, frames are processed at a smaller size. In the preview, space switches
+    sharpening off and on, q ends. Ctrl-C ends too; a film of what was done until then is kept.
+
+    Example: clearcall camera --output virtual --output preview
+    """
+    from clearcall.camera.run import Settings, parse_size, run_camera  # noqa: PLC0415
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415
+
+    settings = Settings(
+        source=source,
+        outputs=tuple(output or ("preview",)),
+        fps=fps,
+        size=parse_size(size) if size else None,
+        seconds=seconds,
+        overlay=overlay,
+        again=again,
+        unsharp=unsharp,
+    )
+    summary = run_camera(Sharpener(model, provider, threads, strength), settings)
+    typer.echo(summary)
+    if summary.trouble:
+        errors.fail(summary.trouble)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from clearcall.errors import UserError, describe
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
+from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.read import Reader, film_stream, frame_at, opened, planar, plane_of, rate_of
 from clearcall.video.write import Writer, add_copies, add_encoder, told
@@ -47,28 +48,36 @@ class VideoSummary:
 
 
 def sharpen_video(
-    sharpener: Sharpener, source: Path, target: Path, *, view: View = "plain", crf: int | None = None
+    sharpener: Sharpener,
+    source: Path,
+    target: Path,
+    *,
+    view: View = "plain",
+    crf: int | None = None,
+    unsharp: float = 0.0,
 ) -> VideoSummary:
     """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
     `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
-    the lower, the better and larger. Ctrl-C, and an input that ends early, leave a film of what was done until then.
-    Raises UserError, and writes nothing, if there is no film to sharpen or `target` cannot hold the result.
+    the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. Ctrl-C, and an
+    input that ends early, leave a film of what was done until then. Raises UserError, and writes nothing, if there is
+    no film to sharpen or `target` cannot hold the result.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
     if sharpener.graph.kind == "rgb":
         raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
+    check_amount(unsharp)
     first = frame_at(source, 0)
     if target.is_dir():
         raise UserError(f"{target} is a folder: name a file")
     if target.exists() and target.samefile(source):
         raise UserError(f"{target} is the film itself: name another file for the result")
     try:
-        with _stopped_by_interrupt() as stop, opened(source) as film, atomic_path(target) as temporary:
+        with stopped_by_interrupt() as stop, opened(source) as film, atomic_path(target) as temporary:
             with av.open(str(temporary), "w", format=kind, metadata_errors="surrogateescape") as out:
-                summary = _sharpen(sharpener, film, out, first, view, crf, stop, source)
+                summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp)
             if not summary.frames:
                 raise KeyboardInterrupt  # came so early that there is nothing to keep
             return summary
@@ -87,6 +96,7 @@ def _sharpen(
     crf: int | None,
     stop: threading.Event,
     source: Path,
+    unsharp: float,
 ) -> VideoSummary:
     """Write a whole file, from its header on, until the film ends or `stop` is set."""
     main = film_stream(film, source)
@@ -116,6 +126,7 @@ def _sharpen(
     done, started = 0, time.perf_counter()
     with ProgressBar("sharpening", announced) as bar, Writer(out, encoder) as writer:
         for luma in sharpener.map(lumas(), "gray"):
+            unsharp_in_place(luma, unsharp)
             writer.put(canvas.show(frames.popleft(), luma))
             done += 1
             bar.advance()
@@ -128,7 +139,7 @@ def _sharpen(
 
 
 @contextmanager
-def _stopped_by_interrupt() -> Iterator[threading.Event]:
+def stopped_by_interrupt() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C sets instead of raising: wherever it comes, the file is closed as it should be."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # which alone may choose what a signal does

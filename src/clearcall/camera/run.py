@@ -1,0 +1,100 @@
+"""A camera or film, the loop and the outputs put together."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+
+from clearcall.camera.loop import Loop, Outputs
+from clearcall.camera.outputs import check_output, open_outputs
+from clearcall.camera.process import Processor, Worker
+from clearcall.camera.source import Size, default_camera, open_source
+from clearcall.camera.status import Status, Summary
+from clearcall.console import ProgressBar
+from clearcall.errors import UserError, describe
+from clearcall.metrics import Frame
+from clearcall.sharpener import Sharpener
+from clearcall.unsharp import check_amount
+from clearcall.video.run import stopped_by_interrupt
+
+_TELL_EVERY = 15  # frames
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked for.
+
+    `source` is a camera or film, None for the first camera; `outputs` are `preview`, `virtual` or films; `fps` None is
+    the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the status
+    onto the preview alone; `again` plays a film over and over; `unsharp` is the amount of a mask after the network.
+    """
+
+    source: str | None = None
+    outputs: tuple[str, ...] = ("preview",)
+    fps: int | None = None
+    size: Size | None = None
+    seconds: float | None = None
+    overlay: bool | None = None
+    again: bool = False
+    unsharp: float = 0.0
+
+
+class _Told:
+    """Passes frames on to the outputs, and tells the terminal how it goes."""
+
+    def __init__(self, outputs: Outputs, bar: ProgressBar) -> None:
+        self._outputs, self._bar = outputs, bar
+        self._left = 0
+
+    def show(self, slot: int, frame: Frame, status: Status) -> str:
+        """Put out a frame and count it."""
+        keys = self._outputs.show(slot, frame, status)
+        self._bar.advance()
+        self._left -= 1
+        if self._left < 0:
+            self._left = _TELL_EVERY
+            self._bar.note(", ".join(status.lines()))
+        return keys
+
+
+def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
+    """Sharpen a camera live until it ends, Ctrl-C, the key for it or the time that was given; return what came of it.
+
+    Films are written whole, also of what came before a camera was lost, or not at all if no frame came. Raises
+    UserError if the source or an output is not to be had.
+    """
+    name = settings.source or default_camera()
+    check_amount(settings.unsharp)
+    for output in settings.outputs:
+        check_output(output, name)
+    try:
+        with (
+            stopped_by_interrupt() as stop,
+            open_source(name, settings.size, settings.fps, again=settings.again) as source,
+        ):
+            fps = Fraction(settings.fps) if settings.fps else source.rate
+            process = Processor(sharpener, *source.size, settings.unsharp)
+            with (
+                open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
+                Worker(process) as worker,
+                ProgressBar("camera", None) as bar,
+            ):
+                source.begin()
+                summary = Loop(source, worker, _Told(outputs, bar), fps).run(stop, settings.seconds)
+                if not summary.shown:
+                    raise KeyboardInterrupt  # came so early that there is nothing to keep
+            return summary
+    except (OSError, av.FFmpegError) as error:
+        if describe(error):
+            raise
+        raise UserError(f"{name} cannot be sharpened into {', '.join(settings.outputs)}: {error.strerror}") from None
+
+
+def parse_size(text: str) -> Size:
+    """Return width and height of a text such as 1280x720, of even sides; raise UserError if it is something else."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not (width and height) or width % 2 or height % 2:
+        raise UserError(f"{text} is no size: give width x height in even numbers, such as 1280x720")
+    return width, height

@@ -1,0 +1,244 @@
+"""Where frames come from: a camera, or a film that is played at its own pace. Only the newest frame is kept."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+
+from clearcall.console import warn
+from clearcall.errors import UserError, describe
+from clearcall.metrics import Frame
+from clearcall.video.read import Reader, film_stream, opened, rate_of
+
+Size = tuple[int, int]  # width, height
+FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
+_WANTED_SIZE, _WANTED_FPS = (1280, 720), 30
+_ITU601, _LIMITED = 5, 1  # as FFmpeg numbers matrix and range
+_NAP_S = 0.002
+_BROKEN_IN_A_ROW = 100
+_JOIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A frame as I420, BT.601 of limited range, uint8 of (height * 3 / 2, width), and when it came, in s."""
+
+    frame: Frame
+    time_s: float
+
+
+class Newest:
+    """Holds the newest frame for one taker; an older one that was not taken is dropped and counted."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._held: Captured | None = None
+        self._ended = False
+        self.arrived, self.dropped = 0, 0
+        self.trouble: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame will come any more, and none is left."""
+        with self._changed:
+            return self._ended and self._held is None
+
+    def put(self, frame: Frame) -> None:
+        """Hold a frame that has just come."""
+        with self._changed:
+            self.arrived += 1
+            self.dropped += self._held is not None
+            self._held = Captured(frame, self._clock())
+            self._changed.notify_all()
+
+    def end(self, trouble: str | None = None) -> None:
+        """Say that no more frames will come, and what is to blame if it is not the end of a film."""
+        with self._changed:
+            self._ended, self.trouble = True, trouble
+            self._changed.notify_all()
+
+    def take(self, until_s: float, since_s: float = -np.inf) -> Captured | None:
+        """Return the held frame as soon as there is one that came at `since_s` or later.
+
+        At the time `until_s`, or when no more will come, it is whatever is held, or None.
+        """
+        with self._changed:
+            while not self._ended and (self._held is None or self._held.time_s < since_s):
+                left_s = until_s - self._clock()
+                if left_s <= 0:
+                    break
+                self._changed.wait(left_s)
+            held, self._held = self._held, None
+            return held
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open camera or film: its name, the size in pixels of its frames, its frames a second, and the newest frame.
+
+    None comes before `begin` is called.
+    """
+
+    name: str
+    size: Size
+    rate: Fraction
+    newest: Newest
+    begin: Callable[[], None]
+
+
+def default_camera() -> str:
+    """Return the name of the first camera of this system; raise UserError where it has none that is always there."""
+    if sys.platform not in _DEFAULTS:
+        raise UserError("name a camera, such as 'video=Integrated Camera', or a film")
+    return _DEFAULTS[sys.platform]
+
+
+@contextmanager
+def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = False) -> Iterator[Source]:
+    """Open a film, or else a camera, and read it on a thread of its own until the block ends.
+
+    A camera is asked for the size and rate, else for 1280x720 at 30; frames of another size are scaled to the one
+    asked for, and odd sides of others to even ones. `again` plays a film over and over. Raises UserError if there is
+    no such camera or film.
+    """
+    path, stop = Path(name), threading.Event()
+    if path.is_file():
+        with opened(path) as film:
+            main = film_stream(film, path)
+            shape = _even(size or (main.codec_context.width, main.codec_context.height))
+            rate, newest = rate_of(main), Newest()
+        with _reading(name, newest, lambda: _play(path, shape, rate, newest, stop, again=again), stop) as thread:
+            yield Source(name, shape, rate, newest, thread.start)
+        return
+    camera = _open_camera(name, size, fps)
+    stream = film_stream(camera, path)
+    shape = _even(size or (stream.codec_context.width, stream.codec_context.height))
+    newest = Newest()
+    with _reading(name, newest, lambda: _watch(name, camera, shape, newest, stop), stop) as thread:
+        yield Source(name, shape, rate_of(stream), newest, thread.start)
+    if not thread.is_alive():  # one that still waits for a dead camera must not lose it under its hands
+        camera.close()
+
+
+def _even(size: Size) -> Size:
+    """Return the largest size, not above the given one, whose sides are even, as the halved chroma needs."""
+    width, height = size
+    return max(2, width - width % 2), max(2, height - height % 2)
+
+
+def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContainer:
+    """Open a camera in the first of three ways that it takes: compressed, raw, or as it is set."""
+    kind = FORMATS.get(sys.platform)
+    if kind is None:
+        raise UserError(f"there is no film {name}, and cameras are not known on {sys.platform}")
+    width, height = size or _WANTED_SIZE
+    wanted = {"video_size": f"{width}x{height}", "framerate": str(fps or _WANTED_FPS)}
+    # Over USB 2, raw pictures of this size come ten times a second, compressed ones thirty times.
+    compressed = [wanted | {"input_format": "mjpeg"}] if kind == "v4l2" else []
+    for options in [*compressed, wanted, {}]:
+        try:
+            camera = av.open(name, format=kind, options=options, timeout=(10.0, 5.0))
+        except (av.FileNotFoundError, av.PermissionError, IsADirectoryError) as error:
+            raise _no_camera(name, error) from None
+        except (OSError, av.FFmpegError) as error:
+            failure = error
+            continue
+        if not options:
+            warn(f"{name} takes no {wanted['video_size']} at {wanted['framerate']} fps: it is used as it is set")
+        return camera
+    raise _no_camera(name, failure) from None
+
+
+def _no_camera(name: str, error: OSError | av.FFmpegError) -> UserError:
+    if isinstance(error, av.FileNotFoundError):
+        return UserError(f"there is no camera or film {name}: plug one in, or name another, as in `clearcall camera X`")
+    if isinstance(error, av.PermissionError):
+        return UserError(f"no permission to use the camera {name}: join the group `video`, or allow it in the settings")
+    return UserError(
+        f"{name} cannot be used as a camera: {error.strerror}; another program may hold it, or it is no camera"
+    )
+
+
+@contextmanager
+def _reading(name: str, newest: Newest, read: Callable[[], None], stop: threading.Event) -> Iterator[threading.Thread]:
+    """Yield a thread that runs `read` once it is started, and stop it; what it fails with becomes the trouble."""
+
+    def work() -> None:
+        try:
+            read()
+        except Exception as error:  # noqa: BLE001  # a thread has nobody to raise to; the loop ends and tells
+            reason = describe(error) or getattr(error, "strerror", None) or repr(error)
+            newest.end(f"{name} failed: {reason}")
+
+    # A daemon: a camera that has died may never return from its last read.
+    thread = threading.Thread(target=work, name="capture", daemon=True)
+    try:
+        yield thread
+    finally:
+        stop.set()
+        if thread.is_alive():
+            thread.join(_JOIN_S)
+
+
+def _play(path: Path, size: Size, rate: Fraction, newest: Newest, stop: threading.Event, *, again: bool) -> None:
+    """Put the frames of a film when their time has come."""
+    begin_s = time.perf_counter()
+    while True:
+        end_s = begin_s
+        for frame, time_s in _film_frames(path, size, stop):
+            if stop.wait(max(0.0, begin_s + time_s - time.perf_counter())):
+                return
+            newest.put(frame)
+            end_s = begin_s + time_s + float(1 / rate)
+        if not again or end_s == begin_s:
+            newest.end()
+            return
+        begin_s = end_s
+
+
+def _film_frames(path: Path, size: Size, stop: threading.Event) -> Iterator[tuple[Frame, float]]:
+    """Yield the frames of a film, and their times in s after the first."""
+    with opened(path) as film:
+        first_s: float | None = None
+        main = film_stream(film, path)
+        stored = main.codec_context.width, main.codec_context.height
+        for thing in Reader(film, main, stored, path, stop):
+            if isinstance(thing, VideoFrame):
+                time_s = thing.time or 0.0
+                first_s = time_s if first_s is None else first_s
+                yield _i420(thing, size), time_s - first_s
+
+
+def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: threading.Event) -> None:
+    """Put the frames of a camera as they come."""
+    broken = 0
+    while not stop.is_set() and broken < _BROKEN_IN_A_ROW:
+        try:
+            for frame in camera.decode(video=0):
+                if stop.is_set():
+                    return
+                broken = 0
+                newest.put(_i420(frame, size))
+            break
+        except av.BlockingIOError:  # some systems' cameras say so instead of waiting
+            stop.wait(_NAP_S)
+        except av.InvalidDataError:  # the first pictures of many a camera are
+            broken += 1
+    newest.end(f"{name} sends no more frames: it may have been unplugged")
+
+
+def _i420(frame: VideoFrame, size: Size) -> Frame:
+    """Return a frame as I420 in the one form that all outputs expect; 4:2:0 of BT.601 keeps every value."""
+    flat = frame.reformat(*size, "yuv420p", dst_colorspace=_ITU601, dst_color_range=_LIMITED)
+    return np.asarray(flat.to_ndarray(), np.uint8)

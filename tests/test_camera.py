@@ -1,0 +1,920 @@
+"""The live loop: its decisions by a clock that the test turns, its ends by real films in and out."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from av.video.frame import VideoFrame
+
+from clearcall.camera import source as sources
+from clearcall.camera.ladder import RUNGS, Ladder
+from clearcall.camera.loop import Loop
+from clearcall.camera.outputs import Fan, Preview, TkWindow, open_outputs
+from clearcall.camera.overlay import draw_overlay
+from clearcall.camera.process import Processor, Worker
+from clearcall.camera.run import Settings, parse_size, run_camera
+from clearcall.camera.source import Captured, Newest, Source, open_source
+from clearcall.camera.status import Latencies, Status, Summary
+from clearcall.classical import unsharp_mask
+from clearcall.errors import UserError
+from clearcall.sharpener import Sharpener
+
+Frame = npt.NDArray[np.uint8]
+WIDTH, HEIGHT = 96, 64
+FPS = 30
+PERIOD = 1 / FPS
+COMMAND = "from clearcall.cli import main\nmain()"
+
+
+# A clock, a camera, a worker and a screen that need no real time.
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def now(self) -> float:
+        return self.now_s
+
+    def wait_until(self, then_s: float) -> None:
+        self.now_s = max(self.now_s, then_s)
+
+
+class FakeCamera(Newest):
+    """Frames that come at given times after the clock's beginning; each holds its number."""
+
+    def __init__(self, clock: FakeClock, times: Iterator[float]) -> None:
+        super().__init__(clock.now)
+        self.clock, self.times = clock, times
+        self.begin_s, self.number = clock.now(), 0
+        self._next_s = next(times, None)
+
+    @property
+    def ended(self) -> bool:
+        return self._next_s is None and self._held is None
+
+    def _arrive(self) -> bool:
+        if self._next_s is None or self.begin_s + self._next_s > self.clock.now():
+            return False
+        self.arrived += 1
+        self.dropped += self._held is not None
+        self._held = Captured(numbered(self.arrived - 1), self.begin_s + self._next_s)
+        self._next_s = next(self.times, None)
+        return True
+
+    def take(self, until_s: float, since_s: float = -np.inf) -> Captured | None:
+        while True:
+            while self._arrive():
+                pass
+            if self._held is not None and self._held.time_s >= since_s:
+                break
+            if self._next_s is None or self.begin_s + self._next_s > until_s or until_s <= self.clock.now():
+                if self._next_s is not None:
+                    self.clock.wait_until(until_s)
+                break
+            self.clock.wait_until(self.begin_s + self._next_s)
+        held, self._held = self._held, None
+        return held
+
+
+class FakeWork:
+    """Inverts frames, which takes as long as the test says for a frame's number and a rung."""
+
+    def __init__(self, clock: FakeClock, takes_s: Callable[[int, int], float]) -> None:
+        self.clock, self.takes_s = clock, takes_s
+        self.until_s, self.took_s = 0.0, 0.0
+        self.frame = numbered(0)
+
+    @property
+    def busy(self) -> bool:
+        return self.clock.now() < self.until_s
+
+    def start(self, frame: Frame, rung: int) -> None:
+        self.frame, self.took_s = frame, self.takes_s(number_of(frame), rung)
+        self.until_s = self.clock.now() + self.took_s
+
+    def wait(self, timeout_s: float) -> tuple[Frame, float] | None:
+        ready = self.until_s - self.clock.now() <= timeout_s
+        self.clock.wait_until(self.until_s if ready else self.clock.now() + max(0.0, timeout_s))
+        return (255 - self.frame, self.took_s) if ready else None
+
+
+class Screen:
+    """Keeps what is put out and when; presses keys at given slots, and blocks at others."""
+
+    def __init__(
+        self, clock: FakeClock, keys: dict[int, str] | None = None, blocks: dict[int, float] | None = None
+    ) -> None:
+        self.clock, self.keys, self.blocks = clock, keys or {}, blocks or {}
+        self.slots: list[int] = []
+        self.frames: list[Frame] = []
+        self.times: list[float] = []
+
+    def show(self, slot: int, frame: Frame, _status: Status) -> str:
+        self.slots.append(slot)
+        self.frames.append(frame)
+        self.clock.now_s += self.blocks.get(slot, 0)
+        self.times.append(self.clock.now() - 100)
+        return self.keys.get(slot, "")
+
+
+def numbered(number: int) -> Frame:
+    frame = np.zeros((3, 2), np.uint8)
+    frame[0] = number % 100, number // 100 % 100
+    return frame
+
+
+def number_of(frame: Frame) -> int:
+    return int(frame[0, 0]) + 100 * int(frame[0, 1])
+
+
+def is_sharpened(frame: Frame) -> bool:
+    return bool(frame[2, 0] == 255)
+
+
+def at_rate(count: int, fps: float = FPS) -> Iterator[float]:
+    return (number / fps for number in range(count))
+
+
+def live(
+    times: Iterator[float],
+    takes_s: Callable[[int, int], float] = lambda *_: 0.01,
+    seconds: float | None = None,
+    **screen: Any,
+) -> tuple[Screen, Summary]:
+    clock = FakeClock()
+    camera, shown = FakeCamera(clock, times), Screen(clock, **screen)
+    source = Source("camera", (2, 2), Fraction(FPS), camera, lambda: None)
+    loop = Loop(source, FakeWork(clock, takes_s), shown, Fraction(FPS), clock)
+    return shown, loop.run(threading.Event(), seconds)
+
+
+def test_each_frame_is_put_out_sharpened_in_its_slot() -> None:
+    screen, summary = live(at_rate(90))
+    assert screen.slots == list(range(90))
+    assert [number_of(255 - frame) for frame in screen.frames] == list(range(90))
+    assert screen.times == pytest.approx([number * PERIOD + 0.01 for number in range(90)])
+    counts = summary.counts
+    assert (summary.arrived, summary.shown, counts.sharpened) == (90, 90, 90)
+    assert (counts.late, counts.repeated, counts.missed, summary.dropped) == (0, 0, 0, 0)
+    assert summary.median_ms == pytest.approx(10, abs=0.11) and summary.p95_ms == pytest.approx(10, abs=0.11)
+    assert summary.drift_ms == pytest.approx(0, abs=1e-6)
+    assert str(summary).startswith("90 frames in, 90 out: 90 sharpened, 0 passed through late, 0 repeated; 0 dropped")
+
+
+def test_a_late_frame_is_passed_through_as_it_came_and_holds_up_none() -> None:
+    screen, summary = live(at_rate(10), lambda number, _: 2.5 * PERIOD if number == 3 else 0.01)
+    sharpened = [is_sharpened(frame) for frame in screen.frames]
+    assert sharpened == [True] * 3 + [False] * 3 + [True] * 4  # while it is worked on, others pass at once
+    for number in (3, 4, 5):
+        np.testing.assert_array_equal(screen.frames[number], numbered(number))
+    assert screen.slots == list(range(10))
+    assert screen.times[3] == pytest.approx(4 * PERIOD)  # one slot after it came
+    assert screen.times[4] == pytest.approx(4 * PERIOD)
+    assert (summary.counts.sharpened, summary.counts.late) == (7, 3)
+    assert (summary.dropped, summary.counts.missed) == (0, 0)
+
+
+@pytest.mark.parametrize("camera_fps", [30.0, 29.97, 30.03])
+def test_for_ten_minutes_nothing_drifts_and_no_frame_waits_longer_than_a_slot(camera_fps: float) -> None:
+    screen, summary = live(at_rate(30000, camera_fps), seconds=600)
+    assert len(screen.slots) == summary.shown == 600 * FPS
+    assert screen.slots == list(range(600 * FPS))
+    assert abs(summary.drift_ms) <= 1000 * PERIOD
+    assert 599.9 < screen.times[-1] < 600.1
+    assert summary.counts.late == 0 and summary.counts.missed == 0
+    assert summary.p95_ms <= 1000 * PERIOD
+    unlike = round(abs(camera_fps - FPS) * 600)
+    assert abs(summary.counts.repeated - (unlike if camera_fps < FPS else 0)) <= 1
+    assert abs(summary.dropped - (unlike if camera_fps > FPS else 0)) <= 1
+
+
+def test_a_slow_camera_is_repeated_and_a_quick_one_loses_frames() -> None:
+    screen, summary = live(at_rate(15, 14))
+    assert [number_of(255 - frame) for frame in screen.frames[:6]] == [0, 0, 1, 1, 2, 2]
+    assert summary.counts.sharpened == 15 and summary.counts.repeated == summary.shown - 15
+    _, summary = live(at_rate(60, 60))
+    assert summary.dropped == 60 - summary.shown and summary.counts.repeated == 0
+    assert summary.p95_ms <= 1000 * PERIOD
+
+
+def test_slots_that_pass_while_an_output_blocks_are_missed_and_not_made_up_for() -> None:
+    screen, summary = live(at_rate(30), blocks={5: 4 * PERIOD})
+    assert screen.slots == [*range(6), *range(9, 30)]
+    assert summary.counts.missed == 3
+    assert summary.dropped == 3
+    assert number_of(255 - screen.frames[6]) == 9
+
+
+def test_space_switches_off_and_on_and_q_ends() -> None:
+    screen, summary = live(at_rate(20), keys={2: " ", 5: " ", 8: "x", 12: "q"})
+    assert [is_sharpened(frame) for frame in screen.frames] == [True] * 3 + [False] * 3 + [True] * 7
+    np.testing.assert_array_equal(screen.frames[4], numbered(4))
+    assert (summary.counts.sharpened, summary.counts.off, summary.counts.late, summary.shown) == (10, 3, 0, 13)
+    assert ", 3 while it was off," in str(summary)
+
+
+def test_a_machine_that_is_too_slow_lowers_the_size_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _, summary = live(at_rate(300), lambda _, rung: (0.05, 0.02, 0.01)[rung])
+    assert summary.counts.resized == 1
+    assert summary.processed == "2x2"
+    assert capsys.readouterr().err.count("frames are now processed at 75% of their width and height") == 1
+    assert summary.counts.late < 90 and summary.counts.sharpened > 200
+
+
+def test_it_ends_after_the_time_or_when_told(sharpener: Sharpener) -> None:
+    _, summary = live(at_rate(1000), seconds=2)
+    assert summary.shown == 2 * FPS
+    clock, stop = FakeClock(), threading.Event()
+    stop.set()
+    source = Source("camera", (2, 2), Fraction(FPS), FakeCamera(clock, at_rate(9)), lambda: None)
+    screen = Screen(clock)
+    summary = Loop(source, FakeWork(clock, lambda *_: 0), screen, Fraction(FPS), clock).run(stop)
+    assert summary.shown == 0 and screen.frames == []
+
+
+def test_a_source_without_a_frame_is_told() -> None:
+    with pytest.raises(UserError, match="no frame came from camera"):
+        live(iter(()))
+    clock = FakeClock()
+    silent = FakeCamera(clock, iter([60.0]))
+    source = Source("camera", (2, 2), Fraction(FPS), silent, lambda: None)
+    loop = Loop(source, FakeWork(clock, lambda *_: 0), Screen(clock), Fraction(FPS), clock)
+    with pytest.raises(UserError, match="no frame came from camera"):
+        loop.run(threading.Event())
+    assert clock.now() == pytest.approx(110, abs=0.2)
+
+
+# The ladder.
+
+
+def climb(ladder: Ladder, seconds: float, work_s: float | None, begin_s: float) -> tuple[float, list[str]]:
+    """Feed a ladder with equal frames; return the time after that and what it told."""
+    told = [ladder.update(begin_s + number * PERIOD, work_s) for number in range(round(seconds * FPS))]
+    return begin_s + seconds, [message for message in told if message]
+
+
+def test_a_hiccup_does_not_lower_the_size() -> None:
+    ladder = Ladder(PERIOD)
+    now, told = climb(ladder, 5, 0.01, 0)
+    now, more = climb(ladder, 0.2, None, now)
+    _, rest = climb(ladder, 20, 0.01, now)
+    assert (ladder.rung, told + more + rest) == (0, [])
+
+
+def test_lateness_goes_down_rung_by_rung_and_tells_once_that_it_is_the_last() -> None:
+    ladder = Ladder(PERIOD)
+    now, told = climb(ladder, 1.9, None, 0)
+    assert ladder.rung == 0
+    now, more = climb(ladder, 0.3, None, now)
+    assert ladder.rung == 1
+    now, rest = climb(ladder, 30, None, now)
+    assert ladder.rung == len(RUNGS) - 1
+    told += more + rest
+    assert ["75%" in told[0], "50%" in told[1], "even at the smallest size" in told[2], len(told)] == [True] * 3 + [3]
+
+
+def test_it_goes_up_only_where_the_larger_size_would_fit() -> None:
+    for work_s, rung in ((0.012, 1), (0.006, 0)):  # times (4 / 3)^2, against 0.6 of 33 ms
+        ladder = Ladder(PERIOD)
+        now, _ = climb(ladder, 2.1, None, 0)
+        now, _ = climb(ladder, 9, work_s, now)
+        assert ladder.rung == 1
+        _, told = climb(ladder, 60, work_s, now)
+        assert (ladder.rung, ["there is room again" in text for text in told]) == (rung, [True] * (1 - rung))
+
+
+def test_it_waits_twice_as_long_after_each_step_up_that_was_too_early() -> None:
+    ladder, now = Ladder(PERIOD), 0.0
+    waits = []
+    for _ in range(3):
+        while ladder.rung == 0:
+            ladder.update(now, None)
+            now += PERIOD
+        fell_s = now
+        while ladder.rung == 1:
+            ladder.update(now, 0.001)
+            now += PERIOD
+        waits.append(now - fell_s)
+    assert waits == pytest.approx([10, 20, 40], abs=0.2)
+
+
+def test_a_ladder_decides_nothing_by_a_few_frames() -> None:
+    ladder = Ladder(1.0)
+    assert [ladder.update(number, None) for number in range(20)] == [None] * 20
+
+
+# What is done to a frame.
+
+
+@pytest.fixture(scope="module")
+def sharpener() -> Sharpener:
+    return Sharpener("fast", "onnxruntime", 1)
+
+
+@pytest.fixture(scope="module")
+def rgb(photos: dict[str, Frame]) -> Frame:
+    return np.ascontiguousarray(photos["astronaut"][60 : 60 + HEIGHT, 150 : 150 + WIDTH])
+
+
+@pytest.fixture(scope="module")
+def i420(rgb: Frame) -> Frame:
+    return np.asarray(VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p").to_ndarray(), np.uint8)
+
+
+def test_at_full_size_it_is_the_sharpener(sharpener: Sharpener, i420: Frame) -> None:
+    out = np.empty_like(i420)
+    Processor(sharpener, WIDTH, HEIGHT)(i420, 0, out)
+    np.testing.assert_array_equal(out, sharpener(i420, "i420"))
+    mask = np.empty_like(i420)
+    Processor(sharpener, WIDTH, HEIGHT, unsharp=0.5)(i420, 0, mask)
+    np.testing.assert_array_equal(mask[:HEIGHT], unsharp_mask(out[:HEIGHT], 1.0, 0.5))
+    np.testing.assert_array_equal(mask[HEIGHT:], i420[HEIGHT:])
+
+
+@pytest.mark.parametrize("rung", [1, 2])
+@pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (94, 62)])
+def test_a_smaller_size_adds_detail_and_loses_nothing(
+    sharpener: Sharpener, i420: Frame, rung: int, size: tuple[int, int]
+) -> None:
+    width, height = size
+    frame = np.ascontiguousarray(i420[: height * 3 // 2, :width])
+    before, out = frame.copy(), np.empty_like(frame)
+    Processor(sharpener, width, height)(frame, rung, out)
+    np.testing.assert_array_equal(frame, before)
+    np.testing.assert_array_equal(out[height:], frame[height:])
+    assert (out[:height] != frame[:height]).mean() > 0.05
+    nothing = Sharpener("fast", "onnxruntime", 1, strength=0)
+    Processor(nothing, width, height)(frame, rung, out)
+    np.testing.assert_array_equal(out, frame)
+
+
+def test_what_cannot_be_processed_is_refused(sharpener: Sharpener, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="from 0 to 2, not -1"):
+        Processor(sharpener, WIDTH, HEIGHT, unsharp=-1)
+    monkeypatch.setattr(sharpener, "graph", replace(sharpener.graph, kind="rgb"))
+    with pytest.raises(UserError, match="a camera needs a luma network such as fast"):
+        Processor(sharpener, WIDTH, HEIGHT)
+
+
+def test_a_worker_is_abandoned_when_it_is_late_and_taken_up_again(i420: Frame) -> None:
+    go_on = threading.Event()
+
+    def process(frame: Frame, rung: int, out: Frame) -> None:
+        assert go_on.wait(60)
+        np.copyto(out, frame + rung)
+
+    with Worker(process) as worker:
+        assert worker.wait(0) is None and not worker.busy
+        worker.start(i420, 1)
+        assert is_busy(worker)
+        assert worker.wait(0.01) is None
+        assert worker.wait(-1) is None
+        go_on.set()
+        worker.start(i420, 2)  # waits for the first
+        result = worker.wait(60)
+        assert result is not None and result[1] >= 0
+        np.testing.assert_array_equal(result[0], i420 + 2)
+
+
+def test_a_result_is_not_written_over_by_the_next_frames(i420: Frame) -> None:
+    def process(frame: Frame, rung: int, out: Frame) -> None:
+        np.copyto(out, frame)
+
+    with Worker(process) as worker:
+        addresses = set()
+        for number in range(20):
+            worker.start(i420 + number, 0)
+            result = worker.wait(60)
+            assert result is not None
+            addresses.add(result[0].ctypes.data)
+            worker.start(i420 + 100, 0)  # one that will be late
+            while worker.busy:
+                time.sleep(0.001)
+            np.testing.assert_array_equal(result[0], i420 + number)
+    assert len(addresses) == 2  # no memory but these two frames
+
+
+def test_what_the_processing_fails_with_is_raised(i420: Frame) -> None:
+    def process(frame: Frame, rung: int, out: Frame) -> None:
+        raise UserError("no more")
+
+    with Worker(process) as worker:
+        worker.start(i420, 0)
+        with pytest.raises(UserError, match="no more"):
+            worker.wait(60)
+    with Worker(process) as worker:
+        worker.start(i420, 0)
+        while worker.busy:
+            time.sleep(0.001)
+        with pytest.raises(UserError, match="no more"):
+            worker.start(i420, 0)
+
+
+def is_busy(worker: Worker) -> bool:
+    """Ask anew: a type checker takes a property's answer for its last one."""
+    return worker.busy
+
+
+class PatientWorker(Worker):
+    """Is never late, however slow the machine is."""
+
+    def wait(self, _timeout_s: float) -> tuple[Frame, float] | None:
+        return super().wait(60)
+
+
+class RealFrames(FakeCamera):
+    """A fake camera whose frames are new arrays of a real picture."""
+
+    picture: Frame
+
+    def take(self, until_s: float, since_s: float = -np.inf) -> Captured | None:
+        taken = super().take(until_s, since_s)
+        return taken and Captured(self.picture.copy(), taken.time_s)
+
+
+def test_memory_does_not_grow_with_the_frames(sharpener: Sharpener, i420: Frame) -> None:
+    clock, grown = FakeClock(), []
+    camera = RealFrames(clock, at_rate(1000))
+    camera.picture = i420
+
+    class Watched:
+        def show(self, slot: int, _frame: Frame, status: Status) -> str:
+            status.lines()
+            if slot in {300, 999}:
+                grown.append(tracemalloc.get_traced_memory()[0])
+            return ""
+
+    source = Source("camera", (WIDTH, HEIGHT), Fraction(FPS), camera, lambda: None)
+    tracemalloc.start()
+    try:
+        with PatientWorker(Processor(sharpener, WIDTH, HEIGHT, 0.3)) as worker:
+            summary = Loop(source, worker, Watched(), Fraction(FPS), clock).run(threading.Event())
+    finally:
+        tracemalloc.stop()
+    assert summary.counts.sharpened == 1000
+    assert grown[1] - grown[0] < 4 * i420.nbytes
+
+
+# The status.
+
+
+def test_latencies_are_counted_in_constant_memory() -> None:
+    latencies = Latencies()
+    assert latencies.quantile(0.5) == 0
+    for ms in [*range(1, 101), 10_000]:
+        latencies.add(ms)
+    assert latencies.quantile(0.5) == pytest.approx(51, abs=0.11)
+    assert latencies.quantile(0.95) == pytest.approx(96, abs=0.11)
+    assert latencies.quantile(1) == pytest.approx(2000, abs=0.2)
+
+
+def test_the_status_tells_rate_latency_counts_and_size() -> None:
+    status = Status((1280, 720))
+    assert status.lines()[0] == "0.0 fps, latency 0 ms, p95 0 ms" and status.drift_ms == 0
+    for number in range(200):
+        status.shown(number / 25 + 0.01, number / 25, 8.0 if number % 10 else 30.0)
+    status.counts.sharpened, status.counts.late, status.dropped, status.rung = 180, 20, 3, 1
+    assert status.lines() == [
+        "25.0 fps, latency 8 ms, p95 30 ms",
+        "sharpened 180, late 20, dropped 3",
+        "on, processed at 960x540",
+    ]
+    status.enabled = False
+    assert status.lines()[2].startswith("OFF")
+    assert status.drift_ms == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (WIDTH, HEIGHT), (16, 16)])
+def test_the_overlay_is_written_on_a_copy(size: tuple[int, int]) -> None:
+    width, height = size
+    frame = np.full((height * 3 // 2, width), 200, np.uint8)
+    before = frame.copy()
+    written = draw_overlay(frame, ["29.9 fps", "sharpened 12", "on"])
+    np.testing.assert_array_equal(frame, before)
+    assert written.shape == frame.shape and (written != frame).any()
+    if width == 1280:
+        luma, chroma = written[:height], written[height:].reshape(2, height // 2, width // 2)
+        assert luma[:140, :250].max() > 220 and luma[:140, :250].min() < 100
+        assert (luma[200:] == 200).all() and (luma[:, 640:] == 200).all()
+        assert (chroma[:, :40, :40] == 128).all() and (chroma[:, 100:] == 200).all()
+
+
+# Where frames come from.
+
+
+def write_film(path: Path, rgb: Frame, count: int = 10, size: tuple[int, int] = (WIDTH, HEIGHT), **tags: Any) -> Path:
+    """Write a lossless film of a picture that moves, at 25 fps."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", 25, {"crf": "0"}, width=size[0], height=size[1])
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = tags.pop("pixel_format", "yuv420p")
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for number in range(count):
+            moved = np.ascontiguousarray(np.roll(rgb, 3 * number, 1)[: size[1], : size[0]])
+            frame = VideoFrame.from_ndarray(moved, "rgb24").reformat(
+                format=stream.pix_fmt, dst_color_range=tags.get("color_range")
+            )
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def decoded(path: Path) -> tuple[list[Frame], list[Fraction]]:
+    """Return the frames of a film as I420, and their times in s."""
+    frames, times = [], []
+    with av.open(str(path)) as film:
+        for frame in film.decode(video=0):
+            frames.append(np.asarray(frame.to_ndarray(), np.uint8))
+            assert frame.pts is not None and frame.time_base is not None
+            times.append(frame.pts * frame.time_base)
+    return frames, times
+
+
+def test_only_the_newest_frame_is_kept() -> None:
+    clock = FakeClock()
+    newest = Newest(clock.now)
+    assert newest.take(clock.now()) is None
+    for number in range(3):
+        clock.now_s += 1
+        newest.put(numbered(number))
+    taken = newest.take(0)
+    assert taken is not None and number_of(taken.frame) == 2 and taken.time_s == 103
+    assert (newest.arrived, newest.dropped) == (3, 2)
+    assert newest.take(0) is None
+    newest.put(numbered(3))
+    clock.now_s += 1
+    held = newest.take(clock.now(), since_s=clock.now())  # too old, but there is none else in time
+    assert held is not None and number_of(held.frame) == 3
+    newest.put(numbered(4))
+    newest.end("unplugged")
+    assert [newest.ended, newest.take(np.inf, np.inf) is None, newest.ended] == [False, False, True]
+    assert newest.trouble == "unplugged"
+    assert newest.take(np.inf) is None
+
+
+def test_a_taker_is_woken_by_a_frame_and_by_the_end() -> None:
+    newest = Newest()
+    threading.Timer(0.02, newest.put, [numbered(1)]).start()
+    taken = newest.take(time.perf_counter() + 60)
+    assert taken is not None and number_of(taken.frame) == 1
+    threading.Timer(0.02, newest.end).start()
+    assert newest.take(time.perf_counter() + 60) is None
+
+
+class Unhurried(threading.Event):
+    """An event whose `wait` returns at once, notes for how long it should have waited, and is set after a while."""
+
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+        self.most = most
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return len(self.waits) > self.most
+
+
+def test_a_film_is_played_at_its_own_pace(rgb: Frame, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "in.mp4", rgb)
+    stop, newest, started = Unhurried(), Newest(), time.perf_counter()
+    sources._play(path, (WIDTH, HEIGHT), Fraction(25), newest, stop, again=False)
+    passed_s = time.perf_counter() - started
+    assert (newest.arrived, newest.dropped) == (10, 9)
+    for number, wait_s in enumerate(stop.waits):
+        assert max(0, number / 25 - passed_s) <= wait_s <= number / 25
+    last = newest.take(0)
+    assert last is not None and newest.ended and newest.trouble is None
+    np.testing.assert_array_equal(last.frame, decoded(path)[0][-1])
+
+
+def test_a_film_can_be_played_over_and_over(rgb: Frame, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "in.mp4", rgb)
+    stop, newest = Unhurried(most=25), Newest()
+    sources._play(path, (WIDTH, HEIGHT), Fraction(25), newest, stop, again=True)
+    assert newest.arrived == 25
+    assert stop.waits[25] > 0.5  # the second round begins where the first has ended
+
+
+def test_frames_of_a_film_are_what_it_holds(rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_film(tmp_path / "in.mp4", rgb)
+    found = list(sources._film_frames(path, (WIDTH, HEIGHT), threading.Event()))
+    assert [time_s for _, time_s in found] == pytest.approx([number / 25 for number in range(10)])
+    for (frame, _), expected in zip(found, decoded(path)[0], strict=True):
+        np.testing.assert_array_equal(frame, expected)
+    half = [frame for frame, _ in sources._film_frames(path, (48, 32), threading.Event())]
+    assert {frame.shape for frame in half} == {(48, 48)}
+    assert capsys.readouterr().err == ""
+
+
+def test_full_range_becomes_limited(rgb: Frame, tmp_path: Path) -> None:
+    limited = write_film(tmp_path / "limited.mp4", rgb)
+    full = write_film(tmp_path / "full.mp4", rgb, pixel_format="yuvj420p", color_range=2)
+    assert np.abs(decoded(full)[0][0].astype(int) - decoded(limited)[0][0]).mean() > 3
+    (frame, _), *_ = sources._film_frames(full, (WIDTH, HEIGHT), threading.Event())
+    assert np.abs(frame.astype(int) - decoded(limited)[0][0]).mean() < 1
+
+
+def test_a_source_tells_its_size_and_rate_and_begins_when_told(rgb: Frame, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "in.mp4", rgb)
+    with open_source(str(path), None, None) as source:
+        assert (source.size, source.rate, source.newest.arrived) == ((WIDTH, HEIGHT), Fraction(25), 0)
+        source.begin()
+        assert source.newest.take(time.perf_counter() + 60) is not None
+    with open_source(str(path), (48, 32), None) as source:
+        assert source.size == (48, 32)
+    path = write_film(tmp_path / "odd.mkv", rgb, size=(95, 63), pixel_format="yuv444p")
+    with open_source(str(path), None, None) as source:
+        assert source.size == (94, 62)
+        source.begin()
+        taken = source.newest.take(time.perf_counter() + 60)
+        assert taken is not None and taken.frame.shape == (93, 94)
+
+
+def camera_of(path: Path, refused: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Let a film stand for /dev/video7 that refuses the first ways to open it; return the options of each."""
+    opened, asked = av.open, []
+
+    def fake(name: str, *mode: Any, **options: Any) -> Any:
+        if options.get("format") not in sources.FORMATS.values():
+            return opened(name, *mode, **options)
+        asked.append(options["options"])
+        if len(asked) <= refused:
+            raise av.ArgumentError(22, "Invalid argument", name)
+        return opened(str(path))
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("clearcall.camera.source.av.open", fake)
+    return asked
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2])
+def test_a_camera_is_opened_in_the_first_way_that_it_takes(
+    rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: int
+) -> None:
+    asked = camera_of(write_film(tmp_path / "in.mp4", rgb), refused, monkeypatch)
+    with open_source("/dev/video7", (640, 360), 25) as source:
+        assert source.size == (640, 360)  # frames are scaled to it
+        source.begin()
+        taken = source.newest.take(time.perf_counter() + 60)
+        assert taken is not None and taken.frame.shape == (540, 640)
+    wanted = {"video_size": "640x360", "framerate": "25"}
+    assert asked == [wanted | {"input_format": "mjpeg"}, wanted, {}][: refused + 1]
+    assert ("it is used as it is set" in capsys.readouterr().err) == (refused == 2)
+
+
+def test_a_camera_that_takes_no_way_is_told(rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera_of(tmp_path / "none", 3, monkeypatch)
+    with (
+        pytest.raises(UserError, match="/dev/video7 cannot be used as a camera: Invalid argument; another program"),
+        open_source("/dev/video7", None, None),
+    ):
+        pass
+
+
+def test_a_camera_that_goes_away_ends_it_and_what_was_recorded_is_kept(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera_of(write_film(tmp_path / "in.mp4", rgb), 0, monkeypatch)
+    summary = run_camera(sharpener, Settings("/dev/video7", (str(tmp_path / "out.mp4"),)))
+    assert summary.trouble == "/dev/video7 sends no more frames: it may have been unplugged"
+    assert len(decoded(tmp_path / "out.mp4")[0]) == summary.shown > 0
+
+
+# Where frames go.
+
+
+def test_a_film_has_each_frame_at_the_time_of_its_slot(rgb: Frame, i420: Frame, tmp_path: Path) -> None:
+    frames = [np.roll(i420, 4 * number, 1) for number in range(6)]
+    slots = [0, 1, 2, 5, 6, 20]
+    for name in ("out.mp4", "out.mkv", "out.webm", "out.mov"):
+        with open_outputs([str(tmp_path / name)], (WIDTH, HEIGHT), Fraction(25), overlay=None) as fan:
+            for slot, frame in zip(slots, frames, strict=True):
+                assert fan.show(slot, frame, Status((WIDTH, HEIGHT))) == ""
+        shown, times = decoded(tmp_path / name)
+        assert times == [Fraction(slot, 25) for slot in slots]
+        for frame, expected in zip(shown, frames, strict=True):
+            assert np.abs(frame.astype(int) - expected).mean() < 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mkv", "out.mov", "out.mp4", "out.webm"]
+
+
+def test_a_film_of_an_uneven_rate_keeps_it(i420: Frame, tmp_path: Path) -> None:
+    rate = Fraction(30000, 1001)
+    with open_outputs([str(tmp_path / "out.mp4")], (WIDTH, HEIGHT), rate, overlay=None) as fan:
+        for slot in range(5):
+            fan.show(slot, i420, Status((WIDTH, HEIGHT)))
+    assert decoded(tmp_path / "out.mp4")[1] == [slot / rate for slot in range(5)]
+
+
+def test_no_film_is_left_when_it_fails(i420: Frame, tmp_path: Path) -> None:
+    def fail() -> None:
+        with open_outputs([str(tmp_path / "out.mp4")], (WIDTH, HEIGHT), Fraction(25), overlay=None) as fan:
+            fan.show(0, i420, Status((WIDTH, HEIGHT)))
+            raise UserError("unplugged")
+
+    with pytest.raises(UserError, match="unplugged"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_status_is_on_those_that_are_to_show_it(i420: Frame) -> None:
+    shown: list[Frame] = []
+
+    class Kept:
+        def show(self, _slot: int, frame: Frame) -> str:
+            shown.append(frame)
+            return "a"
+
+    assert Fan([(Kept(), False), (Kept(), True)]).show(0, i420, Status((WIDTH, HEIGHT))) == "aa"
+    assert shown[0] is i420
+    np.testing.assert_array_equal(shown[1], draw_overlay(i420, Status((WIDTH, HEIGHT)).lines()))
+
+
+def test_the_preview_draws_as_often_as_there_is_time_for(i420: Frame) -> None:
+    clock = FakeClock()
+
+    class Window:
+        drawn: list[Frame] = []  # noqa: RUF012  # one window
+
+        def draw(self, rgb: Frame) -> None:
+            self.drawn.append(rgb)
+            clock.now_s += 0.02
+
+        def keys(self) -> str:
+            return " "
+
+    window = Window()
+    preview = Preview(window, clock.now)
+    for slot in range(10):
+        clock.wait_until(100 + slot * PERIOD)
+        assert preview.show(slot, i420) == " "
+    assert len(window.drawn) == 5
+    assert window.drawn[0].shape == (HEIGHT, WIDTH, 3)
+    clock.now_s += 1
+    preview.show(10, np.full((1080 * 3 // 2, 1920), 128, np.uint8))
+    assert window.drawn[-1].shape == (540, 960, 3)
+
+
+def test_a_preview_without_a_screen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("other systems always have a screen")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(UserError, match="choose --output FILE or"):
+        TkWindow("clearcall")
+    monkeypatch.setitem(sys.modules, "tkinter", None)
+    with pytest.raises(UserError, match="install python3-tk, or choose --output FILE or virtual"):
+        TkWindow("clearcall")
+
+
+def test_the_virtual_camera_gets_every_frame_or_says_what_is_missing(
+    i420: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Frame] = []
+
+    class Camera:
+        def __init__(self, width: int, height: int, fps: float, *, fmt: str) -> None:
+            assert (width, height, fps, fmt) == (WIDTH, HEIGHT, 30.0, "I420")
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            sent.append(i420[:0])
+
+        def send(self, frame: Frame) -> None:
+            sent.append(frame)
+
+    def missing(*_: object, **__: object) -> None:
+        raise RuntimeError("No v4l2 loopback device found")
+
+    formats = SimpleNamespace(I420="I420")
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=Camera, PixelFormat=formats))
+    with open_outputs(["virtual"], (WIDTH, HEIGHT), Fraction(30), overlay=None) as fan:
+        assert fan.show(0, i420, Status((WIDTH, HEIGHT))) == ""
+    assert sent[0] is i420 and len(sent) == 2
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=missing, PixelFormat=formats))
+    with (
+        pytest.raises(UserError, match=r"there is no virtual camera here: .* \(pyvirtualcam says: No v4l2 loopback"),
+        open_outputs(["virtual"], (WIDTH, HEIGHT), Fraction(30), overlay=None),
+    ):
+        pass
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    with (
+        pytest.raises(UserError, match="the virtual camera needs pyvirtualcam: pip install pyvirtualcam"),
+        open_outputs(["virtual"], (WIDTH, HEIGHT), Fraction(30), overlay=None),
+    ):
+        pass
+
+
+# All of it together.
+
+
+def test_a_film_that_stands_for_a_camera_is_recorded_at_the_fixed_rate(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path
+) -> None:
+    """How many frames are in time is the machine's business; that none is unaccounted for is ours."""
+    path = write_film(tmp_path / "in.mp4", rgb, 25)
+    for fps in (None, 10, 50):
+        target = tmp_path / f"{fps}.mp4"
+        summary = run_camera(sharpener, Settings(str(path), (str(target),), fps=fps))
+        frames, times = decoded(target)
+        counts = summary.counts
+        assert len(frames) == summary.shown == counts.sharpened + counts.late + counts.repeated > 0
+        assert summary.arrived == 25 == counts.sharpened + counts.late + summary.dropped
+        assert times == sorted(set(times)) and times[0] == 0
+        assert all((time * (fps or 25)).denominator == 1 for time in times)
+        assert times[-1] * (fps or 25) == summary.shown + counts.missed - 1
+        assert summary.trouble is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10.mp4", "50.mp4", "None.mp4", "in.mp4"]
+
+
+def test_what_cannot_be_done_is_one_message_each_and_no_file(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    film = str(write_film(tmp_path / "film.mp4", rgb))
+    (tmp_path / "text.mp4").write_text("no film")
+    (tmp_path / "folder.mp4").mkdir()
+    with av.open(str(tmp_path / "sound.wav"), "w") as out:
+        stream = out.add_stream("pcm_s16le", 8000)
+        assert isinstance(stream, av.AudioStream)
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "stereo")
+        heard.sample_rate = 8000
+        out.mux(stream.encode(heard))
+    ours, target = sorted(tmp_path.iterdir()), str(tmp_path / "out.mp4")
+    for source, output, message in (
+        (str(tmp_path / "nothing.mp4"), target, "there is no camera or film"),
+        ("/dev/video99", target, "there is no camera or film /dev/video99: plug one in"),
+        (str(tmp_path / "text.mp4"), target, "cannot be read as a film"),
+        (str(tmp_path / "sound.wav"), target, "holds no moving picture"),
+        (str(tmp_path), target, "cannot be used as a camera"),
+        (film, film, "is the film itself"),
+        (film, str(tmp_path / "out.avi"), "is no output: name preview, virtual, or a film in .mp4"),
+        (film, str(tmp_path / "folder.mp4"), "is a folder: name a file"),
+        (film, str(tmp_path / "text.mp4" / "out.mp4"), "cannot be sharpened into"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_camera(sharpener, Settings(source, (output,)))
+        assert sorted(tmp_path.iterdir()) == ours
+    with pytest.raises(UserError, match="from 0 to 2, not 3"):
+        run_camera(sharpener, Settings(film, (target,), unsharp=3))
+
+
+def test_a_size_is_two_even_numbers() -> None:
+    assert parse_size("1280x720") == (1280, 720)
+    for text in ("1280", "x", "0x2", "3x2", "2x3", "-2x2", "1280X720", "1280x720x3"):
+        with pytest.raises(UserError, match="is no size: give width x height in even numbers"):
+            parse_size(text)
+
+
+def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Path) -> None:
+    path, target = write_film(tmp_path / "in.mp4", rgb), tmp_path / "out.mp4"
+    options = ["--output", str(target), "--provider", "onnxruntime", "--threads", "1", "--overlay", "--size", "64x48"]
+    arguments = [sys.executable, "-c", COMMAND, "camera", str(path), *options, "--loop", "--seconds", "1"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert " frames in, " in done.stdout and "latency median " in done.stdout and "; drift " in done.stdout
+    frames, times = decoded(target)
+    assert frames[0].shape == (72, 64) and times[-1] < 1
+    assert f"{len(frames)} out: " in done.stdout
+    arguments = [sys.executable, "-c", COMMAND, "camera", "/dev/video99", *options]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert (
+        done.stderr.startswith("error: there is no camera or film /dev/video99") and len(done.stderr.splitlines()) == 1
+    )
+
+
+def test_ctrl_c_ends_it_with_a_whole_film(rgb: Frame, tmp_path: Path) -> None:
+    path, target = write_film(tmp_path / "in.mp4", rgb), tmp_path / "out" / "out.mp4"
+    program = (
+        "from clearcall.camera.outputs import Fan\nshow = Fan.show\n"
+        "Fan.show = lambda *a: (print('shown', flush=True), show(*a))[1]\n" + COMMAND
+    )
+    options = ["--output", str(target), "--provider", "onnxruntime", "--threads", "1", "--loop"]
+    arguments = [sys.executable, "-c", program, "camera", str(path), *options]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(20):
+            assert process.stdout.readline() == "shown\n"
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert " frames in, " in out
+    assert list(target.parent.iterdir()) == [target]
+    count = 20 + out.count("shown")
+    assert len(decoded(target)[0]) == count
+    assert f"{count} out: " in out
