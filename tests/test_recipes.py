@@ -108,6 +108,14 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
         load_recipe(Path("recipes/none.yaml"))
 
 
+def test_the_sixth_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
+    _, _, after = Path("README.md").read_text(encoding="utf-8").partition("A sixth is one file")
+    (tmp_path / "mine.yaml").write_text(after.partition("```yaml\n")[2].partition("```")[0])
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    for small in (False, True):
+        check_model_names(recipe_params(recipe.overrides(small=small)))
+
+
 def test_the_schedule_by_hand(committed: Params) -> None:
     training = committed.distill_student.training.model_copy(
         update={"batch_size": 4, "steps": 100, "validate_every": 30, "warmup_steps": 10}
