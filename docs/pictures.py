@@ -1,0 +1,84 @@
+"""Make the README's pictures: run `clearcall compare`, `video` and `camera` on a photograph that scikit-image brings.
+
+    python docs/pictures.py
+
+The film is a call: the photograph moves a little, is sent at half its size through H.264 and shown at full size.
+"""
+
+import subprocess
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+from skimage import data
+
+from clearcall.data.codecs import pan_and_zoom, send
+from clearcall.metrics import Frame
+
+QP, FRAMES, RATE = 27, 90, 30
+HERE = Path(__file__).parent
+
+
+def half_size(picture: Frame) -> Frame:
+    """Return a picture of half the height and width."""
+    height, width = picture.shape[:2]
+    return np.asarray(Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.BICUBIC))
+
+
+def full_size(picture: Frame) -> Frame:
+    """Return a picture of twice the height and width."""
+    height, width = picture.shape[:2]
+    return np.asarray(Image.fromarray(picture).resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
+
+
+def write_film(path: Path, frames: list[Frame]) -> None:
+    """Write RGB frames as a film, nearly without loss."""
+    height, width = frames[0].shape[:2]
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=RATE, options={"crf": "8", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, RATE)
+            film.mux(stream.encode(picture))
+        film.mux(stream.encode())
+
+
+def frame_of(path: Path, number: int) -> Image.Image:
+    """Return a frame of a film."""
+    with av.open(str(path)) as film:
+        for index, frame in enumerate(film.decode(video=0)):
+            if index == number:
+                return Image.fromarray(frame.to_ndarray(format="rgb24"))
+    raise IndexError(f"{path} has no frame {number}")
+
+
+def run(*arguments: object) -> None:
+    """Run a command of clearcall's."""
+    subprocess.run([Path(sys.executable).with_name("clearcall"), *map(str, arguments)], check=True)
+
+
+def main() -> None:
+    """Write image.png, video.png and camera.png beside this file."""
+    photograph = np.asarray(data.coffee(), np.uint8)  # type: ignore[no-untyped-call]  # the library ships no types
+    arrived = [
+        full_size(frame) for frame in send(pan_and_zoom(half_size(photograph), FRAMES, (0.05, 0.02), 1), "h264", QP)
+    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        blurred, film = folder / "blurred.png", folder / "call.mp4"
+        Image.fromarray(full_size(half_size(photograph))).save(blurred)
+        run("compare", blurred, HERE / "image.png")
+        write_film(film, arrived)
+        run("video", film, folder / "split.mp4", "--split", "--crf", 8)
+        frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
+        run("camera", film, "--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
+        frame_of(folder / "camera.mkv", FRAMES).save(HERE / "camera.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
