@@ -22,7 +22,7 @@ def test_of_many_pairs_some_are_taken_from_the_first_to_the_last_of_each_degrada
     taken = spread(records, 6)
     assert [(record.degradation, record.variant) for record in taken] == [
         *[("a", 0), ("a", 3), ("a", 6)],
-        *[("b", 0), ("b", 3), ("b", 6)],
+        *[("b", 1), ("b", 4), ("b", 7)],
     ]
 
 

@@ -10,8 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 from clearcall.architectures import check_model_names
+from clearcall.cli import app
 from clearcall.errors import UserError
 from clearcall.params import Live, Params, Training, read_yaml
 from clearcall.recipes.experiment import Outcome
@@ -101,6 +103,35 @@ def test_a_recipe_with_a_value_that_does_not_fit_is_refused(tmp_path: Path) -> N
     (tmp_path / "bad.yaml").write_text("about: x\nvalues: {}\nsmall: {train_teacher.training.stepz: 3}\n")
     with pytest.raises(UserError, match=r"train_teacher\.training\.stepz: unknown key"):
         load_recipe(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("{budget.x: 1}", "budget.x cannot be set: budget is a value"),
+        ("{train_teacher.model.name: nonsense}", "there is no teacher named 'nonsense'"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_the_files_name(tmp_path: Path, values: str, said: str) -> None:
+    (tmp_path / "bad.yaml").write_text(f"about: x\nvalues: {values}\n")
+    with pytest.raises(UserError, match=r"bad\.yaml, ") as caught:
+        load_recipe(tmp_path / "bad.yaml")
+    assert said in str(caught.value)
+
+
+def test_a_recipe_without_small_values_is_not_run_as_if_it_were_small() -> None:
+    done = CliRunner().invoke(app, ["recipes", "fast"])
+    assert done.exit_code == 1
+    assert "say --full" in str(done.stderr)
+
+
+def test_what_is_around_the_student_is_neither_shipped_nor_crowned(committed: Params) -> None:
+    from clearcall.live import require_alone
+
+    require_alone(committed.live)
+    for change in ({"unsharp_amount": 0.1}, {"model_size": (64, 64)}):
+        with pytest.raises(UserError, match="the student alone"):
+            require_alone(committed.live.model_copy(update=change))
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
@@ -193,6 +224,7 @@ def outcome(**changes: Any) -> Outcome:
         "about": "What it is.",
         "published": {"student": {"ssim": 0.82, "psnr_db": 33.0}, "teacher": {"fps": 8.0}, "notes": ["A note."]},
         "small": True,
+        "small_notes": ["Small: less of all."],
         "changed": "a.b: 1",
         "command": "clearcall recipes one",
         "minutes": 3.21,
@@ -205,7 +237,7 @@ def outcome(**changes: Any) -> Outcome:
             "download_data": {"images": {"train": 9, "validation": 2, "test": 3}, "source": "bundled"},
             "train_teacher": validation,
             "distill_student": {"student": validation},
-            "evaluate": {"mean": mean, "pairs": 18},
+            "evaluate": {"mean": mean, "pairs": 18, "by_image": {"a": 1, "b": 2, "c": 3}},
             "export_onnx": {"student": size, "teacher": size},
             "benchmark_fps": {"width": 256, "height": 128, "latency": latency},
         },
@@ -216,11 +248,14 @@ def outcome(**changes: Any) -> Outcome:
 def test_the_verdict_says_what_the_figures_say() -> None:
     said = verdict(outcome().document)
     assert "+0.0600 SSIM and +1.20 dB over the degraded input, and +0.20 dB over the same student without" in said
-    assert "0.8500 SSIM is above the 0.8200" in said
+    assert "0.8500 SSIM uniform is above the 0.8200 that the report prints; the degraded input has 0.7900" in said
     assert "30.20 dB is below the 33.00" in said
     assert "says more of the data" not in said
-    easy = outcome(published={"student": {"ssim": 0.7}}).document
-    assert "the degraded input alone has 0.7900" in verdict(easy)
+    easy = verdict(outcome(published={"student": {"ssim": 0.85, "psnr_db": 29.0}}).document)
+    assert "0.8500 SSIM uniform is equal to" in easy
+    assert easy.endswith(
+        "29.00 here. That says more of the data than of the student: the report's pictures were harder."
+    )
 
 
 def test_the_page_holds_every_recipe_and_a_second_run_replaces_the_first(tmp_path: Path) -> None:
@@ -230,6 +265,8 @@ def test_the_page_holds_every_recipe_and_a_second_run_replaces_the_first(tmp_pat
     assert text.index("## another") < text.index("## one")
     assert "| one      |" in text
     assert "9.9 minutes" in text
+    assert "18 pairs of 3 test photographs" in text
+    assert "- Small: less of all." in text
     assert "Budget: 50% of each" in text
     assert "fps, 256x128" in text
     # MSE in [0, 1]: 65.025 / 255^2 = 0.001.

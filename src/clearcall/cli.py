@@ -53,9 +53,11 @@ def gate(
 
     from clearcall.files import read_json  # noqa: PLC0415
     from clearcall.gate import judge, read_reports  # noqa: PLC0415
+    from clearcall.live import require_alone  # noqa: PLC0415
     from clearcall.params import load_params  # noqa: PLC0415
 
     params = load_params()
+    require_alone(params.live)
     found = read_reports(params.paths)
     checks = judge(found, params.gate)
     table = Table("check", "value", "at least", "")
@@ -170,12 +172,17 @@ def recipes(
 
     Example: clearcall recipes luminous dncnn --photos ../photos
     """
+    from clearcall.params import PAIRED  # noqa: PLC0415
     from clearcall.recipes.experiment import run_recipe  # noqa: PLC0415
     from clearcall.recipes.recipe import load_recipe, published_recipes  # noqa: PLC0415
     from clearcall.recipes.write import verdict, write_recipes  # noqa: PLC0415
 
     folder = Path("recipes")
     chosen = {name: load_recipe(folder / f"{name}.yaml") for name in names or published_recipes(folder)}
+    if not chosen:
+        errors.fail(f"there are no recipes in {folder.resolve()}: run this in the project's top folder")
+    if not full and (long := [name for name, found in chosen.items() if not found.small]):
+        errors.fail(f"{', '.join(long)}: no values that make it small; add `small` to its file, or say --full")
     changes: dict[str, object] = {}
     options = ["--full"] if full else []
     if budget is not None:
@@ -184,12 +191,13 @@ def recipes(
     if photos is not None:
         if not photos.is_dir():
             errors.fail(f"there is no folder {photos}")
-        changes |= {"download_data.source": "folder", "download_data.folder": str(photos.resolve())}
-        changes["download_data.licence"] = licence
+        changes |= {"download_data.folder": str(photos.resolve()), "download_data.licence": licence}
         options.append(f"--photos {photos.name}")
     for name, found in chosen.items():
         command = " ".join(["clearcall recipes", name, *options])
         overrides = {**found.overrides(small=not full), **changes}
+        if photos is not None and overrides.get("download_data.source") not in PAIRED:
+            overrides["download_data.source"] = "folder"
         outcome = run_recipe(name, found, overrides, small=not full, command=command)
         path = write_recipes([outcome], output)  # at once: the next may fail
         typer.echo(f"{name}: {verdict(outcome.document)} Written: {path}")

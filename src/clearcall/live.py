@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from clearcall.classical import unsharp_mask
+from clearcall.errors import UserError
 from clearcall.metrics import Frame, Restore
 from clearcall.params import Live
 
@@ -19,6 +20,15 @@ def surrounded(restore: Restore, live: Live) -> Restore:
         return unsharp_mask(answer, live.unsharp_radius, live.unsharp_amount) if live.unsharp_amount else answer
 
     return restore if live.model_size is None and not live.unsharp_amount else restored
+
+
+def require_alone(live: Live) -> None:
+    """Raise UserError if quality and speed are of more than the network, which is all that a model's file holds."""
+    if live.model_size is not None or live.unsharp_amount:
+        raise UserError(
+            "what was measured is the student with what stands under `live` in params.yaml around it, and a model's "
+            "file holds the student alone: set model_size to null and unsharp_amount to 0 there, and run `dvc repro`"
+        )
 
 
 def _resized(frame: Frame, size: tuple[int, ...]) -> Frame:

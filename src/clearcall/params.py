@@ -501,6 +501,8 @@ def with_overrides(document: Mapping[str, Any], overrides: Overrides) -> Params:
         section = changed
         for parent in parents:
             section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise UserError(f"{name} cannot be set: {parent} is a value in params.yaml and no section")
         section[last] = value
     return parse_params(changed)
 

@@ -9,6 +9,7 @@ from clearcall.deploy.engines import load_graph
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of, write_json, write_text
 from clearcall.gate import judge_shipped
+from clearcall.live import require_alone
 from clearcall.params import Params
 from clearcall.report.results import Results, measured, read_results
 from clearcall.report.tables import breakdown_table, markdown_table
@@ -30,6 +31,7 @@ def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
     Raises UserError if the pipeline's results are missing, do not belong together, are larger than 1 MB each, or below
     the limits of `gate.shipped`.
     """
+    require_alone(params.live)
     paths = params.paths
     sources = {
         ".onnx": paths.models / "student.onnx",

@@ -100,9 +100,10 @@ def spread(records: Sequence[PairRecord], limit: int) -> list[PairRecord]:
     for record in records:
         groups.setdefault(record.degradation, []).append(record)
     each = math.ceil(limit / len(groups))
+    # Each degradation begins a bit further on, so that few pairs show many photographs.
     return [
-        group[index * len(group) // count]
-        for group in groups.values()
+        group[int((index + number / len(groups)) * len(group) / count)]
+        for number, group in enumerate(groups.values())
         for count in [min(each, len(group))]
         for index in range(count)
     ]

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clearcall.console import warn
 from clearcall.cores import machine
 from clearcall.deploy.engines import Provider
 from clearcall.errors import UserError
 from clearcall.metrics import Restore
-from clearcall.params import Overrides, Params, read_yaml
+from clearcall.params import Live, Overrides, Params, read_yaml
 from clearcall.recipes.recipe import Recipe, as_yaml, experiment_arguments, recipe_params
 
 FULL_HD = (1920, 1080)
+# Of those who run it, and of no concern to those who read of it.
+_PERSONAL = {"download_data.folder", "download_data.licence"}
 # Slower than this, one frame is all that is timed; a contender that takes longer than the other is given up.
 _SINGLE_MS, _GIVE_UP_SECONDS = 1500.0, 240
 _TIMING = """
@@ -40,15 +43,21 @@ class Outcome:
 
 
 def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, command: str) -> Outcome:
-    """Run one recipe's pipeline as the experiment `recipe-<name>` and return what it reached.
+    """Run one recipe's pipeline from the beginning, as the experiment `recipe-<name>`, and return what it reached.
 
-    Stages that an earlier run has done with the same values are not done again. Raises UserError if a stage fails.
+    A training that was killed goes on from its checkpoint. Raises UserError if a stage fails.
     """
     from clearcall.tracking import experiment_id, tracking_uri  # noqa: PLC0415  # takes two seconds
 
     document = read_yaml(Path("params.yaml"))
-    overrides = {**overrides, "publish.model_name": f"{document['publish']['model_name']}-{name}"}
     params = recipe_params(overrides)
+    # The experiment has a folder of its own, which neither has what git ignores nor stays.
+    overrides = {
+        **overrides,
+        "download_data.folder": str(params.download_data.folder.resolve()),
+        "paths.checkpoints": str(params.paths.checkpoints.resolve()),
+        "publish.model_name": f"{params.publish.model_name}-{name}",
+    }
     experiment_id(params.publish.experiment)  # here, where its artifacts are to be; the experiment's folder is removed
     started = time.monotonic()
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
@@ -63,11 +72,14 @@ def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, 
     if done.returncode:
         raise UserError(f"the recipe {name} did not run through; what DVC says stands above")
     minutes = (time.monotonic() - started) / 60
-    return _gather(name, recipe, overrides, params, minutes, small=small, command=command)
+    changed = {key: value for key, value in overrides.items() if recipe.values.get(key) != value}
+    for key in [key for key in changed if key.split(".")[0] in {"paths", "publish"} or key in _PERSONAL]:
+        del changed[key]
+    return _gather(name, recipe, changed, params, minutes, small=small, command=command)
 
 
 def _gather(
-    name: str, recipe: Recipe, overrides: Overrides, params: Params, minutes: float, *, small: bool, command: str
+    name: str, recipe: Recipe, changed: Overrides, params: Params, minutes: float, *, small: bool, command: str
 ) -> Outcome:
     revision = _revision(f"recipe-{name}")
     reports = {
@@ -77,16 +89,16 @@ def _gather(
     with tempfile.TemporaryDirectory() as temporary:
         for folder in (params.paths.models, params.paths.weights):
             _fetch(revision, folder, Path(temporary) / folder.name)
-        costs = _costs(Path(temporary) / params.paths.models.name, reports["benchmark_fps"])
+        costs = _costs(Path(temporary) / params.paths.models.name, reports["benchmark_fps"], params.live)
         picture = _picture(Path(temporary) / params.paths.weights.name, params, reports["evaluate"]["unsharp_mask"])
-    changed = {key: value for key, value in overrides.items() if recipe.values.get(key, None) != value}
     return Outcome(
         {
             "name": name,
             "about": recipe.about,
             "published": None if recipe.published is None else recipe.published.model_dump(mode="json"),
             "small": small,
-            "changed": as_yaml({key: value for key, value in changed.items() if not key.startswith("publish.")}),
+            "small_notes": list(recipe.small_notes) if small else [],
+            "changed": as_yaml(changed),
             "command": command,
             "minutes": round(minutes, 1),
             "machine": machine(),
@@ -130,15 +142,16 @@ def _fetch(revision: str, source: Path, target: Path) -> None:
         raise UserError(f"DVC does not give {source} of {revision[:7]} out: {done.stderr.strip()[-300:]}")
 
 
-def _costs(models: Path, benchmark: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return for student and teacher what a 1080p frame costs: multiply-accumulates, ms and fps."""
+def _costs(models: Path, benchmark: dict[str, Any], live: Live) -> dict[str, dict[str, Any]]:
+    """Return for student and teacher what a 1080p frame costs: operations, ms and fps, or why it is unknown."""
     from clearcall.comparison.cost import count_macs  # noqa: PLC0415  # onnx takes a moment to import
 
     width, height = FULL_HD
     costs = {}
     for name in ("student", "teacher"):
         path = models / f"{name}.onnx"
-        arguments = [str(path), benchmark["provider"], benchmark["threads"]]
+        around = live.model_dump(mode="json") if name == "student" else None
+        arguments = [str(path), benchmark["provider"], benchmark["threads"], around]
         program = f"import json, sys\narguments = json.loads(sys.argv[1])\n{_TIMING}"
         try:
             # A process of its own: what fills the memory ends there and not here.
@@ -149,23 +162,32 @@ def _costs(models: Path, benchmark: dict[str, Any]) -> dict[str, dict[str, Any]]
                 check=False,
                 timeout=_GIVE_UP_SECONDS,
             )
-            timed = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+            timed = (
+                json.loads(done.stdout.splitlines()[-1])
+                if done.returncode == 0
+                else {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+            )
         except subprocess.TimeoutExpired:
-            timed = {}
+            timed = {"failed": f"over {_GIVE_UP_SECONDS} s"}
+        if "failed" in timed:
+            warn(f"{name} was not timed at 1080p: {timed['failed']}")
         costs[name] = {"macs": count_macs(path, height + -height % 16, width), **timed}
     return costs
 
 
-def time_full_hd(model: str, provider: Provider, threads: int) -> dict[str, Any]:
-    """Return median and p95 in ms, fps and the number of frames of an ONNX model at 1080p."""
+def time_full_hd(model: str, provider: Provider, threads: int, live: dict[str, Any] | None) -> dict[str, Any]:
+    """Return median and p95 in ms, fps and the number of frames of an ONNX model at 1080p, with what is around it."""
     from clearcall.deploy.benchmark import make_frames, measure_if_slow, measure_latency  # noqa: PLC0415
+    from clearcall.live import surrounded  # noqa: PLC0415
     from clearcall.params import load_params  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415
 
     noise = np.random.default_rng(0).integers(0, 256, (135, 240, 3), np.uint8)
     frames = make_frames(noise, *FULL_HD)
     setting = load_params().benchmark_fps.model_copy(update={"frames": 40})
-    restore = Sharpener(model, provider, threads)
+    restore: Restore = Sharpener(model, provider, threads)
+    if live is not None:
+        restore = surrounded(restore, Live.model_validate(live))
     timed = measure_if_slow(restore, frames, setting, _SINGLE_MS, 0)
     return timed or measure_latency({"model": restore}, frames, setting, shown=False)["model"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clearcall.architectures import check_model_names
 from clearcall.errors import UserError
 from clearcall.params import Overrides, Params, read_yaml, with_overrides
 
@@ -44,6 +45,7 @@ class Recipe(_Strict):
     about: str
     values: Overrides
     small: Overrides = {}
+    small_notes: tuple[str, ...] = ()  # what these values leave out, in words
     published: Published | None = None
 
     def overrides(self, *, small: bool) -> Overrides:
@@ -65,7 +67,10 @@ def load_recipe(path: Path) -> Recipe:
             f"distill_student.training.steps: 3000, and may have `small` and `published`:\n  {problems}"
         ) from None
     for small in (False, True):
-        with_overrides(document, recipe.overrides(small=small))
+        try:
+            check_model_names(with_overrides(document, recipe.overrides(small=small)))
+        except UserError as error:
+            raise UserError(f"with {path}, {error}") from None
     return recipe
 
 

@@ -23,15 +23,14 @@ Document = Mapping[str, Any]
 def write_recipes(outcomes: Sequence[Outcome], reports: Path) -> Path:
     """Add outcomes to reports/recipes.json, in place of older ones of the same recipes, and write recipes.md anew."""
     path, folder = reports / "recipes.json", reports / "recipes"
-    known: dict[str, Any] = read_json(path) if path.is_file() else {}
     for outcome in outcomes:
         name = outcome.document["name"]
-        known[name] = outcome.document
         with atomic_path(folder / f"{name}.png") as temporary:
             outcome.picture.save(temporary, optimize=True)
         with atomic_path(folder / f"{name}_curves.png") as temporary:
             draw_curves(temporary, outcome.document)
-    known = dict(sorted(known.items()))
+    known: dict[str, Any] = read_json(path) if path.is_file() else {}
+    known = dict(sorted((known | {outcome.document["name"]: outcome.document for outcome in outcomes}).items()))
     write_json(path, known)
     write_text(reports / "recipes.md", recipes_markdown(list(known.values())))
     return reports / "recipes.md"
@@ -71,27 +70,25 @@ def verdict(document: Document) -> str:
     mean = document["reports"]["evaluate"]["mean"]
     ours, given, twin = mean["student"], mean["degraded"], mean.get("twin")
     over_input = f"{ours['ssim'] - given['ssim']:+.4f} SSIM and {ours['psnr_db'] - given['psnr_db']:+.2f} dB"
-    said = [f"Our student has {over_input} over the degraded input"]
+    said = f"Our student has {over_input} over the degraded input"
     if twin is not None:
-        gain = ours["psnr_db"] - twin["psnr_db"]
-        said[0] += f", and {gain:+.2f} dB over the same student without the teacher"
-    said[0] += "."
+        said += f", and {ours['psnr_db'] - twin['psnr_db']:+.2f} dB over the same student without the teacher"
+    sentences = [f"{said}."]
     printed = (document["published"] or {}).get("student", {})
-    figures = [
-        (label, printed[key], ours[measured])
-        for key, measured, label in (("ssim", "ssim_uniform", "SSIM"), ("psnr_db", "psnr_db", "dB"))
-        if printed.get(key) is not None
-    ]
-    for label, theirs, reached in figures:
-        places = 2 if label == "dB" else 4
-        word = "above" if round(reached, places) > theirs else "below"
-        said.append(f"{reached:.{places}f} {label} is {word} the {theirs:.{places}f} that the report prints.")
-    if printed.get("ssim") is not None and given["ssim_uniform"] >= printed["ssim"]:
-        said.append(
-            f"That says more of the data than of the student: the degraded input alone has {given['ssim_uniform']:.4f} "
-            "here, so the report's pictures were harder or measured otherwise."
+    for key, measured, unit, places in (("ssim", "ssim_uniform", "SSIM uniform", 4), ("psnr_db", "psnr_db", "dB", 2)):
+        if (theirs := printed.get(key)) is None:
+            continue
+        reached, at_input = round(ours[measured], places), round(given[measured], places)
+        relation = "above" if reached > theirs else "below" if reached < theirs else "equal to"
+        sentences.append(
+            f"{reached:.{places}f} {unit} is {relation} the {theirs:.{places}f} that the report prints; the degraded "
+            f"input has {at_input:.{places}f} here."
         )
-    return " ".join(said)
+        if at_input >= theirs:
+            sentences.append("That says more of the data than of the student: the report's pictures were harder.")
+        elif reached < theirs and "psnr_db" not in printed:
+            sentences.append("How good the report's input was, it does not print.")
+    return " ".join(sentences)
 
 
 def _section(document: Document) -> str:
@@ -108,7 +105,7 @@ def _section(document: Document) -> str:
     ]
     if document["budget"] < 1:
         lines.append(f"- Budget: {document['budget']:.0%} of each training's steps")
-    lines += [f"- {note}" for note in (published or {}).get("notes", ())]
+    lines += [f"- {note}" for note in (*document["small_notes"], *(published or {}).get("notes", ()))]
     title = "Changed to be small" if document["small"] else "Changed"
     if document["changed"]:
         lines.append(
@@ -120,9 +117,11 @@ def _section(document: Document) -> str:
 
 def _data(document: Document) -> str:
     images, source = (document["reports"]["download_data"][key] for key in ("images", "source"))
+    evaluated = document["reports"]["evaluate"]
     return (
-        f"Trained on {images['train']} photographs, measured on {document['reports']['evaluate']['pairs']} pairs of "
-        f"{images['test']} test photographs (source `{source}`), degraded by {', '.join(map(_code, document['mix']))}"
+        f"Trained on {images['train']} photographs, measured on {evaluated['pairs']} pairs of "
+        f"{len(evaluated['by_image'])} test photographs (source `{source}`), degraded by "
+        f"{', '.join(map(_code, document['mix']))}"
     )
 
 
@@ -169,7 +168,7 @@ def _table(document: Document) -> str:
                 _number(size and size["parameters"], ","),
                 _number(cost and cost["macs"] / 1e9, ",.0f"),
                 _number(latency.get(name) and latency[name]["fps"], ".3g"),
-                _number(cost and cost.get("fps"), ".3g"),
+                _number(cost and cost.get("fps"), ".3g") or (cost or {}).get("failed", ""),
             ]
         )
     headers = ["", "SSIM uniform", "SSIM", "PSNR dB", "MSE", "MB", "parameters"]

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearcall.console import ProgressBar
-from clearcall.data.pairs import INDEX, PairRecord, read_pairs
+from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.evaluation import clean_psnr_db, mean_scores, score_contenders
 from clearcall.files import atomic_path, sha256_of
@@ -26,6 +26,7 @@ from clearcall.models.weights import WEIGHTS
 from clearcall.params import Overrides, Params, with_overrides
 from clearcall.recipes.recipe import as_arguments
 from clearcall.training.loop import make_fabric
+from clearcall.training.schedule import scheduled
 from clearcall.training.task import needs_teacher
 from clearcall.training.train import load_teacher, train_student
 
@@ -39,6 +40,7 @@ class Study(BaseModel):
     seeds: tuple[int, ...] = Field(min_length=1)
     train_photographs: int | None = Field(default=None, ge=1)  # the first ones only; None: all
     train_scale: float | None = None  # of the training pairs; None: all scales
+    test_pairs: int | None = Field(default=None, ge=1)  # as many of each degradation; None: all
     common: Overrides
     points: dict[str, Overrides] = Field(min_length=1)
 
@@ -98,7 +100,9 @@ def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
         taught = [params for *_, params, _ in plan if needs_teacher(params.distill_student.losses.weights())]
         for params in taught[:1]:  # once, before two trainings would do it at the same time
             stage, fabric = params.distill_student, make_fabric(params.distill_student.training)
-            load_teacher(stage.losses.weights(), stage.training, params.paths, _records(study, params), fabric)
+            records = _records(study, params)
+            training = scheduled(stage.training, len(records), 1)
+            load_teacher(stage.losses.weights(), training, params.paths, records, fabric)
         with (
             ProgressBar(path.stem, len(wanted), len(wanted) - len(plan)) as bar,
             # spawn: forking a process in which torch already runs threads can hang.
@@ -128,7 +132,9 @@ def _one_thread() -> None:
 def _key(study: Study, params: Params) -> str:
     """Return a short hash over what decides a point's result: its params, the pairs, and the teacher if it has one."""
     stage = params.distill_student
-    digest = hashlib.sha256(f"{stage.model_dump_json()} {study.train_photographs} {study.train_scale}".encode())
+    digest = hashlib.sha256(
+        f"{stage.model_dump_json(exclude_defaults=True)} {study.train_photographs} {study.train_scale}".encode()
+    )
     files = [params.paths.pairs / INDEX]
     if needs_teacher(stage.losses.weights()):
         files.append(params.paths.weights / "teacher" / WEIGHTS)
@@ -156,6 +162,7 @@ def _train(study: Study, point: str, seed: int, overrides: Overrides, params: Pa
     model, validation = train_student(stage, params.paths, _records(study, params), f"study-{key}")
     seconds = time.monotonic() - started
     test, restorer = read_pairs(pairs, "test"), partial(restore, model)
+    test = spread(test, study.test_pairs or len(test))
     scores = score_contenders(pairs, test, {"degraded": lambda frame: frame, "point": restorer}, shown=False)
     mean = mean_scores(scores)
     arguments = ", ".join(f"{name} {value}" for name, value in stage.model.arguments.items())

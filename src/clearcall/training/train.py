@@ -144,7 +144,8 @@ def train_student(
     )
     sampler = _sampler(paths, records, training, loaded)
     task = _task(network, weights, loaded, fabric, round_teacher=stage.round_teacher, layers=layers)
-    validator = Validator(paths.pairs, read_pairs(paths.pairs, "validation"))
+    validation = read_pairs(paths.pairs, "validation")
+    validator = Validator(paths.pairs, spread(validation, training.validation_pairs or len(validation)))
     checkpoint = paths.checkpoints / f"{name}.pt"
     fitted = fit(
         task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
