@@ -132,9 +132,9 @@ def _one_thread() -> None:
 def _key(study: Study, params: Params) -> str:
     """Return a short hash over what decides a point's result: its params, the pairs, and the teacher if it has one."""
     stage = params.distill_student
-    digest = hashlib.sha256(
-        f"{stage.model_dump_json(exclude_defaults=True)} {study.train_photographs} {study.train_scale}".encode()
-    )
+    # Without defaults, so that a new param with one leaves old rows valid.
+    values = stage.model_dump_json(exclude_defaults=True)
+    digest = hashlib.sha256(f"{values} {study.train_photographs} {study.train_scale} {study.test_pairs}".encode())
     files = [params.paths.pairs / INDEX]
     if needs_teacher(stage.losses.weights()):
         files.append(params.paths.weights / "teacher" / WEIGHTS)
