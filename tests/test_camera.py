@@ -522,6 +522,8 @@ def write_film(path: Path, rgb: Frame, count: int = 10, size: tuple[int, int] = 
         stream = out.add_stream("libx264", 25, {"crf": "0"}, width=size[0], height=size[1])
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = tags.pop("pixel_format", "yuv420p")
+        if matrix := tags.pop("matrix", None):
+            stream.set_display_matrix(matrix)
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
         for number in range(count):
@@ -644,6 +646,31 @@ def test_a_source_tells_its_size_and_rate_and_begins_when_told(rgb: Frame, tmp_p
         source.begin()
         taken = source.newest.take(time.perf_counter() + 60)
         assert taken is not None and taken.frame.shape == (93, 94)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [
+        ((0, -65536, 0, 65536, 0, 0, 0, 0, 1 << 30), 1),
+        ((-65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30), 2),
+        ((0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30), 3),
+    ],
+)
+def test_a_film_of_a_phone_is_played_upright(rgb: Frame, tmp_path: Path, matrix: tuple[int, ...], turns: int) -> None:
+    flat, turned = tmp_path / "flat.mp4", tmp_path / "turned.mp4"
+    stored = decoded(write_film(flat, rgb, count=1))[0][0]
+    write_film(turned, rgb, count=1, matrix=matrix)
+    with open_source(str(turned), None, None) as source:
+        width, height = source.size
+        assert (width, height) == ((HEIGHT, WIDTH) if turns % 2 else (WIDTH, HEIGHT))
+        source.begin()
+        taken = source.newest.take(time.perf_counter() + 60)
+    assert taken is not None
+    np.testing.assert_array_equal(taken.frame[:height], np.rot90(stored[:HEIGHT], turns))
+    chroma = stored[HEIGHT:].reshape(2, HEIGHT // 2, WIDTH // 2)
+    shown = taken.frame[height:].reshape(2, height // 2, width // 2)
+    for plane, before in zip(shown, chroma, strict=True):
+        np.testing.assert_array_equal(plane, np.rot90(before, turns))
 
 
 def camera_of(path: Path, refused: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
-from clearcall.video.read import Reader, film_stream, opened, rate_of
+from clearcall.video.read import Reader, film_stream, frame_at, opened, rate_of
 
 Size = tuple[int, int]  # width, height
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -116,8 +116,10 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
     if path.is_file():
         with opened(path) as film:
             main = film_stream(film, path)
-            shape = _even(size or (main.codec_context.width, main.codec_context.height))
             rate, newest = rate_of(main), Newest()
+            stored = main.codec_context.width, main.codec_context.height
+        # Phones store films lying, and say how they are to be turned.
+        shape = _even(size or (stored[::-1] if _quarter_turns(frame_at(path, 0.0)) % 2 else stored))
         with _reading(name, newest, lambda: _play(path, shape, rate, newest, stop, again=again), stop) as thread:
             yield Source(name, shape, rate, newest, thread.start)
         return
@@ -239,6 +241,19 @@ def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: 
 
 
 def _i420(frame: VideoFrame, size: Size) -> Frame:
-    """Return a frame as I420 in the one form that all outputs expect; 4:2:0 of BT.601 keeps every value."""
-    flat = frame.reformat(*size, "yuv420p", dst_colorspace=_ITU601, dst_color_range=_LIMITED)
-    return np.asarray(flat.to_ndarray(), np.uint8)
+    """Return a frame, upright, as I420 in the one form that all outputs expect; 4:2:0 of BT.601 keeps every value."""
+    turns = _quarter_turns(frame)
+    width, height = stored = size[::-1] if turns % 2 else size
+    flat = np.asarray(
+        frame.reformat(*stored, "yuv420p", dst_colorspace=_ITU601, dst_color_range=_LIMITED).to_ndarray(), np.uint8
+    )
+    if not turns:
+        return flat
+    luma, chroma = flat[:height], flat[height:].reshape(2, height // 2, width // 2)
+    planes = [np.rot90(plane, turns).ravel() for plane in (luma, *chroma)]
+    return np.concatenate(planes).reshape(size[1] * 3 // 2, size[0])
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Return by how many quarters, against the clock, a frame is to be turned to be upright."""
+    return round(frame.rotation / 90) % 4
