@@ -132,7 +132,7 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     arrived = receive(clip, Setting("h264", QPS[0], FACTORS[0]))
     assert all((one == other).all() for one, other in zip(arrived, seen, strict=False))
     assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
-    table = write_calls(scores, strip, "too much", reports)
+    table = write_calls(scores, strip, "too much", "clips", reports)
     text = (reports / "calls.md").read_text(encoding="utf-8")
     assert table in text and "48 of 48 frames are worse than they arrived" in text
     with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
@@ -173,3 +173,9 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     refused = command("--codec", "h263")
     assert refused.returncode == 1
     assert refused.stderr == "error: unknown codec h263: choose from h264, vp8, vp9, av1\n"
+
+
+def test_the_bundled_photographs_need_no_folder() -> None:
+    files = clip_files(Path("bundled"))
+    assert [path.name for path in files] == ["astronaut.png", "chelsea.png", "coffee.png"]
+    assert all(path.is_file() for path in files)

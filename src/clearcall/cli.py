@@ -412,7 +412,9 @@ def compare(
 
 @app.command()
 def calls(
-    clips: Annotated[Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move over.")],
+    clips: Annotated[
+        Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move over; or bundled.")
+    ],
     *,
     model: _Model = "fast",
     provider: _Provider = "auto",
@@ -427,6 +429,8 @@ def calls(
 ) -> None:
     """Send clips through real encoders at four quantizers, sharpen what arrives, and measure it frame by frame.
 
+    The word `bundled` stands for the photographs that come with the pipeline's packages.
+
     Example: clearcall calls clips --model quality --codec h264
     """
     from clearcall.calls.clips import clip_files  # noqa: PLC0415
@@ -438,7 +442,7 @@ def calls(
     files, codecs = clip_files(clips), call_codecs(codec or ())
     sharpener = picture_sharpener(model, provider, threads, strength)
     scores, strip = measure_clips(files, frames, height, codecs, model, sharpener)
-    typer.echo(write_calls(scores, strip, model, output))
+    typer.echo(write_calls(scores, strip, model, clips.name, output))
     typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.single import read_rgb
-from clearcall.data.sources import KINDS, SUFFIXES
+from clearcall.data.sources import KINDS, SUFFIXES, bundled_originals
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
@@ -29,7 +29,12 @@ class Clip:
 
 
 def clip_files(folder: Path) -> list[Path]:
-    """Return the films and photographs of a folder, sorted by name; raise UserError if there is none."""
+    """Return the films and photographs of a folder, sorted by name; raise UserError if there is none.
+
+    In place of a folder, `bundled` stands for the bundled test photographs: faces of a woman and of a cat, a cup.
+    """
+    if str(folder) == "bundled" and not folder.exists():
+        return [original.path for original in bundled_originals() if original.split == "test"]
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give one of films ({', '.join(FILMS)}) or photographs")
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*FILMS, *SUFFIXES}]

@@ -18,7 +18,7 @@ _SHOWN_FRAMES = 4
 _SIDE = 80  # pixels
 
 
-def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, reports: Path) -> str:
+def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_name: str, reports: Path) -> str:
     """Write reports/calls.md, .csv and .png; return the table of means over clips by codec, size and quantizer."""
     with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
@@ -32,8 +32,8 @@ def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, reports: 
     write_text(
         reports / "calls.md",
         "# Clips as a call delivers them\n\n"
-        f"Made by `clearcall calls --model {model}`: {len(clips)} clips, {sum(clips.values())} frames, each encoded at "
-        "a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low delay, decoded, and "
+        f"Made by `clearcall calls {clips_name} --model {model}`: {len(clips)} clips, {sum(clips.values())} frames, each "
+        "encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low delay, decoded, and "
         "sharpened frame by frame: the model sees no other frame, and none that is still to come. At half size, frames "
         "are made smaller by 2 before they are encoded and larger afterwards.\n\n"
         "PSNR and SSIM are of RGB, so that the colour lost to 4:2:0 counts. Under the names of contenders stand their "
