@@ -32,10 +32,10 @@ def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_nam
     write_text(
         reports / "calls.md",
         "# Clips as a call delivers them\n\n"
-        f"Made by `clearcall calls {clips_name} --model {model}`: {len(clips)} clips, {sum(clips.values())} frames, each "
-        "encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low delay, decoded, and "
-        "sharpened frame by frame: the model sees no other frame, and none that is still to come. At half size, frames "
-        "are made smaller by 2 before they are encoded and larger afterwards.\n\n"
+        f"Made by `clearcall calls {clips_name} --model {model}`: {len(clips)} clips, {sum(clips.values())} frames. "
+        "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
+        "delay, decoded, and sharpened frame by frame: the model sees no other frame, and none that is still to "
+        "come. At half size, frames are made smaller by 2 before they are encoded and larger afterwards.\n\n"
         "PSNR and SSIM are of RGB, so that the colour lost to 4:2:0 counts. Under the names of contenders stand their "
         f"gains over what arrives. The unsharp mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for "
         "the first frame of each clip at each setting, which in a call nobody could know. Flicker is the mean absolute "
