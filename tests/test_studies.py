@@ -118,11 +118,12 @@ def test_the_table_by_hand() -> None:
         "32.000 to 33.000",
         "+1.500",
         "+0.000",
+        "",
         "45.0",
         "12",
     ]
     # Only seed 1 of `a` has a partner: 32.5 - 32.0.
-    assert cells[3][7:9] == ["+1.500", "+0.500"]
+    assert cells[3][7:10] == ["+1.500", "+0.500", "1 of 1"]
 
 
 def test_a_timed_study_shows_quality_beside_speed(workplace: Path) -> None:

@@ -36,11 +36,12 @@ def study_table(rows: Sequence[Row]) -> str:
                 f"{min(psnr_db):.3f} to {max(psnr_db):.3f}",
                 f"{np.mean([row.test_psnr_db - row.input_psnr_db for row in found]):+.3f}",
                 f"{np.mean(gains):+.3f}" if gains else "",
+                f"{sum(gain > 0 for gain in gains)} of {len(gains)}" if gains and found is not first else "",
                 f"{np.mean([row.clean_psnr_db for row in found]):.1f}",
                 f"{np.mean([row.seconds for row in found]):.0f}",
             ]
         )
-    return markdown_table([*HEADERS, "over the first point, dB", "clean PSNR dB", "seconds"], lines)
+    return markdown_table([*HEADERS, "over the first point, dB", "seeds better", "clean PSNR dB", "seconds"], lines)
 
 
 def speed_table(rows: Sequence[Row], speed: Mapping[str, Mapping[str, Any]]) -> str:
@@ -105,10 +106,12 @@ def write_study(name: str, study: Study, rows: Sequence[Row], reports: Path) -> 
         reports / f"{name}.md",
         f"# {study.question}\n\n"
         f"Made by `clearcall study studies/{name}.yaml{' --time' if speed else ''}`: each line is the mean of as many "
-        "short trainings as it has seeds, measured on whole test pictures. Every training stands in "
-        f"[{name}.csv]({name}.csv) with the params that differ from params.yaml, as `dvc exp run` takes them.\n\n"
+        f"short trainings as it has seeds, measured on {study.test_pairs or 'all'} test pairs, whole pictures. Every "
+        f"training stands in [{name}.csv]({name}.csv) with the params that differ from params.yaml, as "
+        "`dvc exp run` takes them.\n\n"
         f"{table}\n\n"
         f"Input: SSIM {rows[0].input_ssim:.4f}, PSNR {rows[0].input_psnr_db:.2f} dB. "
-        f"Clean PSNR: undegraded test pictures, before and after. Seconds: of training on one thread.\n{timed}",
+        "Seeds better: than the first point, trained with the same seed. Clean PSNR: undegraded test pictures, before "
+        f"and after. Seconds: of training on one thread.\n{timed}",
     )
     return table
