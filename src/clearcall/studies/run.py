@@ -37,6 +37,7 @@ class Study(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     question: str
+    finding: str = ""  # what its author makes of the table
     seeds: tuple[int, ...] = Field(min_length=1)
     train_photographs: int | None = Field(default=None, ge=1)  # the first ones only; None: all
     train_scale: float | None = None  # of the training pairs; None: all scales

@@ -92,6 +92,7 @@ def draw_speed(path: Path, rows: Sequence[Row], speed: Mapping[str, Mapping[str,
 def write_study(name: str, study: Study, rows: Sequence[Row], reports: Path) -> str:
     """Write reports/<name>.md, with speed and its figure where the study was timed; return its table."""
     table, speed = study_table(rows), read_speed(name, study.points, reports)
+    finding = f"\n{study.finding}\n" if study.finding else ""
     timed = ""
     if speed:
         draw_speed(reports / f"{name}.png", rows, speed)
@@ -112,6 +113,6 @@ def write_study(name: str, study: Study, rows: Sequence[Row], reports: Path) -> 
         f"{table}\n\n"
         f"Input: SSIM {rows[0].input_ssim:.4f}, PSNR {rows[0].input_psnr_db:.2f} dB. "
         "Seeds better: than the first point, trained with the same seed. Clean PSNR: undegraded test pictures, before "
-        f"and after. Seconds: of training on one thread.\n{timed}",
+        f"and after. Seconds: of training on one thread.\n{finding}{timed}",
     )
     return table
