@@ -269,6 +269,7 @@ def test_the_page_holds_every_recipe_and_a_second_run_replaces_the_first(tmp_pat
     assert "fps, 256x128" in text
     # MSE in [0, 1]: 65.025 / 255^2 = 0.001.
     assert "0.00100" in text
+    assert "- On A with 2 cores" in recipes_markdown([outcome(minutes=None).document])
     for name in ("one", "another"):
         assert (tmp_path / f"recipes/{name}.png").is_file()
         assert (tmp_path / f"recipes/{name}_curves.png").stat().st_size > 1000

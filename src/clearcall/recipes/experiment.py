@@ -24,6 +24,7 @@ from clearcall.params import Live, Overrides, Params, read_yaml
 from clearcall.recipes.recipe import Recipe, as_yaml, experiment_arguments, recipe_params
 
 FULL_HD = (1920, 1080)
+_DVC = (sys.executable, "-m", "dvc")
 # Of those who run it, and of no concern to those who read of it.
 _PERSONAL = {"download_data.folder", "download_data.licence"}
 # Slower than this, one frame is all that is timed; a contender that takes longer than the other is given up.
@@ -43,11 +44,12 @@ class Outcome:
 
 
 def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, command: str) -> Outcome:
-    """Run one recipe's pipeline from the beginning, as the experiment `recipe-<name>`, and return what it reached.
+    """Run one recipe's pipeline as the experiment `recipe-<name>`, and return what it reached.
 
-    A training that was killed goes on from its checkpoint. Raises UserError if a stage fails.
+    What DVC has done before with the same values is not done again, and a training that was killed goes on from its
+    checkpoint. Raises UserError if a stage fails.
     """
-    from clearcall.tracking import experiment_id, tracking_uri  # noqa: PLC0415  # takes two seconds
+    from clearcall.tracking import experiment_id  # noqa: PLC0415  # takes two seconds
 
     document = read_yaml(Path("params.yaml"))
     params = recipe_params(overrides)
@@ -59,29 +61,42 @@ def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, 
         "publish.model_name": f"{params.publish.model_name}-{name}",
     }
     experiment_id(params.publish.experiment)  # here, where its artifacts are to be; the experiment's folder is removed
+    experiment = f"recipe-{name}"
+    if _revision(experiment):
+        subprocess.run([*_DVC, "exp", "remove", "--quiet", experiment], check=True)
     started = time.monotonic()
-    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "--name", f"recipe-{name}"),
-            *experiment_arguments(overrides, document),
-        ],
-        env=environment | {"MLFLOW_TRACKING_URI": tracking_uri()},
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"the recipe {name} did not run through; what DVC says stands above")
-    minutes = (time.monotonic() - started) / 60
+    if _run([*_DVC, "exp", "run", "--temp", "--name", experiment, *experiment_arguments(overrides, document)]):
+        minutes = None  # a part of it was done before
+    else:
+        minutes = round((time.monotonic() - started) / 60, 1)
     changed = {key: value for key, value in overrides.items() if recipe.values.get(key) != value}
     for key in [key for key in changed if key.split(".")[0] in {"paths", "publish"} or key in _PERSONAL]:
         del changed[key]
     return _gather(name, recipe, changed, params, minutes, small=small, command=command)
 
 
+def _run(command: list[str]) -> bool:
+    """Run DVC, show what it prints, and return whether it took a stage from its cache; raise UserError if it fails."""
+    from clearcall.tracking import tracking_uri  # noqa: PLC0415
+
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
+    environment["MLFLOW_TRACKING_URI"] = tracking_uri()
+    cached = False
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            cached = cached or "is cached - skipping run" in line
+    if process.returncode:
+        raise UserError("the recipe did not run through; what DVC says stands above")
+    return cached
+
+
 def _gather(
-    name: str, recipe: Recipe, changed: Overrides, params: Params, minutes: float, *, small: bool, command: str
+    name: str, recipe: Recipe, changed: Overrides, params: Params, minutes: float | None, *, small: bool, command: str
 ) -> Outcome:
     revision = _revision(f"recipe-{name}")
+    if revision is None:
+        raise UserError(f"DVC left no experiment recipe-{name}: see `dvc exp show`")
     reports = {
         stage: json.loads(_file(revision, f"{params.paths.reports}/{stage}.json"))
         for stage in ("download_data", "train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
@@ -100,7 +115,7 @@ def _gather(
             "small_notes": list(recipe.small_notes) if small else [],
             "changed": as_yaml(changed),
             "command": command,
-            "minutes": round(minutes, 1),
+            "minutes": minutes,
             "machine": machine(),
             "curves": {
                 stage: list(csv.DictReader(io.StringIO(_file(revision, f"{params.paths.reports}/{stage}_curve.csv"))))
@@ -115,14 +130,14 @@ def _gather(
     )
 
 
-def _revision(name: str) -> str:
-    """Return the commit of a DVC experiment by its name."""
+def _revision(name: str) -> str | None:
+    """Return the commit of a DVC experiment by its name, None if there is none."""
     listed = _git("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps")
     for line in listed.splitlines():
         commit, _, reference = line.partition(" ")
         if reference.endswith(f"/{name}"):
             return commit
-    raise UserError(f"DVC left no experiment {name}: see `dvc exp show`")
+    return None
 
 
 def _file(revision: str, path: str) -> str:
@@ -136,7 +151,7 @@ def _git(*arguments: str) -> str:
 
 def _fetch(revision: str, source: Path, target: Path) -> None:
     """Copy an experiment's output out of DVC's cache."""
-    command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", str(source), "--rev", revision, "--out", str(target)]
+    command = [*_DVC, "get", "--quiet", ".", str(source), "--rev", revision, "--out", str(target)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"DVC does not give {source} of {revision[:7]} out: {done.stderr.strip()[-300:]}")

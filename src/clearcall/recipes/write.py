@@ -60,7 +60,7 @@ def overview_table(documents: Sequence[Document]) -> str:
         student = published.get("student") or {}
         row = [document["name"], _number(student.get("ssim"), ".4f")]
         row += [f"{mean[name]['ssim_uniform']:.4f}" if name in mean else "" for name in _ORDER]
-        rows.append([*row, f"{document['minutes']:.1f}"])
+        rows.append([*row, _number(document["minutes"], ".1f")])
     headers = ["recipe", "published student", *(CONTENDERS[name] for name in _ORDER), "minutes"]
     return markdown_table(headers, rows)
 
@@ -93,6 +93,8 @@ def verdict(document: Document) -> str:
 
 def _section(document: Document) -> str:
     published, name, here = document["published"], document["name"], document["machine"]
+    # Only of a run from beginning to end.
+    took = "On" if document["minutes"] is None else f"{document['minutes']:.1f} minutes on"
     lines = [
         f"## {name}\n",
         document["about"] + "\n",
@@ -101,7 +103,7 @@ def _section(document: Document) -> str:
         f"![{name}: a bundled test photograph and what each contender makes of it](recipes/{name}.png)\n",
         f"![{name}: loss and validation SSIM per step](recipes/{name}_curves.png)\n",
         f"- {_data(document)}",
-        f"- {document['minutes']:.1f} minutes on {here['cpu']} with {here['cores']} cores: `{document['command']}`",
+        f"- {took} {here['cpu']} with {here['cores']} cores: `{document['command']}`",
     ]
     if document["budget"] < 1:
         lines.append(f"- Budget: {document['budget']:.0%} of each training's steps")
