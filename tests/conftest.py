@@ -88,6 +88,19 @@ def tiny_pairs(
     return pairs
 
 
+@pytest.fixture
+def _sound(tmp_path: Path) -> None:
+    """A file sound.wav in the test's folder, which holds no film."""
+    import av
+
+    with av.open(str(tmp_path / "sound.wav"), "w") as out:
+        stream = out.add_stream("pcm_s16le", 8000)
+        assert isinstance(stream, av.AudioStream)
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "stereo")
+        heard.sample_rate = 8000
+        out.mux(stream.encode(heard))
+
+
 @pytest.fixture(scope="session")
 def student_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
     """A tiny student whose every layer does something, and its exported graph."""

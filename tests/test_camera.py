@@ -870,16 +870,11 @@ def test_a_film_that_stands_for_a_camera_is_recorded_at_the_fixed_rate(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10.mp4", "50.mp4", "None.mp4", "in.mp4"]
 
 
+@pytest.mark.usefixtures("_sound")
 def test_what_cannot_be_done_is_one_message_each_and_no_file(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
     film = str(write_film(tmp_path / "film.mp4", rgb))
     (tmp_path / "text.mp4").write_text("no film")
     (tmp_path / "folder.mp4").mkdir()
-    with av.open(str(tmp_path / "sound.wav"), "w") as out:
-        stream = out.add_stream("pcm_s16le", 8000)
-        assert isinstance(stream, av.AudioStream)
-        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "stereo")
-        heard.sample_rate = 8000
-        out.mux(stream.encode(heard))
     ours, target = sorted(tmp_path.iterdir()), str(tmp_path / "out.mp4")
     for source, output, message in (
         (str(tmp_path / "nothing.mp4"), target, "there is no camera or film"),

@@ -222,7 +222,12 @@ def outcome(**changes: Any) -> Outcome:
     document: dict[str, Any] = {
         "name": "one",
         "about": "What it is.",
-        "published": {"student": {"ssim": 0.82, "psnr_db": 33.0}, "teacher": {"fps": 8.0}, "notes": ["A note."]},
+        "published": {
+            "report": "A report",
+            "student": {"ssim": 0.82, "psnr_db": 33.0},
+            "teacher": {"fps": 8.0},
+            "notes": ["A note."],
+        },
         "small": True,
         "small_notes": ["Small: less of all."],
         "changed": "a.b: 1",
@@ -251,7 +256,7 @@ def test_the_verdict_says_what_the_figures_say() -> None:
     assert "0.8500 SSIM uniform is above the 0.8200 that the report prints; the degraded input has 0.7900" in said
     assert "30.20 dB is below the 33.00" in said
     assert "says more of the data" not in said
-    easy = verdict(outcome(published={"student": {"ssim": 0.85, "psnr_db": 29.0}}).document)
+    easy = verdict(outcome(published={"report": "", "student": {"ssim": 0.85, "psnr_db": 29.0}}).document)
     assert "0.8500 SSIM uniform is equal to" in easy
     assert "29.00 here. That says more of the data than of the student" in easy
 

@@ -618,17 +618,12 @@ def test_frames_that_change_their_size_are_scaled_to_the_first(
     assert "changes its size: all frames are scaled to that of the first, 96x64" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_sound")
 def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4", scene)
     (tmp_path / "text.mp4").write_text("no film")
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "head.mp4").write_bytes(film.read_bytes()[:-1000])  # where the packets are is told at the end
-    with av.open(str(tmp_path / "sound.wav"), "w") as out:
-        stream = out.add_stream("pcm_s16le", 8000)
-        assert isinstance(stream, av.AudioStream)
-        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), "s16", "stereo")
-        heard.sample_rate = 8000
-        out.mux(stream.encode(heard))
     write_film(tmp_path / "heard.mp4", scene, sound=True)
     with av.open(str(tmp_path / "heard.mp4")) as old, av.open(str(tmp_path / "none.mkv"), "w") as out:
         out.add_stream("libx264", 25, width=96, height=64)

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from clearcall.camera.loop import QUIT
 from clearcall.camera.overlay import draw_overlay
-from clearcall.camera.source import Size
+from clearcall.camera.source import ITU601, LIMITED, Size
 from clearcall.camera.status import Status
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
@@ -26,7 +26,6 @@ from clearcall.video.run import FORMATS
 from clearcall.video.write import Writer
 
 PREVIEW, VIRTUAL = "preview", "virtual"
-_ITU601, _LIMITED = 5, 1  # as FFmpeg numbers matrix and range
 # As quick as encoders can be: they share the cores with the network.
 _H264 = {"crf": "20", "preset": "ultrafast"}
 _VP9 = {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"}
@@ -70,7 +69,7 @@ class FilmFile:
         """Hand a copy of a frame to the encoder; there are no keys."""
         encoded = VideoFrame.from_ndarray(frame, "yuv420p")
         encoded.pts, encoded.time_base, encoded.duration = slot, self._time_base, 1
-        encoded.colorspace, encoded.color_range = _ITU601, _LIMITED
+        encoded.colorspace, encoded.color_range = ITU601, LIMITED
         self._writer.put(encoded)
         return ""
 
@@ -239,7 +238,7 @@ def _film_file(path: Path, size: Size, fps: Fraction) -> Iterator[FilmFile]:
             raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = 1 / fps
-        stream.codec_context.colorspace, stream.codec_context.color_range = _ITU601, _LIMITED
+        stream.codec_context.colorspace, stream.codec_context.color_range = ITU601, LIMITED
         out.start_encoding()
         with Writer(out, stream) as writer:
             yield FilmFile(writer, fps)

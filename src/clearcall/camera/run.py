@@ -4,18 +4,17 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-import av
-
 from clearcall.camera.loop import Loop, Outputs
 from clearcall.camera.outputs import check_output, open_outputs
 from clearcall.camera.process import Processor, Worker
 from clearcall.camera.source import Size, default_camera, open_source
 from clearcall.camera.status import Status, Summary
 from clearcall.console import ProgressBar
-from clearcall.errors import UserError, describe
+from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.unsharp import check_amount
+from clearcall.video.read import failure_told
 from clearcall.video.run import stopped_by_interrupt
 
 _TELL_EVERY = 15  # frames
@@ -68,27 +67,23 @@ def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
     check_amount(settings.unsharp)
     for output in settings.outputs:
         check_output(output, name)
-    try:
+    with (
+        failure_told(f"{name} cannot be sharpened into {', '.join(settings.outputs)}"),
+        stopped_by_interrupt() as stop,
+        open_source(name, settings.size, settings.fps, again=settings.again) as source,
+    ):
+        fps = Fraction(settings.fps) if settings.fps else source.rate
+        process = Processor(sharpener, *source.size, settings.unsharp)
         with (
-            stopped_by_interrupt() as stop,
-            open_source(name, settings.size, settings.fps, again=settings.again) as source,
+            open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
+            Worker(process) as worker,
+            ProgressBar("camera", None) as bar,
         ):
-            fps = Fraction(settings.fps) if settings.fps else source.rate
-            process = Processor(sharpener, *source.size, settings.unsharp)
-            with (
-                open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
-                Worker(process) as worker,
-                ProgressBar("camera", None) as bar,
-            ):
-                source.begin()
-                summary = Loop(source, worker, _Told(outputs, bar), fps).run(stop, settings.seconds)
-                if not summary.shown:
-                    raise KeyboardInterrupt  # came so early that there is nothing to keep
-            return summary
-    except (OSError, av.FFmpegError) as error:
-        if describe(error):
-            raise
-        raise UserError(f"{name} cannot be sharpened into {', '.join(settings.outputs)}: {error.strerror}") from None
+            source.begin()
+            summary = Loop(source, worker, _Told(outputs, bar), fps).run(stop, settings.seconds)
+            if not summary.shown:
+                raise KeyboardInterrupt  # came so early that there is nothing to keep
+        return summary
 
 
 def parse_size(text: str) -> Size:

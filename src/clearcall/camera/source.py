@@ -23,7 +23,7 @@ Size = tuple[int, int]  # width, height
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
 _WANTED_SIZE, _WANTED_FPS = (1280, 720), 30
-_ITU601, _LIMITED = 5, 1  # as FFmpeg numbers matrix and range
+ITU601, LIMITED = 5, 1  # as FFmpeg numbers matrix and range
 _NAP_S = 0.002
 _BROKEN_IN_A_ROW = 100
 _JOIN_S = 2.0
@@ -245,7 +245,7 @@ def _i420(frame: VideoFrame, size: Size) -> Frame:
     turns = _quarter_turns(frame)
     width, height = stored = size[::-1] if turns % 2 else size
     flat = np.asarray(
-        frame.reformat(*stored, "yuv420p", dst_colorspace=_ITU601, dst_color_range=_LIMITED).to_ndarray(), np.uint8
+        frame.reformat(*stored, "yuv420p", dst_colorspace=ITU601, dst_color_range=LIMITED).to_ndarray(), np.uint8
     )
     if not turns:
         return flat

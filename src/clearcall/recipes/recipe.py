@@ -30,10 +30,9 @@ class Figures(_Strict):
 
 
 class Published(_Strict):
-    """A published system: where it is described, the (width, height) that it was used at, and its figures."""
+    """A published system: where it is described, its figures, and what is to be known of them."""
 
     report: str
-    size: tuple[int, int]
     teacher: Figures = Figures()
     student: Figures = Figures()
     notes: tuple[str, ...] = ()

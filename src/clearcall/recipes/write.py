@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clearcall.files import atomic_path, read_json, write_json, write_text
 from clearcall.recipes.experiment import Outcome
-from clearcall.report.figures import COLOURS
+from clearcall.report.figures import COLOURS, draw_curves
 from clearcall.report.results import CONTENDERS
 from clearcall.report.tables import markdown_table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # An MSE of grey levels over this is that of pictures in [0, 1], which the reports print.
 _PEAK_SQUARED = 255.0**2
@@ -28,7 +25,7 @@ def write_recipes(outcomes: Sequence[Outcome], reports: Path) -> Path:
         with atomic_path(folder / f"{name}.png") as temporary:
             outcome.picture.save(temporary, optimize=True)
         with atomic_path(folder / f"{name}_curves.png") as temporary:
-            draw_curves(temporary, outcome.document)
+            draw_training(temporary, outcome.document)
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     known = dict(sorted((known | {outcome.document["name"]: outcome.document for outcome in outcomes}).items()))
     write_json(path, known)
@@ -86,8 +83,6 @@ def verdict(document: Document) -> str:
         )
         if at_input >= theirs:
             sentences.append("That says more of the data than of the student: the report's pictures were harder.")
-        elif reached < theirs and "psnr_db" not in printed:
-            sentences.append("How good the report's input was, it does not print.")
     return " ".join(sentences)
 
 
@@ -107,6 +102,8 @@ def _section(document: Document) -> str:
     ]
     if document["budget"] < 1:
         lines.append(f"- Budget: {document['budget']:.0%} of each training's steps")
+    if published is not None:
+        lines.append(f"- Published: {published['report']}")
     lines += [f"- {note}" for note in (*document["small_notes"], *(published or {}).get("notes", ()))]
     title = "Changed to be small" if document["small"] else "Changed"
     if document["changed"]:
@@ -177,7 +174,7 @@ def _table(document: Document) -> str:
     return markdown_table([*headers, "GMAC, 1080p", f"fps, {width}x{height}", "fps, 1080p"], rows)
 
 
-def draw_curves(path: Path, document: Document) -> None:
+def draw_training(path: Path, document: Document) -> None:
     """Draw loss and validation SSIM per step of the teacher and of the students."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -186,7 +183,7 @@ def draw_curves(path: Path, document: Document) -> None:
     for row, stage in zip(axes, ("train_teacher", "distill_student"), strict=True):
         rows = document["curves"][stage]
         for axis, column in zip(row, ("loss_total", "validation_ssim"), strict=True):
-            _draw_column(axis, rows, column)
+            draw_curves(axis, rows, column)
         row[0].set_ylabel("loss")
         row[1].set_ylabel("SSIM on validation")
         networks = document["reports"][stage]
@@ -197,19 +194,6 @@ def draw_curves(path: Path, document: Document) -> None:
     for axis in axes[1]:
         axis.set_xlabel("step")
     figure.savefig(path, dpi=100, metadata={"Software": None})
-
-
-def _draw_column(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) -> None:
-    for name in dict.fromkeys(row["network"] for row in rows):
-        filled = [row for row in rows if row["network"] == name and row[column]]
-        axis.plot(
-            [int(row["step"]) for row in filled],
-            [float(row[column]) for row in filled],
-            marker="." if column == "validation_ssim" else "",
-            color=COLOURS[name],
-            label=CONTENDERS[name],
-        )
-    axis.grid(alpha=0.3)
 
 
 def _number(value: float | None, form: str) -> str:

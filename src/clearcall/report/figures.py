@@ -1,7 +1,7 @@
 """The report's charts; Matplotlib is imported only when one is drawn."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from clearcall.params import Gate
 from clearcall.report.results import CONTENDERS, Results, frame_size, measured
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
@@ -43,26 +44,30 @@ def draw_training(path: Path, results: Results, curves: Sequence[Path]) -> None:
     rows = [row for curve in curves for row in _read_csv(curve)]
     figure = _figure(9, 3.8)
     loss_axis, ssim_axis = figure.subplots(1, 2)
-    networks = {row["network"] for row in rows}
-    for name in (name for name in CONTENDERS if name in networks):
-        for axis, column, marker in ((loss_axis, "loss_total", ""), (ssim_axis, "validation_ssim", ".")):
-            filled = [row for row in rows if row["network"] == name and row[column]]
-            axis.plot(
-                [int(row["step"]) for row in filled],
-                [float(row[column]) for row in filled],
-                marker=marker,
-                linestyle="--" if name == "twin" else "-",  # it may lie exactly on the student's
-                color=COLOURS[name],
-                label=CONTENDERS[name],
-            )
+    draw_curves(loss_axis, rows, "loss_total")
+    draw_curves(ssim_axis, rows, "validation_ssim")
     degraded = results["distill_student"]["student"]["validation"]["degraded"]["ssim"]
     ssim_axis.axhline(degraded, linestyle=":", color=COLOURS["degraded"], label=CONTENDERS["degraded"])
     loss_axis.set(xlabel="step", ylabel="loss, all terms together")
     ssim_axis.set(xlabel="step", ylabel="SSIM on validation")
-    for axis in (loss_axis, ssim_axis):
-        axis.grid(alpha=0.3, which="both")
     figure.legend(*ssim_axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     _save(figure, path)
+
+
+def draw_curves(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) -> None:
+    """Draw one column of the trainings' rows per step, a line for each network; the few validations as points."""
+    networks = {row["network"] for row in rows}
+    for name in (name for name in CONTENDERS if name in networks):
+        filled = [row for row in rows if row["network"] == name and row[column]]
+        axis.plot(
+            [int(row["step"]) for row in filled],
+            [float(row[column]) for row in filled],
+            marker="." if column == "validation_ssim" else "",
+            linestyle="--" if name == "twin" else "-",  # it may lie exactly on the student's
+            color=COLOURS[name],
+            label=CONTENDERS[name],
+        )
+    axis.grid(alpha=0.3, which="both")
 
 
 def draw_speed(path: Path, results: Results, limits: Gate) -> None:

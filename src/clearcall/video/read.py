@@ -42,6 +42,17 @@ def opened(path: Path) -> Iterator[InputContainer]:
         yield film
 
 
+@contextmanager
+def failure_told(what: str) -> Iterator[None]:
+    """Turn what files, encoders and decoders fail with into a UserError that begins with `what` could not be done."""
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        if describe(error):
+            raise
+        raise UserError(f"{what}: {error.strerror}") from None
+
+
 def film_stream(film: InputContainer, path: Path) -> VideoStream:
     """Return the first video stream that is not a cover picture; raise UserError if there is none to decode."""
     for stream in film.streams.video:

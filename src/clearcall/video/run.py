@@ -19,13 +19,13 @@ from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
 
 from clearcall.console import ProgressBar, warn
-from clearcall.errors import UserError, describe
+from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
-from clearcall.video.read import Reader, film_stream, frame_at, opened, planar, plane_of, rate_of
+from clearcall.video.read import Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
 from clearcall.video.write import Writer, add_copies, add_encoder, told
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -74,17 +74,17 @@ def sharpen_video(
         raise UserError(f"{target} is a folder: name a file")
     if target.exists() and target.samefile(source):
         raise UserError(f"{target} is the film itself: name another file for the result")
-    try:
-        with stopped_by_interrupt() as stop, opened(source) as film, atomic_path(target) as temporary:
-            with av.open(str(temporary), "w", format=kind, metadata_errors="surrogateescape") as out:
-                summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp)
-            if not summary.frames:
-                raise KeyboardInterrupt  # came so early that there is nothing to keep
-            return summary
-    except (OSError, av.FFmpegError) as error:
-        if describe(error):
-            raise
-        raise UserError(f"{source} cannot be sharpened into {target}: {error.strerror}") from None
+    with (
+        failure_told(f"{source} cannot be sharpened into {target}"),
+        stopped_by_interrupt() as stop,
+        opened(source) as film,
+        atomic_path(target) as temporary,
+    ):
+        with av.open(str(temporary), "w", format=kind, metadata_errors="surrogateescape") as out:
+            summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp)
+        if not summary.frames:
+            raise KeyboardInterrupt  # came so early that there is nothing to keep
+        return summary
 
 
 def _sharpen(
