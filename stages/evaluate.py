@@ -21,9 +21,7 @@ def main() -> None:
     """Tune on validation, measure on test, write a line per picture and the means."""
     params = load_params()
     paths, stage = params.paths, params.evaluate
-    test = read_pairs(paths.pairs, "test")
-    if stage.test_pairs is not None:
-        test = spread(test, stage.test_pairs)
+    test = spread(read_pairs(paths.pairs, "test"), stage.test_pairs)
     # At full size alone, as the test is: the mask is the student's rival and shall be as strong as it can be.
     validation = read_pairs(paths.pairs, "validation")
     full_size = [pair for pair in validation if pair.scale == 1] or validation

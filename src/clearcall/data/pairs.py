@@ -92,9 +92,12 @@ def pairs_sha256(records: Iterable[PairRecord]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def spread(records: Sequence[PairRecord], limit: int) -> list[PairRecord]:
-    """Return about `limit` of the pairs, as many of each degradation and from first to last; all if they are few."""
-    if len(records) <= limit:
+def spread(records: Sequence[PairRecord], limit: int | None) -> list[PairRecord]:
+    """Return about `limit` of the pairs, as many of each degradation and from first to last; all if they are few.
+
+    None is no limit.
+    """
+    if limit is None or len(records) <= limit:
         return list(records)
     groups: dict[str, list[PairRecord]] = {}
     for record in records:

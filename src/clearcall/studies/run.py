@@ -162,8 +162,7 @@ def _train(study: Study, point: str, seed: int, overrides: Overrides, params: Pa
     started, stage, pairs = time.monotonic(), params.distill_student, params.paths.pairs
     model, validation = train_student(stage, params.paths, _records(study, params), f"study-{key}")
     seconds = time.monotonic() - started
-    test, restorer = read_pairs(pairs, "test"), partial(restore, model)
-    test = spread(test, study.test_pairs or len(test))
+    test, restorer = spread(read_pairs(pairs, "test"), study.test_pairs), partial(restore, model)
     scores = score_contenders(pairs, test, {"degraded": lambda frame: frame, "point": restorer}, shown=False)
     mean = mean_scores(scores)
     arguments = ", ".join(f"{name} {value}" for name, value in stage.model.arguments.items())

@@ -99,7 +99,7 @@ def train_network(
         data_key += sha256_of(teacher_folder / WEIGHTS)
         loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder, feature_layers)
     sampler = _sampler(paths, train, training, loaded)
-    validator = Validator(paths.pairs, spread(validation, training.validation_pairs or len(validation)))
+    validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     degraded = validator.degraded_quality()
     what = str((dict(loss_weights), pretrained, round_teacher, feature_layers))
     key = checkpoint_key(name, model.model_dump_json(), what, training.model_dump_json(), data_key)
@@ -145,7 +145,7 @@ def train_student(
     sampler = _sampler(paths, records, training, loaded)
     task = _task(network, weights, loaded, fabric, round_teacher=stage.round_teacher, layers=layers)
     validation = read_pairs(paths.pairs, "validation")
-    validator = Validator(paths.pairs, spread(validation, training.validation_pairs or len(validation)))
+    validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     checkpoint = paths.checkpoints / f"{name}.pt"
     fitted = fit(
         task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
