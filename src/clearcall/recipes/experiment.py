@@ -24,6 +24,8 @@ from clearcall.params import Live, Overrides, Params, read_yaml
 from clearcall.recipes.recipe import Recipe, as_yaml, experiment_arguments, recipe_params
 
 FULL_HD = (1920, 1080)
+# All recipes share them, and they take seconds.
+_SHARED = ("'download_data'", "'check_data'")
 _DVC = (sys.executable, "-m", "dvc")
 # Of those who run it, and of no concern to those who read of it.
 _PERSONAL = {"download_data.folder", "download_data.licence"}
@@ -76,7 +78,7 @@ def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, 
 
 
 def _run(command: list[str]) -> bool:
-    """Run DVC, show what it prints, and return whether it took a stage from its cache; raise UserError if it fails."""
+    """Run DVC, show what it prints, and tell whether a long stage came from its cache; raise UserError if it fails."""
     from clearcall.tracking import tracking_uri  # noqa: PLC0415
 
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
@@ -85,7 +87,7 @@ def _run(command: list[str]) -> bool:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
-            cached = cached or "is cached - skipping run" in line
+            cached |= "is cached - skipping run" in line and not any(stage in line for stage in _SHARED)
     if process.returncode:
         raise UserError("the recipe did not run through; what DVC says stands above")
     return cached
