@@ -106,7 +106,10 @@ def student_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, 
     """A tiny student whose every layer does something, and its exported graph."""
     from clearcall.deploy.export import export_onnx
 
-    model, path = _disturbed("students", "luma_strided", {"channels": 4, "body_layers": 1}), "student.onnx"
+    model, path = (
+        _disturbed("students", "luma_strided", {"channels": 4, "body_layers": 1, "frame_gain": True}),
+        "student.onnx",
+    )
     folder = tmp_path_factory.mktemp("student_onnx")
     export_onnx(model, folder / path, 20)
     return model, folder / path

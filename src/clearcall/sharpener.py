@@ -15,7 +15,15 @@ import cv2
 import numpy as np
 
 from clearcall.cores import available_cores
-from clearcall.deploy.engines import Engine, Graph, Provider, compile_graph, installed_providers, load_graph
+from clearcall.deploy.engines import (
+    SMALLEST_SIDE,
+    Engine,
+    Graph,
+    Provider,
+    compile_graph,
+    installed_providers,
+    load_graph,
+)
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
@@ -216,7 +224,8 @@ class _Variant:
         self.choice = choice
         self._kind, self._height, self._width = graph.kind, height, width
         stride = graph.stride
-        padded_height, padded_width = height + -height % stride, width + -width % stride
+        least = SMALLEST_SIDE if graph.kind == "luma" else 1
+        padded_height, padded_width = (max(least, side + -side % stride) for side in (height, width))
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
         if graph.kind == "rgb":

@@ -1,7 +1,8 @@
 """Exported graphs on the runtimes that are installed, compiled for one frame size, with fixed input and output buffers.
 
 A graph is a luma network (`luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride)) or an
-RGB network (`frame` uint8 (1, H, W, 3) to `restored` of the same form); H and W are multiples of `stride`.
+RGB network (`frame` uint8 (1, H, W, 3) to `restored` of the same form); H and W are multiples of `stride` and, for a
+luma network, at least `SMALLEST_SIDE`.
 """
 
 import importlib.util
@@ -19,6 +20,8 @@ from clearcall.metrics import Frame
 Kind = Literal["luma", "rgb"]
 Provider = Literal["onnxruntime", "openvino"]
 KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
+# Of a luma network's frame: its look at the whole frame takes some pixels. A multiple of all strides.
+SMALLEST_SIDE = 8
 _MAX_MODEL_BYTES = 2**30
 _CPU = "CPUExecutionProvider"
 # onnxruntime's errors have no common base of their own.

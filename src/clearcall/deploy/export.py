@@ -3,7 +3,7 @@
 Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
 - `luma`: `luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride): what to add to luma,
-  plus 128, before the pixel shuffle (channel `row * stride + column` of a block).
+  plus 128, before the pixel shuffle (channel `row * stride + column` of a block). Sides are at least 8.
 - `rgb`: `frame` uint8 (1, H, W, 3) to `restored` uint8 (1, H, W, 3).
 
 `clearcall.stride` says what height and width must be multiples of; the sharpener pads and crops.
@@ -19,26 +19,27 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from clearcall.deploy.engines import KIND_KEY, STRIDE_KEY
+from clearcall.deploy.engines import KIND_KEY, SMALLEST_SIDE, STRIDE_KEY
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.models import collapsed
 from clearcall.models.inference import restore
+from clearcall.models.students.luma_strided import FrameGain, LumaStrided
 from clearcall.sharpener import Sharpener
 
 _LARGEST_SIDE = 16384
 
 
-class _SubPixels(nn.Module):
-    """The part of a luma student that torch exports: luma in [0, 1] to residual sub-pixels."""
+class _LumaCore(nn.Module):
+    """What a luma student does at each pixel: luma in [0, 1] to residual sub-pixels, without gains for the frame."""
 
-    def __init__(self, student: nn.Module) -> None:
+    def __init__(self, student: LumaStrided) -> None:
         super().__init__()
-        self.student = student
+        self.body, self.tail = student.body, student.tail
 
-    def forward(self, picture: Tensor) -> Tensor:
-        residual: Tensor = self.student.sub_pixels(picture)  # type: ignore[operator]  # nn.Module hides methods
+    def forward(self, luma: Tensor) -> Tensor:
+        residual: Tensor = self.tail(self.body(luma))
         return residual
 
 
@@ -46,9 +47,9 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
     shapes: tuple[tuple[int | str, ...], tuple[int | str, ...]]
     model = collapsed(model)
-    luma = hasattr(model, "sub_pixels")
+    luma = model if isinstance(model, LumaStrided) else None
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
-    core = _torch_graph(_SubPixels(model) if luma else model, 1 if luma else 3, stride, opset)
+    core = _torch_graph(_LumaCore(luma) if luma else model, 1 if luma else 3, stride, opset, "core/")
     graph = core.graph
     core_input, core_output = graph.input[0].name, graph.output[0].name
     scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "grey_level")
@@ -56,8 +57,11 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     graph.initializer.extend([scale, zero])
     # One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
     if luma:
-        before = [helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input])]
-        after = [helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["sub_pixels"])]
+        if luma.frame_gain is None:
+            before = [helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input])]
+            after = [helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["sub_pixels"])]
+        else:
+            before, after = _with_gain(luma.frame_gain, graph, opset)
         names = ("luma", "sub_pixels")
         shapes = (1, 1, "height", "width"), (1, stride**2, "rows", "columns")
     else:
@@ -87,6 +91,36 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
         onnx.save(core, temporary)
 
 
+def _with_gain(
+    frame_gain: FrameGain, core: onnx.GraphProto, opset: int
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Return what comes before and after a luma core with gains for the whole frame; their constants join the core's.
+
+    The input's gain is part of the scale from 8 bits, which costs nothing. The output's has a pass of its own: as part
+    of the scale to 8 bits, which is free in onnxruntime, it made OpenVINO a third slower.
+    """
+    gain = _torch_graph(frame_gain, 1, SMALLEST_SIDE, opset, "gain/").graph
+    one, lengths = np.array(1, np.float32), np.array([1, 1], np.int64)
+    core.initializer.extend(gain.initializer)
+    core.initializer.append(numpy_helper.from_array(one, "one"))
+    core.initializer.append(numpy_helper.from_array(lengths, "one_each"))
+    core.initializer.append(numpy_helper.from_array(lengths[:1], "single"))
+    before = [
+        helper.make_node("DequantizeLinear", ["luma", "one"], [gain.input[0].name]),
+        *gain.node,
+        helper.make_node("Split", [gain.output[0].name, "one_each"], ["input_gain", "output_gain"], axis=1),
+        helper.make_node("Reshape", ["input_gain", "single"], ["input_factor"]),
+        helper.make_node("Reshape", ["output_gain", "single"], ["output_factor"]),
+        helper.make_node("Mul", ["grey_level", "input_factor"], ["input_scale"]),
+        helper.make_node("DequantizeLinear", ["luma", "input_scale"], [core.input[0].name]),
+    ]
+    after = [
+        helper.make_node("Mul", [core.output[0].name, "output_factor"], ["residual"]),
+        helper.make_node("QuantizeLinear", ["residual", "grey_level", "zero"], ["sub_pixels"]),
+    ]
+    return before, after
+
+
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
     """Return the largest difference in grey levels between torch and the graph; raise UserError if it is too large."""
     sharpener = Sharpener(path, provider="onnxruntime")
@@ -103,7 +137,7 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
     return largest
 
 
-def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int) -> onnx.ModelProto:
+def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.ModelProto:
     """Export a network from (1, channels, H, W) in [0, 1], H and W multiples of the stride, with torch's exporter."""
     example = torch.zeros(1, channels, 8 * stride, 12 * stride)
     rows = torch.export.Dim("rows", min=2, max=_LARGEST_SIDE // stride)
@@ -122,5 +156,6 @@ def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int) -> onn
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    graph: onnx.ModelProto = program.model_proto
+    # Names of its own: torch calls an input by the argument's name.
+    graph: onnx.ModelProto = onnx.compose.add_prefix(program.model_proto, prefix)
     return graph

@@ -4,6 +4,7 @@ The eye and SSIM alike see detail in luma; the chroma of a call is coarse anyway
 R, G and B, which changes Y and leaves Cb and Cr as they are, without a round trip through 8-bit YCbCr.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,16 +12,77 @@ from clearcall.models import CollapsibleConv, detail_, pad_to_multiple, zero_
 
 # ITU-R BT.601's weights of R, G and B in the fixed point that OpenCV uses: 32768 is one.
 LUMA_WEIGHTS, LUMA_ONE = (9798.0, 19235.0, 3735.0), 32768.0
+# Smaller frames are continued by their last rows and columns; it is a multiple of all strides.
+SMALLEST_SIDE = 8
+
+
+class FrameGain(nn.Module):
+    """Two gains for a whole frame, from how much detail its luma has in each of six frequency bands.
+
+    Seen through a few pixels, a soft edge of a sharp frame and a blurred edge look alike; but a blurred frame has
+    nothing in its highest bands anywhere, however many edges it has. So what a luma network gets and what it gives are
+    multiplied by numbers that a small perceptron makes of the bands' energies: together they decide how much is added
+    and, since the network's biases stay as they are, from which contrast on. At each pixel that costs next to nothing.
+    """
+
+    probes: Tensor
+    norms: Tensor
+
+    BANDS, HIDDEN = 6, 16
+    # Enlarged pictures repeat themselves every 2, 3 or 17 pixels, with which these steps have no factor in common.
+    # Some thousand places are enough to know a frame; a patch in training has not so many and is looked at closely.
+    STEP, TRAINING_STEP = 11, 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        across = torch.stack([_band(number, self.BANDS) for number in range(1, self.BANDS + 1)])
+        self.register_buffer("norms", across.square().sum(dim=1), persistent=False)
+        middle = torch.zeros(self.BANDS + 1, 1)
+        middle[self.BANDS // 2] = 1
+        probes = across[:, None, None, :] * middle
+        self.register_buffer("probes", torch.cat([probes, probes.mT]), persistent=False)
+        self.first, self.last = nn.Linear(self.BANDS, self.HIDDEN), nn.Linear(self.HIDDEN, 2)
+        nn.init.zeros_(self.last.weight)  # both gains begin as 1
+        nn.init.zeros_(self.last.bias)
+
+    def levels(self, grey_levels: Tensor) -> Tensor:
+        """Return the logarithm of each band's mean energy, (N, 6) in squared grey levels, of luma (N, 1, H, W)."""
+        step = self.TRAINING_STEP if self.training else self.STEP
+        energy = nn.functional.conv2d(grey_levels, self.probes, stride=step).float().square().mean(dim=(2, 3))
+        across, down = energy.chunk(2, dim=1)
+        # Rounding to whole grey levels leaves 1/12 in each; what is far below that tells nothing.
+        return torch.log((across + down) / self.norms + 0.05)
+
+    def forward(self, grey_levels: Tensor) -> Tensor:
+        """Return the gains of input and output, (N, 2), each in (0, 2), for luma of (N, 1, H, W) in [0, 255]."""
+        levels = self.levels(grey_levels)
+        lowest, higher = levels[:, :1], levels[:, 1:]
+        # Against the lowest band contrast does not count; the offsets bring usual values near 0.
+        hidden = torch.tanh(self.first(torch.cat([lowest - 5, higher - lowest + 3], dim=1)))
+        return 2 * torch.sigmoid(self.last(hidden))
+
+
+def _band(number: int, count: int) -> Tensor:
+    """Return the taps of filter `number` of `count`, from low to high frequencies: (1 - z)^number (1 + z)^(rest).
+
+    Small whole numbers that sum to zero: on whole grey levels they are exact even in bf16, and blind to brightness.
+    """
+    taps = np.poly([1.0] * number + [-1.0] * (count - number)).round()
+    return torch.tensor(taps, dtype=torch.float32)
 
 
 class LumaStrided(nn.Module):
-    """A strided stem that reaches two pixels beyond its block, 3x3 layers, a 1x1 layer to the sub-pixels, a shuffle."""
+    """A strided stem that reaches two pixels beyond its block, 3x3 layers, a 1x1 layer to the sub-pixels, a shuffle.
+
+    `frame_gain`, if there is one, says how much each frame needs.
+    """
 
     luma_weights: Tensor
 
-    def __init__(self, channels: int, body_layers: int, stride: int, expansion: int) -> None:
+    def __init__(self, channels: int, body_layers: int, stride: int, expansion: int, *, frame_gain: bool) -> None:
         super().__init__()
         self.stride = stride
+        self.frame_gain = FrameGain() if frame_gain else None
         self.register_buffer("luma_weights", torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1), persistent=False)
 
         def conv(in_channels: int, size: int, step: int, padding: int) -> nn.Conv2d | CollapsibleConv:
@@ -46,16 +108,29 @@ class LumaStrided(nn.Module):
         return ((weighted + LUMA_ONE / 2) / LUMA_ONE).floor() / 255
 
     def sub_pixels(self, luma: Tensor) -> Tensor:
-        """Return what to add to luma of (N, 1, H, W) in [0, 1], sides multiples of the stride, before the shuffle."""
-        residual: Tensor = self.tail(self.body(luma))
-        return residual
+        """Return what to add to luma of (N, 1, H, W) in [0, 1], before the shuffle.
+
+        That is (N, stride^2, H / stride, W / stride); H and W are multiples of the stride, at least `SMALLEST_SIDE`.
+        """
+        return self._sub_pixels(luma)[0]
+
+    def _sub_pixels(self, luma: Tensor) -> tuple[Tensor, Tensor]:
+        if self.frame_gain is None:
+            features = self.body(luma)
+            return self.tail(features), features
+        before, after = self.frame_gain(luma * 255).T[..., None, None, None]
+        features = self.body(luma * before)
+        return self.tail(features) * after, features
 
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored picture and the last feature maps, (N, channels, H / stride, W / stride)."""
         height, width = picture.shape[-2:]
         luma = pad_to_multiple(self.luma(picture), self.stride)
-        features = self.body(luma)
-        residual = nn.functional.pixel_shuffle(self.tail(features), self.stride)
+        if min(luma.shape[-2:]) < SMALLEST_SIDE:
+            below, beside = (max(0, SMALLEST_SIDE - side) for side in luma.shape[-2:])
+            luma = nn.functional.pad(luma, (0, beside, 0, below), mode="replicate")
+        sub_pixels, features = self._sub_pixels(luma)
+        residual = nn.functional.pixel_shuffle(sub_pixels, self.stride)
         return picture + residual[..., :height, :width], features
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -63,13 +138,16 @@ class LumaStrided(nn.Module):
         return self.forward_features(picture)[0]
 
 
-def build(channels: int, body_layers: int, stride: int = 2, expansion: int = 0) -> LumaStrided:
+def build(
+    channels: int, body_layers: int, stride: int = 2, expansion: int = 0, *, frame_gain: bool = False
+) -> LumaStrided:
     """Build the student from its width, the number of 3x3 layers between stem and tail, and the stem's stride.
 
-    With an `expansion` above 0 each layer is trained as wide as that and collapsed at export.
+    With an `expansion` above 0 each layer is trained as wide as that and collapsed at export; with `frame_gain` a look
+    at the whole frame says how much it needs.
     """
     if channels < 1 or body_layers < 0 or expansion < 0:
         raise ValueError("channels must be at least 1, body_layers and expansion at least 0")
     if stride not in {2, 4}:
         raise ValueError("stride must be 2 or 4")
-    return LumaStrided(channels, body_layers, stride, expansion)
+    return LumaStrided(channels, body_layers, stride, expansion, frame_gain=frame_gain)
