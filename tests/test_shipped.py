@@ -8,20 +8,21 @@ import pytest
 from PIL import Image
 
 from clearcall import Sharpener
+from clearcall.data.codecs import Transmission, transmit
 from clearcall.files import read_json, sha256_of
 from clearcall.gate import judge_shipped
 from clearcall.metrics import psnr_db, ssim
-from clearcall.params import load_params
+from clearcall.params import CallCodec, load_params
 from clearcall.sharpener import SHIPPED, shipped_models
 
 Frame = npt.NDArray[np.uint8]
 
 
-def test_there_is_one_for_calls_and_one_for_files() -> None:
-    assert shipped_models() == ["fast", "quality"]
+def test_there_are_two_for_enlarged_pictures_and_one_for_calls() -> None:
+    assert shipped_models() == ["call", "fast", "quality"]
 
 
-@pytest.mark.parametrize("name", ["fast", "quality"])
+@pytest.mark.parametrize("name", ["call", "fast", "quality"])
 class TestEveryShippedNetwork:
     def test_is_the_file_that_its_card_tells_of(self, name: str) -> None:
         facts = read_json(SHIPPED / f"{name}.json")
@@ -50,14 +51,35 @@ class TestEveryShippedNetwork:
         difference = Sharpener(name, "onnxruntime")(picture).astype(np.int16) - restore(model.eval(), picture)
         assert np.abs(difference).max() <= 1
 
-    def test_sharpens_a_photograph_that_it_never_saw(self, name: str, photos: dict[str, Frame]) -> None:
+    def test_returns_a_sharp_photograph_nearly_as_it_was(self, name: str, photos: dict[str, Frame]) -> None:
+        restored = {photo: psnr_db(sharp, Sharpener(name, "onnxruntime")(sharp)) for photo, sharp in photos.items()}
+        assert min(restored.values()) > 40, restored  # dB
+
+
+@pytest.mark.parametrize("name", ["fast", "quality"])
+def test_sharpens_a_photograph_that_it_never_saw(name: str, photos: dict[str, Frame]) -> None:
+    for sharp in photos.values():
+        height, width = sharp.shape[:2]
+        small = Image.fromarray(sharp).resize((width // 2, height // 2), Image.Resampling.BILINEAR)
+        degraded = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
+        restored = Sharpener(name, "onnxruntime")(degraded)
+        assert psnr_db(sharp, restored) > psnr_db(sharp, degraded) + 1
+        assert ssim(sharp, restored) > ssim(sharp, degraded) + 0.02
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+@pytest.mark.parametrize("qp", [27, 37])
+def test_the_one_for_calls_makes_them_sharper_and_leaves_frames_sent_whole(
+    codec: CallCodec, qp: int, photos: dict[str, Frame]
+) -> None:
+    sharpen = Sharpener("call", "onnxruntime")
+    for factor, least in ((2.0, 0.15), (1.0, -0.1)):
+        gains = []
         for sharp in photos.values():
-            height, width = sharp.shape[:2]
-            small = Image.fromarray(sharp).resize((width // 2, height // 2), Image.Resampling.BILINEAR)
-            degraded = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
-            restored = Sharpener(name, "onnxruntime")(degraded)
-            assert psnr_db(sharp, restored) > psnr_db(sharp, degraded) + 1
-            assert ssim(sharp, restored) > ssim(sharp, degraded) + 0.02
+            sent = Transmission(codec, factor, qp, pan=(1.0, 0.5), zoom=1.0, loss_rate=0, seed=1)
+            degraded = transmit(sharp, sent)
+            gains.append(psnr_db(sharp, sharpen(degraded)) - psnr_db(sharp, degraded))
+        assert np.mean(gains) > least, (factor, gains)
 
 
 def test_the_package_takes_them_along(project: Path) -> None:

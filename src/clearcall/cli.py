@@ -220,7 +220,9 @@ def ship(
     typer.echo(f"written: {take(name, load_params(), SHIPPED, made_by)}")
 
 
-_Model = Annotated[str, typer.Option(help="fast, quality, an ONNX file that clearcall exported, or an MLflow URI.")]
+_Model = Annotated[
+    str, typer.Option(help="fast, quality, call, an ONNX file that clearcall exported, or an MLflow URI.")
+]
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=1, help="How much of what the network adds is added.")]

@@ -24,6 +24,16 @@ _TITLES = {
     "teacher": "teacher",
 }
 
+# What a network is for and what it does not know, by what it was trained on.
+_FOR_ENLARGED = (
+    "pictures and films that were scaled down and up again",
+    "blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.",
+)
+_FOR_CALLS = (
+    "the other side of a call as it arrives, through an encoder, at full size or enlarged",
+    "it knows blur by scaling and what encoders leave of a picture; noise of a camera it may sharpen.",
+)
+
 
 def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
     """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return the card.
@@ -99,19 +109,22 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     clean = f"{params.distill_student.training.clean_fraction:.0%}"
     luma = load_graph(params.paths.models / "student.onnx").kind == "luma"
     colour = "Colour detail is left as it is. " if luma else ""
+    degrade = params.degrade_pairs
+    coded = any(step.op == "codec" for named in degrade.mix for step in degrade.degradations[named])
+    use, limits = _FOR_CALLS if coded else _FOR_ENLARGED
     return f"""# Model card: `{name}`
 
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})
 that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them"}. Apache-2.0.
 
-- **Use**: `Sharpener("{name}")` or `clearcall folder IN OUT --model {name}`, for video calls and pictures that were
-  scaled down and up again. Not for evidence: what it adds is plausible, not known.
+- **Use**: `Sharpener("{name}")` or `clearcall video IN OUT --model {name}`, for {use}.
+  Not for evidence: what it adds is plausible, not known.
 - **Made by** `{recipe}`, on {machine()["cpu"]}.
 - **Data**: {images["train"]} photographs to train on, {images["validation"]} to tune on, {images["test"]} to
   measure on, split by photograph, and no part of this package. Licence: {"; ".join(licences)}.
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
 - **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
-- **Limits**: blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.
+- **Limits**: {limits}
   {colour}An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
 - **Not better than both the input and the unsharp mask on**: {against}.
 
