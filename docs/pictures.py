@@ -74,9 +74,9 @@ def main() -> None:
         Image.fromarray(full_size(half_size(photograph))).save(blurred)
         run("compare", blurred, HERE / "image.png")
         write_film(film, arrived)
-        run("video", film, folder / "split.mp4", "--split", "--crf", 8)
+        run("video", film, folder / "split.mp4", "--model", "call", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
-        run("camera", film, "--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
+        run("camera", film, "--model", "call", "--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
         frame_of(folder / "camera.mkv", FRAMES).save(HERE / "camera.png", optimize=True)
 
 
