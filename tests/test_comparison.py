@@ -34,6 +34,8 @@ Frame = npt.NDArray[np.uint8]
 # Two that are exported in a moment: one at full size, one for x2.
 FEW = tuple(peer for peer in PEERS if peer.name in {"plain_cnn", "imdn_rtc"})
 CLASSICAL = {"unsharp", "unsharp_luma", "identity"}
+# Trained values of the student's look at the whole frame: six bands to sixteen, sixteen to two gains.
+LOOK = (6 * 16 + 16) + (16 * 2 + 2)
 SMALL = Settings(sizes=((48, 32), (64, 48)), threads=(1, 2), providers=("onnxruntime",), frames=4)
 
 
@@ -152,13 +154,14 @@ def test_a_published_network_runs_as_in_torch(peer: Peer, provider: Any, peer_fi
 def test_costs_by_hand(student_onnx: "tuple[nn.Module, Path]", peer_files: dict[str, Path]) -> None:
     """The student's stem is 6x6 at stride 2 from one channel to four, then 3x3 four to four, 1x1 four to four.
 
-    At 8 x 12 each has 4 x 6 positions. The plain CNN: three 3x3 layers at every pixel.
+    At 8 x 12 each has 4 x 6 positions; twelve 7x7 probes look at the whole frame in a single one. The plain CNN: three
+    3x3 layers at every pixel.
     """
     from clearcall.comparison.cost import count_macs, count_parameters
 
     student = student_onnx[1]
-    assert count_macs(student, 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4)
-    assert count_parameters(student) == (36 * 4 + 4) + (9 * 4 * 4 + 4) + (4 * 4 + 4)
+    assert count_macs(student, 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4) + 12 * 7 * 7
+    assert count_parameters(student) == (36 * 4 + 4) + (9 * 4 * 4 + 4) + (4 * 4 + 4) + LOOK
     plain = 9 * (3 * 32 + 32 * 32 + 32 * 3)
     assert count_macs(peer_files["plain_cnn"], 10, 14) == 10 * 14 * plain
     assert count_parameters(peer_files["plain_cnn"]) == plain + 32 + 32 + 3
@@ -277,7 +280,7 @@ def test_costs_are_those_of_a_frame_of_the_size_that_comes_out(document: dict[st
     by_name = {one["contender"]: one for one in document["measurements"] if one["width"] == 48}
     assert by_name["plain_cnn"]["macs"] == 48 * 32 * 9 * (3 * 32 + 32 * 32 + 32 * 3)
     assert by_name["imdn_rtc"]["macs"] == 24 * 16 * 19_899
-    assert document["contenders"]["student"]["parameters"] == 36 * 4 + 4 + 9 * 16 + 4 + 16 + 4
+    assert document["contenders"]["student"]["parameters"] == 36 * 4 + 4 + 9 * 16 + 4 + 16 + 4 + LOOK
 
 
 def test_memory_is_of_a_process_of_its_own(document: dict[str, Any]) -> None:

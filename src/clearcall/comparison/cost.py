@@ -1,4 +1,4 @@
-"""What a graph costs: multiplications and trained values of its convolutions, and what the machine has to offer."""
+"""What a graph costs: multiplications of its convolutions and trained values, and what the machine has to offer."""
 
 import math
 import time
@@ -43,9 +43,11 @@ def count_macs(path: Path, height: int, width: int) -> int:
 
 
 def count_parameters(path: Path) -> int:
-    """Return the number of values in a graph's convolutions, kernels and biases."""
+    """Return the number of trained values in a graph: kernels, matrices and biases."""
     graph = onnx.load(path).graph
-    names = {name for node in graph.node if node.op_type in {"Conv", "ConvTranspose"} for name in node.input[1:]}
+    layers = (node for node in graph.node if node.op_type in {"Conv", "ConvTranspose", "Gemm"})
+    # The probes that look at a whole frame are given, not trained.
+    names = {name for node in layers for name in node.input[1:] if not name.endswith("probes")}
     return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.name in names)
 
 
