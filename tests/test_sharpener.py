@@ -145,8 +145,8 @@ def residual(network: Network, luma: Frame) -> Levels:
     missing = [max(8 - side, -side % stride) for side in (height, width)]
     padded = np.pad(luma, [(0, count) for count in missing], mode="edge")
     with torch.inference_mode():
-        levels = cast(Any, network.model).sub_pixels(torch.from_numpy(padded)[None, None].float() / 255) * 255
-    blocks = levels[0].numpy().reshape(stride, stride, padded.shape[0] // stride, padded.shape[1] // stride)
+        added, _ = cast(Any, network.model).sub_pixels(torch.from_numpy(padded)[None, None].float() / 255)
+    blocks = (added * 255)[0].numpy().reshape(stride, stride, padded.shape[0] // stride, padded.shape[1] // stride)
     shuffled = blocks.transpose(2, 0, 3, 1).reshape(padded.shape)[:height, :width]
     rounded: Levels = np.clip(np.rint(shuffled), -128, 127).astype(np.int16)
     return rounded

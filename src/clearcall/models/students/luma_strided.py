@@ -107,14 +107,12 @@ class LumaStrided(nn.Module):
         weighted = (grey_levels * self.luma_weights).sum(1, keepdim=True)
         return ((weighted + LUMA_ONE / 2) / LUMA_ONE).floor() / 255
 
-    def sub_pixels(self, luma: Tensor) -> Tensor:
-        """Return what to add to luma of (N, 1, H, W) in [0, 1], before the shuffle.
+    def sub_pixels(self, luma: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to add to luma of (N, 1, H, W) in [0, 1], before the shuffle, and the last feature maps.
 
-        That is (N, stride^2, H / stride, W / stride); H and W are multiples of the stride, at least `SMALLEST_SIDE`.
+        They are (N, stride^2, H / stride, W / stride) and (N, channels, H / stride, W / stride); H and W are multiples
+        of the stride, at least `SMALLEST_SIDE`.
         """
-        return self._sub_pixels(luma)[0]
-
-    def _sub_pixels(self, luma: Tensor) -> tuple[Tensor, Tensor]:
         if self.frame_gain is None:
             features = self.body(luma)
             return self.tail(features), features
@@ -129,7 +127,7 @@ class LumaStrided(nn.Module):
         if min(luma.shape[-2:]) < SMALLEST_SIDE:
             below, beside = (max(0, SMALLEST_SIDE - side) for side in luma.shape[-2:])
             luma = nn.functional.pad(luma, (0, beside, 0, below), mode="replicate")
-        sub_pixels, features = self._sub_pixels(luma)
+        sub_pixels, features = self.sub_pixels(luma)
         residual = nn.functional.pixel_shuffle(sub_pixels, self.stride)
         return picture + residual[..., :height, :width], features
 
