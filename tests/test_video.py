@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,9 +26,10 @@ from PIL import Image
 
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
-from clearcall.sharpener import Sharpener
+from clearcall.sharpener import Sharpener, _Variant
+from clearcall.video.clock import BusyClock
 from clearcall.video.read import Reader, planar, plane_of, rate_of
-from clearcall.video.run import sharpen_video
+from clearcall.video.run import sharpen_video, time_video
 from clearcall.video.write import Writer
 
 Frame = npt.NDArray[np.uint8]
@@ -173,8 +175,65 @@ def test_luma_is_sharpened_and_all_else_is_kept(
         assert new.streams.video[0].average_rate == old.streams.video[0].average_rate
         assert new.streams.video[0].codec_context.name == "h264"
     assert summary.frames == len(LATE) and not summary.interrupted
-    assert summary.sharpen_fps > 0 and summary.encode_fps > 0
+    assert summary.sharpen_fps > 0 and summary.encode_fps
     assert str(summary).startswith("10 frames, decode + sharpen ")
+
+
+def test_a_clock_counts_the_time_in_which_anybody_is_inside() -> None:
+    seconds = 0.0
+    clock = BusyClock(lambda: seconds)
+    clock.__enter__()  # 0: one inside
+    seconds = 1
+    clock.__enter__()  # two
+    seconds = 3
+    clock.__exit__()
+    seconds = 4
+    with clock.left():  # nobody
+        seconds = 10
+        with clock:  # another
+            seconds = 12
+        seconds = 20
+    seconds = 21
+    clock.__exit__()
+    assert clock.busy_s == 4 + 2 + 1
+
+
+def test_sharpening_during_the_wait_for_the_encoder_counts(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames in flight are sharpened while the loop waits: that time went uncounted, and 76 fps were told for 41."""
+    sharpen, write = _Variant.sharpen, Writer._write
+    slow_s, frames_in_flight = 0.02, 1  # the fixture has one thread
+
+    def slowly_sharpened(*arguments: Any) -> None:
+        time.sleep(slow_s)
+        sharpen(*arguments)
+
+    def slowly_written(*arguments: Any) -> None:
+        time.sleep(3 * slow_s)
+        write(*arguments)
+
+    monkeypatch.setattr(_Variant, "sharpen", slowly_sharpened)
+    monkeypatch.setattr(Writer, "_write", slowly_written)
+    source = write_film(tmp_path / "in.mp4", scene, range(0, 30 * 512, 512))
+    summary = sharpen_video(sharpener, source, tmp_path / "out.mp4")
+    assert summary.sharpen_fps <= frames_in_flight / slow_s
+
+
+def test_a_dry_run_decodes_and_sharpens_all_and_writes_nothing(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path
+) -> None:
+    source = write_film(tmp_path / "in.mkv", scene, sound=True)
+    summary = time_video(sharpener, source, unsharp=0.2)
+    assert (summary.frames, summary.encode_fps, summary.interrupted) == (10, None, False)
+    assert summary.sharpen_fps > 0 and str(summary).endswith("; nothing was encoded or written")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("arguments", [["out.mp4", "--dry-run"], []])
+def test_a_film_needs_either_a_result_or_a_dry_run(arguments: list[str]) -> None:
+    run = command("video", "in.mp4", *arguments)
+    assert run.returncode == 1 and run.stderr.startswith("error: ") and "or say --dry-run" in run.stderr
 
 
 def test_the_default_quality_is_near_the_sharpeners_own(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:

@@ -309,7 +309,9 @@ def look(
 @app.command()
 def video(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A film in any format that FFmpeg reads.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The result: .mp4, .m4v, .mov, .mkv or .webm.")],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="The result: .mp4, .m4v, .mov, .mkv or .webm.")
+    ] = None,
     *,
     model: _Model = "fast",
     provider: _Provider = "auto",
@@ -319,21 +321,31 @@ def video(
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
     unsharp: _Unsharp = 0.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: how fast are decoding and sharpening here?")
+    ] = False,
 ) -> None:
     """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
 
     The result is H.264, in WebM VP9. Ctrl-C leaves a film of what was done until then.
 
     Example: clearcall video call.mp4 sharp.mp4
+
+    Example: clearcall video call.mp4 --dry-run
     """
     from clearcall.console import warn  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415  # the runtime takes a moment
-    from clearcall.video.run import sharpen_video  # noqa: PLC0415
+    from clearcall.video.run import sharpen_video, time_video  # noqa: PLC0415
 
     if side_by_side and split:
         errors.fail("--side-by-side and --split exclude each other: choose one")
+    if (target is None) != dry_run:
+        errors.fail("name a file for the result, or say --dry-run to write none: clearcall video call.mp4 sharp.mp4")
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
+    if target is None:
+        typer.echo(f"{source}: {time_video(sharpener, source, unsharp=unsharp)}")
+        return
     summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp)
     typer.echo(f"{target}: {summary}")
     if summary.interrupted:

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,6 +34,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 _KEPT_SIZES = 4
 _WARM_UP_RUNS, _TIMED_RUNS = 2, 5
 _NOTHING_TO_ADD = 128
+_NOTHING = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,18 @@ class Sharpener:
         return out
 
     def map(
-        self, frames: Iterable[Frame], pixel_format: PixelFormat = "rgb", in_flight: int | None = None
+        self,
+        frames: Iterable[Frame],
+        pixel_format: PixelFormat = "rgb",
+        in_flight: int | None = None,
+        *,
+        around: AbstractContextManager[object] = _NOTHING,
     ) -> Iterator[Frame]:
         """Yield the sharpened frames in order, several in flight at once, each on one thread of its own.
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
-        one frame more than that is taken ahead, so that memory does not grow with the length of a film.
+        one frame more than that is taken ahead, so that memory does not grow with the length of a film. `around` is
+        entered for each frame by the thread that sharpens it, for example to measure how long threads are at work.
         """
         if in_flight is not None and in_flight < 1:
             raise UserError(f"in_flight must be at least 1, not {in_flight}")
@@ -124,7 +132,8 @@ class Sharpener:
             variants = idle.get()
             try:
                 out = np.empty_like(frame, order="C")
-                variants.get(size).sharpen(frame, pixel_format, self._strength, out)
+                with around:
+                    variants.get(size).sharpen(frame, pixel_format, self._strength, out)
             finally:
                 idle.put(variants)
             return out

@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from clearcall.console import ProgressBar, warn
 from clearcall.errors import UserError
@@ -25,6 +26,7 @@ from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
+from clearcall.video.clock import BusyClock
 from clearcall.video.read import Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
 from clearcall.video.write import Writer, add_copies, add_encoder, told
 
@@ -35,16 +37,22 @@ _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on t
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """How many frames were written, how fast each side worked, and whether Ctrl-C ended it early."""
+    """How many frames there were, how fast each side worked while it did, and whether Ctrl-C ended it early.
+
+    Both sides share the cores of the machine. `encode_fps` is None where nothing was encoded.
+    """
 
     frames: int
     sharpen_fps: float
-    encode_fps: float
+    encode_fps: float | None
     interrupted: bool
 
     def __str__(self) -> str:
         """Say it in one line."""
-        return f"{self.frames} frames, decode + sharpen {self.sharpen_fps:.1f} fps, encode {self.encode_fps:.1f} fps"
+        sharpened = f"{self.frames} frames, decode + sharpen {self.sharpen_fps:.1f} fps"
+        if self.encode_fps is None:
+            return f"{sharpened}; nothing was encoded or written"
+        return f"{sharpened}, encode {self.encode_fps:.1f} fps"
 
 
 def sharpen_video(
@@ -66,9 +74,7 @@ def sharpen_video(
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
-    if sharpener.graph.kind == "rgb":
-        raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
-    check_amount(unsharp)
+    _check(sharpener, unsharp)
     first = frame_at(source, 0)
     if target.is_dir():
         raise UserError(f"{target} is a folder: name a file")
@@ -85,6 +91,56 @@ def sharpen_video(
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
+
+
+def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0) -> VideoSummary:
+    """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
+
+    Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
+    """
+    _check(sharpener, unsharp)
+    first = frame_at(source, 0)
+    with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
+        main, clock = film_stream(film, source), BusyClock()
+        start = planar(first, first.width, first.height)
+        reader = Reader(film, main, (first.width, first.height), source, stop)
+        lumas = (plane_of(thing, 0) for thing in reader if isinstance(thing, VideoFrame))
+        done = 0
+        for _ in _sharpened(sharpener, lumas, start, _frames_announced(film, main), unsharp, clock):
+            done += 1
+        reader.warn_of_end()
+        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set())
+
+
+def _check(sharpener: Sharpener, unsharp: float) -> None:
+    if sharpener.graph.kind == "rgb":
+        raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
+    check_amount(unsharp)
+
+
+def _frames_announced(film: InputContainer, main: VideoStream) -> int | None:
+    return main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+
+
+def _sharpened(
+    sharpener: Sharpener,
+    lumas: Iterator[Frame],
+    first: VideoFrame,
+    announced: int | None,
+    unsharp: float,
+    clock: BusyClock,
+) -> Iterator[Frame]:
+    """Yield the sharpened lumas behind a progress bar; the clock runs while one is decoded or sharpened."""
+    sharpener(plane_of(first, 0), "gray")  # how long a runtime takes to choose is not its rate
+    done, started = 0, time.perf_counter()
+    with ProgressBar("sharpening", announced) as bar, clock:
+        for luma in sharpener.map(lumas, "gray", around=clock):
+            unsharp_in_place(luma, unsharp)
+            with clock.left():
+                yield luma
+            done += 1
+            bar.advance()
+            bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
 
 
 def _sharpen(
@@ -111,6 +167,7 @@ def _sharpen(
     out.start_encoding()
     _warn_of_changes(first, canvas, source)
     reader, frames = Reader(film, main, canvas.size, source, stop), deque[VideoFrame]()
+    clock, done = BusyClock(), 0
 
     def lumas() -> Iterator[Frame]:
         for thing in reader:
@@ -119,23 +176,18 @@ def _sharpen(
                 yield plane_of(thing, 0)
             elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
                 thing.stream = copies[thing.stream_index]
-                writer.put(thing)
+                with clock.left():
+                    writer.put(thing)
 
-    announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
-    sharpener(plane_of(planar(first, *canvas.size), 0), "gray")  # how long a runtime takes to choose is not its rate
-    done, started = 0, time.perf_counter()
-    with ProgressBar("sharpening", announced) as bar, Writer(out, encoder) as writer:
-        for luma in sharpener.map(lumas(), "gray"):
-            unsharp_in_place(luma, unsharp)
+    start, announced = planar(first, *canvas.size), _frames_announced(film, main)
+    with Writer(out, encoder) as writer:
+        for luma in _sharpened(sharpener, lumas(), start, announced, unsharp, clock):
             writer.put(canvas.show(frames.popleft(), luma))
             done += 1
-            bar.advance()
-            bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
-        sharpening_s = time.perf_counter() - started - writer.waited_s
     reader.warn_of_end()
     if writer.refused:
         warn(f"{source}: {writer.refused} packets of sound or text are broken and were left out")
-    return VideoSummary(done, done / max(sharpening_s, 1e-9), done / max(writer.busy_s, 1e-9), stop.is_set())
+    return VideoSummary(done, done / max(clock.busy_s, 1e-9), done / max(writer.busy_s, 1e-9), stop.is_set())
 
 
 @contextmanager

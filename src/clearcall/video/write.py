@@ -110,7 +110,7 @@ class Writer:
         self._queue: Queue[VideoFrame | Packet[Stream] | None] = Queue(_QUEUED)
         self._thread = threading.Thread(target=self._work, name="encode")
         self._error: Exception | None = None
-        self.busy_s, self.waited_s, self.refused = 0.0, 0.0, 0
+        self.busy_s, self.refused = 0.0, 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -128,9 +128,7 @@ class Writer:
         """Hand over a frame or packet; wait while the queue is full, raise what the thread has failed with."""
         if self._error is not None:
             raise self._error
-        started = time.perf_counter()
         self._queue.put(thing)
-        self.waited_s += time.perf_counter() - started
 
     def _work(self) -> None:
         thing: VideoFrame | Packet[Stream] | None = None
