@@ -51,7 +51,7 @@ def test_relative_mse_by_hand() -> None:
         torch.cat([picture(0.2, 0.5), picture(0.3, 0.7)]),
     )
     expected = (0.01 / (0.008 + 0.002) + 0.04 / 0.002) / 2
-    assert relative_mse_loss(restored, target, torch.tensor([0.008, 0.0])).item() == pytest.approx(expected)
+    assert relative_mse_loss(restored, target, torch.tensor([0.008, 0.0]), 0.002).item() == pytest.approx(expected)
 
 
 def test_charbonnier_is_l1_far_from_zero() -> None:

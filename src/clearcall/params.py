@@ -274,7 +274,8 @@ class Training(_Params):
     """What the training loop needs to know.
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
-    validation at its end. `validation_pairs` limits how many pairs that looks at.
+    validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the loss
+    relative_mse adds to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
     """
 
     steps: int = Field(ge=1)
@@ -288,6 +289,7 @@ class Training(_Params):
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
     gradient_clip: float = Field(gt=0)
+    relative_floor: float = Field(default=2e-3, gt=0)
     ema_decay: Fraction
     validate_every: int = Field(ge=1)
     validation_pairs: int | None = Field(default=None, ge=1)

@@ -91,7 +91,7 @@ class RestorationTask:
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
     as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own.
+    a network of its own; `relative_floor` belongs to relative_mse.
     """
 
     def __init__(
@@ -102,8 +102,10 @@ class RestorationTask:
         *,
         round_teacher: bool = False,
         perceptual: PictureLoss | None = None,
+        relative_floor: float = 2e-3,
     ) -> None:
         self.model = model
+        self._relative_floor = relative_floor
         self._weights = weights
         self._teacher = teacher
         self._round_teacher = round_teacher
@@ -120,7 +122,7 @@ class RestorationTask:
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
         }
         if RELATIVE in self._weights:
-            parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse)
+            parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse, self._relative_floor)
         if self._teacher is not None:
             target, live = batch.teacher_restored, None
             if target is None or not FEATURE_LOSSES.isdisjoint(self._weights):

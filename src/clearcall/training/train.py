@@ -109,7 +109,9 @@ def train_network(
     if pretrained is not None:
         values["pretrained"] = pretrained.source
     with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
-        task = _task(network, loss_weights, loaded, fabric, round_teacher=round_teacher, layers=feature_layers)
+        task = _task(
+            network, loss_weights, training, loaded, fabric, round_teacher=round_teacher, layers=feature_layers
+        )
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
 
     if fabric.is_global_zero:
@@ -143,7 +145,7 @@ def train_student(
         else None
     )
     sampler = _sampler(paths, records, training, loaded)
-    task = _task(network, weights, loaded, fabric, round_teacher=stage.round_teacher, layers=layers)
+    task = _task(network, weights, training, loaded, fabric, round_teacher=stage.round_teacher, layers=layers)
     validation = read_pairs(paths.pairs, "validation")
     validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     checkpoint = paths.checkpoints / f"{name}.pt"
@@ -202,6 +204,7 @@ def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained) -
 def _task(
     network: nn.Module,
     weights: Mapping[str, float],
+    training: Training,
     teacher: LoadedTeacher | None,
     fabric: Fabric,
     *,
@@ -212,11 +215,19 @@ def _task(
     perceptual: PictureLoss | None = None
     if "perceptual" in weights:
         perceptual = partial(perceptual_loss, network=load_vgg19().to(fabric.device))
+    floor = training.relative_floor
     if teacher is None:
-        return RestorationTask(network, weights, perceptual=perceptual)
+        return RestorationTask(network, weights, perceptual=perceptual, relative_floor=floor)
     if "feature_projection" in weights:
         network = _with_projections(network, [layer.student for layer in layers], teacher.answer, fabric)
-    return RestorationTask(network, weights, teacher.answer, round_teacher=round_teacher, perceptual=perceptual)
+    return RestorationTask(
+        network,
+        weights,
+        teacher.answer,
+        round_teacher=round_teacher,
+        perceptual=perceptual,
+        relative_floor=floor,
+    )
 
 
 def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teacher, fabric: Fabric) -> WithFeatures:
