@@ -16,7 +16,7 @@ from PIL import Image
 
 from clearcall.calls.clips import clip_files, read_clip
 from clearcall.calls.measure import FACTORS, INPUT, MASK, QPS, Score, Setting, flicker, measure_clips, receive
-from clearcall.calls.write import calls_table, verdict, write_calls
+from clearcall.calls.write import calls_table, find_face, verdict, write_calls
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
@@ -140,6 +140,13 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     with Image.open(reports / "calls.png") as strip_picture:
         assert strip_picture.width > 3 * 80 * 3 and strip_picture.height > 4 * 80 * 3
     assert sorted(path.name for path in reports.iterdir()) == ["calls.csv", "calls.md", "calls.png"]
+
+
+def test_a_face_is_found_where_there_is_one(photos: dict[str, Frame]) -> None:
+    top, left = find_face(photos["astronaut"], 80) or (-1, -1)
+    assert 60 <= top <= 110 and 170 <= left <= 210  # hers is about 95 pixels wide, its middle near (121, 223)
+    assert find_face(photos["coffee"], 80) is None
+    assert find_face(photos["astronaut"][:60], 80) is None  # too small for the square
 
 
 def test_the_table_is_of_means_over_clips() -> None:

@@ -14,8 +14,8 @@ from clearcall.metrics import Frame
 from clearcall.report.pictures import ZOOM, choose_crop, draw_cells, enlarge
 from clearcall.report.tables import markdown_table
 
-_SHOWN_FRAMES = 4
-_SIDE = 80  # pixels
+_SHOWN_FRAMES = 3
+_SIDE, _LEAST_FACE = 80, 40  # pixels
 
 
 def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_name: str, reports: Path) -> str:
@@ -106,15 +106,33 @@ def verdict(scores: Sequence[Score], model: str) -> str:
 
 
 def draw_filmstrip(strip: Filmstrip) -> Image.Image:
-    """Draw a row for each contender: the same crop, where sending did most harm, of a few frames."""
-    count = len(strip.rows[INPUT])
+    """Draw a row for each contender, of a few frames: where sending did most harm, and a face if there is one."""
+    count, last = len(strip.rows[INPUT]), strip.rows["as sent"][-1]
     chosen = np.unique(np.linspace(0, count - 1, min(_SHOWN_FRAMES, count)).round().astype(int))
-    top, left = choose_crop(strip.rows["as sent"][-1], strip.rows[INPUT][-1], _SIDE)
-
-    def crop(frame: Frame) -> Image.Image:
-        return enlarge(frame[top : top + _SIDE, left : left + _SIDE])
-
+    crops = [choose_crop(last, strip.rows[INPUT][-1], _SIDE)]
+    if (face := find_face(last, _SIDE)) is not None:
+        crops.append(face)
     cells = [
-        (crop(frames[index]), name, f"frame {index + 1}") for name, frames in strip.rows.items() for index in chosen
+        (enlarge(frames[index][top : top + _SIDE, left : left + _SIDE]), name, f"frame {index + 1}")
+        for name, frames in strip.rows.items()
+        for top, left in crops
+        for index in chosen
     ]
-    return draw_cells(cells, _SIDE * ZOOM, columns=len(chosen))
+    return draw_cells(cells, _SIDE * ZOOM, columns=len(crops) * len(chosen))
+
+
+def find_face(frame: Frame, side: int) -> tuple[int, int] | None:
+    """Return top and left of the square of `side` pixels in the middle of the largest face, None if there is none."""
+    from skimage.data import lbp_frontal_face_cascade_filename  # noqa: PLC0415  # needed for one picture
+    from skimage.feature import Cascade  # noqa: PLC0415
+
+    height, width = frame.shape[:2]
+    if min(height, width) < max(side, _LEAST_FACE):
+        return None
+    cascade = Cascade(lbp_frontal_face_cascade_filename())  # type: ignore[no-untyped-call]  # scikit-image's lacks them
+    found = cascade.detect_multi_scale(frame, 1.2, 1.5, min_size=(_LEAST_FACE, _LEAST_FACE), max_size=(height, width))
+    if not found:
+        return None
+    face = max(found, key=lambda one: int(one["width"]))
+    top, left = (int(face[start] + face[extent] / 2 - side / 2) for start, extent in (("r", "height"), ("c", "width")))
+    return min(max(0, top), height - side), min(max(0, left), width - side)
