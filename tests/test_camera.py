@@ -25,7 +25,7 @@ from clearcall.camera.loop import Loop
 from clearcall.camera.outputs import Fan, Preview, TkWindow, open_outputs
 from clearcall.camera.overlay import draw_overlay
 from clearcall.camera.process import Processor, Worker
-from clearcall.camera.run import Settings, parse_size, run_camera
+from clearcall.camera.run import Settings, run_camera
 from clearcall.camera.source import Captured, Newest, Source, open_source
 from clearcall.camera.status import Latencies, Status, Summary
 from clearcall.classical import unsharp_mask
@@ -892,13 +892,6 @@ def test_what_cannot_be_done_is_one_message_each_and_no_file(sharpener: Sharpene
         assert sorted(tmp_path.iterdir()) == ours
     with pytest.raises(UserError, match="from 0 to 2, not 3"):
         run_camera(sharpener, Settings(film, (target,), unsharp=3))
-
-
-def test_a_size_is_two_even_numbers() -> None:
-    assert parse_size("1280x720") == (1280, 720)
-    for text in ("1280", "x", "0x2", "3x2", "2x3", "-2x2", "1280X720", "1280x720x3"):
-        with pytest.raises(UserError, match="is no size: give width x height in even numbers"):
-            parse_size(text)
 
 
 def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from clearcall.architectures import known_models
 from clearcall.classical import unsharp_mask
 from clearcall.comparison import run
 from clearcall.comparison.peers import PEERS, Peer, build_peer, export_peer, open_peer
-from clearcall.comparison.run import Settings, check, compare, parse_size, unsharp_luma
+from clearcall.comparison.run import Settings, check, compare, unsharp_luma
 from clearcall.comparison.write import FIGURE, comparison_markdown, print_comparison, write_comparison
 from clearcall.cores import available_cores
 from clearcall.deploy import benchmark
@@ -204,17 +204,6 @@ def test_the_luma_mask_leaves_colour_alone() -> None:
     changed = unsharp_luma(picture, 1, 0.8).astype(int) - picture
     assert (changed == changed[..., :1]).all()
     assert np.abs(changed).max() > 5
-
-
-@pytest.mark.parametrize(("text", "size"), [("1920x1080", (1920, 1080)), ("16x16", (16, 16))])
-def test_a_size_is_read(text: str, size: tuple[int, int]) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["1920", "1920x", "axb", "1920X1080", "-4x4", "14x16", "17x32", "32x17", ""])
-def test_a_size_that_not_all_networks_take_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="size"):
-        parse_size(text)
 
 
 def test_settings_are_filled_in_and_sorted() -> None:

@@ -383,8 +383,9 @@ def camera(
 
     Example: clearcall camera --output virtual --output preview
     """
-    from clearcall.camera.run import Settings, parse_size, run_camera  # noqa: PLC0415
+    from clearcall.camera.run import Settings, run_camera  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415
+    from clearcall.sizes import parse_size  # noqa: PLC0415
 
     settings = Settings(
         source=source,
@@ -479,12 +480,13 @@ def benchmark(
 
     Example: clearcall benchmark --size 1920x1080 --output here
     """
-    from clearcall.comparison.run import Settings, compare, parse_size  # noqa: PLC0415
+    from clearcall.comparison.run import SMALLEST_SIDE, Settings, compare  # noqa: PLC0415
     from clearcall.comparison.write import print_comparison, write_comparison  # noqa: PLC0415
+    from clearcall.sizes import parse_size  # noqa: PLC0415
 
     settings = Settings(
         models=tuple(model or ()),
-        sizes=tuple(parse_size(text) for text in size or ()),
+        sizes=tuple(parse_size(text, SMALLEST_SIDE) for text in size or ()),
         threads=tuple(threads or ()),
         providers=tuple(provider or ()),
         frames=frames or 0,

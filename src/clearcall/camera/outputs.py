@@ -17,11 +17,12 @@ from av.video.stream import VideoStream
 
 from clearcall.camera.loop import QUIT
 from clearcall.camera.overlay import draw_overlay
-from clearcall.camera.source import ITU601, LIMITED, Size
+from clearcall.camera.source import ITU601, LIMITED
 from clearcall.camera.status import Status
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
+from clearcall.sizes import Size
 from clearcall.video.run import FORMATS
 from clearcall.video.write import Writer
 

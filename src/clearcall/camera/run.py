@@ -1,18 +1,17 @@
 """A camera or film, the loop and the outputs put together."""
 
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from clearcall.camera.loop import Loop, Outputs
 from clearcall.camera.outputs import check_output, open_outputs
 from clearcall.camera.process import Processor, Worker
-from clearcall.camera.source import Size, default_camera, open_source
+from clearcall.camera.source import default_camera, open_source
 from clearcall.camera.status import Status, Summary
 from clearcall.console import ProgressBar
-from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
+from clearcall.sizes import Size
 from clearcall.unsharp import check_amount
 from clearcall.video.read import failure_told
 from clearcall.video.run import stopped_by_interrupt
@@ -84,12 +83,3 @@ def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
             if not summary.shown:
                 raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
-
-
-def parse_size(text: str) -> Size:
-    """Return width and height of a text such as 1280x720, of even sides; raise UserError if it is something else."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not (width and height) or width % 2 or height % 2:
-        raise UserError(f"{text} is no size: give width x height in even numbers, such as 1280x720")
-    return width, height

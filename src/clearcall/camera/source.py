@@ -17,9 +17,9 @@ from av.video.frame import VideoFrame
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
+from clearcall.sizes import Size
 from clearcall.video.read import Reader, film_stream, frame_at, opened, rate_of
 
-Size = tuple[int, int]  # width, height
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
 _WANTED_SIZE, _WANTED_FPS = (1280, 720), 30

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from clearcall.camera.ladder import RUNGS
-from clearcall.camera.source import Size
+from clearcall.sizes import Size
 
 _RECENT = 60  # frames: two seconds of most cameras
 _BIN_MS, _BINS = 0.1, 20000

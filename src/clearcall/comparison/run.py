@@ -3,7 +3,6 @@
 Each runs on every runtime, frame size and number of threads that is asked for, 8-bit RGB frame in, 8-bit RGB frame out.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from clearcall.files import read_json
 from clearcall.metrics import Frame, Restore
 from clearcall.params import BenchmarkFps
 from clearcall.sharpener import Sharpener, find_model, shipped_models
+from clearcall.sizes import Size
 
 SIZES = ((1280, 720), (1920, 1080), (3840, 2160))
 FULL_HD = (1920, 1080)
@@ -36,14 +36,12 @@ QUICK_SIZE, QUICK_FRAMES = (640, 360), 20
 SLOW_MS, SLOW_FRAMES = 100.0, 5
 SINGLE_MS, SKIP_MS = 2_000.0, 20_000.0
 _BLOCKS, _WARM_UP_FRAMES = 10, 3
-_SMALLEST_SIDE = 16
+SMALLEST_SIDE = 16
 _RADIUS, _AMOUNT = 1.0, 0.8
 _MIB = 2**20
 # What a step takes beside its multiplications, and what multiplications usually reach of the GEMM peak. The time left
 # is worked out from these two, and they only need to be right to a factor.
 _STEP_SECONDS, _USUAL_SHARE = 1.0, 0.4
-
-Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True)
@@ -115,17 +113,6 @@ class Measurement:
     frames: int = 0
     gemm_share: float | None = None
     note: str = ""
-
-
-def parse_size(text: str) -> Size:
-    """Return width and height of a size such as 1920x1080; raise UserError if it is none that all networks take."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise UserError(f"size {text!r}: give width and height in pixels, for example 1920x1080")
-    width, height = int(found[1]), int(found[2])
-    if min(width, height) < _SMALLEST_SIDE or width % 2 or height % 2:
-        raise UserError(f"size {text}: both sides must be even and at least {_SMALLEST_SIDE}")
-    return width, height
 
 
 def check(settings: Settings) -> Settings:

@@ -1,0 +1,19 @@
+"""Sizes of frames, as a command line gives them."""
+
+import re
+
+from clearcall.errors import UserError
+
+Size = tuple[int, int]  # width, height
+
+
+def parse_size(text: str, least: int = 2) -> Size:
+    """Return width and height of a text such as 1280x720, of even sides of at least `least` pixels.
+
+    Raises UserError if it is something else.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if min(width, height) < least or width % 2 or height % 2:
+        raise UserError(f"{text!r} is no size: give width x height in even numbers from {least}, such as 1280x720")
+    return width, height

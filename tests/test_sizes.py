@@ -1,0 +1,30 @@
+"""Sizes on the command line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clearcall.errors import UserError
+from clearcall.sizes import parse_size
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000))
+def test_a_size_is_width_and_height_in_even_numbers(width: int, height: int) -> None:
+    text = f"{width}x{height}"
+    if width % 2 or height % 2:
+        with pytest.raises(UserError, match=f"'{text}' is no size: give width x height in even numbers from 2"):
+            parse_size(text)
+    else:
+        assert parse_size(text) == (width, height)
+
+
+@pytest.mark.parametrize("text", ["", "1280", "1280x", "x", "axb", "0x2", "-2x2", "1280X720", "1280x720x3"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="is no size"):
+        parse_size(text)
+
+
+def test_a_size_has_a_least_side() -> None:
+    assert parse_size("16x16", 16) == (16, 16)
+    with pytest.raises(UserError, match="even numbers from 16"):
+        parse_size("14x16", 16)
