@@ -247,9 +247,12 @@ def test_the_verdict_is_honest_about_distillation(ssim: float, psnr_db: float, w
 def test_the_verdict_is_honest_about_a_useless_student_and_teacher() -> None:
     results = without_twin(made_results())
     results["evaluate"]["mean"] |= {"student": scores(0.8901, 31.5), "teacher": scores(0.88, 31.4)}
+    results["distill_student"]["student"]["losses"] = {"mse": 1.0, "teacher_mse": 0.1}
     _, baselines, distillation, teacher, gate = verdict(results, GATE)
     assert "does not clearly beat the mask" in baselines
     assert "no student was trained without" in distillation
+    results["distill_student"]["student"]["losses"] = {"relative_mse": 0.01}
+    assert verdict(results, GATE)[2] == "Nothing was distilled: the student learned from sharp pictures alone."
     assert "The teacher is not clearly better" in teacher
     assert gate.startswith("**The gate is not passed: SSIM, SSIM over the tuned unsharp mask, PSNR")
 

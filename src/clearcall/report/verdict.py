@@ -45,6 +45,10 @@ def _over_baselines(results: Results, limits: Gate) -> str:
 def _distillation(results: Results) -> str:
     mean, photographs = results["evaluate"]["mean"], results["evaluate"]["by_image"].values()
     if "twin" not in mean:
+        from clearcall.training.task import needs_teacher  # noqa: PLC0415  # imports torch
+
+        if not needs_teacher(results["distill_student"]["student"]["losses"]):
+            return "Nothing was distilled: the student learned from sharp pictures alone."
         return "What distillation is worth is unknown: no student was trained without the teacher."
     over_twin = lead(mean["student"], mean["twin"])
     if min(over_twin) > 0:
