@@ -12,7 +12,7 @@ from clearcall.sizes import parse_size
 def test_a_size_is_width_and_height_in_even_numbers(width: int, height: int) -> None:
     text = f"{width}x{height}"
     if width % 2 or height % 2:
-        with pytest.raises(UserError, match=f"'{text}' is no size: give width x height in even numbers from 2"):
+        with pytest.raises(UserError, match=f"size '{text}': give width x height as even numbers of at least 2"):
             parse_size(text)
     else:
         assert parse_size(text) == (width, height)
@@ -20,11 +20,11 @@ def test_a_size_is_width_and_height_in_even_numbers(width: int, height: int) -> 
 
 @pytest.mark.parametrize("text", ["", "1280", "1280x", "x", "axb", "0x2", "-2x2", "1280X720", "1280x720x3"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="is no size"):
+    with pytest.raises(UserError, match="give width x height"):
         parse_size(text)
 
 
 def test_a_size_has_a_least_side() -> None:
     assert parse_size("16x16", 16) == (16, 16)
-    with pytest.raises(UserError, match="even numbers from 16"):
+    with pytest.raises(UserError, match="of at least 16"):
         parse_size("14x16", 16)

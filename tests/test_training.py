@@ -36,7 +36,7 @@ from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
 from clearcall.training.task import RestorationTask, WithFeatures, answer, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
-from clearcall.training.train import Trained, _answers, train_network, write_curves
+from clearcall.training.train import Trained, _answers, _task, train_network, write_curves
 from clearcall.training.validation import Quality, Validator
 
 STUDENT = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
@@ -581,6 +581,17 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     live, _ = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
     losses = task.losses(Batch(degraded, sharp, input_mse, None))
     assert losses["teacher_l1"].item() == pytest.approx((degraded - live).abs().mean().item())
+
+
+def test_the_floor_of_relative_errors_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
+    degraded, sharp = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1)
+    batch = Batch(degraded, sharp, torch.tensor([0.01]), None)
+    setting = changed(training, relative_floor=0.04)
+    task = _task(
+        WithFeatures(new_network()), {"relative_mse": 1.0}, setting, None, fabric, round_teacher=False, layers=()
+    )
+    # Untrained, the student returns the degraded picture: 0.1^2 / (0.01 + 0.04).
+    assert task.losses(batch)["relative_mse"].item() == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])

@@ -310,7 +310,8 @@ def look(
 def video(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A film in any format that FFmpeg reads.")],
     target: Annotated[
-        Path | None, typer.Argument(metavar="[OUT]", help="The result: .mp4, .m4v, .mov, .mkv or .webm.")
+        Path | None,
+        typer.Argument(metavar="OUT", help="The result: .mp4, .m4v, .mov, .mkv or .webm; none with --dry-run."),
     ] = None,
     *,
     model: _Model = "fast",
@@ -339,17 +340,19 @@ def video(
 
     if side_by_side and split:
         errors.fail("--side-by-side and --split exclude each other: choose one")
-    if (target is None) != dry_run:
+    if target is None and not dry_run:
         errors.fail("name a file for the result, or say --dry-run to write none: clearcall video call.mp4 sharp.mp4")
+    if dry_run and (target is not None or side_by_side or split or crf is not None):
+        errors.fail("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
-        typer.echo(f"{source}: {time_video(sharpener, source, unsharp=unsharp)}")
-        return
-    summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp)
-    typer.echo(f"{target}: {summary}")
+        summary = time_video(sharpener, source, unsharp=unsharp)
+    else:
+        summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp)
+    typer.echo(f"{target or source}: {summary}")
     if summary.interrupted:
-        warn(f"interrupted: {target} holds what was done until then")
+        warn(f"interrupted: {f'{target} holds' if target else 'that is of'} what was done until then")
         raise typer.Exit(130)
 
 
@@ -480,13 +483,13 @@ def benchmark(
 
     Example: clearcall benchmark --size 1920x1080 --output here
     """
-    from clearcall.comparison.run import SMALLEST_SIDE, Settings, compare  # noqa: PLC0415
+    from clearcall.comparison.run import LEAST_SIDE, Settings, compare  # noqa: PLC0415
     from clearcall.comparison.write import print_comparison, write_comparison  # noqa: PLC0415
     from clearcall.sizes import parse_size  # noqa: PLC0415
 
     settings = Settings(
         models=tuple(model or ()),
-        sizes=tuple(parse_size(text, SMALLEST_SIDE) for text in size or ()),
+        sizes=tuple(parse_size(text, LEAST_SIDE) for text in size or ()),
         threads=tuple(threads or ()),
         providers=tuple(provider or ()),
         frames=frames or 0,

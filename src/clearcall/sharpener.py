@@ -119,7 +119,7 @@ class Sharpener:
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
         one frame more than that is taken ahead, so that memory does not grow with the length of a film. `around` is
-        entered for each frame by the thread that sharpens it, for example to measure how long threads are at work.
+        entered for each frame by the thread that sharpens it, by several at once: a clock of their work, say.
         """
         if in_flight is not None and in_flight < 1:
             raise UserError(f"in_flight must be at least 1, not {in_flight}")

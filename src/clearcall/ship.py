@@ -97,7 +97,8 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     images = reports["download_data"]["images"]
     mean = evaluated["mean"]
     rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in measured(reports)]
-    losses = ", ".join(f"{key} {value}" for key, value in trained["losses"].items())
+    floor = {"relative_mse": f" (relative_floor {params.distill_student.training.relative_floor:g})"}
+    losses = ", ".join(f"{key} {value}{floor.get(key, '')}" for key, value in trained["losses"].items())
     licences = sorted({record.licence for record in read_manifest(params.paths.raw)})
     behind = [
         f"{degradation} ({metric})"

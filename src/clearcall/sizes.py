@@ -15,5 +15,5 @@ def parse_size(text: str, least: int = 2) -> Size:
     found = re.fullmatch(r"(\d+)x(\d+)", text)
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
     if min(width, height) < least or width % 2 or height % 2:
-        raise UserError(f"{text!r} is no size: give width x height in even numbers from {least}, such as 1280x720")
+        raise UserError(f"size {text!r}: give width x height as even numbers of at least {least}, such as 1280x720")
     return width, height

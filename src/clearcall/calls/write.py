@@ -42,7 +42,8 @@ def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_nam
         "difference between the errors of consecutive frames, in grey levels. A frame is worse if its PSNR falls by "
         f"more than {WORSE_DB:g} dB. Every clip stands in [calls.csv](calls.csv).\n\n"
         f"{table}\n\n{verdict(scores, model)}\n\n"
-        f"{strip.clip}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x:\n\n"
+        f"{strip.clip}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: to "
+        "the left where sending did most harm, to the right a face, if one is found.\n\n"
         "![Filmstrip](calls.png)\n",
     )
     return table

@@ -36,7 +36,7 @@ QUICK_SIZE, QUICK_FRAMES = (640, 360), 20
 SLOW_MS, SLOW_FRAMES = 100.0, 5
 SINGLE_MS, SKIP_MS = 2_000.0, 20_000.0
 _BLOCKS, _WARM_UP_FRAMES = 10, 3
-SMALLEST_SIDE = 16
+LEAST_SIDE = 16
 _RADIUS, _AMOUNT = 1.0, 0.8
 _MIB = 2**20
 # What a step takes beside its multiplications, and what multiplications usually reach of the GEMM peak. The time left

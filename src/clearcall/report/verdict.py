@@ -1,7 +1,7 @@
 """What the numbers mean, in a few sentences that they bear out."""
 
 from clearcall.gate import judge
-from clearcall.params import Gate
+from clearcall.params import Gate, TeacherLosses
 from clearcall.report.results import Results, frame_size, lead
 
 # A lead in SSIM below this may turn round with another seed.
@@ -45,9 +45,7 @@ def _over_baselines(results: Results, limits: Gate) -> str:
 def _distillation(results: Results) -> str:
     mean, photographs = results["evaluate"]["mean"], results["evaluate"]["by_image"].values()
     if "twin" not in mean:
-        from clearcall.training.task import needs_teacher  # noqa: PLC0415  # imports torch
-
-        if not needs_teacher(results["distill_student"]["student"]["losses"]):
+        if results["distill_student"]["student"]["losses"].keys() <= TeacherLosses.model_fields.keys():
             return "Nothing was distilled: the student learned from sharp pictures alone."
         return "What distillation is worth is unknown: no student was trained without the teacher."
     over_twin = lead(mean["student"], mean["twin"])

@@ -106,9 +106,12 @@ def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0) -> V
         reader = Reader(film, main, (first.width, first.height), source, stop)
         lumas = (plane_of(thing, 0) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
-        for _ in _sharpened(sharpener, lumas, start, _frames_announced(film, main), unsharp, clock):
-            done += 1
+        with _bar(film, main) as bar:
+            for _ in _sharpened(sharpener, lumas, start, unsharp, clock, bar):
+                done += 1
         reader.warn_of_end()
+        if not done:
+            raise KeyboardInterrupt  # came so early that there is nothing to tell
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set())
 
 
@@ -118,27 +121,26 @@ def _check(sharpener: Sharpener, unsharp: float) -> None:
     check_amount(unsharp)
 
 
-def _frames_announced(film: InputContainer, main: VideoStream) -> int | None:
-    return main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+def _bar(film: InputContainer, main: VideoStream) -> ProgressBar:
+    announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+    return ProgressBar("sharpening", announced)
 
 
 def _sharpened(
     sharpener: Sharpener,
     lumas: Iterator[Frame],
     first: VideoFrame,
-    announced: int | None,
     unsharp: float,
     clock: BusyClock,
+    bar: ProgressBar,
 ) -> Iterator[Frame]:
-    """Yield the sharpened lumas behind a progress bar; the clock runs while one is decoded or sharpened."""
+    """Yield the sharpened lumas and count them; the clock runs but while it is left."""
     sharpener(plane_of(first, 0), "gray")  # how long a runtime takes to choose is not its rate
-    done, started = 0, time.perf_counter()
-    with ProgressBar("sharpening", announced) as bar, clock:
-        for luma in sharpener.map(lumas, "gray", around=clock):
+    started = time.perf_counter()
+    with clock:
+        for done, luma in enumerate(sharpener.map(lumas, "gray", around=clock), 1):
             unsharp_in_place(luma, unsharp)
-            with clock.left():
-                yield luma
-            done += 1
+            yield luma
             bar.advance()
             bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
 
@@ -179,10 +181,12 @@ def _sharpen(
                 with clock.left():
                     writer.put(thing)
 
-    start, announced = planar(first, *canvas.size), _frames_announced(film, main)
-    with Writer(out, encoder) as writer:
-        for luma in _sharpened(sharpener, lumas(), start, announced, unsharp, clock):
-            writer.put(canvas.show(frames.popleft(), luma))
+    start = planar(first, *canvas.size)
+    with _bar(film, main) as bar, Writer(out, encoder) as writer:
+        for luma in _sharpened(sharpener, lumas(), start, unsharp, clock, bar):
+            shown = canvas.show(frames.popleft(), luma)
+            with clock.left():
+                writer.put(shown)
             done += 1
     reader.warn_of_end()
     if writer.refused:
