@@ -1,5 +1,9 @@
 """What several test files share: the committed params, real photographs, and a small folder of pairs."""
 
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,3 +144,23 @@ def _disturbed(kind: "Kind", name: str, arguments: dict[str, int]) -> "nn.Module
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     return model.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture
+def interrupted() -> "Callable[..., subprocess.CompletedProcess[str]]":
+    """Run a program that prints `shown` for each frame, press Ctrl-C after twenty of them, return what came of it.
+
+    Those twenty lines are not in its output.
+    """
+
+    def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", program, *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(20):
+                assert process.stdout.readline() == "shown\n"
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, said)
+
+    return run

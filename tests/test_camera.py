@@ -1,6 +1,5 @@
 """The live loop: its decisions by a clock that the test turns, its ends by real films in and out."""
 
-import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +32,7 @@ from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
 
 Frame = npt.NDArray[np.uint8]
+Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
 WIDTH, HEIGHT = 96, 64
 FPS = 30
 PERIOD = 1 / FPS
@@ -912,24 +912,18 @@ def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Pat
     )
 
 
-def test_ctrl_c_ends_it_with_a_whole_film(rgb: Frame, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_with_a_whole_film(rgb: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
     path, target = write_film(tmp_path / "in.mp4", rgb), tmp_path / "out" / "out.mp4"
     program = (
         "from clearcall.camera.outputs import Fan\nshow = Fan.show\n"
         "Fan.show = lambda *a: (print('shown', flush=True), show(*a))[1]\n" + COMMAND
     )
     options = ["--output", str(target), "--provider", "onnxruntime", "--threads", "1", "--loop"]
-    arguments = [sys.executable, "-c", program, "camera", str(path), *options]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(20):
-            assert process.stdout.readline() == "shown\n"
-        process.send_signal(signal.SIGINT)
-        out, said = process.communicate()
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
-    assert " frames in, " in out
+    done = interrupted(program, "camera", str(path), *options)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert " frames in, " in done.stdout
     assert list(target.parent.iterdir()) == [target]
-    count = 20 + out.count("shown")
+    count = 20 + done.stdout.count("shown")
     assert len(decoded(target)[0]) == count
-    assert f"{count} out: " in out
+    assert f"{count} out: " in done.stdout

@@ -3,12 +3,11 @@
 import errno
 import io
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -33,6 +32,7 @@ from clearcall.video.run import sharpen_video, time_video
 from clearcall.video.write import Writer
 
 Frame = npt.NDArray[np.uint8]
+Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
 WIDTH, HEIGHT = 96, 64
 FINE = Fraction(1, 12800)
 # In units of 1 / 12800 s: as from a camera whose frames come late now and then.
@@ -767,7 +767,7 @@ def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Pa
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_ctrl_c_leaves_a_film_of_what_was_done(scene: Frame, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_film_of_what_was_done(scene: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
     source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512), sound=True, options={"bf": "0"})
     # Slowed down, so that it is interrupted in the midst.
     program = (
@@ -777,40 +777,28 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(scene: Frame, tmp_path: Path) -> 
     )
     target = tmp_path / "out" / "out.mp4"
     options = ["--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
-    arguments = [sys.executable, "-c", program, "video", str(source), str(target), *options]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(20):
-            assert process.stdout.readline() == "shown\n"
-        process.send_signal(signal.SIGINT)
-        out, said = process.communicate()
-    assert process.returncode == 130
-    assert f"warning: interrupted: {target} holds what was done until then" in said
-    assert "Traceback" not in said
-    count = int(out.splitlines()[-1].split(": ")[1].split(" frames")[0])
+    done = interrupted(program, "video", str(source), str(target), *options)
+    assert done.returncode == 130
+    assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
+    assert "Traceback" not in done.stderr
+    count = int(done.stdout.splitlines()[-1].split(": ")[1].split(" frames")[0])
     assert 20 <= count < 60
     assert list(target.parent.iterdir()) == [target]
     assert_sharpened(Sharpener("fast", "onnxruntime", 1), shown(source)[:count], shown(target))
     assert [frame.time for frame in shown(target)] == [Fraction(number, 25) for number in range(count)]
 
 
-def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
     source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512))
     program = (
         "import time\nfrom clearcall.video import run\n"
         "run.unsharp_in_place = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
         "from clearcall.cli import main\nmain()"
     )
-    arguments = [sys.executable, "-c", program, "video", str(source), "--dry-run", "--provider", "onnxruntime"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(20):
-            assert process.stdout.readline() == "shown\n"
-        process.send_signal(signal.SIGINT)
-        out, said = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in said
-    assert "warning: interrupted: that is of what was done until then" in said
-    assert 20 <= int(out.splitlines()[-1].split(": ")[1].split(" frames")[0]) < 60
+    done = interrupted(program, "video", str(source), "--dry-run", "--provider", "onnxruntime")
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert "warning: interrupted: that is of what was done until then" in done.stderr
+    assert 20 <= int(done.stdout.splitlines()[-1].split(": ")[1].split(" frames")[0]) < 60
 
 
 def test_the_command_sharpens_a_film_and_tells_its_rates(scene: Frame, tmp_path: Path) -> None:
