@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +17,8 @@ from PIL import Image
 
 from clearcall.calls.clips import clip_files, read_clip
 from clearcall.calls.measure import FACTORS, INPUT, MASK, QPS, Score, Setting, flicker, measure_clips, receive
-from clearcall.calls.write import calls_table, find_face, verdict, write_calls
+from clearcall.calls.vmaf import vmaf, vmaf_program
+from clearcall.calls.write import calls_tables, find_face, verdict, write_calls
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
@@ -132,14 +134,59 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     arrived = receive(clip, Setting("h264", QPS[0], FACTORS[0]))
     assert all((one == other).all() for one, other in zip(arrived, seen, strict=False))
     assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
-    table = write_calls(scores, strip, "too much", "clips", reports)
+    assert all(score.vmaf is not None and 0 <= score.vmaf <= 100 for score in scores)  # `make install` brings FFmpeg
+    tables = write_calls(scores, strip, "too much", "clips", reports)
     text = (reports / "calls.md").read_text(encoding="utf-8")
-    assert table in text and "48 of 48 frames are worse than they arrived" in text
+    signal, perceived = tables.split("\n\n")
+    assert signal in text and perceived in text and "VMAF NEG" in perceived
+    assert "48 of 48 frames are worse than they arrived" in text
     with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert [float(row["ssim"]) for row in csv.DictReader(file)] == [score.ssim for score in scores]
     with Image.open(reports / "calls.png") as strip_picture:
         assert strip_picture.width > 3 * 80 * 3 and strip_picture.height > 4 * 80 * 3
     assert sorted(path.name for path in reports.iterdir()) == ["calls.csv", "calls.md", "calls.png"]
+
+
+def test_vmaf_knows_the_original_from_a_copy(photos: dict[str, Frame]) -> None:
+    program = vmaf_program()
+    assert program is not None
+    # A pan over a photograph, of an odd size: the last row and column do not count.
+    sharp = [photos["astronaut"][20:201, 100 + step : 301 + step] for step in range(3)]
+    soft = [np.asarray(cv2.GaussianBlur(frame, (0, 0), 1.5), np.uint8) for frame in sharp]
+    boosted = [unsharp_mask(frame, 1.5, 2.0) for frame in soft]
+    whole, blurred, masked = (vmaf(sharp, frames, program) for frames in (sharp, soft, boosted))
+    assert whole.vmaf > 95 and whole.neg > 95
+    assert blurred.vmaf < 80 and blurred.neg <= blurred.vmaf + 0.5
+    assert masked.vmaf > blurred.vmaf + 5
+    assert masked.vmaf - masked.neg > blurred.vmaf - blurred.neg  # NEG gives less for contrast
+    cut = [frame.copy() for frame in sharp]
+    for frame in cut:
+        frame[-1], frame[:, -1] = 0, 0
+    assert vmaf(sharp, cut, program) == whole
+
+
+def test_vmaf_that_fails_says_so(photos: dict[str, Frame]) -> None:
+    frames = [photos["coffee"][:64, :64]] * 2
+    with pytest.raises(UserError, match="false could not compute VMAF"):
+        vmaf(frames, frames, "false")
+
+
+def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho ' .. psnr VV->V'\n")  # one without the filter
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    vmaf_program.cache_clear()
+    try:
+        scores, strip = measure_clips([clips / "photo.png"], 2, 720, ["vp8"], "none", lambda frame: frame)
+    finally:
+        vmaf_program.cache_clear()
+    assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)
+    tables = write_calls(scores, strip, "none", "clips", tmp_path / "reports")
+    assert "VMAF" not in tables and "flicker" in tables
+    assert "VMAF was not computed" in (tmp_path / "reports" / "calls.md").read_text(encoding="utf-8")
+    with (tmp_path / "reports" / "calls.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["vmaf"] for row in csv.DictReader(file)} == {""}
 
 
 def test_a_face_is_found_where_there_is_one(photos: dict[str, Frame]) -> None:
@@ -149,21 +196,26 @@ def test_a_face_is_found_where_there_is_one(photos: dict[str, Frame]) -> None:
     assert find_face(photos["astronaut"][:60], 80) is None  # too small for the square
 
 
-def test_the_table_is_of_means_over_clips() -> None:
-    def score(clip: str, contender: str, psnr: float, worst: float, worse: int) -> Score:
-        return Score(clip, "vp9", 27, 2, contender, 10, psnr, 0.9, 1.5, worst, worse)
+def test_the_tables_are_of_means_over_clips() -> None:
+    def score(clip: str, contender: str, psnr: float, worst: float, worse: int, neg: float) -> Score:
+        return Score(clip, "vp9", 27, 2, contender, 10, psnr, psnr + 1, 0.9, 70.0, neg, 1.5, worst, worse)
 
     scores = [
-        *(score(clip, name, 30.0, 0.0, 0) for clip in "ab" for name in (INPUT, MASK)),
-        score("a", "ours", 31.0, 0.5, 0),
-        score("b", "ours", 32.0, -0.25, 3),
+        *(score(clip, name, 30.0, 0.0, 0, 60.0) for clip in "ab" for name in (INPUT, MASK)),
+        score("a", "ours", 29.5, 0.5, 0, 61.0),
+        score("b", "ours", 33.5, -0.25, 3, 64.0),
     ]
-    (line,) = calls_table(scores, "ours").splitlines()[2:]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:6] == ["vp9", "half", "27", "30.00", "+1.50", "+0.00"]
-    assert cells[-1] == "3 of 20"
-    told = "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, smaller"
-    assert verdict(scores, "ours").startswith(told)
+    signal, perceived = (
+        [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")] for table in calls_tables(scores, "ours")
+    )
+    assert signal[:6] == ["vp9", "half", "27", "30.00", "+1.50", "+0.00"]
+    assert signal[6:] == ["31.00", "+1.50", "+0.00", "0.9000", "+0.0000", "+0.0000", "3 of 20"]
+    assert perceived[3:] == ["1.50", "+0.00", "+0.00", "70.0", "+0.0", "+0.0", "60.0", "+2.5", "+0.0"]
+    assert verdict(scores, "ours") == (
+        "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, half). "
+        "Of 2 means over a clip, 1 are below what arrived by more than 0.005 dB; the least gain is -0.50 dB in a (vp9, "
+        "QP 27, half)."
+    )
 
 
 def test_the_command_and_an_unknown_codec(clips: Path) -> None:

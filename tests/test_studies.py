@@ -103,6 +103,24 @@ def test_a_point_that_needs_a_teacher_says_so_before_it_trains(workplace: Path) 
         run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
 
 
+def test_pairs_of_another_mix_are_refused_with_the_command_that_makes_them(workplace: Path) -> None:
+    document = yaml.safe_load((workplace / "steps.yaml").read_text())
+    document["common"]["degrade_pairs.mix"] = ["webcam"]
+    (workplace / "steps.yaml").write_text(yaml.safe_dump(document))
+    command = r"dvc exp run -S '\+\+degrade_pairs\.mix=\[\"webcam\"\]' check_pairs$"
+    with pytest.raises(UserError, match=f"holds bicubic_x2.0, webcam, and the study asks for webcam: .*: {command}"):
+        run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
+
+
+def test_a_report_of_the_same_name_is_not_overwritten(workplace: Path) -> None:
+    (workplace / "reports").mkdir()
+    report = workplace / "reports" / "steps.csv"
+    report.write_text("clip,codec\nfilm.mp4,h264\n")
+    with pytest.raises(UserError, match=r"steps\.csv is not the table of a study"):
+        run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
+    assert report.read_text() == "clip,codec\nfilm.mp4,h264\n"
+
+
 def test_the_table_by_hand() -> None:
     def row(point: str, seed: int, psnr_db: float) -> Row:
         return Row(point, seed, "x", 1234, 10, 0.9, 30.0, 0.95, psnr_db, 0.9, 31.0, 45.0, 12.4, "", "k")

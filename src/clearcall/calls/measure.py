@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from clearcall.calls.clips import Clip, read_clip
+from clearcall.calls.vmaf import vmaf, vmaf_program
 from clearcall.classical import unsharp_mask
 from clearcall.console import ProgressBar
 from clearcall.data.codecs import send
@@ -36,7 +38,8 @@ class Setting:
 class Score:
     """What one contender made of one clip: means over frames, and the frames it left worse than they arrived.
 
-    `flicker` in grey levels; `worst_db` is the smallest gain of PSNR of any frame over the input.
+    `psnr_db` and `ssim` are of RGB, `luma_psnr_db` of 8-bit luma (BT.601) alone. `vmaf` and `vmaf_neg` are None where
+    no program computes them. `flicker` is in grey levels, `worst_db` the least gain of a frame's PSNR over the input.
     """
 
     clip: str
@@ -46,7 +49,10 @@ class Score:
     contender: str
     frames: int
     psnr_db: float
+    luma_psnr_db: float
     ssim: float
+    vmaf: float | None
+    vmaf_neg: float | None
     flicker: float
     worst_db: float
     worse_frames: int
@@ -100,7 +106,7 @@ def measure_clips(
                     name: [sharpen(frame) for frame in arrived],
                     MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
                 }
-                scores += _scores(clip, setting, answers)
+                scores += [_score(clip, setting, contender, answer, arrived) for contender, answer in answers.items()]
                 if strip is None and setting == shown:
                     strip = Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers})
                 bar.advance()
@@ -108,30 +114,36 @@ def measure_clips(
     return scores, strip
 
 
-def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]) -> list[Score]:
-    decibels = {name: np.array([*map(_psnr_db, clip.frames, answer)]) for name, answer in answers.items()}
-    return [
-        Score(
-            clip=clip.name,
-            codec=setting.codec,
-            qp=setting.qp,
-            factor=setting.factor,
-            contender=name,
-            frames=len(answer),
-            psnr_db=float(decibels[name].mean()),
-            ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
-            flicker=flicker(clip.frames, answer),
-            worst_db=float((decibels[name] - decibels[INPUT]).min()),
-            worse_frames=int((decibels[name] < decibels[INPUT] - WORSE_DB).sum()),
-        )
-        for name, answer in answers.items()
-    ]
+def _score(clip: Clip, setting: Setting, contender: str, answer: Sequence[Frame], arrived: Sequence[Frame]) -> Score:
+    decibels, arrived_db = (np.array([*map(_psnr_db, clip.frames, frames)]) for frames in (answer, arrived))
+    program = vmaf_program()
+    perceived = vmaf(clip.frames, answer, program) if program else None
+    return Score(
+        clip=clip.name,
+        codec=setting.codec,
+        qp=setting.qp,
+        factor=setting.factor,
+        contender=contender,
+        frames=len(answer),
+        psnr_db=float(decibels.mean()),
+        luma_psnr_db=float(np.mean([*map(_psnr_db, map(_luma, clip.frames), map(_luma, answer))])),
+        ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
+        vmaf=perceived and perceived.vmaf,
+        vmaf_neg=perceived and perceived.neg,
+        flicker=flicker(clip.frames, answer),
+        worst_db=float((decibels - arrived_db).min()),
+        worse_frames=int((decibels < arrived_db - WORSE_DB).sum()),
+    )
 
 
 def _best_mask(sharp: Frame, arrived: Frame) -> Callable[[Frame], Frame]:
     """Return the unsharp mask whose amount gives a clip's first frame the highest SSIM: tuned as no call could."""
     amount = max(MASK_AMOUNTS, key=lambda amount: ssim(sharp, unsharp_mask(arrived, MASK_RADIUS, amount)))
     return lambda frame: unsharp_mask(frame, MASK_RADIUS, amount)
+
+
+def _luma(frame: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _psnr_db(sharp: Frame, other: Frame) -> float:

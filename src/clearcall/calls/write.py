@@ -1,11 +1,12 @@
 """calls.md, calls.csv and the filmstrip."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from clearcall.calls.measure import INPUT, MASK, MASK_RADIUS, WORSE_DB, Filmstrip, Score
@@ -14,19 +15,29 @@ from clearcall.metrics import Frame
 from clearcall.report.pictures import ZOOM, choose_crop, draw_cells, enlarge
 from clearcall.report.tables import markdown_table
 
+_SETTING = ["codec", "factor", "qp"]
+# Field of a score: header and digits.
+_SIGNAL = {"psnr_db": ("PSNR dB", 2), "luma_psnr_db": ("luma PSNR dB", 2), "ssim": ("SSIM", 4)}
+_PERCEIVED = {"flicker": ("flicker", 2), "vmaf": ("VMAF", 1), "vmaf_neg": ("VMAF NEG", 1)}
+_ABOUT_VMAF = (
+    "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see what it makes of the "
+    "unsharp mask. NEG, its variant without enhancement gain, was made to do so less."
+)
+_WITHOUT_VMAF = "VMAF was not computed: no FFmpeg with libvmaf is at hand (`pip install imageio-ffmpeg` brings one)."
+_NOTHING_DB = 0.005  # prints as 0.00
 _SHOWN_FRAMES = 3
 _SIDE, _LEAST_FACE = 80, 40  # pixels
 
 
 def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_name: str, reports: Path) -> str:
-    """Write reports/calls.md, .csv and .png; return the table of means over clips by codec, size and quantizer."""
+    """Write reports/calls.md, .csv and .png; return the tables of means over clips by codec, size and quantizer."""
     with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(asdict, scores))
     with atomic_path(reports / "calls.png") as temporary:
         draw_filmstrip(strip).save(temporary, optimize=True)
-    table = calls_table(scores, model)
+    signal, perceived = calls_tables(scores, model)
     clips = {score.clip: score.frames for score in scores}
     sent = strip.setting
     write_text(
@@ -35,75 +46,78 @@ def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_nam
         f"Made by `clearcall calls {clips_name} --model {model}`: {len(clips)} clips, {sum(clips.values())} frames. "
         "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
         "delay, decoded, and sharpened frame by frame: the model sees no other frame, and none that is still to "
-        "come. At half size, frames are made smaller by 2 before they are encoded and larger afterwards.\n\n"
-        "PSNR and SSIM are of RGB, so that the colour lost to 4:2:0 counts. Under the names of contenders stand their "
-        f"gains over what arrives. The unsharp mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for "
-        "the first frame of each clip at each setting, which in a call nobody could know. Flicker is the mean absolute "
-        "difference between the errors of consecutive frames, in grey levels. A frame is worse if its PSNR falls by "
-        f"more than {WORSE_DB:g} dB. Every clip stands in [calls.csv](calls.csv).\n\n"
-        f"{table}\n\n{verdict(scores, model)}\n\n"
+        "come. At half size, frames are made smaller by 2 before they are encoded and larger afterwards. Every clip "
+        "stands in [calls.csv](calls.csv).\n\n"
+        f"Beside each figure of what arrives stands how far {model} and the unsharp mask are above it. PSNR and SSIM "
+        "are of RGB, so that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by. The unsharp "
+        f"mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for the first frame of each clip at each "
+        f"setting, which in a call nobody could know. A frame is worse if its PSNR falls by more than {WORSE_DB:g} "
+        f"dB.\n\n{signal}\n\n{verdict(scores, model)}\n\n"
+        "Flicker is the mean absolute difference between the errors of consecutive frames, in grey levels: less is "
+        f"better. {_WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF}\n\n{perceived}\n\n"
         f"{strip.clip}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: to "
         "the left where sending did most harm, to the right a face, if one is found.\n\n"
         "![Filmstrip](calls.png)\n",
     )
-    return table
+    return f"{signal}\n\n{perceived}"
 
 
-def calls_table(scores: Sequence[Score], model: str) -> str:
-    """Return one line for each codec, size and quantizer: means over clips, and the gains over what arrives."""
+def calls_tables(scores: Sequence[Score], model: str) -> tuple[str, str]:
+    """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and quantizer.
+
+    They hold means over clips: of what arrives, and how far the model and the unsharp mask are above it.
+    """
+    table = pd.DataFrame(map(asdict, scores))
+    table["codec"] = pd.Categorical(table["codec"], table["codec"].unique())  # keeps their order
+    by_setting = table.drop(columns="clip").groupby(["contender", *_SETTING], observed=True)
+    means, sums = by_setting.mean(), by_setting.sum()
+    signal = _lines(means, _SIGNAL, model)
+    for line, worse, frames in zip(signal, sums.loc[model]["worse_frames"], sums.loc[model]["frames"], strict=True):
+        line.append(f"{worse} of {frames}")
+    there = {field: named for field, named in _PERCEIVED.items() if means[field].notna().all()}
+    return (
+        markdown_table([*_headers(_SIGNAL, model), "frames worse"], signal),
+        markdown_table(_headers(there, model), _lines(means, there, model)),
+    )
+
+
+def _headers(fields: Mapping[str, tuple[str, int]], model: str) -> list[str]:
+    return ["codec", "size", "QP", *(header for name, _ in fields.values() for header in (name, model, MASK))]
+
+
+def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]], model: str) -> list[list[str]]:
+    """Return a line for each setting: the input's means, and the gains of model and mask over them."""
+    arrived = means.loc[INPUT]
+    gains = [means.loc[name] - arrived for name in (model, MASK)]
     lines = []
-    codecs = [score.codec for score in scores]
-    keys = {(score.codec, score.factor, score.qp) for score in scores}
-    for key in sorted(keys, key=lambda key: (codecs.index(key[0]), *key[1:])):
-        found = {
-            name: [s for s in scores if (s.codec, s.factor, s.qp, s.contender) == (*key, name)]
-            for name in (INPUT, model, MASK)
-        }
-        mean = {
-            name: {
-                field: float(np.mean([getattr(score, field) for score in group]))
-                for field in ("psnr_db", "ssim", "flicker")
-            }
-            for name, group in found.items()
-        }
-        lines.append(
-            [
-                key[0],
-                "half" if key[1] > 1 else "whole",
-                key[2],
-                f"{mean[INPUT]['psnr_db']:.2f}",
-                *(f"{mean[name]['psnr_db'] - mean[INPUT]['psnr_db']:+.2f}" for name in (model, MASK)),
-                f"{mean[INPUT]['ssim']:.4f}",
-                *(f"{mean[name]['ssim'] - mean[INPUT]['ssim']:+.4f}" for name in (model, MASK)),
-                *(f"{mean[name]['flicker']:.2f}" for name in (INPUT, model, MASK)),
-                f"{sum(score.worse_frames for score in found[model])} of {sum(score.frames for score in found[model])}",
-            ]
-        )
-    headers = [
-        "codec",
-        "size",
-        "QP",
-        "PSNR dB",
-        model,
-        MASK,
-        "SSIM",
-        model,
-        MASK,
-        "flicker",
-        model,
-        MASK,
-        "frames worse",
-    ]
-    return markdown_table(headers, lines)
+    for setting in arrived.index:
+        codec, factor, qp = setting
+        line = [codec, "half" if factor > 1 else "whole", str(qp)]
+        for field, (_, digits) in fields.items():
+            line += [f"{arrived.loc[setting, field]:.{digits}f}"]
+            line += [f"{gain.loc[setting, field]:+.{digits}f}" for gain in gains]
+        lines.append(line)
+    return lines
 
 
 def verdict(scores: Sequence[Score], model: str) -> str:
-    """Return in one sentence how many frames the model left worse, and the worst of them."""
+    """Return in two sentences how many frames and clips the model left worse, and the worst of each."""
     ours = [score for score in scores if score.contender == model]
+    arrived = {_place(score): score.psnr_db for score in scores if score.contender == INPUT}
+    gains = {_place(score): score.psnr_db - arrived[_place(score)] for score in ours}
     worse, frames = sum(score.worse_frames for score in ours), sum(score.frames for score in ours)
-    worst = min(ours, key=lambda score: score.worst_db)
-    where = f"{worst.worst_db:+.2f} dB in {worst.clip} ({worst.codec}, QP {worst.qp}, smaller by {worst.factor})"
-    return f"{worse} of {frames} frames are worse than they arrived; the least gain of a frame is {where}."
+    below = sum(gain < -_NOTHING_DB for gain in gains.values())
+    frame = min(ours, key=lambda score: score.worst_db)
+    clip = min(gains, key=gains.__getitem__)
+    return (
+        f"{worse} of {frames} frames are worse than they arrived; the least gain of a frame is {frame.worst_db:+.2f} "
+        f"dB in {_place(frame)}. Of {len(gains)} means over a clip, {below} are below what arrived by more than "
+        f"{_NOTHING_DB:g} dB; the least gain is {gains[clip]:+.2f} dB in {clip}."
+    )
+
+
+def _place(score: Score) -> str:
+    return f"{score.clip} ({score.codec}, QP {score.qp}, {'half' if score.factor > 1 else 'whole'})"
 
 
 def draw_filmstrip(strip: Filmstrip) -> Image.Image:

@@ -150,9 +150,11 @@ def _records(study: Study, params: Params) -> list[PairRecord]:
     """Return the training pairs that the study uses; raise UserError if they are not those of its params."""
     train = read_pairs(params.paths.pairs, "train")
     if (there := {pair.degradation for pair in train}) != set(params.degrade_pairs.mix):
+        values = {name: value for name, value in study.common.items() if name.startswith("degrade_pairs.")}
+        command = " ".join(filter(None, ["dvc exp run", as_arguments(values, {}), "check_pairs"]))
         raise UserError(
             f"{params.paths.pairs} holds {', '.join(sorted(there))}, and the study asks for "
-            f"{', '.join(params.degrade_pairs.mix)}: run `dvc exp run -S 'degrade_pairs.mix=[...]' check_pairs` first"
+            f"{', '.join(params.degrade_pairs.mix)}: run this first: {command}"
         )
     photographs = set(list(dict.fromkeys(pair.image for pair in train))[: study.train_photographs])
     return [pair for pair in train if pair.image in photographs and study.train_scale in {None, pair.scale}]
@@ -186,9 +188,14 @@ def _train(study: Study, point: str, seed: int, overrides: Overrides, params: Pa
 
 
 def _read(table: Path) -> dict[tuple[str, int, str], Row]:
-    rows = {}
+    names, rows = [field.name for field in fields(Row)], {}
     with suppress(FileNotFoundError), table.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
+        lines = csv.DictReader(file)
+        if lines.fieldnames != names:
+            raise UserError(
+                f"{table} is not the table of a study, and would be overwritten: give the study another name"
+            )
+        for line in lines:
             row = Row(**{field.name: field.type(line[field.name]) for field in fields(Row)})  # type: ignore[operator]  # str, int or float
             rows[row.point, row.seed, row.key] = row
     return rows
