@@ -1,6 +1,9 @@
 """Studies: values by dotted name, and short trainings that are not repeated."""
 
 import csv
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +122,24 @@ def test_a_report_of_the_same_name_is_not_overwritten(workplace: Path) -> None:
     with pytest.raises(UserError, match=r"steps\.csv is not the table of a study"):
         run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
     assert report.read_text() == "clip,codec\nfilm.mp4,h264\n"
+
+
+def test_trainings_end_with_a_study_that_is_killed(workplace: Path) -> None:
+    import psutil
+
+    text = (workplace / "steps.yaml").read_text().replace("training.steps: 3", "training.steps: 1000000")
+    (workplace / "steps.yaml").write_text(text)
+    program = [sys.executable, "-c", "from clearcall.cli import main; main()", "study", "steps.yaml", "--jobs", "1"]
+    with subprocess.Popen(program) as study:
+        workers: list[psutil.Process] = []
+        # A worker at work has used the processor for a while; multiprocessing's resource tracker never does.
+        while not any(worker.cpu_times().user > 3 for worker in workers):
+            assert study.poll() is None
+            time.sleep(0.2)
+            workers = psutil.Process(study.pid).children()
+        study.kill()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
 
 
 def test_the_table_by_hand() -> None:

@@ -2,13 +2,15 @@
 
 import csv
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -107,7 +109,7 @@ def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
         with (
             ProgressBar(path.stem, len(wanted), len(wanted) - len(plan)) as bar,
             # spawn: forking a process in which torch already runs threads can hang.
-            ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+            ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker) as pool,
         ):
             waiting = [pool.submit(_train, study, *entry) for entry in plan]
             try:
@@ -115,8 +117,8 @@ def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
                     row = future.result()
                     done[row.point, row.seed, row.key] = row
                     _write(table, list(done.values()))
-                    bar.advance()
                     bar.note(f"{row.point}: {row.test_ssim:.4f} / {row.test_psnr_db:.2f} dB")
+                    bar.advance()
             except BaseException:
                 # Otherwise leaving the block would wait for all that are planned.
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -125,9 +127,17 @@ def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
     return sorted((done[key] for key in wanted), key=lambda row: (order[row.point], row.seed))
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     # Tiny networks gain little from a second thread: two trainings side by side finish sooner than one after the other.
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the study's ends, however it does: a training nobody waits for would go on for hours."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _key(study: Study, params: Params) -> str:
