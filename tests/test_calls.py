@@ -92,6 +92,28 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -
     assert name in str(caught.value)
 
 
+def test_films_of_telephones_and_recorders_are_clips_too(photos: dict[str, Frame], tmp_path: Path) -> None:
+    """Turned, with a tag in another code page, and of two sizes one after the other."""
+    wide, high = photos["chelsea"][80:176, 100:228], photos["chelsea"][80:208, 100:196]
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w", metadata_errors="surrogateescape") as film:
+        film.metadata["artist"] = "M\udcfcller"
+        stream: Any = film.add_stream("libx264", rate=Fraction(30), options={"qp": "1"})
+        stream.height, stream.width = wide.shape[:2]
+        stream.set_display_matrix((0, -65536, 0, 65536, 0, 0, 0, 0, 1 << 30))
+        for _ in range(3):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(wide, format="rgb24")))
+        film.mux(stream.encode())
+    frames = read_clip(path, 3, 720).frames
+    assert [frame.shape for frame in frames] == [(128, 96, 3)] * 3
+    assert max(psnr_db(np.ascontiguousarray(np.rot90(wide, turns)), frames[0]) for turns in (1, 3)) > 30
+    for name, one in (("a.ts", wide), ("b.ts", high)):
+        add_film(tmp_path / name, [one] * 3)
+    (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    assert [frame.shape for frame in read_clip(tmp_path / "both.ts", 6, 720).frames] == [(96, 128, 3)] * 6
+    assert [file.name for file in clip_files(tmp_path)] == ["a.ts", "b.ts", "both.ts", "film.mkv"]
+
+
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither films"):
         clip_files(tmp_path)

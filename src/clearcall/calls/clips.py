@@ -15,8 +15,24 @@ from clearcall.data.single import read_rgb
 from clearcall.data.sources import KINDS, SUFFIXES, bundled_originals
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
+from clearcall.video.read import film_stream, opened
 
-FILMS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m")
+FILMS = (
+    ".mp4",
+    ".m4v",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".avi",
+    ".y4m",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".mpg",
+    ".flv",
+    ".wmv",
+    ".3gp",
+)
 _MIN_SIDE = 64  # pixels
 
 
@@ -57,14 +73,15 @@ def read_clip(path: Path, frames: int, height: int) -> Clip:
 
 
 def _film(path: Path, frames: int) -> Iterator[Image.Image]:
-    count = 0
+    count, size = 0, None
     try:
-        # Absolute: a name with a colon would be taken for a protocol.
-        with av.open(str(path.resolve())) as film:
-            for frame in islice(film.decode(video=0), frames):
+        with opened(path) as film:
+            for frame in islice(film.decode(film_stream(film, path)), frames):
+                size = size or (frame.width, frame.height)  # that of the first, should it change
+                shown = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+                yield Image.fromarray(np.rot90(np.asarray(shown, np.uint8), round(frame.rotation / 90)))
                 count += 1
-                yield Image.fromarray(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
-    except (av.FFmpegError, IndexError) as error:
+    except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None
     if count < 2:  # noqa: PLR2004  # flicker is of two
         raise UserError(f"{path} holds {count} frames, and at least 2 are needed: remove it")
