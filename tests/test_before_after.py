@@ -1,5 +1,7 @@
 """The picture of input and output: what stands where, taken from the file again."""
 
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -129,17 +131,27 @@ def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_pa
     (tmp_path / "in_compare.png").write_bytes(b"mine")
     (tmp_path / "text.png").write_bytes(b"text")
     (tmp_path / "folder.png").mkdir()
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")]
+    huge = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+    (tmp_path / "huge.png").write_bytes(huge)
     for given_source, target, message in (
         (source, None, "in_compare.png is there already: name a file"),
         (source, source, "is the picture itself"),
         (source, tmp_path / "out.jpg", "must end in .png"),
         (source, tmp_path / "folder.png", "is a folder: name a file"),
         (tmp_path / "none.png", None, "there is no picture"),
-        (tmp_path / "text.png", None, "cannot be read as a picture"),
+        (tmp_path / "text.png", None, "text.png cannot be used"),
+        (tmp_path / "huge.png", None, "huge.png cannot be used .*60000"),
         (tmp_path / "none.mp4", None, "there is no film"),
     ):
         with pytest.raises(UserError, match=message):
             write_before_after(sharpener, given_source, target)
     assert (tmp_path / "in_compare.png").read_bytes() == b"mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "in.png", "in_compare.png", "text.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("folder.png", "huge.png", "in.png", "in_compare.png", "text.png")
+    ]
     assert write_before_after(sharpener, source, tmp_path / "in_compare.png").read_bytes() != b"mine"

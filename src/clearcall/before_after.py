@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
@@ -68,11 +69,8 @@ def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
     """Return a picture as 8-bit RGB, upright and without transparency, and what becomes of it."""
     if not path.is_file():
         raise UserError(f"there is no picture {path}")
-    data = np.fromfile(path, np.uint8)
-    before = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    if before is None:
-        raise UserError(f"{path} cannot be read as a picture")
-    return np.asarray(before, np.uint8), sharpener(np.asarray(before, np.uint8))
+    before = np.asarray(read_rgb(path, min_side=1), np.uint8)
+    return before, sharpener(before)
 
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
