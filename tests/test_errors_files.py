@@ -126,6 +126,12 @@ def test_an_atomic_path_appears_with_its_whole_content(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_name_may_be_as_long_as_names_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 125 + ".png")  # 254 bytes, and 255 may be
+    write_text(path, "x")
+    assert path.read_text(encoding="utf-8") == "x"
+
+
 def test_a_failed_atomic_path_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("before", encoding="utf-8")
@@ -239,3 +245,17 @@ def test_errors_are_exceptions_that_a_broad_except_would_catch() -> None:
     assert issubclass(UserError, Exception)
     assert errors.describe(UserError("x")) == "x"
     assert errors.describe(ValueError("x")) is None
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
+    program = (
+        "import time\nfrom pathlib import Path\nfrom clearcall import errors\nfrom clearcall.files import atomic_path\n"
+        "def main():\n    with atomic_path(Path('half.txt')):\n        print('shown', flush=True)\n        time.sleep(60)\n"
+        "errors.run(main)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"shown\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []

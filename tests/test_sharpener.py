@@ -412,6 +412,18 @@ def test_out_may_be_a_part_of_a_larger_array(halved: Network) -> None:
     assert (np.delete(ring, np.s_[18:36], axis=0) == np.delete(before, np.s_[18:36], axis=0)).all()
 
 
+def test_an_out_that_overlaps_the_frame_in_part_is_refused(halved: Network) -> None:
+    """What is read after it was written over would be wrong without a word."""
+    sharpen, ring = Sharpener(halved.path, "onnxruntime", threads=1), picture(36, 30)
+    before = ring.copy()
+    for frame, out in ((ring[:18], ring[1:19]), (ring[:18][..., ::-1], ring[:18])):
+        with pytest.raises(UserError, match="out overlaps the frame in part"):
+            sharpen(frame, out=out)
+    assert (ring == before).all()
+    sharpen(ring[:18], out=ring[18:])
+    assert (ring[18:] == sharpen(before[:18])).all()
+
+
 def read_only(array: Frame) -> Frame:
     array.flags.writeable = False
     return array

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -31,7 +32,11 @@ def fail(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a program's main function; a user's mistake ends it with one message and exit code 1, no traceback."""
+    """Run a program's main function; a user's mistake ends it with one message and exit code 1, no traceback.
+
+    SIGTERM ends it as a mistake would: what is half-written is removed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()
     except KeyboardInterrupt:

@@ -101,6 +101,8 @@ class Sharpener:
             out = np.empty_like(frame, order="C")
         elif out.shape != frame.shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
             raise UserError(f"out must be a writeable, contiguous uint8 array of shape {frame.shape}")
+        elif np.may_share_memory(frame, out) and frame.ctypes.data != out.ctypes.data:
+            raise UserError("out overlaps the frame in part: give the frame itself, or an array apart from it")
         with self._lock:
             variant = self._variants.get(size)
             self.choice = variant.choice
@@ -118,8 +120,9 @@ class Sharpener:
         """Yield the sharpened frames in order, several in flight at once, each on one thread of its own.
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
-        one frame more than that is taken ahead, so that memory does not grow with the length of a film. `around` is
-        entered for each frame by the thread that sharpens it, by several at once: a clock of their work, say.
+        one frame more than that is taken ahead, so that memory does not grow with the length of a film; a frame must
+        stay as it is until its result is here. `around` is entered for each frame by the thread that sharpens it, by
+        several at once: a clock of their work, say.
         """
         if in_flight is not None and in_flight < 1:
             raise UserError(f"in_flight must be at least 1, not {in_flight}")
