@@ -150,16 +150,16 @@ def _disturbed(kind: "Kind", name: str, arguments: dict[str, int]) -> "nn.Module
 def interrupted() -> "Callable[..., subprocess.CompletedProcess[str]]":
     """Run a program that prints `shown` for each frame, press Ctrl-C after twenty of them, return what came of it.
 
-    Those twenty lines are not in its output.
+    Those twenty lines are not in its output. Another signal may be sent instead.
     """
 
-    def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(program: str, *arguments: str, send: int = signal.SIGINT) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", program, *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for _ in range(20):
                 assert process.stdout.readline() == "shown\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(send)
             out, said = process.communicate()
         return subprocess.CompletedProcess(command, process.returncode, out, said)
 

@@ -648,6 +648,15 @@ def test_a_source_tells_its_size_and_rate_and_begins_when_told(rgb: Frame, tmp_p
         assert taken is not None and taken.frame.shape == (93, 94)
 
 
+def test_a_film_of_wide_pixels_is_played_as_it_is_shown(rgb: Frame, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "wide.mkv", rgb, sample_aspect_ratio=Fraction(4, 3))
+    with open_source(str(path), None, None) as source:
+        assert source.size == (WIDTH * 4 // 3, HEIGHT)
+        source.begin()
+        taken = source.newest.take(time.perf_counter() + 60)
+        assert taken is not None and taken.frame.shape == (HEIGHT * 3 // 2, WIDTH * 4 // 3)
+
+
 @pytest.mark.parametrize(
     ("matrix", "turns"),
     [

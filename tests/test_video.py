@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -27,7 +29,7 @@ from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener, _Variant
 from clearcall.video.clock import BusyClock
-from clearcall.video.read import Reader, planar, plane_of, rate_of
+from clearcall.video.read import Reader, Timeline, frame_at, planar, plane_of, rate_of
 from clearcall.video.run import sharpen_video, time_video
 from clearcall.video.write import Writer
 
@@ -79,14 +81,16 @@ def write_film(
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     size: tuple[int, int] = (WIDTH, HEIGHT),
-    sound: bool = False,
+    sound: bool | int = False,
     rotation: int = 0,
     options: dict[str, str] | None = None,
     kind: str | None = None,
     tags: dict[str, Any] | None = None,
+    metadata: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
-    """Write a film of a photograph that moves, its colour tags and other traits as given."""
-    with av.open(str(path), "w", format=kind) as out:
+    """Write a film of a photograph that moves, its colour tags and other traits as given, `sound` of 20 packets."""
+    with av.open(str(path), "w", format=kind, options=muxer or {}, metadata_errors="surrogateescape") as out:
         stream = out.add_stream(codec, 25, options or {}, width=size[0], height=size[1])
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = pixel_format
@@ -95,7 +99,7 @@ def write_film(
             setattr(stream.codec_context, name, value)
         if rotation:
             stream.set_display_matrix(QUARTER[rotation])
-        out.metadata["title"] = "A call"
+        out.metadata.update({"title": "A call"} | (metadata or {}))
         audio = out.add_stream("aac" if codec != "libvpx-vp9" else "libopus", 48000) if sound else None
         times = list(times)
         stream.codec_context.flags |= Flags.frame_duration
@@ -107,7 +111,7 @@ def write_film(
         out.mux(stream.encode(None))
         if isinstance(audio, av.AudioStream):
             noise = np.random.default_rng(0)
-            for number in range(20):
+            for number in range(20 if sound is True else sound):
                 samples = (0.1 * noise.standard_normal((2, 1024))).astype(np.float32)
                 heard = av.AudioFrame.from_ndarray(samples, "fltp", "stereo")
                 heard.sample_rate, heard.pts, heard.time_base = 48000, 1024 * number, Fraction(1, 48000)
@@ -521,15 +525,48 @@ def test_a_cover_is_kept_in_matroska(sharpener: Sharpener, scene: Frame, tmp_pat
         assert [int(stream.disposition & Disposition.attached_pic) for stream in film.streams.video] == [0, 1024]
 
 
+def test_a_timecode_is_kept(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_film(tmp_path / "in.mov", scene, metadata={"timecode": "10:00:00:00"})
+    with av.open(str(source)) as film:
+        assert [stream.type for stream in film.streams] == ["video", "data"]
+    for suffix in ("mov", "mp4", "mkv"):
+        sharpen_video(sharpener, source, tmp_path / f"out.{suffix}", crf=0)
+        assert_sharpened(sharpener, shown(source), shown(tmp_path / f"out.{suffix}"))
+        with av.open(str(tmp_path / f"out.{suffix}")) as film:
+            kept = {name.lower(): value for name, value in film.streams.video[0].metadata.items()}
+            assert kept["timecode"] == "10:00:00:00"
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mp4"])
+def test_metadata_that_mp4_has_no_place_for_is_kept(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, suffix: str
+) -> None:
+    own = {"com.apple.quicktime.make": "Apple", "mykey": "Grüße", "comment": "C", "artist": "me"}
+    source = write_film(tmp_path / "in.mov", scene, metadata=own, muxer={"movflags": "use_metadata_tags"})
+    sharpen_video(sharpener, source, tmp_path / f"out.{suffix}")
+    with av.open(str(tmp_path / f"out.{suffix}")) as film:
+        assert own | {"title": "A call"} == {name: film.metadata[name] for name in [*own, "title"]}
+    # What has a place goes there, where every player looks.
+    sharpen_video(sharpener, write_film(tmp_path / "plain.mkv", scene), tmp_path / f"plain.{suffix}")
+    assert b"\xa9nam" in (tmp_path / f"plain.{suffix}").read_bytes()
+
+
 def test_what_a_container_cannot_hold_is_refused_or_named(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = write_film(tmp_path / "plain.mp4", scene, sound=True)
-    with pytest.raises(UserError, match=r"stream 1 \(audio, aac\) cannot be in a webm file: name a .mkv file"):
+    with pytest.raises(UserError, match=r"\(audio, aac\) cannot be copied into a webm file: name a .mkv file"):
         sharpen_video(sharpener, plain, tmp_path / "out.webm")
     subtitled = with_streams(tmp_path / "in.mkv", plain, subtitles="subrip")
-    with pytest.raises(UserError, match=r"\(subtitle, srt\) cannot be in a mp4 file"):
+    with pytest.raises(UserError, match=r"\(subtitle, srt\) cannot be copied into a mp4 file: name a .mkv"):
         sharpen_video(sharpener, subtitled, tmp_path / "out.mp4")
+    # And the other way round: what fits into MP4 alone is not sent to Matroska.
+    subtitled = with_streams(tmp_path / "in.mp4", plain, subtitles="mov_text")
+    with pytest.raises(UserError, match=r"mov_text\) cannot be copied into a matroska file: name a .mp4 file$"):
+        sharpen_video(sharpener, subtitled, tmp_path / "out.mkv")
     assert not list(tmp_path.glob("*out*"))
     font = with_streams(tmp_path / "font.mkv", plain, font=True)
     capsys.readouterr()
@@ -624,6 +661,71 @@ def test_times_that_are_missing_or_run_backwards_go_on_at_the_rate(scene: Frame,
             frame.pts = pts
             prepared.append(reader._prepared(frame).pts)
     assert prepared == [0, 512, 1024, 1536, 5000]
+
+
+def test_pieces_that_were_put_together_run_on(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """Two recordings of a transport stream, as a recorder leaves them: each begins at its own time."""
+    piece = write_film(tmp_path / "a.ts", scene, range(0, 50 * 512, 512), kind="mpegts", sound=94)
+    (tmp_path / "in.ts").write_bytes(2 * piece.read_bytes())
+    sharpen_video(sharpener, tmp_path / "in.ts", tmp_path / "out.mkv", crf=0)
+    times = [frame.time for frame in shown(tmp_path / "out.mkv")]
+    assert len(times) == 100
+    heard = [time for _, time in packets(tmp_path / "out.mkv", "audio")]
+    assert len(heard) == 2 * len(packets(piece, "audio"))
+    assert all(later > earlier for moments in (times, heard) for earlier, later in pairwise(moments))
+    # Sound and picture stay together: between the pieces' beginnings lies as much of the one as of the other.
+    assert times[50] - times[0] == pytest.approx(heard[len(heard) // 2] - heard[0], abs=0.002)
+    assert 2 <= times[50] - times[0] < 2.1
+
+
+def test_the_timeline_by_hand() -> None:
+    """Streams 0 and 1 have a packet each second, of which the latter's come later; 2 is a subtitle now and then."""
+
+    def moved(stream: int, at: int) -> int:
+        packet: Any = SimpleNamespace(pts=at, dts=at, time_base=Fraction(1), duration=1, stream_index=stream)
+        timeline.move(packet)
+        assert packet.pts == packet.dts
+        return int(packet.pts)
+
+    timeline = Timeline(Fraction(2))  # the film begins at -2
+    assert [moved(0, at) for at in range(-2, 8)] == [*range(10)]
+    assert [moved(1, at) for at in range(-2, 7)] == [*range(9)]
+    # The next piece begins at 0 again; of stream 1 a packet of the old one is still to come.
+    assert moved(0, 0) == 10
+    assert moved(1, 7) == 9
+    assert moved(1, 0) == 10
+    assert moved(2, 1) == 11  # never seen before
+    assert [moved(0, at) for at in (1, 2, 30)] == [11, 12, 40]  # a pause is one
+    assert moved(0, 29) == 39  # back by no more than a second: out of order
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_a_frame_is_found_in_a_film_that_can_only_be_entered_at_its_beginning(
+    scene: Frame, tmp_path: Path, part: float
+) -> None:
+    path = write_film(tmp_path / "in.ts", scene, range(0, 100 * 512, 512), kind="mpegts", options={"g": "1000"})
+    begin = shown(path)[0].time
+    assert frame_at(path, part).time == pytest.approx(float(begin) + min(4 * part, 99 / 25), abs=0.05)
+
+
+def test_a_film_that_begins_late_is_not_cut_short(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_film(tmp_path / "in.mkv", scene, range(100 * 12800, 100 * 12800 + 10 * 512, 512))
+    sharpen_video(sharpener, source, tmp_path / "out.mkv")
+    assert shown(tmp_path / "out.mkv")[0].time == 100
+    assert "cut short" not in capsys.readouterr().err
+
+
+def test_transparency_is_left_out_and_it_is_said(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_film(tmp_path / "in.webm", scene, codec="libvpx-vp9", pixel_format="yuva420p")
+    sharpen_video(sharpener, source, tmp_path / "out.webm")
+    assert "is transparent in places: that is left out" in capsys.readouterr().err
+    with av.open(str(source)) as old, av.open(str(tmp_path / "out.webm")) as new:
+        tags = [{name.lower() for name in film.streams.video[0].metadata} for film in (old, new)]
+    assert "alpha_mode" in tags[0] and "alpha_mode" not in tags[1]
 
 
 def test_a_rate_that_no_camera_has_is_taken_for_the_unit_of_time(scene: Frame, tmp_path: Path) -> None:
@@ -767,7 +869,10 @@ def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Pa
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_ctrl_c_leaves_a_film_of_what_was_done(scene: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_film_of_what_was_done(
+    scene: Frame, tmp_path: Path, interrupted: Interrupted, number: int
+) -> None:
     source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512), sound=True, options={"bf": "0"})
     # Slowed down, so that it is interrupted in the midst.
     program = (
@@ -777,7 +882,7 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(scene: Frame, tmp_path: Path, int
     )
     target = tmp_path / "out" / "out.mp4"
     options = ["--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
-    done = interrupted(program, "video", str(source), str(target), *options)
+    done = interrupted(program, "video", str(source), str(target), *options, send=number)
     assert done.returncode == 130
     assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
     assert "Traceback" not in done.stderr

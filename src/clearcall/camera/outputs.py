@@ -23,8 +23,7 @@ from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sizes import Size
-from clearcall.video.run import FORMATS
-from clearcall.video.write import Writer
+from clearcall.video.write import FORMATS, Writer
 
 PREVIEW, VIRTUAL = "preview", "virtual"
 # As quick as encoders can be: they share the cores with the network.

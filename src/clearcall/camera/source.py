@@ -117,7 +117,8 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
         with opened(path) as film:
             main = film_stream(film, path)
             rate, newest = rate_of(main), Newest()
-            stored = main.codec_context.width, main.codec_context.height
+            # Where pixels are wider than high: screens and virtual cameras have square ones.
+            stored = round(main.codec_context.width * (main.sample_aspect_ratio or 1)), main.codec_context.height
         # Phones store films lying, and say how they are to be turned.
         shape = _even(size or (stored[::-1] if _quarter_turns(frame_at(path, 0.0)) % 2 else stored))
         with _reading(name, newest, lambda: _play(path, shape, rate, newest, stop, again=again), stop) as thread:

@@ -23,6 +23,9 @@ _ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
 # Containers that say in their head how long they are, from which a cut end can be told.
 _ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
 _CUT_SECONDS = 1.0
+# Containers whose length is told from zero, not from the time of the first frame.
+_FROM_ZERO = {"matroska"}
+_JUMP_S = 1  # a stream whose times go back further begins anew
 _MOST_FPS = 300
 
 
@@ -69,20 +72,26 @@ def frame_at(path: Path, part: float) -> VideoFrame:
 
     Where the length is not known, and of a film that ends before that, it is the first or the last frame there is.
     """
+    # Where a film cannot be entered in the middle, as many a transport stream, it is read from the beginning.
+    found = _found_at(path, part, seek=True) or _found_at(path, part, seek=False)
+    if found is None:
+        raise UserError(f"{path} holds no frame that can be decoded")
+    return found
+
+
+def _found_at(path: Path, part: float, *, seek: bool) -> VideoFrame | None:
     found = None
     with opened(path) as film:
         stream = film_stream(film, path)
         begin, length = (film.start_time or 0) / av.time_base, (film.duration or 0) / av.time_base
-        if part * length:
-            with suppress(av.FFmpegError):  # then it is read from the beginning
+        if seek and part * length:
+            with suppress(av.FFmpegError):
                 film.seek(int((begin + part * length) * av.time_base))
         for thing in _read(stream, film.demux(stream)):
             if isinstance(thing, VideoFrame):
                 found = thing
                 if found.time is None or found.time >= begin + part * length:
                     break
-    if found is None:
-        raise UserError(f"{path} holds no frame that can be decoded")
     return found
 
 
@@ -120,6 +129,41 @@ def time_base_of(main: VideoStream) -> Fraction:
     return main.time_base or Fraction(1, av.time_base)
 
 
+class Timeline:
+    """Moves the times of packets so that they run on where a film's own begin anew, and none of its frames is early.
+
+    Pieces that were put together, as recorders and broadcasters do, each bring times of their own, the same for sound
+    and picture. A stream in a new piece is known by its times, which go back; another follows it there as soon as that
+    brings it nearer to where the film is.
+    """
+
+    def __init__(self, begin: Fraction) -> None:
+        self._offsets = [begin]  # s, for each piece
+        self._piece: dict[int, int] = {}  # of each stream
+        self._last: dict[int, Fraction] = {}  # its latest time in s, as stored
+        self._end = Fraction(0)  # s, as moved
+
+    def move(self, packet: "Packet[Any]") -> None:
+        """Give a packet, of those in the order of the file, its place."""
+        stored = packet.pts if packet.dts is None else packet.dts
+        if stored is None or not packet.time_base:
+            return
+        at, index, newest = stored * packet.time_base, packet.stream_index, len(self._offsets) - 1
+        piece = self._piece.get(index, 0)
+        if piece < newest:
+            piece = min((piece, newest), key=lambda one: abs(at + self._offsets[one] - self._end))
+        elif at < self._last.get(index, at) - _JUMP_S:
+            self._offsets.append(self._end - at)
+            piece = newest + 1
+        self._piece[index], self._last[index] = piece, at
+        shift = round(self._offsets[piece] / packet.time_base)
+        if packet.dts is not None:
+            packet.dts += shift
+        if packet.pts is not None:
+            packet.pts += shift
+        self._end = max(self._end, at + self._offsets[piece] + (packet.duration or 0) * packet.time_base)
+
+
 class Reader:
     """Yields, in the order of the file, the frames of one stream as the encoder wants them, and others' packets."""
 
@@ -129,10 +173,12 @@ class Reader:
         self._film, self._main, self._size, self._path, self._stop = film, main, size, path, stop
         self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
         self._last: int | None = None
+        # Players leave out what comes before zero.
+        self._timeline = Timeline(max(Fraction(0), -(main.start_time or 0) * time_base_of(main)))
         self._end_s, self._broken, self._resized = 0.0, 0, False
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
-        for thing in _read(self._main, self._film.demux()):
+        for thing in _read(self._main, map(self._moved, self._film.demux())):
             if self._stop.is_set():
                 return
             if isinstance(thing, av.FFmpegError):
@@ -142,6 +188,10 @@ class Reader:
                 end = (thing.pts + (thing.duration or 0)) * (thing.time_base or 0)
                 self._end_s = max(self._end_s, float(end))
             yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
+
+    def _moved(self, packet: "Packet[Any]") -> "Packet[Any]":
+        self._timeline.move(packet)
+        return packet
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame as yuv420p, of the size of the first, and later than the one before."""
@@ -162,9 +212,10 @@ class Reader:
         film = self._film
         if self._broken:
             warn(f"{self._path} is broken in {self._broken} places: frames may be missing")
-        if self._stop.is_set() or film.duration is None or not _ANNOUNCING & set(film.format.name.split(",")):
+        kinds = set(film.format.name.split(","))
+        if self._stop.is_set() or film.duration is None or not _ANNOUNCING & kinds:
             return
-        announced_s = (film.duration + (film.start_time or 0)) / av.time_base
+        announced_s = (film.duration + (0 if _FROM_ZERO & kinds else film.start_time or 0)) / av.time_base
         if self._end_s < announced_s - _CUT_SECONDS:
             warn(f"{self._path} is cut short: it ends after {self._end_s:.1f} s of {announced_s:.1f} s")
 

@@ -28,11 +28,15 @@ from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
 from clearcall.video.read import Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
-from clearcall.video.write import Writer, add_copies, add_encoder, told
+from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, options_for, told
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
+
+
+# Formats of pixels with transparency; VP8 and VP9 have it in a second picture, of which a tag tells.
+_TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16")
+_ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def sharpen_video(
         opened(source) as film,
         atomic_path(target) as temporary,
     ):
-        with av.open(str(temporary), "w", format=kind, metadata_errors="surrogateescape") as out:
+        options = options_for(told(film.metadata)) if kind in {"mp4", "mov"} else {}
+        with av.open(str(temporary), "w", format=kind, options=options, metadata_errors="surrogateescape") as out:
             summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp)
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
@@ -167,7 +172,7 @@ def _sharpen(
     out.metadata.update(told(film.metadata))
     out.set_chapters(film.chapters())
     out.start_encoding()
-    _warn_of_changes(first, canvas, source)
+    _warn_of_changes(first, main, canvas, source)
     reader, frames = Reader(film, main, canvas.size, source, stop), deque[VideoFrame]()
     clock, done = BusyClock(), 0
 
@@ -196,21 +201,24 @@ def _sharpen(
 
 @contextmanager
 def stopped_by_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets instead of raising: wherever it comes, the file is closed as it should be."""
+    """Yield an event that Ctrl-C, or SIGTERM, sets instead of raising: wherever it comes, the file is closed well."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # which alone may choose what a signal does
         yield stop
         return
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _warn_of_changes(first: VideoFrame, canvas: Canvas, source: Path) -> None:
+def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:
     if first.format.name not in _PLANAR:
         warn(f"{source} is {first.format.name}: it is converted to 8 bits, 4:2:0 (yuv420p)")
+    if first.format.name.startswith(_TRANSPARENT) or "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
+        warn(f"{source} is transparent in places: that is left out")
     if canvas.padded:
         warn(f"{source} has an odd side, which H.264 and side by side cannot have: the last row or column is repeated")
     if first.interlaced_frame:

@@ -22,12 +22,19 @@ from clearcall.errors import UserError
 from clearcall.video.canvas import UPRIGHT, Canvas
 from clearcall.video.read import opened, planar, rate_of, time_base_of
 
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 # Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
 _H264 = {"crf": "18", "preset": "veryfast"}
 _VP9 = {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
 _QUEUED = 8  # frames and packets that wait for the encoder
 # What metadata says of the file or of the old encoding, and which the new file says anew.
-_OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps"}
+_OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "alpha_mode"}
+# What MP4 and MOV have places for; others, such as those of telephones, go where each has its name written beside it.
+_PLACES = {
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping"),
+    *("lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "season_number", "track"),
+    *("disc", "location", "location-eng", "creation_time"),
+}
 _STATISTICS = ("number_of_", "_statistics_", "bps-", "duration-")
 
 
@@ -58,6 +65,8 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
         what = f"{source}: stream {stream.index} ({stream.type}, {stream.name or 'unknown'})"
         if stream.index == main.index or (stream.name == "bin_data" and film.chapters()):
             continue  # the latter holds the chapters of MP4, which are copied by themselves
+        if stream.type == "data" and "timecode" in stream.metadata and "timecode" in main.metadata:
+            continue  # a track of it is made of what the film's own metadata tells
         cover = stream.disposition & Disposition.attached_pic
         if cover and out.format.name == "matroska":
             _attach(out, stream, source)
@@ -67,7 +76,10 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
                 copy.codec_context.framerate = rate_of(stream)
                 warn(f"{what} is copied as it is: only the first film of a file is sharpened")
         elif stream.type in {"audio", "subtitle"}:
-            raise UserError(f"{what} cannot be in a {out.format.name} file: name a .mkv file, which takes nearly all")
+            # Matroska takes nearly all.
+            other = next((suffix for suffix in (".mkv", *FORMATS) if _holds(FORMATS[suffix], stream)), None)
+            advice = f"name a {other} file" if other else "convert it first, or remove it, with ffmpeg for example"
+            raise UserError(f"{what} cannot be copied into a {out.format.name} file: {advice}")
         else:
             warn(f"{what} cannot be in a {out.format.name} file and is left out")
     return copies
@@ -100,6 +112,11 @@ def told(metadata: dict[str, str]) -> dict[str, str]:
         for name, value in metadata.items()
         if name.lower() not in _OF_THE_FILE and not name.lower().startswith(_STATISTICS)
     }
+
+
+def options_for(metadata: dict[str, str]) -> dict[str, str]:
+    """Return the options of a muxer that keeps this metadata."""
+    return {"movflags": "use_metadata_tags"} if {name.lower() for name in metadata} - _PLACES else {}
 
 
 class Writer:
