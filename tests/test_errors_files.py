@@ -250,7 +250,7 @@ def test_errors_are_exceptions_that_a_broad_except_would_catch() -> None:
 def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
         "import time\nfrom pathlib import Path\nfrom clearcall import errors\nfrom clearcall.files import atomic_path\n"
-        "def main():\n    with atomic_path(Path('half.txt')):\n        print('shown', flush=True)\n        time.sleep(60)\n"
+        "def main():\n    with atomic_path(Path('half')):\n        print('shown', flush=True)\n        time.sleep(60)\n"
         "errors.run(main)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE) as process:
