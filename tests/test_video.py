@@ -682,7 +682,9 @@ def test_the_timeline_by_hand() -> None:
     """Streams 0 and 1 have a packet each second, of which the latter's come later; 2 is a subtitle now and then."""
 
     def moved(stream: int, at: int) -> int:
-        packet: Any = SimpleNamespace(pts=at, dts=at, time_base=Fraction(1), duration=1, stream_index=stream)
+        kind = SimpleNamespace(type=("video", "audio", "subtitle")[stream])
+        times = {"pts": at, "dts": at, "time_base": Fraction(1), "duration": 1}
+        packet: Any = SimpleNamespace(stream=kind, stream_index=stream, **times)
         timeline.move(packet)
         assert packet.pts == packet.dts
         return int(packet.pts)
@@ -697,6 +699,9 @@ def test_the_timeline_by_hand() -> None:
     assert moved(2, 1) == 11  # never seen before
     assert [moved(0, at) for at in (1, 2, 30)] == [11, 12, 40]  # a pause is one
     assert moved(0, 29) == 39  # back by no more than a second: out of order
+    assert moved(2, 27) == 37
+    assert moved(2, 20) == 30  # a text out of order is no new piece
+    assert moved(0, 31) == 41
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 1.0])

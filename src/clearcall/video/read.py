@@ -26,6 +26,7 @@ _CUT_SECONDS = 1.0
 # Containers whose length is told from zero, not from the time of the first frame.
 _FROM_ZERO = {"matroska"}
 _JUMP_S = 1  # a stream whose times go back further begins anew
+_SETTING_THE_PACE = {"video", "audio"}  # texts may well stand out of order
 _MOST_FPS = 300
 
 
@@ -133,8 +134,8 @@ class Timeline:
     """Moves the times of packets so that they run on where a film's own begin anew, and none of its frames is early.
 
     Pieces that were put together, as recorders and broadcasters do, each bring times of their own, the same for sound
-    and picture. A stream in a new piece is known by its times, which go back; another follows it there as soon as that
-    brings it nearer to where the film is.
+    and picture. A new piece is known by the times of one of these, which go back; other streams follow it there as soon
+    as that brings them nearer to where the film is.
     """
 
     def __init__(self, begin: Fraction) -> None:
@@ -152,7 +153,7 @@ class Timeline:
         piece = self._piece.get(index, 0)
         if piece < newest:
             piece = min((piece, newest), key=lambda one: abs(at + self._offsets[one] - self._end))
-        elif at < self._last.get(index, at) - _JUMP_S:
+        elif packet.stream.type in _SETTING_THE_PACE and at < self._last.get(index, at) - _JUMP_S:
             self._offsets.append(self._end - at)
             piece = newest + 1
         self._piece[index], self._last[index] = piece, at
