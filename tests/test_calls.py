@@ -157,7 +157,7 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     assert all((one == other).all() for one, other in zip(arrived, seen, strict=False))
     assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
     assert all(score.vmaf is not None and 0 <= score.vmaf <= 100 for score in scores)  # `make install` brings FFmpeg
-    tables = write_calls(scores, strip, "too much", "clips", reports)
+    tables = write_calls(scores, strip, "too much", "clearcall calls clips", reports)
     text = (reports / "calls.md").read_text(encoding="utf-8")
     signal, perceived = tables.split("\n\n")
     assert signal in text and perceived in text and "VMAF NEG" in perceived
@@ -204,7 +204,7 @@ def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, mo
     finally:
         vmaf_program.cache_clear()
     assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)
-    tables = write_calls(scores, strip, "none", "clips", tmp_path / "reports")
+    tables = write_calls(scores, strip, "none", "clearcall calls clips", tmp_path / "reports")
     assert "VMAF" not in tables and "flicker" in tables
     assert "VMAF was not computed" in (tmp_path / "reports" / "calls.md").read_text(encoding="utf-8")
     with (tmp_path / "reports" / "calls.csv").open(newline="", encoding="utf-8") as file:
@@ -250,7 +250,8 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     done = command(*options)
     assert done.returncode == 0, done.stderr
     assert "Written: out/calls.md" in done.stdout
-    assert "--model fast" in (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
+    made_by = "Made by `clearcall calls clips --model fast --codec=vp8 --frames=2`: 1 clips, 2 frames."
+    assert made_by in (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
     refused = command("--codec", "h263")
     assert refused.returncode == 1
     assert refused.stderr == "error: unknown codec h263: choose from h264, vp8, vp9, av1\n"

@@ -451,6 +451,8 @@ def calls(
 
     Example: clearcall calls clips --model quality --codec h264
     """
+    import shlex  # noqa: PLC0415
+
     from clearcall.calls.clips import clip_files  # noqa: PLC0415
     from clearcall.calls.measure import measure_clips  # noqa: PLC0415
     from clearcall.calls.write import verdict, write_calls  # noqa: PLC0415
@@ -460,7 +462,10 @@ def calls(
     files, codecs = clip_files(clips), call_codecs(codec or ())
     sharpener = picture_sharpener(model, provider, threads, strength)
     scores, strip = measure_clips(files, frames, height, codecs, model, sharpener)
-    typer.echo(write_calls(scores, strip, model, clips.name, output))
+    command = ["clearcall", "calls", clips.name, "--model", model, *(f"--codec={one}" for one in codec or ())]
+    for option, value, default in (("frames", frames, 10), ("height", height, 720), ("strength", strength, 1.0)):
+        command += [f"--{option}={value}"] if value != default else []
+    typer.echo(write_calls(scores, strip, model, shlex.join(command), output))
     typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
 
 

@@ -29,8 +29,8 @@ _SHOWN_FRAMES = 3
 _SIDE, _LEAST_FACE = 80, 40  # pixels
 
 
-def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_name: str, reports: Path) -> str:
-    """Write reports/calls.md, .csv and .png; return the tables of means over clips by codec, size and quantizer."""
+def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, command: str, reports: Path) -> str:
+    """Write reports/calls.md, which names the command, .csv and .png; return the tables of means over clips."""
     with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
         writer.writeheader()
@@ -43,7 +43,7 @@ def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, clips_nam
     write_text(
         reports / "calls.md",
         "# Clips as a call delivers them\n\n"
-        f"Made by `clearcall calls {clips_name} --model {model}`: {len(clips)} clips, {sum(clips.values())} frames. "
+        f"Made by `{command}`: {len(clips)} clips, {sum(clips.values())} frames. "
         "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
         "delay, decoded, and sharpened frame by frame: the model sees no other frame, and none that is still to "
         "come. At half size, frames are made smaller by 2 before they are encoded and larger afterwards. Every clip "
