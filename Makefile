@@ -64,8 +64,8 @@ lint: install ## ruff and mypy
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools $(TORCH)
-	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --extra vmaf --generate-hashes --allow-unsafe --strip-extras \
-		--unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
+	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --extra vmaf --generate-hashes --allow-unsafe \
+		--strip-extras --unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
 		--no-header --output-file requirements.lock pyproject.toml
 	sed -i '/^# The following packages are considered/,$$d' requirements.lock
 	echo 'openvino>=2026.2' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \

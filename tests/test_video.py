@@ -685,7 +685,7 @@ def test_the_timeline_by_hand() -> None:
         kind = SimpleNamespace(type=("video", "audio", "subtitle")[stream])
         times = {"pts": at, "dts": at, "time_base": Fraction(1), "duration": 1}
         packet: Any = SimpleNamespace(stream=kind, stream_index=stream, **times)
-        timeline.move(packet)
+        timeline.moved(packet)
         assert packet.pts == packet.dts
         return int(packet.pts)
 

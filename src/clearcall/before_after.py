@@ -13,7 +13,7 @@ from clearcall.metrics import Frame
 from clearcall.pictures import FORMATS
 from clearcall.report.pictures import ZOOM, enlarge
 from clearcall.sharpener import Sharpener
-from clearcall.video.read import frame_at, planar, plane_of
+from clearcall.video.read import frame_at, planar, plane_of, quarter_turns
 
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
 _BLUR = 5  # pixels: what such a blur takes away is detail
@@ -82,5 +82,5 @@ def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
     luma = plane_of(frame, 0)
     luma[:] = sharpener(luma, "gray")
     after = frame.to_ndarray(format="rgb24")
-    turns = round(stored.rotation / 90)
+    turns = quarter_turns(stored)
     return tuple(np.ascontiguousarray(np.rot90(rgb, turns), np.uint8) for rgb in (before, after))  # type: ignore[return-value]  # two

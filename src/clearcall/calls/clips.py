@@ -15,23 +15,11 @@ from clearcall.data.single import read_rgb
 from clearcall.data.sources import KINDS, SUFFIXES, bundled_originals
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.video.read import film_stream, opened
+from clearcall.video.read import film_stream, opened, quarter_turns
 
 FILMS = (
-    ".mp4",
-    ".m4v",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".avi",
-    ".y4m",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".mpg",
-    ".flv",
-    ".wmv",
-    ".3gp",
+    *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
 )
 _MIN_SIDE = 64  # pixels
 
@@ -79,7 +67,7 @@ def _film(path: Path, frames: int) -> Iterator[Image.Image]:
             for frame in islice(film.decode(film_stream(film, path)), frames):
                 size = size or (frame.width, frame.height)  # that of the first, should it change
                 shown = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-                yield Image.fromarray(np.rot90(np.asarray(shown, np.uint8), round(frame.rotation / 90)))
+                yield Image.fromarray(np.rot90(np.asarray(shown, np.uint8), quarter_turns(frame)))
                 count += 1
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None

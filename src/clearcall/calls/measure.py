@@ -106,7 +106,7 @@ def measure_clips(
                     name: [sharpen(frame) for frame in arrived],
                     MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
                 }
-                scores += [_score(clip, setting, contender, answer, arrived) for contender, answer in answers.items()]
+                scores += _scores(clip, setting, answers)
                 if strip is None and setting == shown:
                     strip = Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers})
                 bar.advance()
@@ -114,26 +114,29 @@ def measure_clips(
     return scores, strip
 
 
-def _score(clip: Clip, setting: Setting, contender: str, answer: Sequence[Frame], arrived: Sequence[Frame]) -> Score:
-    decibels, arrived_db = (np.array([*map(_psnr_db, clip.frames, frames)]) for frames in (answer, arrived))
+def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]) -> list[Score]:
+    decibels = {name: np.array([*map(_psnr_db, clip.frames, answer)]) for name, answer in answers.items()}
     program = vmaf_program()
-    perceived = vmaf(clip.frames, answer, program) if program else None
-    return Score(
-        clip=clip.name,
-        codec=setting.codec,
-        qp=setting.qp,
-        factor=setting.factor,
-        contender=contender,
-        frames=len(answer),
-        psnr_db=float(decibels.mean()),
-        luma_psnr_db=float(np.mean([*map(_psnr_db, map(_luma, clip.frames), map(_luma, answer))])),
-        ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
-        vmaf=perceived and perceived.vmaf,
-        vmaf_neg=perceived and perceived.neg,
-        flicker=flicker(clip.frames, answer),
-        worst_db=float((decibels - arrived_db).min()),
-        worse_frames=int((decibels < arrived_db - WORSE_DB).sum()),
-    )
+    perceived = {name: vmaf(clip.frames, answer, program) if program else None for name, answer in answers.items()}
+    return [
+        Score(
+            clip=clip.name,
+            codec=setting.codec,
+            qp=setting.qp,
+            factor=setting.factor,
+            contender=name,
+            frames=len(answer),
+            psnr_db=float(decibels[name].mean()),
+            luma_psnr_db=float(np.mean([*map(_psnr_db, map(_luma, clip.frames), map(_luma, answer))])),
+            ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
+            vmaf=seen and seen.vmaf,
+            vmaf_neg=seen and seen.neg,
+            flicker=flicker(clip.frames, answer),
+            worst_db=float((decibels[name] - decibels[INPUT]).min()),
+            worse_frames=int((decibels[name] < decibels[INPUT] - WORSE_DB).sum()),
+        )
+        for (name, answer), seen in zip(answers.items(), perceived.values(), strict=True)
+    ]
 
 
 def _best_mask(sharp: Frame, arrived: Frame) -> Callable[[Frame], Frame]:

@@ -18,7 +18,7 @@ from clearcall.console import warn
 from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
 from clearcall.sizes import Size
-from clearcall.video.read import Reader, film_stream, frame_at, opened, rate_of
+from clearcall.video.read import Reader, film_stream, frame_at, opened, quarter_turns, rate_of
 
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
@@ -120,7 +120,7 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
             # Where pixels are wider than high: screens and virtual cameras have square ones.
             stored = round(main.codec_context.width * (main.sample_aspect_ratio or 1)), main.codec_context.height
         # Phones store films lying, and say how they are to be turned.
-        shape = _even(size or (stored[::-1] if _quarter_turns(frame_at(path, 0.0)) % 2 else stored))
+        shape = _even(size or (stored[::-1] if quarter_turns(frame_at(path, 0.0)) % 2 else stored))
         with _reading(name, newest, lambda: _play(path, shape, rate, newest, stop, again=again), stop) as thread:
             yield Source(name, shape, rate, newest, thread.start)
         return
@@ -243,7 +243,7 @@ def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: 
 
 def _i420(frame: VideoFrame, size: Size) -> Frame:
     """Return a frame, upright, as I420 in the one form that all outputs expect; 4:2:0 of BT.601 keeps every value."""
-    turns = _quarter_turns(frame)
+    turns = quarter_turns(frame)
     width, height = stored = size[::-1] if turns % 2 else size
     flat = np.asarray(
         frame.reformat(*stored, "yuv420p", dst_colorspace=ITU601, dst_color_range=LIMITED).to_ndarray(), np.uint8
@@ -253,8 +253,3 @@ def _i420(frame: VideoFrame, size: Size) -> Frame:
     luma, chroma = flat[:height], flat[height:].reshape(2, height // 2, width // 2)
     planes = [np.rot90(plane, turns).ravel() for plane in (luma, *chroma)]
     return np.concatenate(planes).reshape(size[1] * 3 // 2, size[0])
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Return by how many quarters, against the clock, a frame is to be turned to be upright."""
-    return round(frame.rotation / 90) % 4

@@ -116,6 +116,11 @@ def plane_of(frame: VideoFrame, index: int) -> Frame:
     return rows[::step, : plane.width]
 
 
+def quarter_turns(frame: VideoFrame) -> int:
+    """Return by how many quarters, against the clock, a frame is to be turned to be upright."""
+    return round(frame.rotation / 90) % 4
+
+
 def rate_of(main: VideoStream) -> Fraction:
     """Return how many frames a second a stream has on average; 25 where that is not known.
 
@@ -144,11 +149,11 @@ class Timeline:
         self._last: dict[int, Fraction] = {}  # its latest time in s, as stored
         self._end = Fraction(0)  # s, as moved
 
-    def move(self, packet: "Packet[Any]") -> None:
-        """Give a packet, of those in the order of the file, its place."""
+    def moved(self, packet: "Packet[Any]") -> "Packet[Any]":
+        """Give a packet, of those in the order of the file, its place, and return it."""
         stored = packet.pts if packet.dts is None else packet.dts
         if stored is None or not packet.time_base:
-            return
+            return packet
         at, index, newest = stored * packet.time_base, packet.stream_index, len(self._offsets) - 1
         piece = self._piece.get(index, 0)
         if piece < newest:
@@ -163,6 +168,7 @@ class Timeline:
         if packet.pts is not None:
             packet.pts += shift
         self._end = max(self._end, at + self._offsets[piece] + (packet.duration or 0) * packet.time_base)
+        return packet
 
 
 class Reader:
@@ -179,7 +185,7 @@ class Reader:
         self._end_s, self._broken, self._resized = 0.0, 0, False
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
-        for thing in _read(self._main, map(self._moved, self._film.demux())):
+        for thing in _read(self._main, map(self._timeline.moved, self._film.demux())):
             if self._stop.is_set():
                 return
             if isinstance(thing, av.FFmpegError):
@@ -189,10 +195,6 @@ class Reader:
                 end = (thing.pts + (thing.duration or 0)) * (thing.time_base or 0)
                 self._end_s = max(self._end_s, float(end))
             yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
-
-    def _moved(self, packet: "Packet[Any]") -> "Packet[Any]":
-        self._timeline.move(packet)
-        return packet
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame as yuv420p, of the size of the first, and later than the one before."""

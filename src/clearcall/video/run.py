@@ -32,8 +32,6 @@ from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, opti
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
-
-
 # Formats of pixels with transparency; VP8 and VP9 have it in a second picture, of which a tag tells.
 _TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16")
 _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
@@ -90,7 +88,7 @@ def sharpen_video(
         opened(source) as film,
         atomic_path(target) as temporary,
     ):
-        options = options_for(told(film.metadata)) if kind in {"mp4", "mov"} else {}
+        options = options_for(kind, told(film.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, metadata_errors="surrogateescape") as out:
             summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp)
         if not summary.frames:

@@ -114,9 +114,10 @@ def told(metadata: dict[str, str]) -> dict[str, str]:
     }
 
 
-def options_for(metadata: dict[str, str]) -> dict[str, str]:
-    """Return the options of a muxer that keeps this metadata."""
-    return {"movflags": "use_metadata_tags"} if {name.lower() for name in metadata} - _PLACES else {}
+def options_for(kind: str, metadata: dict[str, str]) -> dict[str, str]:
+    """Return the options with which a container keeps this metadata."""
+    own = kind in {"mp4", "mov"} and {name.lower() for name in metadata} - _PLACES
+    return {"movflags": "use_metadata_tags"} if own else {}
 
 
 class Writer:
