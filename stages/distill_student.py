@@ -31,6 +31,7 @@ def main() -> None:
             teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
             round_teacher=stage.round_teacher,
             feature_layers=stage.feature_layers,
+            dead_zone=stage.dead_zone,
         )
         for name, losses in losses_of.items()
     }

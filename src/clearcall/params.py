@@ -325,13 +325,14 @@ class FeatureLayers(_Params):
 
 
 class DistillStudent(_Params):
-    """The student and its no-teacher twin."""
+    """The student and its no-teacher twin; with `dead_zone` both learn, once trained, which frames to leave alone."""
 
     model: Model
     losses: StudentLosses
     feature_layers: tuple[FeatureLayers, ...] = ()
     round_teacher: bool
     twin: bool
+    dead_zone: bool
     training: Training
 
     @model_validator(mode="after")
@@ -341,6 +342,8 @@ class DistillStudent(_Params):
                 "the loss feature_projection compares layers by name: add feature_layers, for example "
                 "[{student: body.3, teacher: body.7}]"
             )
+        if self.dead_zone and not (self.model.name == "luma_strided" and self.model.arguments.get("frame_gain")):
+            raise ValueError("dead_zone needs the look at the frame of luma_strided with frame_gain: true")
         return self
 
 

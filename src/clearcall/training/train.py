@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -23,6 +23,7 @@ from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
+from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
 from clearcall.training.task import (
@@ -76,13 +77,15 @@ def train_network(
     teacher_folder: Path | None = None,
     round_teacher: bool = False,
     feature_layers: Sequence[FeatureLayers] = (),
+    dead_zone: bool = False,
 ) -> Trained:
     """Train a network and write its weights to `folder`.
 
     `loss_weights` are those above 0 by name. `budget` is the share of the steps that is run. Training starts from the
     weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only if a loss needs one; `round_teacher`
-    rounds its answers to whole grey levels; `feature_layers` are for the loss feature_projection. A run that was killed
-    goes on from its checkpoint if params, pairs and code are the same.
+    rounds its answers to whole grey levels; `feature_layers` are for the loss feature_projection; with `dead_zone` a
+    student gets one at the end. A run that was killed goes on from its checkpoint if params, pairs and code are the
+    same.
     """
     torch.manual_seed(training.seed)
     network = build_model(kind, model.name, model.arguments)
@@ -113,6 +116,10 @@ def train_network(
             network, loss_weights, training, loaded, fabric, round_teacher=round_teacher, layers=feature_layers
         )
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
+    quality = fitted.quality
+    if dead_zone:
+        model, network = _with_dead_zone(model, fitted.state, paths.pairs, [*train, *validation])
+        quality = validator.quality(network)
 
     if fabric.is_global_zero:
         save_weights(folder, kind, model, fitted.state)
@@ -124,7 +131,7 @@ def train_network(
         "best_step": fitted.best_step,
         "stopped_early": fitted.stopped_early,
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
-        "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
+        "validation": {"degraded": asdict(degraded), "restored": asdict(quality)},
     }
     leftovers = [checkpoint, checkpoint.with_suffix(".json"), *([loaded.path] if loaded else [])]
     return Trained(summary, run.run_id, fitted.rows, leftovers)
@@ -153,9 +160,26 @@ def train_student(
         task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
     )
     checkpoint.unlink(missing_ok=True)
+    if stage.dead_zone:
+        _, network = _with_dead_zone(stage.model, fitted.state, paths.pairs, [*records, *validation])
+        return network, validator.quality(network)
     network = build_model("students", stage.model.name, stage.model.arguments)
     network.load_state_dict(fitted.state)
     return network.eval(), fitted.quality
+
+
+def _with_dead_zone(
+    model: Model, state: Mapping[str, Tensor], pairs: Path, records: Sequence[PairRecord]
+) -> tuple[Model, nn.Module]:
+    """Return a trained student in evaluation mode that leaves alone what had better be, and what builds it."""
+
+    def built(zone: list[float] | None) -> tuple[Model, nn.Module]:
+        found = Model(name=model.name, arguments={**model.arguments, "dead_zone": zone})
+        network = build_model("students", found.name, found.arguments)
+        network.load_state_dict(state)
+        return found, network.eval()
+
+    return built(find_dead_zone(cast(LooksAtFrame, built(None)[1]), pairs, records))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ The eye and SSIM alike see detail in luma; the chroma of a call is coarse anyway
 R, G and B, which changes Y and leaves Cb and Cr as they are, without a round trip through 8-bit YCbCr.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,9 @@ class FrameGain(nn.Module):
     nothing in its highest bands anywhere, however many edges it has. So what a luma network gets and what it gives are
     multiplied by numbers that a small perceptron makes of the bands' energies: together they decide how much is added
     and, since the network's biases stay as they are, from which contrast on. At each pixel that costs next to nothing.
+
+    A `dead_zone` of [low, high] leaves a frame alone whose input's gain, which a frame in need has high, is below low;
+    up to high, what is added grows to its whole.
     """
 
     probes: Tensor
@@ -33,8 +38,9 @@ class FrameGain(nn.Module):
     # Some thousand places are enough to know a frame; a patch in training has not so many and is looked at closely.
     STEP, TRAINING_STEP = 11, 5
 
-    def __init__(self) -> None:
+    def __init__(self, dead_zone: Sequence[float] | None = None) -> None:
         super().__init__()
+        self.dead_zone = dead_zone
         across = torch.stack([_band(number, self.BANDS) for number in range(1, self.BANDS + 1)])
         self.register_buffer("norms", across.square().sum(dim=1), persistent=False)
         middle = torch.zeros(self.BANDS + 1, 1)
@@ -54,12 +60,17 @@ class FrameGain(nn.Module):
         return torch.log((across + down) / self.norms + 0.05)
 
     def forward(self, grey_levels: Tensor) -> Tensor:
-        """Return the gains of input and output, (N, 2), each in (0, 2), for luma of (N, 1, H, W) in [0, 255]."""
+        """Return the gains of input and output, (N, 2), each in [0, 2), for luma of (N, 1, H, W) in [0, 255]."""
         levels = self.levels(grey_levels)
         lowest, higher = levels[:, :1], levels[:, 1:]
         # Against the lowest band contrast does not count; the offsets bring usual values near 0.
         hidden = torch.tanh(self.first(torch.cat([lowest - 5, higher - lowest + 3], dim=1)))
-        return 2 * torch.sigmoid(self.last(hidden))
+        gains = 2 * torch.sigmoid(self.last(hidden))
+        if self.dead_zone is None:
+            return gains
+        low, high = self.dead_zone
+        before, after = gains[:, :1], gains[:, 1:]
+        return torch.cat([before, after * ((before - low) / (high - low)).clamp(0, 1)], dim=1)
 
 
 def _band(number: int, count: int) -> Tensor:
@@ -79,10 +90,12 @@ class LumaStrided(nn.Module):
 
     luma_weights: Tensor
 
-    def __init__(self, channels: int, body_layers: int, stride: int, expansion: int, *, frame_gain: bool) -> None:
+    def __init__(
+        self, channels: int, body_layers: int, stride: int, expansion: int, frame_gain: FrameGain | None
+    ) -> None:
         super().__init__()
         self.stride = stride
-        self.frame_gain = FrameGain() if frame_gain else None
+        self.frame_gain = frame_gain
         self.register_buffer("luma_weights", torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1), persistent=False)
 
         def conv(in_channels: int, size: int, step: int, padding: int) -> nn.Conv2d | CollapsibleConv:
@@ -120,14 +133,22 @@ class LumaStrided(nn.Module):
         features = self.body(luma * before)
         return self.tail(features) * after, features
 
+    def input_gain(self, picture: Tensor) -> Tensor:
+        """Return what the luma of each picture, RGB of (N, 3, H, W) in [0, 1], is multiplied by, (N,)."""
+        if self.frame_gain is None:
+            return torch.ones(len(picture))
+        gains: Tensor = self.frame_gain(self._padded_luma(picture) * 255)
+        return gains[:, 0]
+
+    def _padded_luma(self, picture: Tensor) -> Tensor:
+        luma = pad_to_multiple(self.luma(picture), self.stride)
+        below, beside = (max(0, SMALLEST_SIDE - side) for side in luma.shape[-2:])
+        return nn.functional.pad(luma, (0, beside, 0, below), mode="replicate") if below or beside else luma
+
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored picture and the last feature maps, (N, channels, H / stride, W / stride)."""
         height, width = picture.shape[-2:]
-        luma = pad_to_multiple(self.luma(picture), self.stride)
-        if min(luma.shape[-2:]) < SMALLEST_SIDE:
-            below, beside = (max(0, SMALLEST_SIDE - side) for side in luma.shape[-2:])
-            luma = nn.functional.pad(luma, (0, beside, 0, below), mode="replicate")
-        sub_pixels, features = self.sub_pixels(luma)
+        sub_pixels, features = self.sub_pixels(self._padded_luma(picture))
         residual = nn.functional.pixel_shuffle(sub_pixels, self.stride)
         return picture + residual[..., :height, :width], features
 
@@ -137,15 +158,24 @@ class LumaStrided(nn.Module):
 
 
 def build(
-    channels: int, body_layers: int, stride: int = 2, expansion: int = 0, *, frame_gain: bool = False
+    channels: int,
+    body_layers: int,
+    stride: int = 2,
+    expansion: int = 0,
+    *,
+    frame_gain: bool = False,
+    dead_zone: list[float] | None = None,
 ) -> LumaStrided:
     """Build the student from its width, the number of 3x3 layers between stem and tail, and the stem's stride.
 
     With an `expansion` above 0 each layer is trained as wide as that and collapsed at export; with `frame_gain` a look
-    at the whole frame says how much it needs.
+    at the whole frame says how much it needs, and that it needs nothing below a `dead_zone`, which is found after
+    training (`distill_student.dead_zone`).
     """
     if channels < 1 or body_layers < 0 or expansion < 0:
         raise ValueError("channels must be at least 1, body_layers and expansion at least 0")
     if stride not in {2, 4}:
         raise ValueError("stride must be 2 or 4")
-    return LumaStrided(channels, body_layers, stride, expansion, frame_gain=frame_gain)
+    if dead_zone is not None and not (frame_gain and len(dead_zone) == 2 and 0 <= dead_zone[0] < dead_zone[1]):  # noqa: PLR2004  # low, high
+        raise ValueError("dead_zone must be [low, high], 0 <= low < high, and needs frame_gain")
+    return LumaStrided(channels, body_layers, stride, expansion, FrameGain(dead_zone) if frame_gain else None)
