@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,11 @@ def flat(value: int) -> Frame:
     return np.full((20, 30, 3), value, np.uint8)
 
 
-def add_film(path: Path, frames: list[Frame]) -> None:
-    with av.open(str(path), "w") as film:
-        stream: Any = film.add_stream("libx264", rate=Fraction(30), options={"qp": "1"})
-        stream.height, stream.width = frames[0].shape[:2]
-        for frame in frames:
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        film.mux(stream.encode())
+AddFilm = Callable[[Path, list[Frame]], None]
 
 
 @pytest.fixture
-def clips(photos: dict[str, Frame], tmp_path: Path) -> Path:
+def clips(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> Path:
     """A film of a window that moves over one photograph, and another photograph."""
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -83,7 +78,7 @@ def test_clips_are_films_and_photographs(clips: Path, photos: dict[str, Frame]) 
     ("name", "message"),
     [("a.mp4", "cannot be read as a film"), ("a.png", "cannot be used"), ("one.mp4", "holds 1 frames, and at least 2")],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -> None:
+def test_what_cannot_be_read_is_named(tmp_path: Path, add_film: AddFilm, name: str, message: str) -> None:
     (tmp_path / name).write_text("neither film nor picture")
     if name.startswith("one"):
         add_film(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)])
@@ -92,7 +87,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -
     assert name in str(caught.value)
 
 
-def test_films_of_telephones_and_recorders_are_clips_too(photos: dict[str, Frame], tmp_path: Path) -> None:
+def test_films_of_telephones_and_recorders_are_clips_too(
+    photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path
+) -> None:
     """Turned, with a tag in another code page, and of two sizes one after the other."""
     wide, high = photos["chelsea"][80:176, 100:228], photos["chelsea"][80:208, 100:196]
     path = tmp_path / "film.mkv"
@@ -139,7 +136,7 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
         return unsharp_mask(frame, 0.5, 30.0)  # far too much
 
     reports = tmp_path / "reports"
-    scores, strip = measure_clips(clip_files(clips), 3, 720, ["h264"], "too much", sharpen)
+    scores, strips = measure_clips(clip_files(clips), 3, 720, ["h264"], "too much", sharpen)
     settings = len(QPS) * len(FACTORS)
     assert len(seen) == 2 * 3 * settings
     assert len(scores) == 2 * 3 * settings
@@ -157,7 +154,7 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     assert all((one == other).all() for one, other in zip(arrived, seen, strict=False))
     assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
     assert all(score.vmaf is not None and 0 <= score.vmaf <= 100 for score in scores)  # `make install` brings FFmpeg
-    tables = write_calls(scores, strip, "too much", "clearcall calls clips", reports)
+    tables = write_calls(scores, strips, "too much", "clearcall calls clips", reports)
     text = (reports / "calls.md").read_text(encoding="utf-8")
     signal, perceived = tables.split("\n\n")
     assert signal in text and perceived in text and "VMAF NEG" in perceived
@@ -200,11 +197,11 @@ def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     vmaf_program.cache_clear()
     try:
-        scores, strip = measure_clips([clips / "photo.png"], 2, 720, ["vp8"], "none", lambda frame: frame)
+        scores, strips = measure_clips([clips / "photo.png"], 2, 720, ["vp8"], "none", lambda frame: frame)
     finally:
         vmaf_program.cache_clear()
     assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)
-    tables = write_calls(scores, strip, "none", "clearcall calls clips", tmp_path / "reports")
+    tables = write_calls(scores, strips, "none", "clearcall calls clips", tmp_path / "reports")
     assert "VMAF" not in tables and "flicker" in tables
     assert "VMAF was not computed" in (tmp_path / "reports" / "calls.md").read_text(encoding="utf-8")
     with (tmp_path / "reports" / "calls.csv").open(newline="", encoding="utf-8") as file:
@@ -259,5 +256,5 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
 
 def test_the_bundled_photographs_need_no_folder() -> None:
     files = clip_files(Path("bundled"))
-    assert [path.name for path in files] == ["astronaut.png", "chelsea.png", "coffee.png"]
+    assert [path.name for path in files] == ["astronaut.png", "chelsea.png", "coffee.png", "page.png"]
     assert all(path.is_file() for path in files)

@@ -214,11 +214,11 @@ def test_a_name_that_is_not_utf8(photos: Path, raw: Path) -> None:
 def test_other_files_are_counted_and_hidden_ones_are_not(
     photos: Path, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ["README", "notes.txt", "list.csv", ".hidden.png", ".git/a.png", "film.mp4", "sub/raw.cr2"]:
+    for name in ["README", "notes.txt", "list.csv", ".hidden.png", ".git/a.png", "sound.wav", "sub/raw.cr2"]:
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_text("x")
     assert len(download(settings(photos), raw).records) == 6
-    assert "2 files" in (errors := capsys.readouterr().err) and "film.mp4, sub/raw.cr2" in errors
+    assert "2 files" in (errors := capsys.readouterr().err) and "sound.wav, sub/raw.cr2" in errors
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path, photos: Path, raw: Path) -> None:
@@ -441,7 +441,7 @@ def test_pillow_limit_is_put_back(tmp_path: Path) -> None:
 def test_missing_and_empty_folders(tmp_path: Path, raw: Path) -> None:
     assert "is missing" in refused(tmp_path / "nowhere", raw)
     (tmp_path / "photos").mkdir()
-    assert "holds no image" in refused(tmp_path / "photos", raw)
+    assert "holds neither image" in refused(tmp_path / "photos", raw)
 
 
 def test_too_few(tmp_path: Path, raw: Path) -> None:

@@ -461,11 +461,11 @@ def calls(
 
     files, codecs = clip_files(clips), call_codecs(codec or ())
     sharpener = picture_sharpener(model, provider, threads, strength)
-    scores, strip = measure_clips(files, frames, height, codecs, model, sharpener)
+    scores, strips = measure_clips(files, frames, height, codecs, model, sharpener)
     command = ["clearcall", "calls", clips.name, "--model", model, *(f"--codec={one}" for one in codec or ())]
     for option, value, default in (("frames", frames, 10), ("height", height, 720), ("strength", strength, 1.0)):
         command += [f"--{option}={value}"] if value != default else []
-    typer.echo(write_calls(scores, strip, model, shlex.join(command), output))
+    typer.echo(write_calls(scores, strips, model, shlex.join(command), output))
     typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
 
 

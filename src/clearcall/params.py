@@ -60,6 +60,7 @@ class DownloadData(_Params):
     licence: str
     validation_fraction: Fraction
     test_fraction: Fraction
+    film_pictures: int = Field(ge=1, le=10_000)
     min_side: int = Field(ge=8)
     max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes a picture for an attack
     seed: int = Field(ge=0)

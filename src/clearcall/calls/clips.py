@@ -11,16 +11,13 @@ import numpy as np
 from PIL import Image
 
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
+from clearcall.data.films import upright_rgb
 from clearcall.data.single import read_rgb
-from clearcall.data.sources import KINDS, SUFFIXES, bundled_originals
+from clearcall.data.sources import FILMS, KINDS, SUFFIXES, bundled_originals
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.video.read import film_stream, opened, quarter_turns
+from clearcall.video.read import film_stream, opened
 
-FILMS = (
-    *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
-    *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
-)
 _MIN_SIDE = 64  # pixels
 
 
@@ -35,10 +32,12 @@ class Clip:
 def clip_files(folder: Path) -> list[Path]:
     """Return the films and photographs of a folder, sorted by name; raise UserError if there is none.
 
-    In place of a folder, `bundled` stands for the bundled test photographs: faces of a woman and of a cat, a cup.
+    In place of a folder, `bundled` stands for the bundled test photographs (faces of a woman and of a cat, a cup) and a
+    printed page of scikit-image's.
     """
     if str(folder) == "bundled" and not folder.exists():
-        return [original.path for original in bundled_originals() if original.split == "test"]
+        photographs = [original.path for original in bundled_originals() if original.split == "test"]
+        return [*photographs, photographs[0].with_name("page.png")]  # both are in skimage/data
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give one of films ({', '.join(FILMS)}) or photographs")
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*FILMS, *SUFFIXES}]
@@ -66,8 +65,7 @@ def _film(path: Path, frames: int) -> Iterator[Image.Image]:
         with opened(path) as film:
             for frame in islice(film.decode(film_stream(film, path)), frames):
                 size = size or (frame.width, frame.height)  # that of the first, should it change
-                shown = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-                yield Image.fromarray(np.rot90(np.asarray(shown, np.uint8), quarter_turns(frame)))
+                yield Image.fromarray(upright_rgb(frame, size))
                 count += 1
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None

@@ -86,16 +86,16 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
 
 def measure_clips(
     files: Sequence[Path], frames: int, height: int, codecs: Iterable[CallCodec], name: str, sharpen: Restore
-) -> tuple[list[Score], Filmstrip]:
+) -> tuple[list[Score], list[Filmstrip]]:
     """Send every clip at every setting and score what arrives, the unsharp mask and the model called `name`.
 
-    The model sees one frame at a time and none that is still to come. The filmstrip is of the first clip at the first
-    codec's third quantizer, sent at half its size.
+    The model sees one frame at a time and none that is still to come. The filmstrips are of the first and the last clip
+    at the first codec's third quantizer, sent at half their size.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
     shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])
     scores = list[Score]()
-    strip = None
+    strips = list[Filmstrip]()
     with ProgressBar("calls", len(files) * len(settings)) as bar:
         for path in files:
             clip = read_clip(path, frames, height)
@@ -107,11 +107,10 @@ def measure_clips(
                     MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
                 }
                 scores += _scores(clip, setting, answers)
-                if strip is None and setting == shown:
-                    strip = Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers})
+                if path in (files[0], files[-1]) and setting == shown:
+                    strips.append(Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers}))
                 bar.advance()
-    assert strip is not None  # noqa: S101  # there is at least one file and one codec
-    return scores, strip
+    return scores, strips
 
 
 def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]) -> list[Score]:

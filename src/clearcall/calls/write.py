@@ -29,17 +29,17 @@ _SHOWN_FRAMES = 3
 _SIDE, _LEAST_FACE = 80, 40  # pixels
 
 
-def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, command: str, reports: Path) -> str:
+def write_calls(scores: Sequence[Score], strips: Sequence[Filmstrip], model: str, command: str, reports: Path) -> str:
     """Write reports/calls.md, which names the command, .csv and .png; return the tables of means over clips."""
     with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(asdict, scores))
     with atomic_path(reports / "calls.png") as temporary:
-        draw_filmstrip(strip).save(temporary, optimize=True)
+        draw_filmstrips(strips).save(temporary, optimize=True)
     signal, perceived = calls_tables(scores, model)
     clips = {score.clip: score.frames for score in scores}
-    sent = strip.setting
+    sent, shown = strips[0].setting, " and ".join(strip.clip for strip in strips)
     write_text(
         reports / "calls.md",
         "# Clips as a call delivers them\n\n"
@@ -55,8 +55,8 @@ def write_calls(scores: Sequence[Score], strip: Filmstrip, model: str, command: 
         f"dB.\n\n{signal}\n\n{verdict(scores, model)}\n\n"
         "Flicker is the mean absolute difference between the errors of consecutive frames, in grey levels: less is "
         f"better. {_WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF}\n\n{perceived}\n\n"
-        f"{strip.clip}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: to "
-        "the left where sending did most harm, to the right a face, if one is found.\n\n"
+        f"{shown}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: a face "
+        "if one is found, or else where sending did most harm.\n\n"
         "![Filmstrip](calls.png)\n",
     )
     return f"{signal}\n\n{perceived}"
@@ -120,20 +120,19 @@ def _place(score: Score) -> str:
     return f"{score.clip} ({score.codec}, QP {score.qp}, {'half' if score.factor > 1 else 'whole'})"
 
 
-def draw_filmstrip(strip: Filmstrip) -> Image.Image:
-    """Draw a row for each contender, of a few frames: where sending did most harm, and a face if there is one."""
-    count, last = len(strip.rows[INPUT]), strip.rows["as sent"][-1]
-    chosen = np.unique(np.linspace(0, count - 1, min(_SHOWN_FRAMES, count)).round().astype(int))
-    crops = [choose_crop(last, strip.rows[INPUT][-1], _SIDE)]
-    if (face := find_face(last, _SIDE)) is not None:
-        crops.append(face)
-    cells = [
-        (enlarge(frames[index][top : top + _SIDE, left : left + _SIDE]), name, f"frame {index + 1}")
-        for name, frames in strip.rows.items()
-        for top, left in crops
-        for index in chosen
-    ]
-    return draw_cells(cells, _SIDE * ZOOM, columns=len(crops) * len(chosen))
+def draw_filmstrips(strips: Sequence[Filmstrip]) -> Image.Image:
+    """Draw a row for each contender, of a few frames of each clip: a face, or else where sending did most harm."""
+    cells = []
+    for name in strips[0].rows:
+        for strip in strips:
+            frames, arrived, sent = strip.rows[name], strip.rows[INPUT][-1], strip.rows["as sent"][-1]
+            top, left = find_face(sent, _SIDE) or choose_crop(sent, arrived, _SIDE)
+            chosen = np.unique(np.linspace(0, len(frames) - 1, min(_SHOWN_FRAMES, len(frames))).round().astype(int))
+            cells += [
+                (enlarge(frames[index][top : top + _SIDE, left : left + _SIDE]), name, f"frame {index + 1}")
+                for index in chosen
+            ]
+    return draw_cells(cells, _SIDE * ZOOM, columns=len(cells) // len(strips[0].rows))
 
 
 def find_face(frame: Frame, side: int) -> tuple[int, int] | None:

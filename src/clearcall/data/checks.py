@@ -90,6 +90,25 @@ def partner_rules() -> list[Rule]:
     ]
 
 
+def before_rules() -> list[Rule]:
+    """Return what must hold for the frames before those of films: facts of their files as `before_*`."""
+    readable, wide, rest, same = (
+        f"what was before every frame of a film {words}"
+        for words in (
+            "decodes to its end",
+            "is as wide as it",
+            "is whole frames",
+            "has the hash that the manifest gives",
+        )
+    )
+    return [
+        _one_of(readable, "before_readable", True),  # noqa: FBT003  # as above
+        _equal(wide, "before_width", "width"),
+        _one_of(rest, "before_rest", 0),
+        _equal(same, "before_file_sha256", "before_sha256"),
+    ]
+
+
 def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
     """Return what must hold for the pairs; `clean` marks those whose degradation leaves the picture as it is."""
     of_mix = {"column": "degradation", "value_set": list(mix)}
@@ -126,19 +145,23 @@ def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
     if not records:
         raise UserError(f"{path} lists no photographs: {again}")
     paired = any(record.degraded for record in records)
+    filmed = any(record.before for record in records)
     facts = [
         {
             **asdict(record),
             **_file_facts(raw / record.path),
-            **(_partner_facts(raw / record.degraded) if paired else {}),
+            **(_further_facts(raw / record.degraded, "degraded") if paired else {}),
+            **(_further_facts(raw / record.before, "before") if record.before else {}),
         }
         for record in track(records, len(records), "checking photographs")
     ]
     frame = pd.DataFrame(facts)
+    if filmed:
+        frame["before_rest"] = frame["before_height"] % frame["height"]
     frame["splits_of_file"] = _splits_of(frame, "file_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
     mend = "Mend or remove these photographs at their source, then run `dvc repro` again."
-    rules = image_rules(limits) + (partner_rules() if paired else [])
+    rules = image_rules(limits) + (partner_rules() if paired else []) + (before_rules() if filmed else [])
     return _judge(path, frame, "path", rules, mend, docs)
 
 
@@ -263,10 +286,10 @@ def _file_facts(path: Path) -> dict[str, Any]:
         return {**facts, "readable": False}
 
 
-def _partner_facts(path: Path) -> dict[str, Any]:
+def _further_facts(path: Path, prefix: str) -> dict[str, Any]:
     facts = _file_facts(path)
-    names = {"file_sha256": "degraded_file_sha256", "readable": "degraded_readable"}
-    return {names.get(name, name.replace("file_", "degraded_")): fact for name, fact in facts.items()}
+    names = {"file_sha256": f"{prefix}_file_sha256", "readable": f"{prefix}_readable"}
+    return {names.get(name, name.replace("file_", f"{prefix}_")): fact for name, fact in facts.items()}
 
 
 def _splits_of(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":

@@ -4,7 +4,7 @@ Low delay throughout: one packet a frame, no B-frames and no look-ahead, one key
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -32,7 +32,7 @@ _LEAST_SIDE = 64  # pixels: SVT-AV1 takes no less
 _KEY_FRAME_EVERY = 10_000
 _PACKET_BYTES = 1200  # what fits into a datagram
 # Between RGB and YUV: the library's default is quicker and costs 7 dB of luma.
-_CONVERSION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+CONVERSION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _SLICE_TYPES = {1, 5}  # of NAL units, of other pictures and of key frames
 _ENCODERS: dict[CallCodec, str] = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 _DECODERS: dict[CallCodec, str] = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
@@ -40,7 +40,7 @@ _DECODERS: dict[CallCodec, str] = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "
 
 @dataclass(frozen=True)
 class Transmission:
-    """How a still is sent: as the last frame of a clip that pans by (x, y) pixels of the still and zooms a frame.
+    """How a picture is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
 
     `factor` is what it is made smaller by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
     are drawn by `seed`.
@@ -55,13 +55,19 @@ class Transmission:
     seed: int
 
 
-def transmit(still: Frame, sent: Transmission) -> Frame:
-    """Return what the other side sees of a still, 8-bit RGB of (height, width, 3) in the same size and registered."""
-    height, width = still.shape[:2]
+def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
+    """Return what the other side sees of a picture, 8-bit RGB of (height, width, 3), in the same size and registered.
+
+    `before` are the frames before it, of the same size, where it comes from a film; without, it is a still.
+    """
+    height, width = picture.shape[:2]
     size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
-    small = np.asarray(Image.fromarray(still).resize(size, Image.Resampling.BICUBIC))
+    *smaller, small = (
+        np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in (*before, picture)
+    )
     pan = sent.pan[0] / sent.factor, sent.pan[1] / sent.factor
-    *_, last = send(pan_and_zoom(small, CLIP_FRAMES, pan, sent.zoom), sent.codec, sent.qp, sent.loss_rate, sent.seed)
+    clip = [*smaller, small] if smaller else pan_and_zoom(small, CLIP_FRAMES, pan, sent.zoom)
+    *_, last = send(clip, sent.codec, sent.qp, sent.loss_rate, sent.seed)
     return np.asarray(Image.fromarray(last).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -97,7 +103,7 @@ def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 
     wanted = PictureType.I
     for index, picture in enumerate(pictures):
         frame = av.VideoFrame.from_ndarray(_padded(picture), format="rgb24").reformat(
-            format="yuv420p", interpolation=_CONVERSION
+            format="yuv420p", interpolation=CONVERSION
         )
         frame.pts, frame.pict_type = index, wanted
         (packet,) = encoder.encode(frame)
@@ -108,7 +114,7 @@ def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 
         arrived[0] |= codec == "h264"
         decoded = _decoded(decoder, b"".join(part for part, here in zip(parts, arrived, strict=True) if here))
         if decoded:
-            rgb = decoded[-1].reformat(format="rgb24", interpolation=_CONVERSION).to_ndarray()
+            rgb = decoded[-1].reformat(format="rgb24", interpolation=CONVERSION).to_ndarray()
             shown = np.asarray(rgb, np.uint8)[:height, :width]
         received.append(shown)
         wanted = PictureType.NONE if any(arrived) else PictureType.I

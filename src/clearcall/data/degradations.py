@@ -49,11 +49,11 @@ class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
 
 
 class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
-    """A video call through a real encoder, as the last frame of a clip that pans and zooms gently."""
+    """A video call through a real encoder: after the frames `before`, or else by a clip that pans and zooms gently."""
 
-    def __init__(self, step: Codec) -> None:
+    def __init__(self, step: Codec, before: Sequence[Frame]) -> None:
         super().__init__(p=1)
-        self.step = step
+        self.step, self.before = step, before
 
     def get_params(self) -> dict[str, object]:
         """Draw what happens to one picture."""
@@ -72,16 +72,22 @@ class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the libr
 
     def apply(self, img: Frame, sent: Transmission, **_params: object) -> Frame:
         """Return the picture as the other side sees it."""
-        return transmit(img, sent)
+        return transmit(img, sent, self.before)
 
 
-def build_degradation(steps: Sequence[DegradationStep], width: int, height: int, seed: int) -> Callable[[Frame], Frame]:
+def build_degradation(
+    steps: Sequence[DegradationStep], width: int, height: int, seed: int, before: Sequence[Frame] = ()
+) -> Callable[[Frame], Frame]:
     """Return a function that degrades an 8-bit RGB picture of (height, width, 3) and keeps its size.
 
     All randomness comes from `seed`; the same seed gives the same picture. Where the steps begin with `as_given`, it is
-    the given picture that the function must get.
+    the given picture that the function must get. `before` are the frames before the picture in its film, of the same
+    size: what the steps before a codec do to the picture is done to them too, in the same way.
     """
-    computed = [_transform(step, width, height) for step in steps if not isinstance(step, AsGiven)]
+    sent = next((index for index, step in enumerate(steps) if isinstance(step, Codec)), 0)
+    if before and sent:
+        before = [*map(build_degradation(steps[:sent], width, height, seed), before)]
+    computed = [_transform(step, width, height, before) for step in steps if not isinstance(step, AsGiven)]
     compose = albumentations.Compose(computed, seed=seed)
 
     def degrade(sharp: Frame) -> Frame:
@@ -92,7 +98,7 @@ def build_degradation(steps: Sequence[DegradationStep], width: int, height: int,
 
 
 def _transform(  # noqa: PLR0911  # one return a step
-    step: DegradationStep, width: int, height: int
+    step: DegradationStep, width: int, height: int, before: Sequence[Frame]
 ) -> albumentations.BasicTransform:
     match step:
         case Downscale():
@@ -107,6 +113,6 @@ def _transform(  # noqa: PLR0911  # one return a step
         case Noise():
             return RoundedNoise(step.sigma_range)
         case Codec():
-            return Call(step)
+            return Call(step, before)
         case Jpeg():
             return albumentations.ImageCompression(compression_type="jpeg", quality_range=step.quality_range, p=1)

@@ -17,6 +17,7 @@ from clearcall.console import track
 from clearcall.cores import available_cores
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
+from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder
 from clearcall.metrics import Frame, psnr_db, ssim
@@ -49,15 +50,17 @@ def degrade_pairs(
         for shard, size in shard_sizes.items():
             with (folder / shard).open("wb") as file:
                 file.truncate(size)
-        partners = {record.path: record.degraded for record in records}
+        photographs = {record.path: record for record in records}
         if lonely := [
-            path for path, partner in partners.items() if not partner and any(map(params.takes_given, params.mix))
+            path
+            for path, record in photographs.items()
+            if not record.degraded and any(map(params.takes_given, params.mix))
         ]:
             raise UserError(
                 f"{lonely[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
                 "download_data.source that brings pairs"
             )
-        work = partial(_degrade_image, raw, folder, params, partners)
+        work = partial(_degrade_image, raw, folder, params, photographs)
         if workers == 1:
             done = list(track(map(work, plan), len(plan), "degrading photographs"))
         else:
@@ -117,20 +120,24 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
 
 
 def _degrade_image(
-    raw: Path, folder: Path, params: DegradePairs, partners: Mapping[str, str], pairs: list[PairRecord]
+    raw: Path, folder: Path, params: DegradePairs, photographs: Mapping[str, ImageRecord], pairs: list[PairRecord]
 ) -> list[PairRecord]:
     """Write the sharp picture and all degraded ones of one photograph at one scale; return its pairs with quality."""
     # albumentations takes three seconds to import: only a process that degrades pays for it.
     from clearcall.data.degradations import build_degradation  # noqa: PLC0415
 
     first = pairs[0]
-    sharp = _read(raw / first.image, first)
-    given = _read(raw / partners[first.image], first) if any(map(params.takes_given, params.mix)) else sharp
+    photograph = photographs[first.image]
+    (sharp,) = _read(raw / photograph.path, photograph, first)
+    given = sharp
+    if any(map(params.takes_given, params.mix)):
+        (given,) = _read(raw / photograph.degraded, photograph, first)
+    before = _read(raw / photograph.before, photograph, first, stacked=True) if photograph.before else []
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []
     for pair in pairs:
         steps = params.degradations[pair.degradation]
-        degrade = build_degradation(steps, pair.width, pair.height, pair_seed(params.seed, pair))
+        degrade = build_degradation(steps, pair.width, pair.height, pair_seed(params.seed, pair), before)
         degraded = degrade(given if params.takes_given(pair.degradation) else sharp)
         _write(folder / pair.degraded_shard, pair.degraded_offset, degraded)
         results.append(
@@ -145,17 +152,24 @@ def _degrade_image(
     return results
 
 
-def _read(path: Path, pair: PairRecord) -> Frame:
-    """Return a picture at the pair's scale; raise UserError if its size is not that of the manifest."""
-    with Image.open(path) as image:
-        size = pair.width, pair.height
-        picture = np.asarray(image if pair.scale == 1 else image.resize(size, Image.Resampling.LANCZOS))
-    if picture.shape != (pair.height, pair.width, 3):
+def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:
+    """Return the picture of a file, or those that are stacked in it, at the pair's scale.
+
+    Raises UserError if the size is not that of the manifest.
+    """
+    with pillow_limit_off(), Image.open(path) as image:
+        stack = np.asarray(image)
+    height, width = photograph.height, photograph.width
+    if stack.shape[1:] != (width, 3) or (stack.shape[0] % height if stacked else stack.shape[0] != height):
         raise UserError(
-            f"{path} is {picture.shape}, not the {pair.height}x{pair.width} RGB of the manifest: "
+            f"{path} is {stack.shape}, not the {height}x{width} RGB of the manifest: "
             "run `dvc repro -f -s download_data`"
         )
-    return picture
+    pictures = stack.reshape(-1, height, width, 3)
+    if pair.scale == 1:
+        return [*pictures]
+    size = pair.width, pair.height
+    return [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)) for picture in pictures]
 
 
 def _write(shard: Path, offset: int, picture: Frame) -> None:

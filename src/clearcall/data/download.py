@@ -7,7 +7,7 @@ import struct
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,9 +17,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clearcall.console import track, warn
 from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, fetch, unpack
+from clearcall.data.films import film_pictures
 from clearcall.data.kaggle import UNSPLASH_SR, dataset_page, fetch_dataset
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.data.sources import (
+    FILMS,
     KINDS,
     SHOWN,
     SUFFIXES,
@@ -55,6 +57,15 @@ class Picture(NamedTuple):
     mode: str
     format: str
     changes: list[str]
+
+
+class _Taken(NamedTuple):
+    """A picture of an original, at `seconds` of a film, and what belongs to it: a partner, or the frames before it."""
+
+    picture: Picture
+    degraded: Picture | None = None
+    before: Image.Image | None = None
+    seconds: float | None = None
 
 
 def download(
@@ -99,7 +110,7 @@ def summary(downloaded: Downloaded, source: str) -> dict[str, Any]:
     }
 
 
-def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # noqa: C901  # one case a kind of picture
+def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # one case a kind of picture
     """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
 
     Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
@@ -107,10 +118,8 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # noqa
     """
     with pillow_limit_off(), Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
         width, height = image.size
-        if min(width, height) < min_side:
-            raise ValueError(f"{width} x {height} pixels, a side is below min_side {min_side}")
-        if width * height > max_pixels:
-            raise ValueError(f"{width} x {height} pixels, more than max_pixels {max_pixels}")
+        if (problem := _refused_size(width, height, min_side, max_pixels)) is not None:
+            raise ValueError(problem)
         if image.mode in ("I", "F"):
             raise ValueError(f"mode {image.mode} says not which value is white: save it with 8 or 16 bits a channel")
         mode, kind = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
@@ -187,16 +196,16 @@ def _store(originals: list[Original], building: Path, params: DownloadData) -> D
     ordered = sorted(originals, key=lambda original: (-SPLITS.index(original.split), original.name))
     for original in track(ordered, len(ordered), "photographs"):
         try:
-            picture, *partner = _read(original, params)
+            for picture in _pictures(original, params):
+                name = _name(original, picture)
+                pixels = picture.picture.pixels
+                digest = hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()
+                if (first := names_by_pixels.setdefault(digest, name)) != name:
+                    duplicates.append(f"{name} ({original.split}) shows the same pixels as {first} and was left out")
+                    continue
+                records.append(_store_one(original, picture, building, taken, params.source))
         except UserError as error:
             problems.append(str(error))
-            continue
-        shape = f"{picture.pixels.size}".encode()
-        digest = hashlib.sha256(shape + picture.pixels.tobytes()).hexdigest()
-        if (first := names_by_pixels.setdefault(digest, original.name)) != original.name:
-            duplicates.append(f"{original.name} ({original.split}) shows the same pixels as {first} and was left out")
-            continue
-        records.append(_store_one(original, picture, partner, building, taken, params.source))
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(
@@ -206,8 +215,14 @@ def _store(originals: list[Original], building: Path, params: DownloadData) -> D
     return Downloaded(sorted(records, key=lambda record: record.path), duplicates)
 
 
-def _read(original: Original, params: DownloadData) -> list[Picture]:
-    """Decode a photograph, and its partner if it has one; raise UserError, a line of the message, if that fails."""
+def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
+    """Decode a photograph and its partner, if it has one, or pictures of a film one by one.
+
+    Raises UserError, a line of the message, if that fails.
+    """
+    if original.path.suffix.lower() in FILMS:
+        yield from _of_film(original, params)
+        return
     pictures = []
     for path in filter(None, (original.path, original.degraded)):
         name = original.name if path == original.path else f"the partner {path} of {original.name}"
@@ -220,33 +235,60 @@ def _read(original: Original, params: DownloadData) -> list[Picture]:
     sizes = [f"{picture.pixels.width} x {picture.pixels.height}" for picture in pictures]
     if len(set(sizes)) > 1:
         raise UserError(f"{original.name}: {sizes[0]} pixels, but its partner {original.degraded} has {sizes[1]}")
-    return pictures
+    yield _Taken(pictures[0], pictures[1] if original.degraded else None)
 
 
-def _store_one(
-    original: Original, picture: Picture, partner: list[Picture], building: Path, taken: set[str], source: str
-) -> ImageRecord:
-    own_suffix = PurePosixPath(original.name).suffix
-    plain = f"{original.split}/{_plain(PurePosixPath(original.name).stem)}"
+def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
+    """Take pictures of a film; raise UserError, a line of the message, if it is none or of a size that is refused."""
+    for frame, before, seconds in film_pictures(original.path, params.film_pictures):
+        height, width = frame.shape[:2]
+        if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
+            raise UserError(f"{original.name}: {problem}")
+        picture = Picture(Image.fromarray(frame), "RGB", "film", ["frame of a film"])
+        yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)
+
+
+def _refused_size(width: int, height: int, min_side: int, max_pixels: int) -> str | None:
+    if min(width, height) < min_side:
+        return f"{width} x {height} pixels, a side is below min_side {min_side}"
+    if width * height > max_pixels:
+        return f"{width} x {height} pixels, more than max_pixels {max_pixels}"
+    return None
+
+
+def _name(original: Original, taken: _Taken) -> str:
+    return original.name if taken.seconds is None else f"{original.name} at {taken.seconds:.2f} s"
+
+
+def _store_one(original: Original, one: _Taken, building: Path, taken: set[str], source: str) -> ImageRecord:
+    picture, own_suffix = one.picture, PurePosixPath(original.name).suffix.lower()
+    at = "" if one.seconds is None else f"_{one.seconds:.2f}s"
+    plain = f"{original.split}/{_plain(PurePosixPath(original.name).stem)}{at}"
     numbered = chain([plain], (f"{plain}-{number}" for number in count(2)))
     stem = next(name for name in numbered if name.lower() not in taken)
     taken.add(stem.lower())
     stored = _write(picture, original.path, building / stem)
-    degraded = _write(partner[0], original.degraded, building / "degraded" / stem) if original.degraded else None
-    misnamed = [f"{picture.format} named {own_suffix}"] if SUFFIXES[own_suffix.lower()] != picture.format else []
+    degraded = before = None
+    if one.degraded is not None and original.degraded is not None:
+        degraded = _write(one.degraded, original.degraded, building / "degraded" / stem)
+    if one.before is not None:
+        before = _write(picture._replace(pixels=one.before), original.path, building / "before" / stem)
+    misnamed = [f"{picture.format} named {own_suffix}"] if SUFFIXES.get(own_suffix, "film") != picture.format else []
     return ImageRecord(
         path=stored.relative_to(building).as_posix(),
         sha256=sha256_of(stored),
         width=picture.pixels.width,
         height=picture.pixels.height,
         mode=picture.mode,
-        source=f"{source}: {original.name}",
+        source=f"{source}: {_name(original, one)}",
         licence=original.licence,
         group=original.group,
         split=original.split,
         note="; ".join(picture.changes + misnamed),
         degraded=degraded.relative_to(building).as_posix() if degraded else "",
         degraded_sha256=sha256_of(degraded) if degraded else "",
+        before=before.relative_to(building).as_posix() if before else "",
+        before_sha256=sha256_of(before) if before else "",
     )
 
 

@@ -22,7 +22,8 @@ class ImageRecord:
     `path` is relative to the raw folder, with forward slashes. `sha256` is of the stored file. `width` and `height`
     are in pixels, as stored. `mode` is the mode that the original was decoded in. `note` says what was changed.
     Photographs of one `group` (a stereo pair, frames of one clip) always share a split. `degraded` is the path of the
-    blurred partner, of the same size, where the source brings pairs, and `degraded_sha256` of that file.
+    blurred partner, of the same size, where the source brings pairs, and `degraded_sha256` of that file. `before` is
+    the path of the frames before one from a film, one below the other, and `before_sha256` of that file.
     """
 
     path: str
@@ -37,15 +38,18 @@ class ImageRecord:
     note: str = ""
     degraded: str = ""
     degraded_sha256: str = ""
+    before: str = ""
+    before_sha256: str = ""
 
 
-_OF_PAIRS = {"degraded", "degraded_sha256"}  # columns that a manifest of single photographs does without
+# Columns that a manifest does without where none of its photographs has them.
+_OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
 
 
 def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:
-    """Write `manifest.csv` into the raw folder, sorted by path; columns about pairs only where there is one."""
+    """Write `manifest.csv` into the raw folder, sorted by path; columns that are empty throughout are left out."""
     rows = [asdict(record) for record in sorted(records, key=lambda record: record.path)]
-    left_out = set() if any(row["degraded"] for row in rows) else _OF_PAIRS
+    left_out = {name for name in _OPTIONAL if not any(row[name] for row in rows)}
     names = [field.name for field in fields(ImageRecord) if field.name not in left_out]
     with atomic_path(raw / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
@@ -61,7 +65,7 @@ def read_manifest(raw: Path) -> list[ImageRecord]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     expected = {field.name for field in fields(ImageRecord)}
-    if rows and set(rows[0]) not in (expected, expected - _OF_PAIRS):
+    if rows and not expected - _OPTIONAL <= set(rows[0]) <= expected:
         raise UserError(
             f"{path} has the columns {sorted(rows[0])}, not {sorted(expected)}: run `dvc repro -f -s download_data`"
         )

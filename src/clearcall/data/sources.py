@@ -16,6 +16,10 @@ from clearcall.params import DownloadData
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"
 }  # fmt: skip
+FILMS = (
+    *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
+)
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 BLUR, SHARP = "blur", "sharp"  # folders of the two pictures of each pair
@@ -43,7 +47,7 @@ _BUNDLED: tuple[tuple[Split, str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Original:
-    """One photograph as its source has it: a file to be read, and its name within the source, with forward slashes.
+    """One photograph or film as its source has it: a file, and its name within the source, with forward slashes.
 
     `degraded` is the file of its blurred partner where the source brings pairs.
     """
@@ -70,13 +74,13 @@ def bundled_originals() -> list[Original]:
 
 
 def folder_originals(params: DownloadData) -> list[Original]:
-    """Return the images of the tree `params.folder`, sorted by name.
+    """Return the images and films of the tree `params.folder`, sorted by name.
 
     Top-level folders train, validation (or val) and test are the split; test and validation are drawn by group from
     train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
     `group_by: folder` lies in two split folders.
     """
-    names = image_names(params.folder)
+    names = image_names(params.folder, films=True)
     splits = _splits(params.folder, dict.fromkeys(names, params.group_by), params)
     return [Original(params.folder / name, _printable(name), *splits[name], params.licence) for name in names]
 
@@ -223,23 +227,24 @@ def _group(name: str, group_by: Literal["file", "folder"], split: Split | None) 
     return str(inner) if inner.parts else split or "."
 
 
-def image_names(folder: Path) -> list[str]:
+def image_names(folder: Path, *, films: bool = False) -> list[str]:
     """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document.
 
-    Raises UserError if there is none.
+    With `films`, these are images too. Raises UserError if there is none.
     """
     if not folder.is_dir():
         raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
     names, others = [], []
     for file in _files(folder, set()):
-        if file.suffix.lower() in SUFFIXES:
+        if file.suffix.lower() in SUFFIXES or (films and file.suffix.lower() in FILMS):
             names.append(file.relative_to(folder).as_posix())
         elif not file.stem.upper().startswith("README") and file.suffix.lower() not in _DOCUMENTS:
             others.append(_printable(file.relative_to(folder).as_posix()))
     if others:
         warn(f"{len(others)} files in {folder} are not named as {KINDS} and were left out: {_shown(sorted(others))}")
     if not names:
-        raise UserError(f"{folder} holds no image ({KINDS}): put photographs there or choose another folder or source")
+        wanted = f"neither image ({KINDS}) nor film ({', '.join(FILMS)})" if films else f"no image ({KINDS})"
+        raise UserError(f"{folder} holds {wanted}: put photographs there or choose another folder or source")
     return sorted(names)
 
 

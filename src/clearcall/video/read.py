@@ -1,6 +1,7 @@
 """Films read: frames as the encoder wants them, and the packets of all other streams in the order of the file."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -73,27 +74,36 @@ def frame_at(path: Path, part: float) -> VideoFrame:
 
     Where the length is not known, and of a film that ends before that, it is the first or the last frame there is.
     """
+    return frames_at(path, part, 1)[0]
+
+
+def frames_at(path: Path, part: float, count: int) -> list[VideoFrame]:
+    """Return the frame of `frame_at` and the ones before it, earliest first: `count` in all, or as many as there are.
+
+    Raises UserError if there is none at all.
+    """
     # Where a film cannot be entered in the middle, as many a transport stream, it is read from the beginning.
-    found = _found_at(path, part, seek=True) or _found_at(path, part, seek=False)
-    if found is None:
+    found = _found_at(path, part, count, seek=True) or _found_at(path, part, count, seek=False)
+    if not found:
         raise UserError(f"{path} holds no frame that can be decoded")
     return found
 
 
-def _found_at(path: Path, part: float, *, seek: bool) -> VideoFrame | None:
-    found = None
+def _found_at(path: Path, part: float, count: int, *, seek: bool) -> list[VideoFrame]:
+    found = deque[VideoFrame](maxlen=count)
     with opened(path) as film:
         stream = film_stream(film, path)
         begin, length = (film.start_time or 0) / av.time_base, (film.duration or 0) / av.time_base
         if seek and part * length:
+            early = begin + part * length - float((count - 1) / rate_of(stream))
             with suppress(av.FFmpegError):
-                film.seek(int((begin + part * length) * av.time_base))
+                film.seek(int(early * av.time_base))
         for thing in _read(stream, film.demux(stream)):
             if isinstance(thing, VideoFrame):
-                found = thing
-                if found.time is None or found.time >= begin + part * length:
+                found.append(thing)
+                if thing.time is None or thing.time >= begin + part * length:
                     break
-    return found
+    return [*found]
 
 
 def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:

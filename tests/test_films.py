@@ -1,0 +1,176 @@
+"""Films among the photographs: pictures of them with what was before each, from the folder to the pairs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter
+
+from clearcall.data.checks import check_images
+from clearcall.data.codecs import CLIP_FRAMES
+from clearcall.data.degradations import build_degradation
+from clearcall.data.degrade import degrade_pairs
+from clearcall.data.download import download
+from clearcall.data.films import film_pictures
+from clearcall.data.manifest import ImageRecord, read_manifest, write_manifest
+from clearcall.data.pairs import PairReader, read_pairs
+from clearcall.errors import UserError
+from clearcall.files import sha256_of
+from clearcall.metrics import Frame, psnr_db
+from clearcall.params import CheckData, CountPerSplit, DegradationStep, DegradePairs, DownloadData, Params
+
+AddFilm = Callable[[Path, list[Frame]], None]
+LIMITS = CheckData(min_images=CountPerSplit(train=1, validation=1, test=1), side_range=(64, 128))
+CODEC = {"op": "codec", "codecs": ["h264"], "factors": [1.0], "qp_range": [30, 30], "loss_rates": [0.0]}
+STEP: TypeAdapter[DegradationStep] = TypeAdapter(DegradationStep)
+
+
+def panned(photo: Frame, frames: int) -> list[Frame]:
+    """Return a window of 96 x 128 that moves over a photograph by two pixels a frame."""
+    return [np.ascontiguousarray(photo[80:176, 100 + 2 * step : 228 + 2 * step]) for step in range(frames)]
+
+
+def settings(committed: Params, folder: Path, **changes: Any) -> DownloadData:
+    values = committed.download_data.model_dump() | {"source": "folder", "folder": folder, "film_pictures": 3}
+    return DownloadData.model_validate(values | changes)
+
+
+@pytest.fixture
+def folder(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> Path:
+    """A film to train on, one of a single frame to validate with, and a photograph as the test."""
+    top = tmp_path / "mine"
+    for split in ("train", "validation", "test"):
+        (top / split).mkdir(parents=True)
+    add_film(top / "train" / "talk.mp4", panned(photos["chelsea"], 40))
+    add_film(top / "validation" / "short.mkv", panned(photos["coffee"], 1))
+    Image.fromarray(photos["astronaut"][:96, 160:288]).save(top / "test" / "still.png")
+    return top
+
+
+def test_pictures_are_taken_at_even_distances_with_the_frames_before_them(
+    photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path
+) -> None:
+    """A quarter, a half and three quarters of 40 frames: numbers 10, 20 and 30."""
+    sent, path = panned(photos["chelsea"], 40), tmp_path / "film.mp4"
+    add_film(path, sent)
+    pictures = list(film_pictures(path, 3))
+    assert [picture.seconds for picture in pictures] == pytest.approx([10 / 30, 20 / 30, 1.0])
+    for number, picture in zip((10, 20, 30), pictures, strict=True):
+        assert len(picture.before) == CLIP_FRAMES - 1
+        shown = [*picture.before, picture.frame]
+        for frame, original in zip(shown, sent[number - CLIP_FRAMES + 1 : number + 1], strict=True):
+            assert psnr_db(original, frame) > 35 > psnr_db(sent[0], frame)
+
+
+def test_of_a_short_film_no_frame_is_taken_twice(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> None:
+    add_film(tmp_path / "film.mp4", panned(photos["chelsea"], 3))
+    pictures = list(film_pictures(tmp_path / "film.mp4", 20))
+    assert [len(picture.before) for picture in pictures] == [1, 2]  # the first frame lies before a twentieth
+
+
+def test_films_of_a_folder_become_photographs(committed: Params, folder: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    records = download(settings(committed, folder), raw).records
+    assert read_manifest(raw) == records
+    talk = [record for record in records if record.source.startswith("folder: train/talk.mp4")]
+    assert [record.path for record in talk] == ["train/talk_0.33s.png", "train/talk_0.67s.png", "train/talk_1.00s.png"]
+    assert talk[1].source == "folder: train/talk.mp4 at 0.67 s"
+    assert {(record.split, record.group, record.note) for record in talk} == {
+        ("train", "train/talk", "frame of a film")
+    }
+    with Image.open(raw / talk[0].before) as image:
+        assert image.size == (128, 96 * (CLIP_FRAMES - 1))
+    others = [record for record in records if record not in talk]
+    assert [(record.path, record.before) for record in others] == [
+        ("test/still.png", ""),
+        ("validation/short_0.00s.png", ""),
+    ]
+    assert check_images(raw, LIMITS, tmp_path / "docs")["rows"] == 5
+
+
+def test_what_was_before_a_frame_is_checked(committed: Params, folder: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    records = download(settings(committed, folder), raw).records
+    broken, cut = (record for record in records if record.path in {"train/talk_0.33s.png", "train/talk_0.67s.png"})
+    (raw / broken.before).write_bytes(b"no picture")
+    Image.new("RGB", (128, 100)).save(raw / cut.before)
+    with pytest.raises(UserError) as caught:
+        check_images(raw, LIMITS, tmp_path / "docs")
+    lines = str(caught.value).splitlines()[1:4]
+    for line, words, record in zip(
+        lines, ("decodes to its end", "is whole frames", "has the hash"), (broken, cut, cut), strict=True
+    ):
+        assert words in line and record.path in line
+
+
+def test_a_codec_sends_what_was_really_before(committed: Params, folder: Path, tmp_path: Path) -> None:
+    """The same as by hand, and not what a still would have come out as."""
+    raw, pairs = tmp_path / "raw", tmp_path / "pairs"
+    records = download(settings(committed, folder), raw).records
+    values = committed.degrade_pairs.model_dump() | {"mix": ("call",), "scales": (1.0,), "workers": 1}
+    values["degradations"] = {"call": [CODEC]}
+    degrade_pairs(raw, pairs, records, DegradePairs.model_validate(values))
+    pair = next(pair for pair in read_pairs(pairs) if pair.image == "train/talk_0.67s.png")
+    before = next(record.before for record in records if record.path == pair.image)
+    sharp, degraded = PairReader(pairs).sharp(pair), PairReader(pairs).degraded(pair)
+    with Image.open(raw / before) as image:
+        frames = [*np.asarray(image).reshape(-1, 96, 128, 3)]
+    step = STEP.validate_python(CODEC)
+    draws = [build_degradation([step], 128, 96, seed, frames)(sharp) for seed in (1, 2)]
+    assert (draws[0] == draws[1]).all()  # all that is drawn is how a still would move
+    assert (degraded == draws[0]).all()
+    assert (degraded != build_degradation([step], 128, 96, 1)(sharp)).any()
+
+
+def test_steps_before_the_codec_are_done_to_all_frames(photos: dict[str, Frame]) -> None:
+    """Blurred alike, or the encoder would see the blur arrive with the last frame."""
+    *before, sharp = panned(photos["chelsea"], 3)
+    blur = STEP.validate_python({"op": "gaussian_blur", "sigma_range": [1.5, 1.5]})
+    codec = STEP.validate_python({**CODEC, "qp_range": [10, 10]})
+    both = build_degradation([blur, codec], 128, 96, 1, before)(sharp)
+    alone = build_degradation([blur], 128, 96, 1)
+    by_hand = build_degradation([codec], 128, 96, 1, [*map(alone, before)])(alone(sharp))
+    assert psnr_db(by_hand, both) > 60 or (by_hand == both).all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (b"no film", "train/talk.mp4 cannot be read as a film"),
+        (None, "train/talk.mp4: 128 x 96 pixels, a side is below min_side 100"),
+    ],
+    ids=["broken", "small"],
+)
+def test_a_film_that_cannot_be_used_is_named(
+    committed: Params, folder: Path, tmp_path: Path, fault: bytes | None, message: str
+) -> None:
+    if fault is not None:
+        (folder / "train" / "talk.mp4").write_bytes(fault)
+    with pytest.raises(UserError) as caught:
+        download(settings(committed, folder, min_side=100), tmp_path / "raw")
+    assert message in str(caught.value)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_manifest_has_columns_about_films_only_where_there_is_one(tmp_path: Path) -> None:
+    record = ImageRecord("a.png", "0" * 64, 48, 40, "RGB", "made", "CC0", "a", "train")
+    write_manifest(tmp_path, [record])
+    assert "before" not in (tmp_path / "manifest.csv").read_text(encoding="utf-8")
+    filmed = replace(record, path="b.png", before="before/b.png", before_sha256="1" * 64)
+    write_manifest(tmp_path, [record, filmed])
+    assert read_manifest(tmp_path) == [record, filmed]
+
+
+def test_a_stack_that_does_not_fit_its_frame_is_refused(committed: Params, folder: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    records = download(settings(committed, folder), raw).records
+    at = next(index for index, record in enumerate(records) if record.before)
+    Image.new("RGB", (128, 100)).save(raw / records[at].before)
+    records[at] = replace(records[at], before_sha256=sha256_of(raw / records[at].before))
+    params = committed.degrade_pairs.model_copy(update={"mix": ("jpeg",), "workers": 1})
+    with pytest.raises(UserError, match=r"is \(100, 128, 3\), not the 96x128 RGB of the manifest"):
+        degrade_pairs(raw, tmp_path / "pairs", records, params)
