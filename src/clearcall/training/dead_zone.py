@@ -22,6 +22,7 @@ from clearcall.models.inference import to_tensor
 # A decibel that a frame loses counts as many that others gain.
 CAUTION = 20.0
 _STEPS = 40  # from no input's gain to the largest
+_AS_GOOD_DB = 0.002  # so near to the best, the widest zone is chosen: from frame to frame it flickers least
 
 Numbers = npt.NDArray[np.float64]
 
@@ -68,11 +69,14 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
     if not input_gain.size:
         return None
     levels = np.linspace(0, input_gain.max(), _STEPS + 1).tolist()
-    zones = [
-        (worth(np.clip((input_gain - low) / (high - low), 0, 1)), low, high) for low, high in combinations(levels, 2)
-    ]
-    best, low, high = max(zones)
-    return [low, high] if best > worth(1.0) else None
+    worths = {
+        (low, high): worth(np.clip((input_gain - low) / (high - low), 0, 1)) for low, high in combinations(levels, 2)
+    }
+    if (best := max(worths.values())) <= worth(1.0):
+        return None
+    as_good = [zone for zone, value in worths.items() if value >= best - _AS_GOOD_DB]
+    low, high = max(as_good, key=lambda zone: round(zone[1] - zone[0], 9))
+    return [round(low, 4), round(high, 4)]
 
 
 @torch.inference_mode()
