@@ -22,7 +22,6 @@ from clearcall.models.inference import to_tensor
 # A decibel that a frame loses counts as many that others gain.
 CAUTION = 20.0
 _STEPS = 40  # from no input's gain to the largest
-_AS_GOOD_DB = 0.002  # so near to the best, the widest zone is chosen: from frame to frame it flickers least
 
 Numbers = npt.NDArray[np.float64]
 
@@ -72,11 +71,9 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
     worths = {
         (low, high): worth(np.clip((input_gain - low) / (high - low), 0, 1)) for low, high in combinations(levels, 2)
     }
-    if (best := max(worths.values())) <= worth(1.0):
-        return None
-    as_good = [zone for zone, value in worths.items() if value >= best - _AS_GOOD_DB]
-    low, high = max(as_good, key=lambda zone: round(zone[1] - zone[0], 9))
-    return [round(low, 4), round(high, 4)]
+    # Of equal ones the widest: from frame to frame it flickers least.
+    best = max(worths, key=lambda zone: (round(worths[zone], 6), zone[1] - zone[0]))
+    return [round(level, 4) for level in best] if worths[best] > worth(1.0) else None
 
 
 @torch.inference_mode()
