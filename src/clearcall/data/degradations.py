@@ -82,12 +82,16 @@ def build_degradation(
 
     All randomness comes from `seed`; the same seed gives the same picture. Where the steps begin with `as_given`, it is
     the given picture that the function must get. `before` are the frames before the picture in its film, of the same
-    size: what the steps before a codec do to the picture is done to them too, in the same way.
+    size, for the first codec: what the steps before it do to the picture is done to them too, with the same draws.
     """
     sent = next((index for index, step in enumerate(steps) if isinstance(step, Codec)), 0)
-    if before and sent:
-        before = [*map(build_degradation(steps[:sent], width, height, seed), before)]
-    computed = [_transform(step, width, height, before) for step in steps if not isinstance(step, AsGiven)]
+    if sent:  # built anew for each: one that is used again draws on
+        before = [build_degradation(steps[:sent], width, height, seed)(frame) for frame in before]
+    computed = [
+        _transform(step, width, height, before if index == sent else ())
+        for index, step in enumerate(steps)
+        if not isinstance(step, AsGiven)
+    ]
     compose = albumentations.Compose(computed, seed=seed)
 
     def degrade(sharp: Frame) -> Frame:

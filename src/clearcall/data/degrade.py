@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -60,13 +60,13 @@ def degrade_pairs(
                 f"{lonely[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
                 "download_data.source that brings pairs"
             )
-        work = partial(_degrade_image, raw, folder, params, photographs)
+        work, of_plan = partial(_degrade_image, raw, folder, params), [photographs[first.image] for first, *_ in plan]
         if workers == 1:
-            done = list(track(map(work, plan), len(plan), "degrading photographs"))
+            done = list(track(map(work, of_plan, plan), len(plan), "degrading photographs"))
         else:
             # spawn: forking a process in which OpenCV or torch already run threads can hang.
             with ProcessPoolExecutor(min(workers, len(plan)), mp_context=get_context("spawn")) as pool:
-                done = list(track(pool.map(work, plan), len(plan), "degrading photographs"))
+                done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
         results = [record for image_records in done for record in image_records]
         _write_index(folder / INDEX, results)
     return results
@@ -120,19 +120,20 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
 
 
 def _degrade_image(
-    raw: Path, folder: Path, params: DegradePairs, photographs: Mapping[str, ImageRecord], pairs: list[PairRecord]
+    raw: Path, folder: Path, params: DegradePairs, photograph: ImageRecord, pairs: list[PairRecord]
 ) -> list[PairRecord]:
     """Write the sharp picture and all degraded ones of one photograph at one scale; return its pairs with quality."""
     # albumentations takes three seconds to import: only a process that degrades pays for it.
     from clearcall.data.degradations import build_degradation  # noqa: PLC0415
 
     first = pairs[0]
-    photograph = photographs[first.image]
     (sharp,) = _read(raw / photograph.path, photograph, first)
     given = sharp
     if any(map(params.takes_given, params.mix)):
         (given,) = _read(raw / photograph.degraded, photograph, first)
-    before = _read(raw / photograph.before, photograph, first, stacked=True) if photograph.before else []
+    before = list[Frame]()
+    if photograph.before and any(step.op == "codec" for name in params.mix for step in params.degradations[name]):
+        before = _read(raw / photograph.before, photograph, first, stacked=True)
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []
     for pair in pairs:

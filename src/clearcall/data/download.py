@@ -36,6 +36,7 @@ from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, cache_folder, sha256_of
 from clearcall.params import DownloadData
+from clearcall.video.read import film_size
 
 # What Pillow's decoders raise for a broken file, besides their own errors, which are OSErrors.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
@@ -110,7 +111,7 @@ def summary(downloaded: Downloaded, source: str) -> dict[str, Any]:
     }
 
 
-def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:  # one case a kind of picture
+def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
     """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
 
     Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
@@ -200,9 +201,10 @@ def _store(originals: list[Original], building: Path, params: DownloadData) -> D
                 name = _name(original, picture)
                 pixels = picture.picture.pixels
                 digest = hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()
-                if (first := names_by_pixels.setdefault(digest, name)) != name:
+                if (first := names_by_pixels.get(digest)) is not None:
                     duplicates.append(f"{name} ({original.split}) shows the same pixels as {first} and was left out")
                     continue
+                names_by_pixels[digest] = name
                 records.append(_store_one(original, picture, building, taken, params.source))
         except UserError as error:
             problems.append(str(error))
@@ -240,10 +242,9 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
 
 def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
     """Take pictures of a film; raise UserError, a line of the message, if it is none or of a size that is refused."""
+    if (problem := _refused_size(*film_size(original.path), params.min_side, params.max_pixels)) is not None:
+        raise UserError(f"{original.name}: {problem}")
     for frame, before, seconds in film_pictures(original.path, params.film_pictures):
-        height, width = frame.shape[:2]
-        if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
-            raise UserError(f"{original.name}: {problem}")
         picture = Picture(Image.fromarray(frame), "RGB", "film", ["frame of a film"])
         yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)
 

@@ -1,15 +1,20 @@
 """Pictures out of films, each with the frames before it, as an encoder would have seen them."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
 
+from clearcall.console import warn
 from clearcall.data.codecs import CLIP_FRAMES, CONVERSION
+from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.video.read import frames_at, quarter_turns
+from clearcall.video.read import film_length_s, frames_at, quarter_turns
+
+_CUT_S = 1.0
 
 
 class FilmPicture(NamedTuple):
@@ -21,22 +26,34 @@ class FilmPicture(NamedTuple):
 
 
 def film_pictures(path: Path, count: int) -> Iterator[FilmPicture]:
-    """Yield `count` frames of a film at even distances, upright, each with up to seven frames before it.
+    """Yield `count` frames of a film at even distances, upright, each with up to seven frames of its size before it.
 
-    Of a shorter film it yields fewer, none of them twice. Raises UserError if there is no frame that can be decoded.
+    Of a film that is shorter, or cut short, it yields fewer, none of them twice. Raises UserError if the film has no
+    frame that can be decoded, or is broken where one is to be taken.
     """
-    last = -1.0
+    length_s, last = film_length_s(path), None
     for index in range(count):
-        frames = frames_at(path, (index + 1) / (count + 1), CLIP_FRAMES)
-        seconds = frames[-1].time or 0.0
-        if seconds > last:
-            size = frames[-1].width, frames[-1].height
-            *before, frame = (upright_rgb(one, size) for one in frames)
-            yield FilmPicture(frame, before, seconds)
-        last = max(last, seconds)
+        wanted_s = length_s * (index + 1) / (count + 1)
+        found = frames_at(path, wanted_s, CLIP_FRAMES)
+        if found.broken:
+            raise UserError(f"{path} is broken about {wanted_s:.1f} s after its beginning: mend or remove it")
+        *_, shown = found.frames
+        if shown.pts is not None and shown.pts == last:
+            continue
+        last = shown.pts
+        # It may change its size, or be turned.
+        alike = takewhile(lambda frame: _shape(frame) == _shape(shown), reversed(found.frames))  # noqa: B023  # used at once
+        frame, *before = (upright_rgb(one, (shown.width, shown.height)) for one in alike)
+        yield FilmPicture(frame, before[::-1], wanted_s if shown.time is None else shown.time)
+    if shown.time is not None and shown.time < wanted_s - _CUT_S:
+        warn(f"{path}: its picture ends after {shown.time:.1f} of {length_s:.1f} s, so fewer frames were taken of it")
 
 
 def upright_rgb(frame: VideoFrame, size: tuple[int, int]) -> Frame:
     """Return a frame, scaled to (width, height) as it is stored, as 8-bit RGB, turned as it is to be shown."""
     rgb = frame.reformat(*size, format="rgb24", interpolation=CONVERSION).to_ndarray()
     return np.ascontiguousarray(np.rot90(np.asarray(rgb, np.uint8), quarter_turns(frame)))
+
+
+def _shape(frame: VideoFrame) -> tuple[int, int, int]:
+    return frame.width, frame.height, quarter_turns(frame)

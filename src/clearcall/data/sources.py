@@ -240,11 +240,14 @@ def image_names(folder: Path, *, films: bool = False) -> list[str]:
             names.append(file.relative_to(folder).as_posix())
         elif not file.stem.upper().startswith("README") and file.suffix.lower() not in _DOCUMENTS:
             others.append(_printable(file.relative_to(folder).as_posix()))
+    kinds = f"{KINDS}, nor as a film" if films else KINDS
     if others:
-        warn(f"{len(others)} files in {folder} are not named as {KINDS} and were left out: {_shown(sorted(others))}")
+        warn(f"{len(others)} files in {folder} are not named as {kinds}, and were left out: {_shown(sorted(others))}")
     if not names:
-        wanted = f"neither image ({KINDS}) nor film ({', '.join(FILMS)})" if films else f"no image ({KINDS})"
-        raise UserError(f"{folder} holds {wanted}: put photographs there or choose another folder or source")
+        wanted = "image or film" if films else "image"
+        raise UserError(
+            f"{folder} holds no {wanted} ({KINDS}): put photographs there or choose another folder or source"
+        )
     return sorted(names)
 
 

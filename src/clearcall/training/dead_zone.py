@@ -73,7 +73,7 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
     }
     # Of equal ones the widest: from frame to frame it flickers least.
     best = max(worths, key=lambda zone: (round(worths[zone], 6), zone[1] - zone[0]))
-    return [round(level, 4) for level in best] if worths[best] > worth(1.0) else None
+    return [float(f"{level:.4g}") for level in best] if worths[best] > worth(1.0) else None
 
 
 @torch.inference_mode()

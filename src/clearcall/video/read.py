@@ -1,12 +1,13 @@
 """Films read: frames as the encoder wants them, and the packets of all other streams in the order of the file."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -29,6 +30,7 @@ _FROM_ZERO = {"matroska"}
 _JUMP_S = 1  # a stream whose times go back further begins anew
 _SETTING_THE_PACE = {"video", "audio"}  # texts may well stand out of order
 _MOST_FPS = 300
+_ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted a film is entered
 
 
 @contextmanager
@@ -69,41 +71,75 @@ def film_stream(film: InputContainer, path: Path) -> VideoStream:
     raise UserError(f"{path} holds no moving picture")
 
 
+def film_size(path: Path) -> tuple[int, int]:
+    """Return width and height that a film's head announces, in pixels as stored; nothing is decoded."""
+    with opened(path) as film:
+        stream = film_stream(film, path)
+        return stream.width, stream.height
+
+
+def film_length_s(path: Path) -> float:
+    """Return how long a film is, in seconds: as it announces, or else by its packets, of which all are read then."""
+    with opened(path) as film:
+        if film.duration:
+            return film.duration / av.time_base
+        times = [
+            float(((packet.pts or 0) + (packet.duration or 0)) * packet.time_base)
+            for packet in _packets(film.demux(film_stream(film, path)))
+            if packet.size and packet.time_base
+        ]
+        return max(times, default=0.0) - (film.start_time or 0) / av.time_base
+
+
 def frame_at(path: Path, part: float) -> VideoFrame:
     """Return the frame after this part, from 0 to 1, of a film's length; raise UserError if there is none at all.
 
-    Where the length is not known, and of a film that ends before that, it is the first or the last frame there is.
+    Of a film that ends before that, it is the last frame there is.
     """
-    return frames_at(path, part, 1)[0]
+    return frames_at(path, part and part * film_length_s(path), 1).frames[0]
 
 
-def frames_at(path: Path, part: float, count: int) -> list[VideoFrame]:
-    """Return the frame of `frame_at` and the ones before it, earliest first: `count` in all, or as many as there are.
+class FilmFrames(NamedTuple):
+    """Consecutive frames of a film, earliest first, and whether something of or around them could not be decoded."""
 
-    Raises UserError if there is none at all.
+    frames: list[VideoFrame]
+    broken: bool
+
+
+def frames_at(path: Path, seconds: float, count: int) -> FilmFrames:
+    """Return the first frame after so many seconds and the ones before it: `count` in all, or as many as there are.
+
+    Of a film that ends before that, they are the last ones. Raises UserError if there is none at all.
     """
-    # Where a film cannot be entered in the middle, as many a transport stream, it is read from the beginning.
-    found = _found_at(path, part, count, seek=True) or _found_at(path, part, count, seek=False)
-    if not found:
+    # Many a film cannot be entered everywhere: it is entered earlier and earlier then, at last at its beginning.
+    for earlier_s in _ENTRIES_S:
+        found = _found_at(path, seconds, count, earlier_s)
+        if len(found.frames) == count and not found.broken:
+            break
+    if not found.frames:
         raise UserError(f"{path} holds no frame that can be decoded")
     return found
 
 
-def _found_at(path: Path, part: float, count: int, *, seek: bool) -> list[VideoFrame]:
-    found = deque[VideoFrame](maxlen=count)
+def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> FilmFrames:
+    found = deque[tuple[VideoFrame, bool]](maxlen=count)
+    broken = False
     with opened(path) as film:
         stream = film_stream(film, path)
-        begin, length = (film.start_time or 0) / av.time_base, (film.duration or 0) / av.time_base
-        if seek and part * length:
-            early = begin + part * length - float((count - 1) / rate_of(stream))
+        begin = (film.start_time or 0) / av.time_base
+        entry = begin + seconds - float((count - 1) / rate_of(stream)) - earlier_s
+        if entry > begin:
             with suppress(av.FFmpegError):
-                film.seek(int(early * av.time_base))
+                film.seek(int(entry * av.time_base))
         for thing in _read(stream, film.demux(stream)):
             if isinstance(thing, VideoFrame):
-                found.append(thing)
-                if thing.time is None or thing.time >= begin + part * length:
+                broken = (broken and not thing.key_frame) or thing.is_corrupt
+                found.append((thing, broken))
+                if thing.time is None or thing.time >= begin + seconds:
                     break
-    return [*found]
+            elif isinstance(thing, av.FFmpegError):
+                broken = True
+    return FilmFrames([frame for frame, _ in found], any(hurt for _, hurt in found))
 
 
 def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
@@ -231,6 +267,12 @@ class Reader:
         announced_s = (film.duration + (0 if _FROM_ZERO & kinds else film.start_time or 0)) / av.time_base
         if self._end_s < announced_s - _CUT_SECONDS:
             warn(f"{self._path} is cut short: it ends after {self._end_s:.1f} s of {announced_s:.1f} s")
+
+
+def _packets(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
+    """Yield packets up to the first that cannot be read."""
+    with suppress(av.FFmpegError):
+        yield from packets
 
 
 def _read(

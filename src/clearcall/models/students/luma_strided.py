@@ -136,7 +136,7 @@ class LumaStrided(nn.Module):
     def input_gain(self, picture: Tensor) -> Tensor:
         """Return what the luma of each picture, RGB of (N, 3, H, W) in [0, 1], is multiplied by, (N,)."""
         if self.frame_gain is None:
-            return torch.ones(len(picture))
+            raise ValueError("there is no look at the frame without frame_gain")
         gains: Tensor = self.frame_gain(self._padded_luma(picture) * 255)
         return gains[:, 0]
 
