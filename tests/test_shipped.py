@@ -73,13 +73,13 @@ def test_the_one_for_calls_makes_them_sharper_and_leaves_frames_sent_whole(
     codec: CallCodec, qp: int, photos: dict[str, Frame]
 ) -> None:
     sharpen = Sharpener("call", "onnxruntime")
-    for factor, least in ((2.0, 0.05), (1.0, -0.1)):
+    for factor, least_mean, least in ((2.0, 0.05, -0.1), (1.0, -0.001, -0.005)):
         gains = []
         for sharp in photos.values():
             sent = Transmission(codec, factor, qp, pan=(1.0, 0.5), zoom=1.0, loss_rate=0, seed=1)
             degraded = transmit(sharp, sent)
             gains.append(psnr_db(sharp, sharpen(degraded)) - psnr_db(sharp, degraded))
-        assert np.mean(gains) > least, (factor, gains)
+        assert np.mean(gains) > least_mean and min(gains) > least, (factor, gains)
 
 
 def test_the_package_takes_them_along(project: Path) -> None:

@@ -10,6 +10,7 @@ from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of, write_json, write_text
 from clearcall.gate import judge_shipped
 from clearcall.live import require_alone
+from clearcall.metrics import MAX_PSNR_DB
 from clearcall.params import Params
 from clearcall.report.results import Results, measured, read_results
 from clearcall.report.tables import breakdown_table, markdown_table
@@ -109,6 +110,8 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     against = ", ".join(behind) or "none of the degradations"
     clean = f"{params.distill_student.training.clean_fraction:.0%}"
     luma = load_graph(params.paths.models / "student.onnx").kind == "luma"
+    clean_psnr_db = evaluated["clean_psnr_db"]["student"]
+    untouched = ", untouched" if clean_psnr_db >= MAX_PSNR_DB else ""
     colour = "Colour detail is left as it is. " if luma else ""
     degrade = params.degrade_pairs
     coded = any(step.op == "codec" for named in degrade.mix for step in degrade.degradations[named])
@@ -126,7 +129,7 @@ that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
 - **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
 - **Limits**: {limits}
-  {colour}An undegraded picture comes back at {evaluated["clean_psnr_db"]["student"]:.1f} dB.
+  {colour}An undegraded picture comes back at {clean_psnr_db:.1f} dB{untouched}.
 - **Not better than both the input and the unsharp mask on**: {against}.
 
 ## Quality on the test photographs (SSIM of Wang et al. / PSNR of RGB in dB)
