@@ -467,10 +467,18 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_checkpoint(
 
 
 def test_a_network_that_returns_its_input_has_died(run: Callable[..., Fitted], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="its output equals its input after 4 steps") as caught:
+    with pytest.raises(UserError, match="its output equals its input after 12 steps") as caught:
         run(tmp_path / "student.pt", learning_rate=1e-12)
     assert "learning_rate" in str(caught.value)
-    assert not (tmp_path / "student.pt").exists()
+    assert "The checkpoint of the last validation is kept" in str(caught.value)
+
+
+@pytest.mark.parametrize(("steps", "told_after"), [(90, 90), (300, 100)])
+def test_a_network_is_given_a_hundred_steps_to_do_something(
+    run: Callable[..., Fitted], tmp_path: Path, steps: int, told_after: int
+) -> None:
+    with pytest.raises(UserError, match=f"equals its input after {told_after} steps"):
+        run(tmp_path / "student.pt", learning_rate=1e-12, steps=steps, validate_every=10)
 
 
 @pytest.mark.parametrize(

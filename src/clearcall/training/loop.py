@@ -20,6 +20,7 @@ from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
 from clearcall.training.task import Task, WithFeatures
 from clearcall.training.validation import DEAD_GREY_LEVELS, Quality, Validator
 
+_LEAST_STEPS = 100  # before which a network that does next to nothing may yet come to do something
 LOG_EVERY = 20  # steps; the losses of a row are means over as many
 # A shorter memory of squared gradients than usual: short trainings gained 0.05 dB by it.
 BETAS = (0.9, 0.99)
@@ -141,7 +142,8 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
             bar.advance()
             if step % training.validate_every == 0 or step == training.steps:
                 quality = validator.quality(average)
-                if step > training.warmup_steps and quality.change < DEAD_GREY_LEVELS:
+                tried = step > training.warmup_steps and step >= min(_LEAST_STEPS, training.steps)
+                if tried and quality.change < DEAD_GREY_LEVELS:
                     raise _diverged(
                         f"{name}: the network has died, its output equals its input after {step} steps "
                         f"(mean difference {quality.change:.4f} grey levels)",
