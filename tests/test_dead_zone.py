@@ -176,3 +176,10 @@ def test_a_trained_student_is_kept_with_its_zone(
     plain.load_state_dict(network.state_dict())
     assert isinstance(plain, LumaStrided)
     assert find_dead_zone(plain.eval(), tiny_pairs, known) == kept
+
+
+def test_rows_of_older_studies_stay_valid_without_one(committed: Params) -> None:
+    """They are kept by a hash of the student's params without defaults."""
+    assert "dead_zone" not in committed.distill_student.model_dump(exclude_defaults=True)
+    with_one = committed.distill_student.model_copy(update={"dead_zone": True})
+    assert "dead_zone" in with_one.model_dump(exclude_defaults=True)

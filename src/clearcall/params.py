@@ -333,7 +333,7 @@ class DistillStudent(_Params):
     feature_layers: tuple[FeatureLayers, ...] = ()
     round_teacher: bool
     twin: bool
-    dead_zone: bool
+    dead_zone: bool = False
     training: Training
 
     @model_validator(mode="after")
