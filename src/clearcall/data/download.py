@@ -242,9 +242,14 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
 
 def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
     """Take pictures of a film; raise UserError, a line of the message, if it is none or of a size that is refused."""
-    if (problem := _refused_size(*film_size(original.path), params.min_side, params.max_pixels)) is not None:
-        raise UserError(f"{original.name}: {problem}")
+
+    def require_size(width: int, height: int) -> None:
+        if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
+            raise UserError(f"{original.name}: {problem}")
+
+    require_size(*film_size(original.path))
     for frame, before, seconds in film_pictures(original.path, params.film_pictures):
+        require_size(*frame.shape[1::-1])  # it may change
         picture = Picture(Image.fromarray(frame), "RGB", "film", ["frame of a film"])
         yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)
 

@@ -12,13 +12,16 @@ from clearcall.console import warn
 from clearcall.data.codecs import CLIP_FRAMES, CONVERSION
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.video.read import film_length_s, frames_at, quarter_turns
+from clearcall.video.read import film_span_s, frames_at, quarter_turns
 
 _CUT_S = 1.0
 
 
 class FilmPicture(NamedTuple):
-    """A frame of a film, 8-bit RGB of (height, width, 3), the frames before it, earliest first, and its time in s."""
+    """A frame of a film, 8-bit RGB of (height, width, 3), the frames before it, earliest first, and when it comes.
+
+    That is in seconds after the film's beginning.
+    """
 
     frame: Frame
     before: list[Frame]
@@ -29,24 +32,25 @@ def film_pictures(path: Path, count: int) -> Iterator[FilmPicture]:
     """Yield `count` frames of a film at even distances, upright, each with up to seven frames of its size before it.
 
     Of a film that is shorter, or cut short, it yields fewer, none of them twice. Raises UserError if the film has no
-    frame that can be decoded, or is broken where one is to be taken.
+    frame that can be decoded, or is seen to be broken where one is to be taken.
     """
-    length_s, last = film_length_s(path), None
+    (begin_s, length_s), last = film_span_s(path), None
     for index in range(count):
         wanted_s = length_s * (index + 1) / (count + 1)
         found = frames_at(path, wanted_s, CLIP_FRAMES)
         if found.broken:
             raise UserError(f"{path} is broken about {wanted_s:.1f} s after its beginning: mend or remove it")
         *_, shown = found.frames
-        if shown.pts is not None and shown.pts == last:
-            continue
+        at_s = wanted_s if shown.time is None else shown.time - begin_s
+        if shown.pts is None or shown.pts != last:
+            # It may change its size, or be turned.
+            alike = takewhile(lambda one: _shape(one) == _shape(shown), reversed(found.frames))  # noqa: B023  # used at once
+            frame, *before = (upright_rgb(one, (shown.width, shown.height)) for one in alike)
+            yield FilmPicture(frame, before[::-1], at_s)
         last = shown.pts
-        # It may change its size, or be turned.
-        alike = takewhile(lambda frame: _shape(frame) == _shape(shown), reversed(found.frames))  # noqa: B023  # used at once
-        frame, *before = (upright_rgb(one, (shown.width, shown.height)) for one in alike)
-        yield FilmPicture(frame, before[::-1], wanted_s if shown.time is None else shown.time)
-    if shown.time is not None and shown.time < wanted_s - _CUT_S:
-        warn(f"{path}: its picture ends after {shown.time:.1f} of {length_s:.1f} s, so fewer frames were taken of it")
+        if at_s < wanted_s - _CUT_S:
+            warn(f"{path}: its picture ends after {at_s:.1f} of {length_s:.1f} s, so fewer frames were taken of it")
+            break
 
 
 def upright_rgb(frame: VideoFrame, size: tuple[int, int]) -> Frame:

@@ -72,23 +72,27 @@ def film_stream(film: InputContainer, path: Path) -> VideoStream:
 
 
 def film_size(path: Path) -> tuple[int, int]:
-    """Return width and height that a film's head announces, in pixels as stored; nothing is decoded."""
+    """Return width and height of a film's picture in pixels as stored, as its head has them; nothing is decoded."""
     with opened(path) as film:
         stream = film_stream(film, path)
+        if not stream.width:
+            raise UserError(f"{path} holds no frame that can be decoded")
         return stream.width, stream.height
 
 
-def film_length_s(path: Path) -> float:
-    """Return how long a film is, in seconds: as it announces, or else by its packets, of which all are read then."""
+def film_span_s(path: Path) -> tuple[float, float]:
+    """Return when a film begins and how long it is, in seconds: as it announces, or else by all its packets."""
     with opened(path) as film:
+        begin = (film.start_time or 0) / av.time_base
         if film.duration:
-            return film.duration / av.time_base
+            from_zero = _FROM_ZERO & set(film.format.name.split(","))
+            return begin, film.duration / av.time_base - (begin if from_zero else 0)
         times = [
             float(((packet.pts or 0) + (packet.duration or 0)) * packet.time_base)
             for packet in _packets(film.demux(film_stream(film, path)))
             if packet.size and packet.time_base
         ]
-        return max(times, default=0.0) - (film.start_time or 0) / av.time_base
+        return begin, max(times, default=begin) - begin
 
 
 def frame_at(path: Path, part: float) -> VideoFrame:
@@ -96,18 +100,21 @@ def frame_at(path: Path, part: float) -> VideoFrame:
 
     Of a film that ends before that, it is the last frame there is.
     """
-    return frames_at(path, part and part * film_length_s(path), 1).frames[0]
+    return frames_at(path, part and part * film_span_s(path)[1], 1).frames[-1]
 
 
 class FilmFrames(NamedTuple):
-    """Consecutive frames of a film, earliest first, and whether something of or around them could not be decoded."""
+    """Consecutive frames of a film, earliest first, and whether one of them, or one it builds on, is seen to be broken.
+
+    Not every decoder tells of it.
+    """
 
     frames: list[VideoFrame]
     broken: bool
 
 
 def frames_at(path: Path, seconds: float, count: int) -> FilmFrames:
-    """Return the first frame after so many seconds and the ones before it: `count` in all, or as many as there are.
+    """Return the first frame so many seconds after the beginning and the ones before it: `count`, or as many there are.
 
     Of a film that ends before that, they are the last ones. Raises UserError if there is none at all.
     """
@@ -129,16 +136,20 @@ def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> FilmF
         begin = (film.start_time or 0) / av.time_base
         entry = begin + seconds - float((count - 1) / rate_of(stream)) - earlier_s
         if entry > begin:
+            broken = True  # until a key frame comes: some decoders make up what one would build on
             with suppress(av.FFmpegError):
                 film.seek(int(entry * av.time_base))
         for thing in _read(stream, film.demux(stream)):
             if isinstance(thing, VideoFrame):
                 broken = (broken and not thing.key_frame) or thing.is_corrupt
                 found.append((thing, broken))
-                if thing.time is None or thing.time >= begin + seconds:
+                if not seconds or (thing.time is not None and thing.time >= begin + seconds):
                     break
             elif isinstance(thing, av.FFmpegError):
                 broken = True
+        else:
+            if len(found) > 1 and found[-1][0].is_corrupt:
+                found.pop()  # the half frame at which a film was cut
     return FilmFrames([frame for frame, _ in found], any(hurt for _, hurt in found))
 
 
