@@ -113,9 +113,7 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     clean_psnr_db = evaluated["clean_psnr_db"]["student"]
     untouched = ", untouched" if clean_psnr_db >= MAX_PSNR_DB else ""
     colour = "Colour detail is left as it is. " if luma else ""
-    degrade = params.degrade_pairs
-    coded = any(step.op == "codec" for named in degrade.mix for step in degrade.degradations[named])
-    use, limits = _FOR_CALLS if coded else _FOR_ENLARGED
+    use, limits = _FOR_CALLS if params.degrade_pairs.has_codec() else _FOR_ENLARGED
     return f"""# Model card: `{name}`
 
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})

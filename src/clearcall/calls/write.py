@@ -122,17 +122,18 @@ def _place(score: Score) -> str:
 
 def draw_filmstrips(strips: Sequence[Filmstrip]) -> Image.Image:
     """Draw a row for each contender, of a few frames of each clip: a face, or else where sending did most harm."""
-    cells = []
-    for name in strips[0].rows:
-        for strip in strips:
-            frames, arrived, sent = strip.rows[name], strip.rows[INPUT][-1], strip.rows["as sent"][-1]
-            top, left = find_face(sent, _SIDE) or choose_crop(sent, arrived, _SIDE)
-            chosen = np.unique(np.linspace(0, len(frames) - 1, min(_SHOWN_FRAMES, len(frames))).round().astype(int))
-            cells += [
-                (enlarge(frames[index][top : top + _SIDE, left : left + _SIDE]), name, f"frame {index + 1}")
-                for index in chosen
-            ]
-    return draw_cells(cells, _SIDE * ZOOM, columns=len(cells) // len(strips[0].rows))
+    shown = list[tuple[Filmstrip, int, int, int]]()  # a column each: the strip, the frame, and top and left of the crop
+    for strip in strips:
+        count, sent = len(strip.rows[INPUT]), strip.rows["as sent"][-1]
+        top, left = find_face(sent, _SIDE) or choose_crop(sent, strip.rows[INPUT][-1], _SIDE)
+        chosen = np.unique(np.linspace(0, count - 1, min(_SHOWN_FRAMES, count)).round().astype(int))
+        shown += [(strip, index, top, left) for index in chosen]
+    cells = [
+        (enlarge(strip.rows[name][index][top : top + _SIDE, left : left + _SIDE]), name, f"frame {index + 1}")
+        for name in strips[0].rows
+        for strip, index, top, left in shown
+    ]
+    return draw_cells(cells, _SIDE * ZOOM, columns=len(shown))
 
 
 def find_face(frame: Frame, side: int) -> tuple[int, int] | None:

@@ -132,7 +132,7 @@ def _degrade_image(
     if any(map(params.takes_given, params.mix)):
         (given,) = _read(raw / photograph.degraded, photograph, first)
     before = list[Frame]()
-    if photograph.before and any(step.op == "codec" for name in params.mix for step in params.degradations[name]):
+    if photograph.before and params.has_codec():
         before = _read(raw / photograph.before, photograph, first, stacked=True)
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []

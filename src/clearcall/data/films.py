@@ -12,9 +12,7 @@ from clearcall.console import warn
 from clearcall.data.codecs import CLIP_FRAMES, CONVERSION
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.video.read import film_span_s, frames_at, quarter_turns
-
-_CUT_S = 1.0
+from clearcall.video.read import CUT_SECONDS, film_span_s, frames_at, quarter_turns
 
 
 class FilmPicture(NamedTuple):
@@ -48,7 +46,7 @@ def film_pictures(path: Path, count: int) -> Iterator[FilmPicture]:
             frame, *before = (upright_rgb(one, (shown.width, shown.height)) for one in alike)
             yield FilmPicture(frame, before[::-1], at_s)
         last = shown.pts
-        if at_s < wanted_s - _CUT_S:
+        if at_s < wanted_s - CUT_SECONDS:
             warn(f"{path}: its picture ends after {at_s:.1f} of {length_s:.1f} s, so fewer frames were taken of it")
             break
 

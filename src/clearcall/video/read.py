@@ -24,7 +24,7 @@ from clearcall.metrics import Frame
 _ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
 # Containers that say in their head how long they are, from which a cut end can be told.
 _ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
-_CUT_SECONDS = 1.0
+CUT_SECONDS = 1.0  # by how much a film may end before the end that it announces
 # Containers whose length is told from zero, not from the time of the first frame.
 _FROM_ZERO = {"matroska"}
 _JUMP_S = 1  # a stream whose times go back further begins anew
@@ -120,23 +120,23 @@ def frames_at(path: Path, seconds: float, count: int) -> FilmFrames:
     """
     # Many a film cannot be entered everywhere: it is entered earlier and earlier then, at last at its beginning.
     for earlier_s in _ENTRIES_S:
-        found = _found_at(path, seconds, count, earlier_s)
-        if len(found.frames) == count and not found.broken:
+        found, from_beginning = _found_at(path, seconds, count, earlier_s)
+        if from_beginning or (len(found.frames) == count and not found.broken):
             break
     if not found.frames:
         raise UserError(f"{path} holds no frame that can be decoded")
     return found
 
 
-def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> FilmFrames:
+def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> tuple[FilmFrames, bool]:
+    """Return what was found, and whether the film was read from its beginning."""
     found = deque[tuple[VideoFrame, bool]](maxlen=count)
-    broken = False
     with opened(path) as film:
         stream = film_stream(film, path)
         begin = (film.start_time or 0) / av.time_base
         entry = begin + seconds - float((count - 1) / rate_of(stream)) - earlier_s
-        if entry > begin:
-            broken = True  # until a key frame comes: some decoders make up what one would build on
+        broken = entered = entry > begin  # until a key frame comes: some decoders make up what one would build on
+        if entered:
             with suppress(av.FFmpegError):
                 film.seek(int(entry * av.time_base))
         for thing in _read(stream, film.demux(stream)):
@@ -150,7 +150,7 @@ def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> FilmF
         else:
             if len(found) > 1 and found[-1][0].is_corrupt:
                 found.pop()  # the half frame at which a film was cut
-    return FilmFrames([frame for frame, _ in found], any(hurt for _, hurt in found))
+    return FilmFrames([frame for frame, _ in found], any(hurt for _, hurt in found)), not entered
 
 
 def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
@@ -276,7 +276,7 @@ class Reader:
         if self._stop.is_set() or film.duration is None or not _ANNOUNCING & kinds:
             return
         announced_s = (film.duration + (0 if _FROM_ZERO & kinds else film.start_time or 0)) / av.time_base
-        if self._end_s < announced_s - _CUT_SECONDS:
+        if self._end_s < announced_s - CUT_SECONDS:
             warn(f"{self._path} is cut short: it ends after {self._end_s:.1f} s of {announced_s:.1f} s")
 
 
