@@ -70,6 +70,11 @@ def test_what_is_lost_is_seen_and_the_seed_says_what(codec: CallCodec, still: Fr
     assert any((one != other).any() for clips in others for one, other in zip(lossy, clips, strict=True))
 
 
+def test_vp8_does_not_go_by_the_clock() -> None:
+    """At a speed above zero it does, and a busy machine gave other pictures than an idle one."""
+    assert int(codecs._encoder("vp8", 32, 64, 64).options["cpu-used"]) < 0
+
+
 def test_a_frame_that_is_lost_is_the_one_before_and_the_next_is_whole(still: Frame) -> None:
     """With all packets lost, VP8 shows the key frame until the last frame, which arrives as a key frame."""
     clip = pan_and_zoom(still, 4, (3.0, 1.0), 1.0)

@@ -143,7 +143,9 @@ def _encoder(codec: CallCodec, qp: int, width: int, height: int) -> VideoCodecCo
             context.options = {"preset": "veryfast", "tune": "zerolatency", "qp": str(qp), "x264-params": slices}
         case "vp8" | "vp9":
             limits = {"qmin": str(quantizer), "qmax": str(quantizer), "b": "100M"}  # the rate must not be what limits
-            context.options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", **limits}
+            # Below zero VP8's speed is fixed; above, it follows the clock, and a busy machine gives other pictures.
+            speed = "-8" if codec == "vp8" else "8"
+            context.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0", **limits}
         case "av1":
             quality = f"rc=0:qp={quantizer}:aq-mode=0"
             context.options = {"preset": "10", "svtav1-params": f"{quality}:rtc=1:pred-struct=1:lookahead=0:lp=1:scd=0"}
