@@ -7,13 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from clearcall.calls.clips import Clip, read_clip
 from clearcall.calls.vmaf import vmaf, vmaf_program
 from clearcall.classical import unsharp_mask
 from clearcall.console import ProgressBar
-from clearcall.data.codecs import send
+from clearcall.data.codecs import resized, send
 from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, psnr_db, ssim
 from clearcall.params import CallCodec
 
@@ -80,8 +79,8 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
     """Return the clip as it arrives, in its own size."""
     height, width = clip.frames[0].shape[:2]
     size = max(1, round(width / setting.factor)), max(1, round(height / setting.factor))
-    arrived = send([_resized(frame, size) for frame in clip.frames], setting.codec, setting.qp)
-    return [_resized(frame, (width, height)) for frame in arrived]
+    arrived = send([resized(frame, size) for frame in clip.frames], setting.codec, setting.qp)
+    return [resized(frame, (width, height)) for frame in arrived]
 
 
 def measure_clips(
@@ -150,9 +149,3 @@ def _luma(frame: Frame) -> Frame:
 
 def _psnr_db(sharp: Frame, other: Frame) -> float:
     return min(MAX_PSNR_DB, psnr_db(sharp, other))
-
-
-def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
-    if frame.shape[1::-1] == size:
-        return frame
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))

@@ -23,6 +23,7 @@ from PIL import Image
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.params import CallCodec
+from clearcall.temporal import TemporalFilter
 
 MAX_QP, _MAX_QUANTIZER = 51, 63  # of H.264, whose scale is ours, and of VP8, VP9 and AV1
 FRAMES_PER_SECOND = 30
@@ -43,7 +44,7 @@ class Transmission:
     """How a picture is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
 
     `factor` is what it is made smaller by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
-    are drawn by `seed`.
+    are drawn by `seed`. If it is `filtered`, the other side has what the frames before it show, by `TemporalFilter`.
     """
 
     codec: CallCodec
@@ -53,6 +54,7 @@ class Transmission:
     zoom: float
     loss_rate: float
     seed: int
+    filtered: bool = False
 
 
 def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
@@ -62,13 +64,20 @@ def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -
     """
     height, width = picture.shape[:2]
     size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
-    *smaller, small = (
-        np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in (*before, picture)
-    )
-    pan = sent.pan[0] / sent.factor, sent.pan[1] / sent.factor
-    clip = [*smaller, small] if smaller else pan_and_zoom(small, CLIP_FRAMES, pan, sent.zoom)
-    *_, last = send(clip, sent.codec, sent.qp, sent.loss_rate, sent.seed)
-    return np.asarray(Image.fromarray(last).resize((width, height), Image.Resampling.BICUBIC))
+    clip = [*before, picture] if before else pan_and_zoom(picture, CLIP_FRAMES, sent.pan, sent.zoom)
+    arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
+    if not sent.filtered:
+        return resized(arrived[-1], (width, height))
+    temporal = TemporalFilter()
+    *_, last = (temporal.rgb(resized(frame, (width, height))) for frame in arrived)
+    return last
+
+
+def resized(frame: Frame, size: tuple[int, int]) -> Frame:
+    """Return a frame at (width, height) in pixels, antialiased, bicubic; itself if it has that size."""
+    if frame.shape[1::-1] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def pan_and_zoom(still: Frame, frames: int, pan: tuple[float, float], zoom: float) -> list[Frame]:

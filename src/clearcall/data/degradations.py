@@ -67,6 +67,7 @@ class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the libr
             zoom=float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)),
             loss_rate=float(draw.choice(step.loss_rates)),
             seed=int(draw.integers(2**32)),
+            filtered=bool(draw.random() < step.temporal_filter),
         )
         return {"sent": sent}
 
