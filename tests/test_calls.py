@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clearcall.calls.clips import clip_files, read_clip
-from clearcall.calls.measure import FACTORS, INPUT, MASK, QPS, Score, Setting, flicker, measure_clips, receive
+from clearcall.calls.measure import ALONE, FACTORS, INPUT, MASK, QPS, Score, Setting, flicker, measure_clips, receive
 from clearcall.calls.vmaf import vmaf, vmaf_program
 from clearcall.calls.write import calls_tables, find_face, verdict, write_calls
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
+from clearcall.temporal import TemporalFilter
 
 
 def flat(value: int) -> Frame:
@@ -138,20 +139,25 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     reports = tmp_path / "reports"
     scores, strips = measure_clips(clip_files(clips), 3, 720, ["h264"], "too much", sharpen)
     settings = len(QPS) * len(FACTORS)
-    assert len(seen) == 2 * 3 * settings
-    assert len(scores) == 2 * 3 * settings
-    by_contender = {name: [s for s in scores if s.contender == name] for name in (INPUT, "too much", MASK)}
+    assert len(seen) == 2 * 3 * 2 * settings  # clips, frames, with those before and without
+    assert len(scores) == 2 * 4 * settings
+    by_contender = {name: [s for s in scores if s.contender == name] for name in (INPUT, "too much", ALONE, MASK)}
     assert all(s.worst_db == 0 and s.worse_frames == 0 for s in by_contender[INPUT])
-    assert all(s.worse_frames == s.frames == 3 and s.worst_db < -1 for s in by_contender["too much"])
+    for name in ("too much", ALONE):
+        assert all(s.worse_frames == s.frames == 3 and s.worst_db < -1 for s in by_contender[name])
     assert all(
         mask.ssim >= plain.ssim - 0.01 for mask, plain in zip(by_contender[MASK], by_contender[INPUT], strict=True)
     )
     coarser = [s.psnr_db for s in by_contender[INPUT] if (s.clip, s.factor) == ("film.mp4", 1)]
     assert coarser == sorted(coarser, reverse=True)
-    # The first is of the film's frames as they arrive, which the model gets one by one and in order.
+    # The first is of the film's frames as they arrive, which the model gets one by one and in order, first with what
+    # those before show of each.
     clip = read_clip(clips / "film.mp4", 3, 720)
     arrived = receive(clip, Setting("h264", QPS[0], FACTORS[0]))
-    assert all((one == other).all() for one, other in zip(arrived, seen, strict=False))
+    filtered = map(TemporalFilter().rgb, arrived)
+    assert all((one == other).all() for one, other in zip([*filtered, *arrived], seen, strict=False))
+    by_setting = [(seen[start : start + 3], seen[start + 3 : start + 6]) for start in range(0, len(seen), 6)]
+    assert any((one != other).any() for pair in by_setting for one, other in zip(*pair, strict=True))
     assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
     assert all(score.vmaf is not None and 0 <= score.vmaf <= 100 for score in scores)  # `make install` brings FFmpeg
     tables = write_calls(scores, strips, "too much", "clearcall calls clips", reports)
@@ -162,7 +168,7 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert [float(row["ssim"]) for row in csv.DictReader(file)] == [score.ssim for score in scores]
     with Image.open(reports / "calls.png") as strip_picture:
-        assert strip_picture.width > 3 * 80 * 3 and strip_picture.height > 4 * 80 * 3
+        assert strip_picture.width > 3 * 80 * 3 and strip_picture.height > 5 * 80 * 3
     assert sorted(path.name for path in reports.iterdir()) == ["calls.csv", "calls.md", "calls.png"]
 
 
@@ -220,16 +226,17 @@ def test_the_tables_are_of_means_over_clips() -> None:
         return Score(clip, "vp9", 27, 2, contender, 10, psnr, psnr + 1, 0.9, 70.0, neg, 1.5, worst, worse)
 
     scores = [
-        *(score(clip, name, 30.0, 0.0, 0, 60.0) for clip in "ab" for name in (INPUT, MASK)),
+        *(score(clip, name, 30.0, 0.0, 0, 60.0) for clip in "ab" for name in (INPUT, ALONE, MASK)),
         score("a", "ours", 29.5, 0.5, 0, 61.0),
         score("b", "ours", 33.5, -0.25, 3, 64.0),
     ]
     signal, perceived = (
         [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")] for table in calls_tables(scores, "ours")
     )
-    assert signal[:6] == ["vp9", "half", "27", "30.00", "+1.50", "+0.00"]
-    assert signal[6:] == ["31.00", "+1.50", "+0.00", "0.9000", "+0.0000", "+0.0000", "3 of 20"]
-    assert perceived[3:] == ["1.50", "+0.00", "+0.00", "70.0", "+0.0", "+0.0", "60.0", "+2.5", "+0.0"]
+    assert signal[:7] == ["vp9", "half", "27", "30.00", "+1.50", "+0.00", "+0.00"]
+    assert signal[7:] == ["31.00", "+1.50", "+0.00", "+0.00", "0.9000", *["+0.0000"] * 3, "3 of 20"]
+    assert perceived[3:7] == ["1.50", "+0.00", "+0.00", "+0.00"]
+    assert perceived[7:] == ["70.0", "+0.0", "+0.0", "+0.0", "60.0", "+2.5", "+0.0", "+0.0"]
     assert verdict(scores, "ours") == (
         "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, half). "
         "Of 2 means over a clip, 1 are below what arrived by more than 0.005 dB; the least gain is -0.50 dB in a (vp9, "

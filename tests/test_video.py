@@ -28,6 +28,7 @@ from PIL import Image
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener, _Variant
+from clearcall.temporal import TemporalFilter
 from clearcall.video.clock import BusyClock
 from clearcall.video.read import Reader, Timeline, frame_at, planar, plane_of, rate_of
 from clearcall.video.run import sharpen_video, time_video
@@ -143,11 +144,17 @@ def packets(path: Path, kind: str) -> list[tuple[bytes, Fraction]]:
         ]
 
 
+def sharpened(sharpener: Sharpener, frames: list[Shown]) -> list[Frame]:
+    """Return what is to be expected of the lumas of a film."""
+    temporal = TemporalFilter()
+    return [sharpener(temporal(frame.planes[0]), "gray") for frame in frames]
+
+
 def assert_sharpened(sharpener: Sharpener, before: list[Shown], after: list[Shown]) -> None:
-    """Hold losslessly encoded frames against what the Sharpener makes of the input's: luma alone may differ."""
+    """Hold losslessly encoded frames against what filter and Sharpener make of the input's: luma alone may differ."""
     assert len(after) == len(before) > 0
-    for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(new.planes[0], sharpener(old.planes[0], "gray"))
+    for old, new, expected in zip(before, after, sharpened(sharpener, before), strict=True):
+        np.testing.assert_array_equal(new.planes[0], expected)
         np.testing.assert_array_equal(new.planes[1], old.planes[1])
         np.testing.assert_array_equal(new.planes[2], old.planes[2])
         assert new.colours == old.colours
@@ -263,16 +270,17 @@ def test_the_default_quality_is_near_the_sharpeners_own(sharpener: Sharpener, sc
         sharpen_video(sharpener, source, tmp_path / name)
         before, after = shown(source), shown(tmp_path / name)
         assert len(after) == len(before)
-        for old, new in zip(before, after, strict=True):
-            expected = sharpener(old.planes[0], "gray").astype(np.float64)
-            assert np.abs(expected - new.planes[0]).mean() < 3
+        for new, expected in zip(after, sharpened(sharpener, before), strict=True):
+            assert np.abs(expected.astype(np.float64) - new.planes[0]).mean() < 3
     with av.open(str(tmp_path / "out.webm")) as film:
         assert film.streams.video[0].codec_context.name == "libvpx-vp9" or film.streams.video[0].name == "vp9"
 
 
 def test_the_strength_counts(scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene)
-    sharpen_video(Sharpener("fast", "onnxruntime", 1, strength=0), source, tmp_path / "out.mp4", crf=0)
+    sharpen_video(
+        Sharpener("fast", "onnxruntime", 1, strength=0), source, tmp_path / "out.mp4", crf=0, past_frames=False
+    )
     for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
         np.testing.assert_array_equal(new.planes[0], old.planes[0])
 
@@ -280,9 +288,9 @@ def test_the_strength_counts(scene: Frame, tmp_path: Path) -> None:
 def test_an_unsharp_mask_may_follow(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, unsharp=0.5)
-    for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
-        expected = unsharp_mask(sharpener(old.planes[0], "gray"), 1.0, 0.5)
-        np.testing.assert_array_equal(new.planes[0], expected)
+    before = shown(source)
+    for old, new, expected in zip(before, shown(tmp_path / "out.mp4"), sharpened(sharpener, before), strict=True):
+        np.testing.assert_array_equal(new.planes[0], unsharp_mask(expected, 1.0, 0.5))
         np.testing.assert_array_equal(new.planes[1], old.planes[1])
     with pytest.raises(UserError, match="the amount of the unsharp mask must be from 0 to 2, not -1"):
         sharpen_video(sharpener, source, tmp_path / "none.mp4", unsharp=-1)
@@ -339,8 +347,8 @@ def test_other_depths_and_colours_are_converted_and_it_is_said(
     source = write_film(tmp_path / name, scene, codec=codec, pixel_format=pixel_format, tags=full)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     before, after = shown(source), shown(tmp_path / "out.mp4")
-    for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(new.planes[0], sharpener(old.planes[0], "gray"))
+    for old, new, expected in zip(before, after, sharpened(sharpener, before), strict=True):
+        np.testing.assert_array_equal(new.planes[0], expected)
         np.testing.assert_array_equal(new.planes[1], old.planes[1])
     assert f"{source} is " in (said := capsys.readouterr().err)
     assert "converted to 8 bits, 4:2:0" in said
@@ -374,8 +382,7 @@ def test_odd_sizes_are_kept_in_webm_and_padded_for_h264(
     padded = shown(tmp_path / "out.mp4")
     assert "has an odd side" in capsys.readouterr().err
     assert len(before) == len(kept) == len(padded) == 3
-    for old, webm, mp4 in zip(before, kept, padded, strict=True):
-        expected = sharpener(old.planes[0], "gray")
+    for old, webm, mp4, expected in zip(before, kept, padded, sharpened(sharpener, before), strict=True):
         assert webm.planes[0].shape == (height, width)
         assert np.abs(webm.planes[0].astype(int) - expected).mean() < 3
         np.testing.assert_array_equal(mp4.planes[0], np.pad(expected, ((0, height % 2), (0, width % 2)), "edge"))
@@ -396,9 +403,10 @@ def test_side_by_side_shows_the_input_on_the_left(
 ) -> None:
     source = write_film(tmp_path / "in.mp4", scene, (0, 512), rotation=rotation, size=size)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", view="side-by-side", crf=0)
-    for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
+    before = shown(source)
+    for old, new, after in zip(before, shown(tmp_path / "out.mp4"), sharpened(sharpener, before), strict=True):
         assert new.rotation == old.rotation
-        luma = (old.planes[0], sharpener(old.planes[0], "gray"))
+        luma = (old.planes[0], after)
         for index, halves in ((0, luma), (1, (old.planes[1],) * 2), (2, (old.planes[2],) * 2)):
             left, right = np.hsplit(as_displayed(new.planes[index], rotation % 360), 2)
             np.testing.assert_array_equal(left, as_displayed(halves[0], rotation % 360))
@@ -421,9 +429,12 @@ def test_split_shows_the_input_in_the_left_half(
 ) -> None:
     source = write_film(tmp_path / "in.mp4", scene, (0, 512), rotation=rotation)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", view="split", crf=0)
-    for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
+    old_frames = shown(source)
+    for old, new, expected in zip(
+        old_frames, shown(tmp_path / "out.mp4"), sharpened(sharpener, old_frames), strict=True
+    ):
         before, result = (as_displayed(frame.planes[0], rotation) for frame in (old, new))
-        after = as_displayed(sharpener(old.planes[0], "gray"), rotation)
+        after = as_displayed(expected, rotation)
         half = before.shape[1] // 2
         np.testing.assert_array_equal(result[:, :half], before[:, :half])
         assert (result[:, half : half + 2] == 235).all()

@@ -227,6 +227,12 @@ _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(h
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=1, help="How much of what the network adds is added.")]
 _Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unsharp mask after it; 0 is none.")]
+_PastFrames = Annotated[
+    bool,
+    typer.Option(
+        "--past-frames/--no-past-frames", help="Lay what earlier frames show over each, where the camera moves."
+    ),
+]
 
 
 @app.command()
@@ -322,6 +328,7 @@ def video(
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
     unsharp: _Unsharp = 0.0,
+    past_frames: _PastFrames = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing: how fast are decoding and sharpening here?")
     ] = False,
@@ -347,9 +354,9 @@ def video(
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
-        summary = time_video(sharpener, source, unsharp=unsharp)
+        summary = time_video(sharpener, source, unsharp=unsharp, past_frames=past_frames)
     else:
-        summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp)
+        summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp, past_frames=past_frames)
     typer.echo(f"{target or source}: {summary}")
     if summary.interrupted:
         warn(f"interrupted: {f'{target} holds' if target else 'that is of'} what was done until then")
@@ -368,6 +375,7 @@ def camera(
     threads: _Threads = None,
     strength: _Strength = 1.0,
     unsharp: _Unsharp = 0.0,
+    past_frames: _PastFrames = True,
     fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
     size: Annotated[str | None, typer.Option(help="Width x height; 1280x720, of a film its own, if not given.")] = None,
     output: Annotated[
@@ -399,6 +407,7 @@ def camera(
         overlay=overlay,
         again=again,
         unsharp=unsharp,
+        past_frames=past_frames,
     )
     summary = run_camera(Sharpener(model, provider, threads, strength), settings)
     typer.echo(summary)

@@ -2,10 +2,11 @@
 
 A codec makes other faults in every frame of a scene that moves, and a frame made smaller has other pixels each time: so
 a frame and those before it, moved to where they belong, know more than each alone. No frame that is still to come is
-needed. Of motion only the camera's is followed (shift, turn and zoom of the whole frame); what moves otherwise is
-recognised and left as it came, and so is a scene that stands still, of which earlier frames tell nothing new.
+needed. A scene that stands still comes back as it is, since its earlier frames tell nothing new, and so does whatever
+cannot be followed.
 """
 
+from dataclasses import dataclass
 from typing import cast
 
 import cv2
@@ -17,23 +18,28 @@ from clearcall.metrics import Frame
 _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
 _POINTS_ACROSS = 24  # places whose motion is looked for, in a row
 _WINDOW, _LEVELS = 21, 3  # pixels of the half frame that are compared at each, and how often they are halved
-_LEAST_POINTS, _LEAST_TEXTURE = 8, 1e-3
+_LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
 _OUTLIER_PIXELS = 0.5
+_NO_MOTION_PIXELS = 1 / 32  # what OpenCV moves pictures by at least
+# A place moves by itself if it is off by more than the first times what most are off, wholly by the second times; below
+# so many pixels it is chance.
+_CHANCE, _OWN_MOTION, _CHANCE_PIXELS = 0.5, 1.0, 0.12
 _BLOCK = 8  # pixels of the frame
 _NEIGHBOURHOOD = 9  # blocks
 # The best weight of the past by how much coarse detail there is to fine detail (logarithm): a fit to frames of training
 # photographs that pan and zoom, through H.264, VP8, VP9 and AV1 at QP 22 to 37, whole and at half size.
-_WEIGHT_SLOPE, _WEIGHT_OFFSET, _MOST_WEIGHT = 0.9, -0.07, 0.85
+_WEIGHT_SLOPE, _WEIGHT_OFFSET, _MOST_WEIGHT = 0.9, -0.02, 0.85
 # How much a frame has changed against how much detail it has, the median of its textured blocks: nothing is done below
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
-_STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.1, 0.24, 1.0, 1.5
+_STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.1, 0.25, 1.0, 1.5
 _TEXTURED = 1.0  # grey levels
-# A block that has changed so many times as much as the median has moved otherwise; a pixel, by so many grey levels.
+# A block that has changed so many times as much as the median is something else; a pixel, by so many grey levels.
 _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 8.0, 16.0
 
 _Plane = npt.NDArray[np.float32]
-_Motion = npt.NDArray[np.float64]
+_EDGES = cv2.BORDER_REPLICATE
+_ONE_MAP = np.empty(0, np.float32)  # x and y are in one array
 
 
 class TemporalFilter:
@@ -46,17 +52,13 @@ class TemporalFilter:
         self._past: tuple[Frame, Frame] | None = None  # and at half its size
 
     def __call__(self, luma: Frame) -> Frame:
-        """Return the luma (height, width), uint8, with what earlier frames know of it: a new array, or the luma itself.
-
-        Neither may change before the next call.
-        """
+        """Return the luma (height, width), uint8, with what earlier frames know of it; it must stay as it is."""
         small = _halved(luma)
-        known, known_small = luma, small
+        known = None
         if self._past is not None and self._past[0].shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
             known = _joined(luma, small, *self._past)
-            known_small = small if known is luma else _halved(known)
-        self._past = known, known_small
-        return known
+        self._past = (luma.copy(), small) if known is None else (known, _halved(known))
+        return self._past[0]
 
     def rgb(self, frame: Frame) -> Frame:
         """Return RGB (height, width, 3), uint8, to whose R, G and B is added alike what is added to its luma."""
@@ -65,38 +67,85 @@ class TemporalFilter:
         return cast(Frame, cv2.add(frame, cv2.merge([added] * 3), dtype=cv2.CV_8U))
 
 
-def camera_motion(frame: Frame, past: Frame) -> _Motion:
-    """Return where the places of a frame were in an earlier one, (2, 3): shift, turn and zoom of most of the frame.
+@dataclass(frozen=True)
+class Motion:
+    """Where the places of a frame were in an earlier one.
 
-    Both are (height, width), uint8. Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC
-    finds the motion that most of them agree on. Where there are too few to follow, nothing moves.
+    `camera`, (2, 3), takes (x, y, 1) there: a shift, turn and zoom of most of the frame. `own`, (rows, columns, 2), is
+    what the middles of as many cells of `cell` x `cell` pixels have moved besides, as (x, y) in pixels.
+    """
+
+    camera: npt.NDArray[np.float64]
+    own: _Plane
+    cell: int
+
+    def doubled(self) -> "Motion":
+        """Return the motion in a frame of twice the size, whose pixels' middles lie a quarter of a pixel off."""
+        camera = self.camera.copy()
+        camera[:, 2] = 2 * camera[:, 2] + 0.5 - camera[:, :2].sum(axis=1) / 2
+        return Motion(camera, 2 * self.own, 2 * self.cell)
+
+    def applied(self, past: Frame) -> Frame:
+        """Return an earlier frame (height, width) moved to where it would be now; itself if nothing has moved."""
+        height, width = past.shape
+        if self.own.any():
+            places = self._places(height, width)
+            return cast(Frame, cv2.remap(past, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES))
+        corners = np.array([[0, width, 0], [0, 0, height], [1, 1, 1]])
+        if np.abs((self.camera - np.eye(2, 3)) @ corners).max() < _NO_MOTION_PIXELS:
+            return past
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        return cast(Frame, cv2.warpAffine(past, self.camera, (width, height), flags=flags, borderMode=_EDGES))
+
+    def _places(self, height: int, width: int) -> _Plane:
+        """Return where each pixel was, (height, width, 2): linear between the cells and one cell beyond the last."""
+        own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
+        rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
+        middles = np.stack([columns, rows], axis=-1) * self.cell + (self.cell - 1) / 2
+        places = middles @ self.camera[:, :2].T + self.camera[:, 2] + own
+        size = own.shape[1] * self.cell, own.shape[0] * self.cell
+        large = cv2.resize(places.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(large[self.cell : self.cell + height, self.cell : self.cell + width], np.float32)
+
+
+def find_motion(frame: Frame, past: Frame) -> Motion:
+    """Return how the places of a frame have moved since an earlier one; both are (height, width), uint8.
+
+    Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC finds the motion of the camera,
+    on which most of them agree, and medians of neighbours find what moves by itself. What cannot be followed moves with
+    the camera, and if there is too little to follow, nothing moves.
     """
     height, width = frame.shape
-    step = max(4, width // _POINTS_ACROSS)
-    columns, rows = (np.arange(step // 2, side, step, dtype=np.float32) for side in (width, height))
+    cell = max(_LEAST_CELL, width // _POINTS_ACROSS)
+    columns, rows = (np.arange(cell // 2, side, cell, dtype=np.float32) for side in (width, height))
     points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2)
     found = np.empty_like(points)
     _, followed, _ = cv2.calcOpticalFlowPyrLK(
         frame, past, points, found, winSize=(_WINDOW, _WINDOW), maxLevel=_LEVELS, minEigThreshold=_LEAST_TEXTURE
     )
     here = np.asarray(followed).ravel() == 1
-    motion = None
+    camera = None
     if here.sum() >= _LEAST_POINTS:
-        motion, _ = cv2.estimateAffinePartial2D(
+        camera, _ = cv2.estimateAffinePartial2D(
             points[here], found[here], method=cv2.RANSAC, ransacReprojThreshold=_OUTLIER_PIXELS
         )
-    return np.eye(2, 3) if motion is None else np.asarray(motion, np.float64)
+    if camera is None:
+        return Motion(np.eye(2, 3), np.zeros((len(rows), len(columns), 2), np.float32), cell)
+    off = found[:, 0] - points[:, 0] @ camera[:, :2].T - camera[:, 2]
+    off[~here] = 0
+    planes = (plane.astype(np.float32).reshape(len(rows), len(columns)) for plane in off.T)
+    own = np.stack([cv2.medianBlur(plane, 3) for plane in planes], axis=-1)
+    length = np.linalg.norm(own, axis=-1, keepdims=True)
+    share = _ramp(length / max(float(np.median(length)), _CHANCE_PIXELS), _CHANCE, _OWN_MOTION)
+    return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell)
 
 
-def _joined(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame:
-    motion = camera_motion(small, small_past)
-    # From pixels of the half frame to those of the whole one, whose middles lie a quarter of a pixel off.
-    motion[:, 2] = 2 * motion[:, 2] + 0.5 - motion[:, :2].sum(axis=1) / 2
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(past, motion, luma.shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    weight = _weight(luma, small, _halved(cast(Frame, moved)))
+def _joined(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame | None:
+    """Return a luma mixed with the past where that helps; None if it helps nowhere."""
+    moved = find_motion(small, small_past).doubled().applied(past)
+    weight = _weight(luma, small, small_past if moved is past else _halved(moved))
     if weight is None:
-        return luma
+        return None
     weight = _resized(weight, luma)
     return cast(Frame, cv2.blendLinear(moved, luma, weight, 1 - weight))
 

@@ -15,11 +15,12 @@ from clearcall.console import ProgressBar
 from clearcall.data.codecs import resized, send
 from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, psnr_db, ssim
 from clearcall.params import CallCodec
+from clearcall.temporal import TemporalFilter
 
 QPS = (22, 27, 32, 37)  # the quantizers of the common test conditions of H.264's successors
 FACTORS = (1, 2)  # what frames are made smaller by before they are encoded
 WORSE_DB = 0.1
-INPUT, MASK = "input", "unsharp mask"
+INPUT, ALONE, MASK = "input", "frame by frame", "unsharp mask"
 MASK_RADIUS = 1.0  # sigma in pixels
 MASK_AMOUNTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
@@ -88,7 +89,8 @@ def measure_clips(
 ) -> tuple[list[Score], list[Filmstrip]]:
     """Send every clip at every setting and score what arrives, the unsharp mask and the model called `name`.
 
-    The model sees one frame at a time and none that is still to come. The filmstrips are of the first and the last clip
+    The model gets frames as in a film, with what those before show of each, and none that is still to come; and, as
+    `frame by frame`, without. The filmstrips are of the first and the last clip
     at the first codec's third quantizer, sent at half their size.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
@@ -102,7 +104,8 @@ def measure_clips(
                 arrived = receive(clip, setting)
                 answers = {
                     INPUT: arrived,
-                    name: [sharpen(frame) for frame in arrived],
+                    name: [*map(sharpen, map(TemporalFilter().rgb, arrived))],
+                    ALONE: [*map(sharpen, arrived)],
                     MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
                 }
                 scores += _scores(clip, setting, answers)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from clearcall.calls.measure import INPUT, MASK, MASK_RADIUS, WORSE_DB, Filmstrip, Score
+from clearcall.calls.measure import ALONE, INPUT, MASK, MASK_RADIUS, WORSE_DB, Filmstrip, Score
 from clearcall.files import atomic_path, write_text
 from clearcall.metrics import Frame
 from clearcall.report.pictures import ZOOM, choose_crop, draw_cells, enlarge
@@ -45,10 +45,12 @@ def write_calls(scores: Sequence[Score], strips: Sequence[Filmstrip], model: str
         "# Clips as a call delivers them\n\n"
         f"Made by `{command}`: {len(clips)} clips, {sum(clips.values())} frames. "
         "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
-        "delay, decoded, and sharpened frame by frame: the model sees no other frame, and none that is still to "
-        "come. At half size, frames are made smaller by 2 before they are encoded and larger afterwards. Every clip "
-        "stands in [calls.csv](calls.csv).\n\n"
-        f"Beside each figure of what arrives stands how far {model} and the unsharp mask are above it. PSNR and SSIM "
+        "delay, decoded, and sharpened as `clearcall video` does it: with what the frames before show of each "
+        f"(temporal filter), or without ({ALONE}); no frame is used that is still to come. Past frames help where the "
+        "camera moves, as it does over photographs; a scene that stands still gains nothing from them. At half size, "
+        "frames are made smaller by 2 before they are encoded and larger afterwards. Every clip stands in "
+        "[calls.csv](calls.csv).\n\n"
+        "Beside each figure of what arrives stands how far the contenders are above it. PSNR and SSIM "
         "are of RGB, so that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by. The unsharp "
         f"mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for the first frame of each clip at each "
         f"setting, which in a call nobody could know. A frame is worse if its PSNR falls by more than {WORSE_DB:g} "
@@ -65,7 +67,7 @@ def write_calls(scores: Sequence[Score], strips: Sequence[Filmstrip], model: str
 def calls_tables(scores: Sequence[Score], model: str) -> tuple[str, str]:
     """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and quantizer.
 
-    They hold means over clips: of what arrives, and how far the model and the unsharp mask are above it.
+    They hold means over clips: of what arrives, and how far the contenders are above it.
     """
     table = pd.DataFrame(map(asdict, scores))
     table["codec"] = pd.Categorical(table["codec"], table["codec"].unique())  # keeps their order
@@ -82,13 +84,13 @@ def calls_tables(scores: Sequence[Score], model: str) -> tuple[str, str]:
 
 
 def _headers(fields: Mapping[str, tuple[str, int]], model: str) -> list[str]:
-    return ["codec", "size", "QP", *(header for name, _ in fields.values() for header in (name, model, MASK))]
+    return ["codec", "size", "QP", *(header for name, _ in fields.values() for header in (name, model, ALONE, MASK))]
 
 
 def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]], model: str) -> list[list[str]]:
-    """Return a line for each setting: the input's means, and the gains of model and mask over them."""
+    """Return a line for each setting: the input's means, and the contenders' gains over them."""
     arrived = means.loc[INPUT]
-    gains = [means.loc[name] - arrived for name in (model, MASK)]
+    gains = [means.loc[name] - arrived for name in (model, ALONE, MASK)]
     lines = []
     for setting in arrived.index:
         codec, factor, qp = setting

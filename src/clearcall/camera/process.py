@@ -12,6 +12,7 @@ from clearcall.camera.ladder import RUNGS
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
+from clearcall.temporal import TemporalFilter
 from clearcall.unsharp import check_amount, unsharp_in_place
 
 _NOTHING_TO_ADD = 128
@@ -30,13 +31,17 @@ class Processor:
 
     At a lower rung the luma is made smaller, and what the network adds to that is enlarged and added to the luma as it
     came, which so loses nothing. `width` and `height` are in pixels and even, `unsharp` is the amount of the mask that
-    follows, 0 for none. Raises UserError for a network that needs RGB.
+    follows, 0 for none; with `past_frames` each frame gets what those before it show of it, where the camera moves
+    (`TemporalFilter`). Raises UserError for a network that needs RGB.
     """
 
-    def __init__(self, sharpener: Sharpener, width: int, height: int, unsharp: float = 0.0) -> None:
+    def __init__(
+        self, sharpener: Sharpener, width: int, height: int, unsharp: float = 0.0, *, past_frames: bool = True
+    ) -> None:
         if sharpener.graph.kind == "rgb":
             raise UserError(f"{sharpener.graph.name} works on RGB: a camera needs a luma network such as fast")
         self._sharpener, self._unsharp = sharpener, check_amount(unsharp)
+        self._temporal = TemporalFilter() if past_frames else None
         self._height = height
         sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in RUNGS]
         self._small = [np.full(size, _NOTHING_TO_ADD, np.uint8) for size in sizes]
@@ -49,7 +54,7 @@ class Processor:
         """Write the sharpened frame, of shape (height * 3 / 2, width), to `out`, another array of that shape."""
         luma, sharper = frame[: self._height], out[: self._height]
         if rung == 0:
-            self._sharpener(luma, "gray", sharper)
+            self._sharpener(self._prepared(luma), "gray", sharper)
         else:
             self._add_enlarged(luma, rung, sharper)
         unsharp_in_place(sharper, self._unsharp)
@@ -58,10 +63,13 @@ class Processor:
     def _add_enlarged(self, luma: Frame, rung: int, out: Frame) -> None:
         small, added = self._small[rung], self._added[rung]
         cv2.resize(luma, small.shape[::-1], dst=small, interpolation=cv2.INTER_AREA)
-        self._sharpener(small, "gray", added)
+        self._sharpener(self._prepared(small), "gray", added)
         cv2.addWeighted(added, 1, small, -1, _NOTHING_TO_ADD, dst=added)
         cv2.resize(added, luma.shape[::-1], dst=self._enlarged, interpolation=cv2.INTER_LINEAR)
         cv2.addWeighted(luma, 1, self._enlarged, 1, -_NOTHING_TO_ADD, dst=out)
+
+    def _prepared(self, luma: Frame) -> Frame:
+        return luma if self._temporal is None else self._temporal(luma)
 
 
 class Worker:

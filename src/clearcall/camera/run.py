@@ -25,7 +25,8 @@ class Settings:
 
     `source` is a camera or film, None for the first camera; `outputs` are `preview`, `virtual` or films; `fps` None is
     the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the status
-    onto the preview alone; `again` plays a film over and over; `unsharp` is the amount of a mask after the network.
+    onto the preview alone; `again` plays a film over and over; `unsharp` is the amount of a mask after the network,
+    `past_frames` lets each frame have what those before it show of it.
     """
 
     source: str | None = None
@@ -36,6 +37,7 @@ class Settings:
     overlay: bool | None = None
     again: bool = False
     unsharp: float = 0.0
+    past_frames: bool = True
 
 
 class _Told:
@@ -72,7 +74,7 @@ def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
         open_source(name, settings.size, settings.fps, again=settings.again) as source,
     ):
         fps = Fraction(settings.fps) if settings.fps else source.rate
-        process = Processor(sharpener, *source.size, settings.unsharp)
+        process = Processor(sharpener, *source.size, settings.unsharp, past_frames=settings.past_frames)
         with (
             open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
             Worker(process) as worker,

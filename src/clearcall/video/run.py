@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
+from clearcall.temporal import TemporalFilter
 from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
@@ -65,13 +66,15 @@ def sharpen_video(
     view: View = "plain",
     crf: int | None = None,
     unsharp: float = 0.0,
+    past_frames: bool = True,
 ) -> VideoSummary:
     """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
     `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
-    the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. Ctrl-C, and an
-    input that ends early, leave a film of what was done until then. Raises UserError, and writes nothing, if there is
-    no film to sharpen or `target` cannot hold the result.
+    the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. With
+    `past_frames` each frame gets what those before it show of it, where the camera moves (`TemporalFilter`). Ctrl-C,
+    and an input that ends early, leave a film of what was done until then. Raises UserError, and writes nothing, if
+    there is no film to sharpen or `target` cannot hold the result.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -90,13 +93,13 @@ def sharpen_video(
     ):
         options = options_for(kind, told(film.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, metadata_errors="surrogateescape") as out:
-            summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp)
+            summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp, _prepare(past_frames))
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
 
 
-def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0) -> VideoSummary:
+def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0, past_frames: bool = True) -> VideoSummary:
     """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
 
     Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
@@ -107,7 +110,8 @@ def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0) -> V
         main, clock = film_stream(film, source), BusyClock()
         start = planar(first, first.width, first.height)
         reader = Reader(film, main, (first.width, first.height), source, stop)
-        lumas = (plane_of(thing, 0) for thing in reader if isinstance(thing, VideoFrame))
+        prepare = _prepare(past_frames)
+        lumas = (prepare(plane_of(thing, 0)) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
         with _bar(film, main) as bar:
             for _ in _sharpened(sharpener, lumas, start, unsharp, clock, bar):
@@ -122,6 +126,11 @@ def _check(sharpener: Sharpener, unsharp: float) -> None:
     if sharpener.graph.kind == "rgb":
         raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
     check_amount(unsharp)
+
+
+def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # the one thing it is asked
+    """Return what is done to each luma before the network sees it."""
+    return TemporalFilter() if past_frames else lambda luma: luma
 
 
 def _bar(film: InputContainer, main: VideoStream) -> ProgressBar:
@@ -158,6 +167,7 @@ def _sharpen(
     stop: threading.Event,
     source: Path,
     unsharp: float,
+    prepare: Callable[[Frame], Frame],
 ) -> VideoSummary:
     """Write a whole file, from its header on, until the film ends or `stop` is set."""
     main = film_stream(film, source)
@@ -178,7 +188,7 @@ def _sharpen(
         for thing in reader:
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
-                yield plane_of(thing, 0)
+                yield prepare(plane_of(thing, 0))
             elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
                 thing.stream = copies[thing.stream_index]
                 with clock.left():
