@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clearcall.sharpener import Sharpener
+    from clearcall.temporal import TemporalFilter
 
-__all__ = ["Sharpener", "__version__"]
+__all__ = ["Sharpener", "TemporalFilter", "__version__"]
 __version__ = "0.1.0"
 
 # Read by libraries when they are imported or first used. Some call home, which nothing in this project may.
@@ -25,6 +26,6 @@ for _name, _value in {
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the module holds
     # On demand: `clearcall --help` and the pipeline's light stages need no runtime.
-    if name == "Sharpener":
-        return importlib.import_module("clearcall.sharpener").Sharpener
+    if module := {"Sharpener": "sharpener", "TemporalFilter": "temporal"}.get(name):
+        return getattr(importlib.import_module(f"clearcall.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
