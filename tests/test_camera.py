@@ -14,11 +14,14 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from av.video.frame import VideoFrame
 
+from clearcall.calls.clips import Clip
+from clearcall.calls.measure import Setting, receive
 from clearcall.camera import source as sources
 from clearcall.camera.ladder import RUNGS, Ladder
 from clearcall.camera.loop import Loop
@@ -29,8 +32,10 @@ from clearcall.camera.run import Settings, run_camera
 from clearcall.camera.source import Captured, Newest, Source, open_source
 from clearcall.camera.status import Latencies, Status, Summary
 from clearcall.classical import unsharp_mask
+from clearcall.data.codecs import pan_and_zoom
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
+from clearcall.temporal import TemporalFilter
 
 Frame = npt.NDArray[np.uint8]
 Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -361,6 +366,26 @@ def test_a_smaller_size_adds_detail_and_loses_nothing(
     nothing = Sharpener("fast", "onnxruntime", 1, strength=0)
     Processor(nothing, width, height)(frame, rung, out)
     np.testing.assert_array_equal(out, frame)
+
+
+def test_a_camera_uses_the_frames_before_each_at_every_size(sharpener: Sharpener, photos: dict[str, Frame]) -> None:
+    sharp = pan_and_zoom(photos["astronaut"][:256, 80:400], 6, (1.7, -1.2), 1.0)
+    arrived = receive(Clip("face", sharp), Setting("h264", 37, 2))
+    frames = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420), np.uint8) for frame in arrived]
+    for rung in range(len(RUNGS)):
+        answers = []
+        for past_frames in (True, False):
+            process = Processor(sharpener, 320, 256, past_frames=past_frames)
+            answers.append([np.empty_like(frame) for frame in frames])
+            for frame, out in zip(frames, answers[-1], strict=True):
+                process(frame, rung, out)
+        assert (answers[0][0] == answers[1][0]).all()  # there is none before the first
+        assert any((one != other).any() for one, other in zip(*answers, strict=True))
+        if rung == 0:
+            temporal = TemporalFilter()
+            for frame, with_past, alone in zip(frames, *answers, strict=True):
+                np.testing.assert_array_equal(with_past[:256], sharpener(temporal(frame[:256]), "gray"))
+                np.testing.assert_array_equal(alone[:256], sharpener(frame[:256], "gray"))
 
 
 def test_what_cannot_be_processed_is_refused(sharpener: Sharpener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,15 @@ def test_pan_and_zoom_ends_with_the_still_and_moves_as_told(still: Frame) -> Non
     assert (zoomed[0][122, 138] == still[132, 148]).all()  # a frame ago all was half as far from it
 
 
+def test_a_filtered_picture_has_what_the_frames_before_it_show(still: Frame) -> None:
+    """As a film has it: against the still, which is the last frame, it is nearer than the same frame by itself."""
+    how = sent("h264", qp=34)
+    alone, filtered = transmit(still, how), transmit(still, replace(how, filtered=True))
+    assert psnr_db(still, filtered) > psnr_db(still, alone) + 0.1
+    clip = pan_and_zoom(still, codecs.CLIP_FRAMES, how.pan, how.zoom)
+    assert (transmit(still, replace(how, filtered=True), clip[:-1]) == filtered).all()
+
+
 def test_a_missing_encoder_is_named(still: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(codecs._ENCODERS, "av1", "lib_of_nobody")
     with pytest.raises(UserError, match="PyAV has no encoder lib_of_nobody here, which av1 needs: leave av1 out"):
@@ -115,6 +124,8 @@ def test_the_step_draws_all_from_its_seed(still: Frame) -> None:
     step = STEP.validate_python(values)
     height, width = still.shape[:2]
     pictures = [build_degradation([step], width, height, seed)(still) for seed in (1, 1, 2, 3)]
+    filtered = STEP.validate_python(values | {"temporal_filter": 1})
+    assert (build_degradation([filtered], width, height, 1)(still) != pictures[0]).any()
     assert (pictures[0] == pictures[1]).all()
     assert (pictures[0] != pictures[2]).any() and (pictures[2] != pictures[3]).any()
 

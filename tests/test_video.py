@@ -243,6 +243,19 @@ def test_a_dry_run_decodes_and_sharpens_all_and_writes_nothing(
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_past_frames_can_be_left_out(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, options={"crf": "35"})
+    run = command("video", str(source), str(tmp_path / "out.mkv"), "--crf=0", "--no-past-frames",
+                  "--provider=onnxruntime", "--threads=1")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    before, after = shown(source), shown(tmp_path / "out.mkv")
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new.planes[0], sharpener(old.planes[0], "gray"))
+    with_past = sharpened(sharpener, before)
+    assert any((one != new.planes[0]).any() for one, new in zip(with_past, after, strict=True))
+    assert time_video(sharpener, source, past_frames=False).frames == 10
+
+
 def test_a_dry_run_by_command(scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene)
     run = command("video", str(source), "--dry-run", "--provider", "onnxruntime", "--threads", "1")

@@ -74,7 +74,7 @@ def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
 
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
-    """Return the frame in the middle of a film as RGB, as it is shown, and with the luma sharpened as in a film."""
+    """Return the frame in the middle of a film as RGB, as it is shown, and with its luma sharpened, by itself."""
     stored = frame_at(path, 0.5)
     frame = planar(stored, stored.width, stored.height)
     before = frame.to_ndarray(format="rgb24")

@@ -230,7 +230,7 @@ _Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unshar
 _PastFrames = Annotated[
     bool,
     typer.Option(
-        "--past-frames/--no-past-frames", help="Lay what earlier frames show over each, where the camera moves."
+        "--past-frames/--no-past-frames", help="Use what earlier frames show of each, where most of the picture moves."
     ),
 ]
 

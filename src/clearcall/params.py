@@ -173,7 +173,7 @@ class Codec(_Params):
     factors: tuple[Annotated[float, Field(ge=1, le=16)], ...] = Field(min_length=1)
     qp_range: tuple[Annotated[int, Field(ge=1, le=51)], Annotated[int, Field(ge=1, le=51)]]
     loss_rates: tuple[Fraction, ...] = Field(min_length=1)
-    temporal_filter: Fraction = 0.0
+    temporal_filter: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

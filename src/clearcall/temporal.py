@@ -2,8 +2,8 @@
 
 A codec makes other faults in every frame of a scene that moves, and a frame made smaller has other pixels each time: so
 a frame and those before it, moved to where they belong, know more than each alone. No frame that is still to come is
-needed. A scene that stands still comes back as it is, since its earlier frames tell nothing new, and so does whatever
-cannot be followed.
+needed. A scene of which most stands still comes back as it is, since its earlier frames tell nothing new; so does
+whatever cannot be followed, and a scene whose light changes.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
 _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
+# Motion is looked for in the frame at half its size, and these are its pixels.
 _POINTS_ACROSS = 24  # places whose motion is looked for, in a row
-_WINDOW, _LEVELS = 21, 3  # pixels of the half frame that are compared at each, and how often they are halved
+_WINDOW, _LEVELS = 21, 3  # pixels that are compared at each, and how often they are halved
 _LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
 _OUTLIER_PIXELS = 0.5
 _NO_MOTION_PIXELS = 1 / 32  # what OpenCV moves pictures by at least
@@ -33,6 +35,9 @@ _WEIGHT_SLOPE, _WEIGHT_OFFSET, _MOST_WEIGHT = 0.9, -0.02, 0.85
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
 _STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.1, 0.25, 1.0, 1.5
 _TEXTURED = 1.0  # grey levels
+# How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
+# often too light as too dark, and a change of light is not.
+_SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
 # A block that has changed so many times as much as the median is something else; a pixel, by so many grey levels.
 _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 8.0, 16.0
@@ -49,16 +54,26 @@ class TemporalFilter:
     """
 
     def __init__(self) -> None:
-        self._past: tuple[Frame, Frame] | None = None  # and at half its size
+        self._last: tuple[Frame, Frame, Frame] | None = None  # what came, what was given, and that at half its size
 
     def __call__(self, luma: Frame) -> Frame:
-        """Return the luma (height, width), uint8, with what earlier frames know of it; it must stay as it is."""
-        small = _halved(luma)
-        known = None
-        if self._past is not None and self._past[0].shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
-            known = _joined(luma, small, *self._past)
-        self._past = (luma.copy(), small) if known is None else (known, _halved(known))
-        return self._past[0]
+        """Return the luma (height, width), uint8, with what earlier frames know of it.
+
+        The result is what the filter remembers, so it cannot be written to. Raises UserError for anything but a luma.
+        """
+        if luma.ndim != 2 or luma.dtype != np.uint8 or not luma.size:  # noqa: PLR2004  # height and width
+            raise UserError(f"a luma must be uint8 of (height, width), not {luma.dtype} of {luma.shape}; RGB has rgb()")
+        small, mixed = _halved(luma), None
+        if self._last is not None and self._last[0].shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
+            came, given, small_given = self._last
+            if np.array_equal(came, luma):  # shown once more, as a camera in the dark does
+                return given
+            mixed = _mixed(luma, small, given, small_given)
+        came = luma.copy()
+        given, small_given = (came, small) if mixed is None else (mixed, _halved(mixed))
+        given.flags.writeable = False
+        self._last = came, given, small_given
+        return given
 
     def rgb(self, frame: Frame) -> Frame:
         """Return RGB (height, width, 3), uint8, to whose R, G and B is added alike what is added to its luma."""
@@ -116,8 +131,8 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
     the camera, and if there is too little to follow, nothing moves.
     """
     height, width = frame.shape
-    cell = max(_LEAST_CELL, width // _POINTS_ACROSS)
-    columns, rows = (np.arange(cell // 2, side, cell, dtype=np.float32) for side in (width, height))
+    cell = max(_LEAST_CELL, min(width // _POINTS_ACROSS, height))
+    columns, rows = (np.arange((cell - 1) / 2, side, cell, dtype=np.float32) for side in (width, height))
     points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2)
     found = np.empty_like(points)
     _, followed, _ = cv2.calcOpticalFlowPyrLK(
@@ -140,8 +155,8 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
     return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell)
 
 
-def _joined(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame | None:
-    """Return a luma mixed with the past where that helps; None if it helps nowhere."""
+def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame | None:
+    """Return a luma mixed with the past where that helps; None if the frame as a whole is to be left alone."""
     moved = find_motion(small, small_past).doubled().applied(past)
     weight = _weight(luma, small, small_past if moved is past else _halved(moved))
     if weight is None:
@@ -151,16 +166,18 @@ def _joined(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame 
 
 
 def _weight(luma: Frame, small: Frame, small_moved: Frame) -> _Plane | None:
-    """Return the weight of the past at each pixel of the half frame, 0 to 1; None if it is 0 everywhere.
+    """Return the weight of the past at each pixel of the half frame, 0 to 1; None if it is 0 for the whole frame.
 
     `small_moved` is the past, at half its size, moved to where it would be now.
     """
-    change = cv2.absdiff(small, small_moved).astype(np.float32)
+    lighter = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
+    change = np.abs(lighter)
     changed, fine, coarse = (_blocks(plane, luma) for plane in (change, _detail(luma), _detail(small)))
     relative = (_mean(changed, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
     textured = relative[coarse > _TEXTURED]
     median = np.median(textured if textured.size else relative)
     of_frame = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
+    of_frame *= _ramp(np.median(np.abs(_mean(_blocks(lighter, luma), _NEIGHBOURHOOD))), _OTHER_LIGHT, _SAME_LIGHT)
     if of_frame == 0:
         return None
     # Fine detail suffers when the past is moved by parts of a pixel; a frame that was enlarged has none.
@@ -172,8 +189,8 @@ def _weight(luma: Frame, small: Frame, small_moved: Frame) -> _Plane | None:
 
 
 def _halved(frame: Frame) -> Frame:
-    size = max(1, frame.shape[1] // 2), max(1, frame.shape[0] // 2)
-    return cast(Frame, cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
+    height, width = (max(1, side // 2) for side in frame.shape)
+    return cast(Frame, cv2.resize(frame[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _detail(frame: Frame) -> _Plane:

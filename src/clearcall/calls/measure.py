@@ -90,8 +90,8 @@ def measure_clips(
     """Send every clip at every setting and score what arrives, the unsharp mask and the model called `name`.
 
     The model gets frames as in a film, with what those before show of each, and none that is still to come; and, as
-    `frame by frame`, without. The filmstrips are of the first and the last clip
-    at the first codec's third quantizer, sent at half their size.
+    `frame by frame`, without. The filmstrips are of the first and the last clip at the first codec's third quantizer,
+    sent at half their size.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
     shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])

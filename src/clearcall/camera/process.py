@@ -29,10 +29,10 @@ class Process(Protocol):
 class Processor:
     """Sharpens the luma of I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
 
-    At a lower rung the luma is made smaller, and what the network adds to that is enlarged and added to the luma as it
-    came, which so loses nothing. `width` and `height` are in pixels and even, `unsharp` is the amount of the mask that
-    follows, 0 for none; with `past_frames` each frame gets what those before it show of it, where the camera moves
-    (`TemporalFilter`). Raises UserError for a network that needs RGB.
+    At a lower rung the luma is made smaller, and what is added to that is enlarged and added to the luma as it came,
+    which so loses nothing. `width` and `height` are in pixels and even, `unsharp` is the amount of the mask that
+    follows, 0 for none; with `past_frames` each frame gets what those before it show of it, where most of the picture
+    moves (`TemporalFilter`). Raises UserError for a network that needs RGB.
     """
 
     def __init__(

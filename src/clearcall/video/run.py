@@ -72,9 +72,9 @@ def sharpen_video(
 
     `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
     the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. With
-    `past_frames` each frame gets what those before it show of it, where the camera moves (`TemporalFilter`). Ctrl-C,
-    and an input that ends early, leave a film of what was done until then. Raises UserError, and writes nothing, if
-    there is no film to sharpen or `target` cannot hold the result.
+    `past_frames` each frame gets what those before it show of it, where most of the picture moves (`TemporalFilter`).
+    Ctrl-C, and an input that ends early, leave a film of what was done until then. Raises UserError, and writes
+    nothing, if there is no film to sharpen or `target` cannot hold the result.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
