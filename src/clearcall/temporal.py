@@ -19,7 +19,8 @@ from clearcall.metrics import Frame
 _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
 # Motion is looked for in the frame at half its size, and these are its pixels.
 _POINTS_ACROSS = 24  # places whose motion is looked for, in a row
-_WINDOW, _LEVELS = 21, 3  # pixels that are compared at each, and how often they are halved
+_WINDOW, _LEVELS = 17, 2  # pixels that are compared at each, and how often they are halved
+_SEARCH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps at most, and pixels of the last
 _LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
 _OUTLIER_PIXELS = 0.5
 _NO_MOTION_PIXELS = 1 / 32  # what OpenCV moves pictures by at least
@@ -54,7 +55,8 @@ class TemporalFilter:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Frame, Frame, Frame] | None = None  # what came, what was given, and that at half its size
+        # The last frame as it came, at half its size; as it was given; and as it was given, at half its size.
+        self._came = self._given = self._small_given = np.empty((0, 0), np.uint8)
 
     def __call__(self, luma: Frame) -> Frame:
         """Return the luma (height, width), uint8, with what earlier frames know of it.
@@ -64,16 +66,14 @@ class TemporalFilter:
         if luma.ndim != 2 or luma.dtype != np.uint8 or not luma.size:  # noqa: PLR2004  # height and width
             raise UserError(f"a luma must be uint8 of (height, width), not {luma.dtype} of {luma.shape}; RGB has rgb()")
         small, mixed = _halved(luma), None
-        if self._last is not None and self._last[0].shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
-            came, given, small_given = self._last
-            if np.array_equal(came, luma):  # shown once more, as a camera in the dark does
-                return given
-            mixed = _mixed(luma, small, given, small_given)
-        came = luma.copy()
-        given, small_given = (came, small) if mixed is None else (mixed, _halved(mixed))
-        given.flags.writeable = False
-        self._last = came, given, small_given
-        return given
+        if self._given.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
+            if np.array_equal(self._came, small):  # shown once more, as a camera in the dark does
+                return self._given
+            mixed = _mixed(luma, small, self._given, self._small_given)
+        self._came = small
+        self._given, self._small_given = (luma.copy(), small) if mixed is None else (mixed, _halved(mixed))
+        self._given.flags.writeable = False
+        return self._given
 
     def rgb(self, frame: Frame) -> Frame:
         """Return RGB (height, width, 3), uint8, to whose R, G and B is added alike what is added to its luma."""
@@ -135,8 +135,9 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
     columns, rows = (np.arange((cell - 1) / 2, side, cell, dtype=np.float32) for side in (width, height))
     points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2)
     found = np.empty_like(points)
+    window = _WINDOW, _WINDOW
     _, followed, _ = cv2.calcOpticalFlowPyrLK(
-        frame, past, points, found, winSize=(_WINDOW, _WINDOW), maxLevel=_LEVELS, minEigThreshold=_LEAST_TEXTURE
+        frame, past, points, found, None, None, window, _LEVELS, _SEARCH, minEigThreshold=_LEAST_TEXTURE
     )
     here = np.asarray(followed).ravel() == 1
     camera = None
@@ -161,8 +162,7 @@ def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame |
     weight = _weight(luma, small, small_past if moved is past else _halved(moved))
     if weight is None:
         return None
-    weight = _resized(weight, luma)
-    return cast(Frame, cv2.blendLinear(moved, luma, weight, 1 - weight))
+    return cast(Frame, cv2.blendLinear(moved, luma, _resized(weight, luma), _resized(1 - weight, luma)))
 
 
 def _weight(luma: Frame, small: Frame, small_moved: Frame) -> _Plane | None:
@@ -171,8 +171,10 @@ def _weight(luma: Frame, small: Frame, small_moved: Frame) -> _Plane | None:
     `small_moved` is the past, at half its size, moved to where it would be now.
     """
     lighter = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
-    change = np.abs(lighter)
-    changed, fine, coarse = (_blocks(plane, luma) for plane in (change, _detail(luma), _detail(small)))
+    change = cv2.absdiff(small, small_moved)
+    changed, fine, coarse = (
+        _blocks(plane, luma) for plane in (change.astype(np.float32), _detail(luma), _detail(small))
+    )
     relative = (_mean(changed, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
     textured = relative[coarse > _TEXTURED]
     median = np.median(textured if textured.size else relative)
@@ -185,7 +187,7 @@ def _weight(luma: Frame, small: Frame, small_moved: Frame) -> _Plane | None:
     best = np.clip(_WEIGHT_SLOPE * np.log(ratio) + _WEIGHT_OFFSET, 0, _MOST_WEIGHT)
     moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
     weight = _resized(best * moves_alike * of_frame, small)
-    return np.asarray(weight * _ramp(_mean(change, 3), _OTHER, _ALIKE), np.float32)
+    return cast(_Plane, cv2.multiply(weight, cv2.LUT(cv2.blur(change, (3, 3)), _SHARE_BY_CHANGE)))
 
 
 def _halved(frame: Frame) -> Frame:
@@ -216,3 +218,6 @@ def _ramp(value: npt.ArrayLike, nothing: float, everything: float) -> _Plane:
     """Return 0 at `nothing` and beyond, 1 at `everything` and beyond, and a straight line between."""
     share = (np.asarray(value, np.float32) - nothing) / (everything - nothing)
     return np.asarray(np.clip(share, 0, 1), np.float32)
+
+
+_SHARE_BY_CHANGE = _ramp(np.arange(256), _OTHER, _ALIKE)  # of a pixel, by grey levels
