@@ -16,23 +16,17 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from clearcall.data.codecs import pan_and_zoom, send
+from clearcall.data.codecs import pan_and_zoom, resized, send
 from clearcall.metrics import Frame
 
 QP, FRAMES, RATE = 27, 90, 30
 HERE = Path(__file__).parent
 
 
-def half_size(picture: Frame) -> Frame:
-    """Return a picture of half the height and width."""
+def scaled(picture: Frame, factor: float) -> Frame:
+    """Return a picture of so many times the height and width."""
     height, width = picture.shape[:2]
-    return np.asarray(Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.BICUBIC))
-
-
-def full_size(picture: Frame) -> Frame:
-    """Return a picture of twice the height and width."""
-    height, width = picture.shape[:2]
-    return np.asarray(Image.fromarray(picture).resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
+    return resized(picture, (int(width * factor), int(height * factor)))
 
 
 def write_film(path: Path, frames: list[Frame]) -> None:
@@ -66,12 +60,12 @@ def main() -> None:
     """Write image.png, video.png and camera.png beside this file."""
     photograph = np.asarray(data.coffee(), np.uint8)  # type: ignore[no-untyped-call]  # the library ships no types
     arrived = [
-        full_size(frame) for frame in send(pan_and_zoom(half_size(photograph), FRAMES, (0.05, 0.02), 1), "h264", QP)
+        scaled(frame, 2) for frame in send(pan_and_zoom(scaled(photograph, 0.5), FRAMES, (0.05, 0.02), 1), "h264", QP)
     ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         blurred, film = folder / "blurred.png", folder / "call.mp4"
-        Image.fromarray(full_size(half_size(photograph))).save(blurred)
+        Image.fromarray(scaled(scaled(photograph, 0.5), 2)).save(blurred)
         run("compare", blurred, HERE / "image.png")
         write_film(film, arrived)
         run("video", film, folder / "split.mp4", "--model", "call", "--split", "--crf", 8)

@@ -1,6 +1,7 @@
 """What is done to a frame, and the thread on which it is done."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Protocol, Self
@@ -41,7 +42,7 @@ class Processor:
         if sharpener.graph.kind == "rgb":
             raise UserError(f"{sharpener.graph.name} works on RGB: a camera needs a luma network such as fast")
         self._sharpener, self._unsharp = sharpener, check_amount(unsharp)
-        self._temporal = TemporalFilter() if past_frames else None
+        self._prepare: Callable[[Frame], Frame] = TemporalFilter() if past_frames else lambda luma: luma
         self._height = height
         sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in RUNGS]
         self._small = [np.full(size, _NOTHING_TO_ADD, np.uint8) for size in sizes]
@@ -54,7 +55,7 @@ class Processor:
         """Write the sharpened frame, of shape (height * 3 / 2, width), to `out`, another array of that shape."""
         luma, sharper = frame[: self._height], out[: self._height]
         if rung == 0:
-            self._sharpener(self._prepared(luma), "gray", sharper)
+            self._sharpener(self._prepare(luma), "gray", sharper)
         else:
             self._add_enlarged(luma, rung, sharper)
         unsharp_in_place(sharper, self._unsharp)
@@ -63,13 +64,10 @@ class Processor:
     def _add_enlarged(self, luma: Frame, rung: int, out: Frame) -> None:
         small, added = self._small[rung], self._added[rung]
         cv2.resize(luma, small.shape[::-1], dst=small, interpolation=cv2.INTER_AREA)
-        self._sharpener(self._prepared(small), "gray", added)
+        self._sharpener(self._prepare(small), "gray", added)
         cv2.addWeighted(added, 1, small, -1, _NOTHING_TO_ADD, dst=added)
         cv2.resize(added, luma.shape[::-1], dst=self._enlarged, interpolation=cv2.INTER_LINEAR)
         cv2.addWeighted(luma, 1, self._enlarged, 1, -_NOTHING_TO_ADD, dst=out)
-
-    def _prepared(self, luma: Frame) -> Frame:
-        return luma if self._temporal is None else self._temporal(luma)
 
 
 class Worker:
