@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 LICENCE ?= unknown
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship recipe test ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -43,6 +43,10 @@ ship: install ## train NAME on the photographs in PHOTOS by recipes/NAME.yaml an
 	values="$$(clearcall recipe recipes/$(NAME).yaml)" && eval "dvc exp run $$values" \
 		"-S 'download_data.folder=\"$(PHOTOS)\"' -S 'download_data.licence=\"$(LICENCE)\"'"
 	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
+
+ship-filter: install ## fit the temporal filter of films on the photographs in PHOTOS and take it into the package
+	@test -n "$(PHOTOS)" || { echo "error: say make ship-filter PHOTOS=folder" >&2; exit 1; }
+	clearcall ship-filter "$(PHOTOS)"
 
 recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
 	clearcall recipes $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")

@@ -112,7 +112,9 @@ def reached(start: Path) -> set[str]:
 
 
 def has_code(file: str) -> bool:
-    """Return whether a file holds more than a docstring: a package's `__init__.py` often does not."""
+    """Return whether a file is code and holds more than a docstring: a package's `__init__.py` often does not."""
+    if not file.endswith(".py"):
+        return False
     body = ast.parse((PROJECT / file).read_text(encoding="utf-8")).body
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 

@@ -220,6 +220,27 @@ def ship(
     typer.echo(f"written: {take(name, load_params(), SHIPPED, made_by)}")
 
 
+@app.command()
+def ship_filter(
+    photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder of photographs to learn from.")],
+) -> None:
+    """Fit what says how much of earlier frames each part of a frame gets, and take it into the package.
+
+    Photographs that pan and zoom are sent through all codecs; those below 352 pixels a side are left out. Four minutes
+    for 200 of them on two cores.
+
+    Example: clearcall ship-filter ../photos/train
+    """
+    from clearcall.calls.clips import clip_files  # noqa: PLC0415
+    from clearcall.data.sources import SUFFIXES  # noqa: PLC0415
+    from clearcall.ship_filter import ship_filter as fit  # noqa: PLC0415
+    from clearcall.temporal import WEIGHTS  # noqa: PLC0415
+
+    files = [path for path in clip_files(photographs) if path.suffix.lower() in SUFFIXES]
+    gain_db = fit(files, WEIGHTS)
+    typer.echo(f"{len(files)} photographs: {gain_db:+.3f} dB of luma on what it learnt from; written: {WEIGHTS}")
+
+
 _Model = Annotated[
     str, typer.Option(help="fast, quality, call, an ONNX file that clearcall exported, or an MLflow URI.")
 ]

@@ -6,8 +6,11 @@ needed. A scene of which most stands still comes back as it is, since its earlie
 whatever cannot be followed, and a scene whose light changes.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -15,26 +18,16 @@ import numpy.typing as npt
 
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
+from clearcall.motion import find_motion
 
 _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
-# Motion is looked for in the frame at half its size, and these are its pixels.
-_POINTS_ACROSS = 24  # places whose motion is looked for, in a row
-_WINDOW, _LEVELS = 17, 2  # pixels that are compared at each, and how often they are halved
-_SEARCH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps at most, and pixels of the last
-_LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
-_OUTLIER_PIXELS = 0.5
-_NO_MOTION_PIXELS = 1 / 32  # what OpenCV moves pictures by at least
-# A place moves by itself if it is off by more than the first times what most are off, wholly by the second times; below
-# so many pixels it is chance.
-_CHANCE, _OWN_MOTION, _CHANCE_PIXELS = 0.5, 1.0, 0.12
 _BLOCK = 8  # pixels of the frame
+_STRIP = 120  # rows
 _NEIGHBOURHOOD = 9  # blocks
-# The best weight of the past by how much coarse detail there is to fine detail (logarithm): a fit to frames of training
-# photographs that pan and zoom, through H.264, VP8, VP9 and AV1 at QP 22 to 37, whole and at half size.
-_WEIGHT_SLOPE, _WEIGHT_OFFSET, _MOST_WEIGHT = 0.9, -0.02, 0.85
+MOST_WEIGHT = 0.85  # of the past
 # How much a frame has changed against how much detail it has, the median of its textured blocks: nothing is done below
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
-_STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.1, 0.25, 1.0, 1.5
+_STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.08, 0.12, 1.0, 1.5
 _TEXTURED = 1.0  # grey levels
 # How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
 # often too light as too dark, and a change of light is not.
@@ -44,8 +37,31 @@ _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 8.0, 16.0
 
 _Plane = npt.NDArray[np.float32]
-_EDGES = cv2.BORDER_REPLICATE
-_ONE_MAP = np.empty(0, np.float32)  # x and y are in one array
+Weigh = Callable[[_Plane], _Plane]  # features of blocks, (..., 11), to the weight of their past, (...), 0 to 1
+WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """A small network of layers of (inputs, outputs) and (outputs,), ReLU between them and a sigmoid at the end."""
+
+    layers: Sequence[tuple[_Plane, _Plane]]
+
+    def __call__(self, features: _Plane) -> _Plane:
+        """Return one number, 0 to 1, for each of the rows of features."""
+        signal = features.reshape(-1, features.shape[-1])
+        for index, (weights, biases) in enumerate(self.layers):
+            signal = (np.maximum(signal, 0) if index else signal) @ weights + biases
+        return np.asarray(1 / (1 + np.exp(-signal[:, 0])), np.float32).reshape(features.shape[:-1])
+
+
+@cache
+def shipped_weigher() -> Perceptron:
+    """Return what says how much of the past a block gets, as `make ship-filter` has fitted it."""
+    with np.load(WEIGHTS) as arrays:
+        return Perceptron(
+            [(arrays[f"weights_{index}"], arrays[f"biases_{index}"]) for index in range(len(arrays) // 2)]
+        )
 
 
 class TemporalFilter:
@@ -54,7 +70,8 @@ class TemporalFilter:
     Keeps the last frame it gave, and with it a fading memory of all before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weigh: Weigh | None = None) -> None:
+        self._weigh = weigh or shipped_weigher()
         # The last frame as it came, at half its size; as it was given; and as it was given, at half its size.
         self._came = self._given = self._small_given = np.empty((0, 0), np.uint8)
 
@@ -65,13 +82,13 @@ class TemporalFilter:
         """
         if luma.ndim != 2 or luma.dtype != np.uint8 or not luma.size:  # noqa: PLR2004  # height and width
             raise UserError(f"a luma must be uint8 of (height, width), not {luma.dtype} of {luma.shape}; RGB has rgb()")
-        small, mixed = _halved(luma), None
+        small, mixed = halved(luma), None
         if self._given.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
             if np.array_equal(self._came, small):  # shown once more, as a camera in the dark does
                 return self._given
-            mixed = _mixed(luma, small, self._given, self._small_given)
+            mixed = _mixed(luma, small, self._given, self._small_given, self._weigh)
         self._came = small
-        self._given, self._small_given = (luma.copy(), small) if mixed is None else (mixed, _halved(mixed))
+        self._given, self._small_given = (luma.copy(), small) if mixed is None else (mixed, halved(mixed))
         self._given.flags.writeable = False
         return self._given
 
@@ -82,136 +99,108 @@ class TemporalFilter:
         return cast(Frame, cv2.add(frame, cv2.merge([added] * 3), dtype=cv2.CV_8U))
 
 
-@dataclass(frozen=True)
-class Motion:
-    """Where the places of a frame were in an earlier one.
-
-    `camera`, (2, 3), takes (x, y, 1) there: a shift, turn and zoom of most of the frame. `own`, (rows, columns, 2), is
-    what the middles of as many cells of `cell` x `cell` pixels have moved besides, as (x, y) in pixels.
-    """
-
-    camera: npt.NDArray[np.float64]
-    own: _Plane
-    cell: int
-
-    def doubled(self) -> "Motion":
-        """Return the motion in a frame of twice the size, whose pixels' middles lie a quarter of a pixel off."""
-        camera = self.camera.copy()
-        camera[:, 2] = 2 * camera[:, 2] + 0.5 - camera[:, :2].sum(axis=1) / 2
-        return Motion(camera, 2 * self.own, 2 * self.cell)
-
-    def applied(self, past: Frame) -> Frame:
-        """Return an earlier frame (height, width) moved to where it would be now; itself if nothing has moved."""
-        height, width = past.shape
-        if self.own.any():
-            places = self._places(height, width)
-            return cast(Frame, cv2.remap(past, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES))
-        corners = np.array([[0, width, 0], [0, 0, height], [1, 1, 1]])
-        if np.abs((self.camera - np.eye(2, 3)) @ corners).max() < _NO_MOTION_PIXELS:
-            return past
-        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        return cast(Frame, cv2.warpAffine(past, self.camera, (width, height), flags=flags, borderMode=_EDGES))
-
-    def _places(self, height: int, width: int) -> _Plane:
-        """Return where each pixel was, (height, width, 2): linear between the cells and one cell beyond the last."""
-        own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
-        rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
-        middles = np.stack([columns, rows], axis=-1) * self.cell + (self.cell - 1) / 2
-        places = middles @ self.camera[:, :2].T + self.camera[:, 2] + own
-        size = own.shape[1] * self.cell, own.shape[0] * self.cell
-        large = cv2.resize(places.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        return np.asarray(large[self.cell : self.cell + height, self.cell : self.cell + width], np.float32)
-
-
-def find_motion(frame: Frame, past: Frame) -> Motion:
-    """Return how the places of a frame have moved since an earlier one; both are (height, width), uint8.
-
-    Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC finds the motion of the camera,
-    on which most of them agree, and medians of neighbours find what moves by itself. What cannot be followed moves with
-    the camera, and if there is too little to follow, nothing moves.
-    """
-    height, width = frame.shape
-    cell = max(_LEAST_CELL, min(width // _POINTS_ACROSS, height))
-    columns, rows = (np.arange((cell - 1) / 2, side, cell, dtype=np.float32) for side in (width, height))
-    points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2)
-    found = np.empty_like(points)
-    window = _WINDOW, _WINDOW
-    _, followed, _ = cv2.calcOpticalFlowPyrLK(
-        frame, past, points, found, None, None, window, _LEVELS, _SEARCH, minEigThreshold=_LEAST_TEXTURE
-    )
-    here = np.asarray(followed).ravel() == 1
-    camera = None
-    if here.sum() >= _LEAST_POINTS:
-        camera, _ = cv2.estimateAffinePartial2D(
-            points[here], found[here], method=cv2.RANSAC, ransacReprojThreshold=_OUTLIER_PIXELS
-        )
-    if camera is None:
-        return Motion(np.eye(2, 3), np.zeros((len(rows), len(columns), 2), np.float32), cell)
-    off = found[:, 0] - points[:, 0] @ camera[:, :2].T - camera[:, 2]
-    off[~here] = 0
-    planes = (plane.astype(np.float32).reshape(len(rows), len(columns)) for plane in off.T)
-    own = np.stack([cv2.medianBlur(plane, 3) for plane in planes], axis=-1)
-    length = np.linalg.norm(own, axis=-1, keepdims=True)
-    share = _ramp(length / max(float(np.median(length)), _CHANCE_PIXELS), _CHANCE, _OWN_MOTION)
-    return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell)
-
-
-def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> Frame | None:
+def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Weigh) -> Frame | None:
     """Return a luma mixed with the past where that helps; None if the frame as a whole is to be left alone."""
     moved = find_motion(small, small_past).doubled().applied(past)
-    weight = _weight(luma, small, small_past if moved is past else _halved(moved))
-    if weight is None:
+    weight = _weight(luma, small, moved, small_past if moved is past else halved(moved), weigh)
+    return None if weight is None else _blended(luma, moved, weight)
+
+
+def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
+    """Return a luma with as much of the past as `weight`, of the half frame, says."""
+    height, width = luma.shape
+    mixed = np.empty_like(luma)
+    for top in range(0, height, _STRIP):  # in parts that stay near the processor: half the time
+        rows = slice(top, min(height, top + _STRIP))
+        half = weight[top // 2 : -(-rows.stop // 2)]
+        share = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
+        cv2.blendLinear(past[rows], luma[rows], share, 1 - share, dst=mixed[rows])
+    return mixed
+
+
+def _weight(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, weigh: Weigh) -> _Plane | None:
+    """Return the weight of the past at each pixel of the half frame, 0 to 1; None if it is 0 for the whole frame."""
+    blocks = look(luma, small, moved, small_moved)
+    if blocks is None:
         return None
-    return cast(Frame, cv2.blendLinear(moved, luma, _resized(weight, luma), _resized(1 - weight, luma)))
+    weight = cv2.resize(MOST_WEIGHT * weigh(blocks.features) * blocks.share, small.shape[::-1])
+    return cast(_Plane, cv2.multiply(weight, share_by_change(small, small_moved)))
 
 
-def _weight(luma: Frame, small: Frame, small_moved: Frame) -> _Plane | None:
-    """Return the weight of the past at each pixel of the half frame, 0 to 1; None if it is 0 for the whole frame.
+class Blocks(NamedTuple):
+    """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
 
-    `small_moved` is the past, at half its size, moved to where it would be now.
+    Features are (rows, columns, 11), shares (rows, columns).
     """
-    lighter = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
-    change = cv2.absdiff(small, small_moved)
-    changed, fine, coarse = (
-        _blocks(plane, luma) for plane in (change.astype(np.float32), _detail(luma), _detail(small))
+
+    features: _Plane
+    share: _Plane
+
+
+def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame) -> Blocks | None:
+    """Look at a luma and at the past, moved to where it would be now, both also at half their size.
+
+    Return None if the whole frame is to be left alone.
+    """
+    changed, changed_half, fine, coarse = (
+        _blocks(plane, luma)
+        for plane in (_difference(luma, moved), _difference(small, small_moved), _detail(luma), _detail(small))
     )
-    relative = (_mean(changed, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
-    textured = relative[coarse > _TEXTURED]
-    median = np.median(textured if textured.size else relative)
+    signed = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
+    lighter = np.asarray(cv2.resize(signed, changed.shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
+    textured = coarse > _TEXTURED
+    textured = textured if textured.any() else ~textured
+    relative = (_mean(changed_half, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
+    median = np.median(relative[textured])
     of_frame = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
-    of_frame *= _ramp(np.median(np.abs(_mean(_blocks(lighter, luma), _NEIGHBOURHOOD))), _OTHER_LIGHT, _SAME_LIGHT)
+    of_frame *= _ramp(np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))), _OTHER_LIGHT, _SAME_LIGHT)
     if of_frame == 0:
         return None
-    # Fine detail suffers when the past is moved by parts of a pixel; a frame that was enlarged has none.
-    ratio = (_mean(coarse, _NEIGHBOURHOOD) + 0.1) / (_mean(fine, _NEIGHBOURHOOD) + 0.1)
-    best = np.clip(_WEIGHT_SLOPE * np.log(ratio) + _WEIGHT_OFFSET, 0, _MOST_WEIGHT)
     moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
-    weight = _resized(best * moves_alike * of_frame, small)
-    return cast(_Plane, cv2.multiply(weight, cv2.LUT(cv2.blur(change, (3, 3)), _SHARE_BY_CHANGE)))
+    near = np.log(np.stack([_mean(plane, 3) for plane in (changed, changed_half, fine, coarse)]) + 0.1)
+    around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
+    ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
+    of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
+    medians = [np.full_like(ratio, np.median(plane[textured])) for plane in of_all]
+    return Blocks(
+        np.stack([*near, around[0], ratio, *medians], axis=-1), np.asarray(moves_alike * of_frame, np.float32)
+    )
 
 
-def _halved(frame: Frame) -> Frame:
+def share_by_change(small: Frame, small_moved: Frame) -> _Plane:
+    """Return how much of the past each pixel of the half frame may have, 0 to 1, by how much it has changed."""
+    return np.asarray(cv2.LUT(cv2.blur(_difference(small, small_moved), (3, 3)), _SHARE_BY_CHANGE), np.float32)
+
+
+def halved(frame: Frame) -> Frame:
+    """Return a luma at half its height and width, in which motion is looked for."""
     height, width = (max(1, side // 2) for side in frame.shape)
     return cast(Frame, cv2.resize(frame[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
 
 
-def _detail(frame: Frame) -> _Plane:
+def _detail(frame: Frame) -> Frame:
     """Return what sets each pixel off from its neighbours, in grey levels."""
-    return np.asarray(cv2.absdiff(frame, cv2.blur(frame, (3, 3))), np.float32)
+    return _difference(frame, cast(Frame, cv2.blur(frame, (3, 3))))
 
 
-def _blocks(plane: _Plane, luma: Frame) -> _Plane:
-    """Return the means over the blocks of a frame."""
+def _difference(one: Frame, other: Frame) -> Frame:
+    return cast(Frame, cv2.absdiff(one, other))
+
+
+def _blocks(plane: Frame, luma: Frame) -> _Plane:
+    """Return the means over the blocks of a frame, of a plane of its size or half of it.
+
+    Most of the way in bytes, which is quicker: in quarters of a grey level, so that little is lost by rounding.
+    """
+    quarters = cv2.convertScaleAbs(plane, alpha=4)
+    if plane.shape == luma.shape:
+        quarters = cv2.resize(quarters, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA)
     size = luma.shape[1] // _BLOCK, luma.shape[0] // _BLOCK
-    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(quarters.astype(np.float32) / 4, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _mean(plane: _Plane, side: int) -> _Plane:
     return np.asarray(cv2.blur(plane, (side, side)), np.float32)
-
-
-def _resized(plane: _Plane, like: Frame) -> _Plane:
-    return np.asarray(cv2.resize(plane, like.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _ramp(value: npt.ArrayLike, nothing: float, everything: float) -> _Plane:

@@ -62,15 +62,23 @@ def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -
 
     `before` are the frames before it, of the same size, where it comes from a film; without, it is a still.
     """
-    height, width = picture.shape[:2]
-    size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
     clip = [*before, picture] if before else pan_and_zoom(picture, CLIP_FRAMES, sent.pan, sent.zoom)
-    arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
+    arrived = transmit_clip(clip, sent)
     if not sent.filtered:
-        return resized(arrived[-1], (width, height))
-    temporal = TemporalFilter()
-    *_, last = (temporal.rgb(resized(frame, (width, height))) for frame in arrived)
+        return arrived[-1]
+    *_, last = map(TemporalFilter().rgb, arrived)
     return last
+
+
+def transmit_clip(clip: Sequence[Frame], sent: Transmission) -> list[Frame]:
+    """Return what the other side sees of all frames of a clip, 8-bit RGB of one size, which brings its own motion.
+
+    None of them is filtered.
+    """
+    height, width = clip[0].shape[:2]
+    size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
+    arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
+    return [resized(frame, (width, height)) for frame in arrived]
 
 
 def resized(frame: Frame, size: tuple[int, int]) -> Frame:

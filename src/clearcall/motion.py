@@ -1,0 +1,169 @@
+"""How the places of a film have moved from frame to frame, and an earlier frame moved to where it would be now."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from clearcall.metrics import Frame
+
+# Motion is looked for in the frame at half its size, and these are its pixels.
+_POINTS_ACROSS = 24  # places whose motion is looked for, in a row
+_WINDOW, _LEVELS = 17, 2  # pixels that are compared at each, and how often they are halved
+_SEARCH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps at most, and pixels of the last
+_LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
+_OUTLIER_PIXELS = 0.5
+# A place moves by itself if it is off by more than the first times what most are off, wholly by the second times; below
+# so many pixels it is chance. Medians are over so many places in a row.
+_CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.12, 5
+# A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel; where one
+# part of a tile moves further than another by more than this, pixel by pixel.
+_TILE, _PARTS, _UNEVEN_PIXELS = 64, 32, 1 / 8
+# What is finest becomes stronger by so much along each side, which must stay below what the past's weight takes away:
+# (1 + 4 x 0.02)^2 x 0.85 < 1, or a film whose camera goes from pixel to pixel would become sharper without end.
+_SHARPER = np.array([-0.02, 1.04, -0.02], np.float32)
+_FARTHEST = 128  # pixels: what has moved further is moved pixel by pixel too, and needs no margin
+
+_Plane = npt.NDArray[np.float32]
+_EDGES = cv2.BORDER_REPLICATE
+_ONE_MAP = np.empty(0, np.float32)  # x and y are in one array
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where the places of a frame were in an earlier one.
+
+    `camera`, (2, 3), takes (x, y, 1) there: a shift, turn and zoom of most of the frame. `own`, (rows, columns, 2), is
+    what the middles of as many cells of `cell` x `cell` pixels have moved besides, as (x, y) in pixels.
+    """
+
+    camera: npt.NDArray[np.float64]
+    own: _Plane
+    cell: int
+
+    def doubled(self) -> "Motion":
+        """Return the motion in a frame of twice the size, whose pixels' middles lie a quarter of a pixel off."""
+        camera = self.camera.copy()
+        camera[:, 2] = 2 * camera[:, 2] + 0.5 - camera[:, :2].sum(axis=1) / 2
+        return Motion(camera, 2 * self.own, 2 * self.cell)
+
+    def shifts(self, columns: _Plane, rows: _Plane) -> _Plane:
+        """Return how far what is at these pixels was from there, (rows, columns, 2), as (x, y)."""
+        x, y = np.meshgrid(columns, rows)
+        places = np.stack([x, y], axis=-1)
+        at = ((places - (self.cell - 1) / 2) / self.cell).astype(np.float32)
+        own = cv2.remap(self.own, at, _ONE_MAP, cv2.INTER_LINEAR, borderMode=_EDGES)
+        return np.asarray(places @ (self.camera[:, :2] - np.eye(2)).T + self.camera[:, 2] + own, np.float32)
+
+    def applied(self, past: Frame) -> Frame:
+        """Return an earlier frame (height, width) moved to where it would be now; itself if nothing has moved.
+
+        By cubic interpolation (Keys 1981 with a = -0.75, as OpenCV has it), and a little sharper: a picture that is
+        moved again and again becomes soft.
+        """
+        height, width = past.shape
+        columns, rows = (np.arange(0, side + _TILE, _TILE, dtype=np.float32) for side in (width, height))
+        shifts = self.shifts(columns, rows)
+        corners = np.stack([shifts[:-1, :-1], shifts[1:, :-1], shifts[:-1, 1:], shifts[1:, 1:]])
+        parts = np.rint(corners.mean(axis=0) * _PARTS).astype(np.int64)
+        by_pixel = np.ptp(corners, axis=0).max(axis=-1) > _UNEVEN_PIXELS
+        by_pixel |= np.abs(parts).max(axis=-1) > _FARTHEST * _PARTS
+        if not (by_pixel.any() or parts.any()):
+            return past
+        exact = past.astype(np.float32)  # OpenCV is quicker with these than with bytes
+        if by_pixel.all():
+            return self._by_pixel(exact)
+        moved = np.empty_like(past)
+        _move_tiles(exact, parts, ~by_pixel, moved)
+        if by_pixel.any():
+            across, down = np.flatnonzero(by_pixel.any(axis=0)), np.flatnonzero(by_pixel.any(axis=1))
+            where = slice(down[0] * _TILE, (down[-1] + 1) * _TILE), slice(across[0] * _TILE, (across[-1] + 1) * _TILE)
+            moved[where] = self._by_pixel(exact, *where)
+        return moved
+
+    def _by_pixel(self, past: _Plane, rows: slice = slice(None), columns: slice = slice(None)) -> Frame:
+        """Return rows and columns of a frame that is moved as by `applied`, each pixel by itself."""
+        places = self._places(*past.shape)[rows, columns]
+        moved = cv2.remap(past, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
+        return cast(Frame, cv2.sepFilter2D(moved, cv2.CV_8U, _SHARPER, _SHARPER, borderType=_EDGES))
+
+    def _places(self, height: int, width: int) -> _Plane:
+        """Return where each pixel was, (height, width, 2): linear between the cells and one cell beyond the last."""
+        own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
+        rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
+        middles = np.stack([columns, rows], axis=-1) * self.cell + (self.cell - 1) / 2
+        places = middles @ self.camera[:, :2].T + self.camera[:, 2] + own
+        size = own.shape[1] * self.cell, own.shape[0] * self.cell
+        large = cv2.resize(places.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(large[self.cell : self.cell + height, self.cell : self.cell + width], np.float32)
+
+
+def find_motion(frame: Frame, past: Frame) -> Motion:
+    """Return how the places of a frame have moved since an earlier one; both are (height, width), uint8.
+
+    Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC finds the motion of the camera,
+    on which most of them agree, and medians of neighbours find what moves by itself. What cannot be followed moves with
+    the camera, and if there is too little to follow, nothing moves.
+    """
+    height, width = frame.shape
+    cell = max(_LEAST_CELL, min(width // _POINTS_ACROSS, height))
+    columns, rows = (np.arange((cell - 1) / 2, side, cell, dtype=np.float32) for side in (width, height))
+    points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2)
+    found = np.empty_like(points)
+    window = _WINDOW, _WINDOW
+    _, followed, _ = cv2.calcOpticalFlowPyrLK(
+        frame, past, points, found, None, None, window, _LEVELS, _SEARCH, minEigThreshold=_LEAST_TEXTURE
+    )
+    here = np.asarray(followed).ravel() == 1
+    camera = None
+    if here.sum() >= _LEAST_POINTS:
+        camera, _ = cv2.estimateAffinePartial2D(
+            points[here], found[here], method=cv2.RANSAC, ransacReprojThreshold=_OUTLIER_PIXELS
+        )
+    if camera is None:
+        return Motion(np.eye(2, 3), np.zeros((len(rows), len(columns), 2), np.float32), cell)
+    off = found[:, 0] - points[:, 0] @ camera[:, :2].T - camera[:, 2]
+    off[~here] = 0
+    planes = (plane.astype(np.float32).reshape(len(rows), len(columns)) for plane in off.T)
+    own = np.stack([cv2.medianBlur(plane, _NEIGHBOURS) for plane in planes], axis=-1)
+    length = np.linalg.norm(own, axis=-1, keepdims=True)
+    least = _CHANCE * max(float(np.median(length)), _CHANCE_PIXELS)
+    share = np.clip((length - least) / (_OWN_MOTION / _CHANCE - 1) / least, 0, 1)
+    return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell)
+
+
+def _move_tiles(past: _Plane, parts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], moved: Frame) -> None:
+    """Write to `moved` the chosen tiles, (rows, columns), each as a whole by (x, y) parts of a pixel.
+
+    Neighbours in a row that move alike are one: a frame that pans takes a few filters, a quarter of the work that it is
+    to look for every pixel's place.
+    """
+    height, width = past.shape
+    taps = len(_TAPS[0])
+    margin = int(np.abs(parts[chosen]).max()) // _PARTS + taps + _TILE
+    padded = cv2.copyMakeBorder(past, margin, margin, margin, margin, _EDGES)
+    for row, (row_parts, row_chosen) in enumerate(zip(parts, chosen, strict=True)):
+        top, bottom = row * _TILE, min(height, (row + 1) * _TILE)
+        new = np.flatnonzero((np.diff(row_parts, axis=0) != 0).any(axis=1) | np.diff(row_chosen)) + 1
+        for first, last in zip([0, *new], [*new, len(row_parts)], strict=True):
+            if not row_chosen[first]:
+                continue
+            left, right = first * _TILE, min(width, last * _TILE)
+            (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in row_parts[first])
+            source = padded[margin + top + y - taps // 2 + 1 :, margin + left + x - taps // 2 + 1 :]
+            source = source[: bottom - top + taps - 1, : right - left + taps - 1]
+            filtered = cv2.sepFilter2D(source, cv2.CV_8U, _TAPS[x_part], _TAPS[y_part])
+            moved[top:bottom, left:right] = filtered[taps // 2 :, taps // 2 :][: bottom - top, : right - left]
+
+
+def _cubic_taps(part: float, a: float = -0.75) -> _Plane:
+    """Return the four taps of Keys' cubic interpolation at a part of a pixel beyond the second, from 0 to 1."""
+    near, far = np.abs([part, 1 - part]), np.abs([1 + part, 2 - part])
+    near_taps = (a + 2) * near**3 - (a + 3) * near**2 + 1
+    far_taps = a * far**3 - 5 * a * far**2 + 8 * a * far - 4 * a
+    return np.array([far_taps[0], near_taps[0], near_taps[1], far_taps[1]], np.float32)
+
+
+_TAPS = [np.convolve(_cubic_taps(part / _PARTS), _SHARPER).astype(np.float32) for part in range(_PARTS)]

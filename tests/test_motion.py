@@ -1,0 +1,95 @@
+"""How frames move, and earlier ones moved to where they would be now."""
+
+import cv2
+import numpy as np
+import pytest
+
+from clearcall.data.codecs import pan_and_zoom
+from clearcall.metrics import Frame
+from clearcall.motion import Motion, find_motion
+
+
+def grey(picture: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def face(photos: dict[str, Frame]) -> Frame:
+    return photos["astronaut"][:256, 80:400].copy()
+
+
+@pytest.mark.parametrize(("pan", "zoom"), [((2.0, -3.0), 1.0), ((0.4, 1.3), 1.006), ((0.0, 0.0), 0.99)])
+def test_the_motion_of_the_camera_is_found(pan: tuple[float, float], zoom: float, face: Frame) -> None:
+    """A frame ago all lay by a zoom about the middle, and by -pan, elsewhere: at the corners to a tenth of a pixel."""
+    before, now = map(grey, pan_and_zoom(face, 2, pan, zoom))
+    height, width = now.shape
+    corners = np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1, 1, 1, 1]])
+    middle = np.array([[(width - 1) / 2], [(height - 1) / 2]])
+    expected = middle + (corners[:2] - middle) / zoom - np.array(pan)[:, None]
+    np.testing.assert_allclose(find_motion(now, before).camera @ corners, expected, atol=0.1)
+
+
+def test_nothing_moves_where_there_is_nothing_to_follow() -> None:
+    flat = np.full((96, 128), 90, np.uint8)
+    motion = find_motion(flat, flat)
+    np.testing.assert_array_equal(motion.camera, np.eye(2, 3))
+    assert not motion.own.any()
+    assert motion.applied(flat) is flat
+
+
+def test_pictures_are_moved_by_camera_and_own_motion() -> None:
+    """By hand: a ramp along x, of 2 a pixel, shows where each pixel came from."""
+    ramp = np.tile(np.arange(0, 128, 2, dtype=np.uint8), (48, 1))
+    camera = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
+    still = np.zeros((3, 4, 2), np.float32)
+    np.testing.assert_array_equal(Motion(camera, still, 16).applied(ramp)[:, :61], ramp[:, 3:])
+    own = still.copy()
+    own[:, :2] = (2.0, 0.0)  # the left half moves by two pixels more, and between the middles of cells all is linear
+    moved = Motion(camera, own, 16).applied(ramp)
+    np.testing.assert_array_equal(moved[:, :24], ramp[:, 5:29])
+    np.testing.assert_array_equal(moved[:, 40:61], ramp[:, 43:64])
+    assert (np.diff(moved[0, 24:40].astype(int)) >= 1).all()
+
+
+def test_a_motion_twice_as_large_is_the_same_motion() -> None:
+    """The middle of a frame's first pixel is at 0, of the half frame's first at 0.5 of the whole one's pixels."""
+    half = Motion(np.array([[1.01, 0.0, 1.5], [0.0, 1.01, -2.0]]), np.ones((2, 2, 2), np.float32), 8)
+    whole = half.doubled()
+    x, y = 7.0, 11.0
+    there = half.camera @ [x, y, 1]
+    np.testing.assert_allclose(whole.camera @ [2 * x + 0.5, 2 * y + 0.5, 1], 2 * there + 0.5)
+    assert whole.cell == 16 and (whole.own == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("camera", "own"),
+    [
+        ([[1, 0, 1.37], [0, 1, -2.61]], 0.0),
+        ([[1.0001, 0, -40.2], [0, 1.0001, 7.5]], 0.0),
+        ([[1.01, 0.002, 3.0], [-0.002, 1.01, -2.0]], 0.0),
+        ([[1, 0, 0.25], [0, 1, 0.0]], 1.5),
+        ([[1, 0, 900.0], [0, 1, 0.0]], 0.0),
+    ],
+    ids=["pan", "pan and slow zoom", "zoom and turn", "head before a pan", "far away"],
+)
+def test_tiles_that_move_as_wholes_are_moved_as_if_by_pixel(camera: list[list[float]], own: float, face: Frame) -> None:
+    past = grey(face)[:231, :301]
+    moves_itself = np.zeros((6, 7, 2), np.float32)
+    moves_itself[2:4, 2:5] = own, -own
+    motion = Motion(np.array(camera, np.float64), moves_itself, 43)
+    difference = np.abs(motion.applied(past).astype(int) - motion._by_pixel(past.astype(np.float32)))
+    assert difference.mean() < 0.5 and difference.max() <= 12  # a sixteenth of a pixel at the steepest edge
+
+
+def test_a_scene_that_stands_still_is_not_touched(face: Frame) -> None:
+    past = grey(face)
+    assert Motion(np.eye(2, 3), np.zeros((4, 5, 2), np.float32), 64).applied(past) is past
+
+
+def test_shifts_are_those_of_every_pixel(face: Frame) -> None:
+    own = np.random.default_rng(1).normal(0, 1, (5, 6, 2)).astype(np.float32)
+    motion = Motion(np.array([[1.02, 0.01, 1.5], [-0.01, 1.02, -3.0]]), own, 16)
+    columns, rows = np.arange(3, 90, 7, dtype=np.float32), np.arange(2, 70, 5, dtype=np.float32)
+    x, y = np.meshgrid(columns, rows)
+    expected = motion._places(70, 90)[2:70:5, 3:90:7] - np.stack([x, y], axis=-1)
+    np.testing.assert_allclose(motion.shifts(columns, rows), expected, atol=0.05)

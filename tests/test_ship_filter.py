@@ -1,0 +1,106 @@
+"""What says how much of the past a block gets: what it computes, what it learns from, and how it is shipped."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clearcall import ship_filter as fitting
+from clearcall.calls.clips import Clip
+from clearcall.calls.measure import Setting, receive
+from clearcall.data.codecs import pan_and_zoom
+from clearcall.errors import UserError
+from clearcall.metrics import Frame
+from clearcall.ship_filter import Lesson, _watched, fit, ship_filter
+from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, shipped_weigher
+
+FEATURES = 11
+
+
+def constant(weight: float) -> Perceptron:
+    """Return what gives every block the same share of the past."""
+    bias = np.log(weight / (1 - weight))
+    return Perceptron([(np.zeros((FEATURES, 1), np.float32), np.full(1, bias, np.float32))])
+
+
+def test_a_perceptron_by_hand() -> None:
+    """Of (1, 2): a hidden layer of 1 - 2 + 3 = 2 and -1 + 0 = -1, which is cut to 0; then 2 x 0.5 - 1 = 0."""
+    hidden = np.array([[1, -1], [-1, 0]], np.float32), np.array([3, 0], np.float32)
+    last = np.array([[0.5], [7]], np.float32), np.array([-1], np.float32)
+    perceptron = Perceptron([hidden, last])
+    np.testing.assert_allclose(perceptron(np.array([[[1, 2], [5, 2]]], np.float32)), [[0.5, 1 / (1 + np.exp(-2))]])
+
+
+def test_the_shipped_one_takes_all_features_and_tells_blocks_apart() -> None:
+    blocks = np.random.default_rng(1).normal(0, 1, (30, 40, FEATURES)).astype(np.float32)
+    shares = shipped_weigher()(blocks)
+    assert shares.shape == (30, 40) and shares.min() >= 0 and shares.max() <= 1 and np.ptp(shares) > 0.3
+
+
+def test_a_filter_takes_as_much_as_it_is_told(photos: dict[str, Frame]) -> None:
+    sharp = pan_and_zoom(np.ascontiguousarray(photos["astronaut"][:256, 80:400]), 6, (1.7, -1.2), 1.0)
+    arrived = [*map(grey, receive(Clip("face", sharp), Setting("h264", 37, 2)))]
+    changes = []
+    for weight in (0.001, 0.2, 0.6):
+        temporal = TemporalFilter(constant(weight))
+        changes.append(np.mean([np.abs(temporal(luma).astype(int) - luma).mean() for luma in arrived]))
+    assert changes[0] < 0.1 < changes[1] < changes[2]
+
+
+def grey(frame: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def lesson(best: float, energy: float, features: float) -> Lesson:
+    """Return a frame of four blocks that gains most by a weight of `best`, and says so in its first feature."""
+    rows = torch.zeros(4, FEATURES)
+    rows[:, 0] = features
+    return Lesson(rows, torch.full((4,), energy / 4), torch.full((4,), best * energy / 4))
+
+
+def test_it_learns_the_best_weight_of_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By weights of 0.6 and 0.1, of energy 1, errors of 1 - 0.36 and 1 - 0.01 are left: 1.94 and 0.04 dB."""
+    monkeypatch.setattr(fitting, "_STEPS", 400)
+    weigh, gain_db = fit([lesson(0.6, 1.0, 2.0), lesson(0.1, 1.0, -1.0)] * 4, seed=1)
+    shares = weigh(np.stack([lesson(0.6, 1.0, 2.0).features.numpy(), lesson(0.1, 1.0, -1.0).features.numpy()]))
+    np.testing.assert_allclose(MOST_WEIGHT * shares.mean(axis=1), [0.6, 0.1], atol=0.03)
+    assert gain_db == pytest.approx((1.938 + 0.044) / 2, abs=0.02)
+
+
+def test_a_lesson_tells_what_a_weight_leaves(photos: dict[str, Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter of that weight leaves this error, but for rounding and the edges of blocks."""
+    sharp = pan_and_zoom(np.ascontiguousarray(photos["astronaut"][:256, 80:400]), 6, (1.7, -1.2), 1.0)
+    arrived = receive(Clip("face", sharp), Setting("h264", 32, 2))
+    monkeypatch.setattr(fitting, "LEARNT_FROM", (5,))
+    (taught,) = _watched(sharp, arrived, constant(0.4))
+    weight = 0.4 * MOST_WEIGHT
+    expected = 1 + float((taught.energy * weight**2 - 2 * taught.agreement * weight).sum())
+    temporal, lumas = TemporalFilter(constant(0.4)), [*map(grey, arrived)]
+    *_, given = map(temporal, lumas)
+    original = grey(sharp[-1]).astype(float)
+    left = np.square(given - original).mean() / np.square(lumas[-1] - original).mean()
+    assert expected < 0.98 and left == pytest.approx(expected, abs=0.01)
+
+
+def test_it_comes_to_the_package_from_photographs(
+    photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for name, picture in photos.items():
+        files.append(tmp_path / f"{name}.png")
+        Image.fromarray(np.asarray(Image.fromarray(picture).resize((400, 360)))).save(files[-1])
+    small = tmp_path / "small.png"
+    Image.fromarray(photos["coffee"][:300]).save(small)
+    for name, value in (("_STEPS", 30), ("_FRAMES_A_STEP", 8), ("_ROUNDS", 1)):
+        monkeypatch.setattr(fitting, name, value)
+    target = tmp_path / "temporal.npz"
+    gain_db = ship_filter([*files, small], target)
+    assert -1 < gain_db < 3
+    with np.load(target) as arrays:
+        assert sorted(arrays) == [f"{kind}_{index}" for kind in ("biases", "weights") for index in range(3)]
+        assert arrays["weights_0"].shape == (FEATURES, 16) and arrays["weights_2"].shape == (8, 1)
+    with pytest.raises(UserError, match="there are too few photographs with sides of 352 pixels"):
+        ship_filter([small], target)
