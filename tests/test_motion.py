@@ -77,7 +77,7 @@ def test_tiles_that_move_as_wholes_are_moved_as_if_by_pixel(camera: list[list[fl
     moves_itself = np.zeros((6, 7, 2), np.float32)
     moves_itself[2:4, 2:5] = own, -own
     motion = Motion(np.array(camera, np.float64), moves_itself, 43)
-    difference = np.abs(motion.applied(past).astype(int) - motion._by_pixel(past.astype(np.float32)))
+    difference = np.abs(motion.applied(past).astype(int) - motion._by_pixel(past))
     assert difference.mean() < 0.5 and difference.max() <= 12  # a sixteenth of a pixel at the steepest edge
 
 

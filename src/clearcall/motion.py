@@ -36,18 +36,20 @@ class Motion:
     """Where the places of a frame were in an earlier one.
 
     `camera`, (2, 3), takes (x, y, 1) there: a shift, turn and zoom of most of the frame. `own`, (rows, columns, 2), is
-    what the middles of as many cells of `cell` x `cell` pixels have moved besides, as (x, y) in pixels.
+    what the middles of as many cells of `cell` x `cell` pixels have moved besides, as (x, y) in pixels. `unsure` is how
+    far places are off the camera's motion, the median in pixels: codecs let some stand and others jump.
     """
 
     camera: npt.NDArray[np.float64]
     own: _Plane
     cell: int
+    unsure: float = 0.0
 
     def doubled(self) -> "Motion":
         """Return the motion in a frame of twice the size, whose pixels' middles lie a quarter of a pixel off."""
         camera = self.camera.copy()
         camera[:, 2] = 2 * camera[:, 2] + 0.5 - camera[:, :2].sum(axis=1) / 2
-        return Motion(camera, 2 * self.own, 2 * self.cell)
+        return Motion(camera, 2 * self.own, 2 * self.cell, 2 * self.unsure)
 
     def shifts(self, columns: _Plane, rows: _Plane) -> _Plane:
         """Return how far what is at these pixels was from there, (rows, columns, 2), as (x, y)."""
@@ -72,21 +74,21 @@ class Motion:
         by_pixel |= np.abs(parts).max(axis=-1) > _FARTHEST * _PARTS
         if not (by_pixel.any() or parts.any()):
             return past
-        exact = past.astype(np.float32)  # OpenCV is quicker with these than with bytes
         if by_pixel.all():
-            return self._by_pixel(exact)
+            return self._by_pixel(past)
         moved = np.empty_like(past)
-        _move_tiles(exact, parts, ~by_pixel, moved)
+        _move_tiles(past, parts, ~by_pixel, moved)
         if by_pixel.any():
             across, down = np.flatnonzero(by_pixel.any(axis=0)), np.flatnonzero(by_pixel.any(axis=1))
             where = slice(down[0] * _TILE, (down[-1] + 1) * _TILE), slice(across[0] * _TILE, (across[-1] + 1) * _TILE)
-            moved[where] = self._by_pixel(exact, *where)
+            moved[where] = self._by_pixel(past, *where)
         return moved
 
-    def _by_pixel(self, past: _Plane, rows: slice = slice(None), columns: slice = slice(None)) -> Frame:
+    def _by_pixel(self, past: Frame, rows: slice = slice(None), columns: slice = slice(None)) -> Frame:
         """Return rows and columns of a frame that is moved as by `applied`, each pixel by itself."""
         places = self._places(*past.shape)[rows, columns]
-        moved = cv2.remap(past, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
+        exact = past.astype(np.float32)  # OpenCV is quicker with these than with bytes
+        moved = cv2.remap(exact, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
         return cast(Frame, cv2.sepFilter2D(moved, cv2.CV_8U, _SHARPER, _SHARPER, borderType=_EDGES))
 
     def _places(self, height: int, width: int) -> _Plane:
@@ -129,12 +131,13 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
     planes = (plane.astype(np.float32).reshape(len(rows), len(columns)) for plane in off.T)
     own = np.stack([cv2.medianBlur(plane, _NEIGHBOURS) for plane in planes], axis=-1)
     length = np.linalg.norm(own, axis=-1, keepdims=True)
-    least = _CHANCE * max(float(np.median(length)), _CHANCE_PIXELS)
+    unsure = float(np.median(length))
+    least = _CHANCE * max(unsure, _CHANCE_PIXELS)
     share = np.clip((length - least) / (_OWN_MOTION / _CHANCE - 1) / least, 0, 1)
-    return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell)
+    return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell, unsure)
 
 
-def _move_tiles(past: _Plane, parts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], moved: Frame) -> None:
+def _move_tiles(past: Frame, parts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], moved: Frame) -> None:
     """Write to `moved` the chosen tiles, (rows, columns), each as a whole by (x, y) parts of a pixel.
 
     Neighbours in a row that move alike are one: a frame that pans takes a few filters, a quarter of the work that it is
@@ -153,7 +156,7 @@ def _move_tiles(past: _Plane, parts: npt.NDArray[np.int64], chosen: npt.NDArray[
             left, right = first * _TILE, min(width, last * _TILE)
             (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in row_parts[first])
             source = padded[margin + top + y - taps // 2 + 1 :, margin + left + x - taps // 2 + 1 :]
-            source = source[: bottom - top + taps - 1, : right - left + taps - 1]
+            source = source[: bottom - top + taps - 1, : right - left + taps - 1].astype(np.float32)
             filtered = cv2.sepFilter2D(source, cv2.CV_8U, _TAPS[x_part], _TAPS[y_part])
             moved[top:bottom, left:right] = filtered[taps // 2 :, taps // 2 :][: bottom - top, : right - left]
 

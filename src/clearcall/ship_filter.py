@@ -35,8 +35,8 @@ _CLIPS = 4  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (16, 8), 2, 3000, 48, 1e-2
-_FEATURES = 11
-_CAUTION = 4.0  # a decibel that a frame loses counts as many that others gain
+_FEATURES = 12
+_CAUTION = 8.0  # a decibel that a frame loses counts as many that others gain
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,10 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
     for index, (sharp, luma) in enumerate(zip(map(_luma, clip), map(_luma, arrived), strict=True)):
         if index in LEARNT_FROM:
             small = halved(luma)
-            moved = find_motion(small, halved(given)).doubled().applied(given)
+            motion = find_motion(small, halved(given)).doubled()
+            moved = motion.applied(given)
             small_moved = halved(moved)
-            blocks = look(luma, small, moved, small_moved)
+            blocks = look(luma, small, moved, small_moved, motion.unsure)
             if blocks is not None:
                 share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1])
                 change = (moved.astype(np.float32) - luma) * share

@@ -37,7 +37,7 @@ _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 8.0, 16.0
 
 _Plane = npt.NDArray[np.float32]
-Weigh = Callable[[_Plane], _Plane]  # features of blocks, (..., 11), to the weight of their past, (...), 0 to 1
+Weigh = Callable[[_Plane], _Plane]  # features of blocks, (..., 12), to the weight of their past, (...), 0 to 1
 WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
 
 
@@ -48,11 +48,15 @@ class Perceptron:
     layers: Sequence[tuple[_Plane, _Plane]]
 
     def __call__(self, features: _Plane) -> _Plane:
-        """Return one number, 0 to 1, for each of the rows of features."""
-        signal = features.reshape(-1, features.shape[-1])
+        """Return one number, 0 to 1, for each of the features of (rows, columns, features).
+
+        Row by row: a product of all at once would take more threads than one, which wait for work by spinning and take
+        the cores from the network.
+        """
+        signal = features
         for index, (weights, biases) in enumerate(self.layers):
             signal = (np.maximum(signal, 0) if index else signal) @ weights + biases
-        return np.asarray(1 / (1 + np.exp(-signal[:, 0])), np.float32).reshape(features.shape[:-1])
+        return np.asarray(1 / (1 + np.exp(-signal[..., 0])), np.float32)
 
 
 @cache
@@ -101,9 +105,14 @@ class TemporalFilter:
 
 def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Weigh) -> Frame | None:
     """Return a luma mixed with the past where that helps; None if the frame as a whole is to be left alone."""
-    moved = find_motion(small, small_past).doubled().applied(past)
-    weight = _weight(luma, small, moved, small_past if moved is past else halved(moved), weigh)
-    return None if weight is None else _blended(luma, moved, weight)
+    motion = find_motion(small, small_past).doubled()
+    moved = motion.applied(past)
+    small_moved = small_past if moved is past else halved(moved)
+    blocks = look(luma, small, moved, small_moved, motion.unsure)
+    if blocks is None:
+        return None
+    weight = cv2.resize(MOST_WEIGHT * weigh(blocks.features) * blocks.share, small.shape[::-1])
+    return _blended(luma, moved, np.asarray(weight * share_by_change(small, small_moved), np.float32))
 
 
 def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
@@ -112,35 +121,26 @@ def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
     mixed = np.empty_like(luma)
     for top in range(0, height, _STRIP):  # in parts that stay near the processor: half the time
         rows = slice(top, min(height, top + _STRIP))
-        half = weight[top // 2 : -(-rows.stop // 2)]
+        half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
         share = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
         cv2.blendLinear(past[rows], luma[rows], share, 1 - share, dst=mixed[rows])
     return mixed
 
 
-def _weight(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, weigh: Weigh) -> _Plane | None:
-    """Return the weight of the past at each pixel of the half frame, 0 to 1; None if it is 0 for the whole frame."""
-    blocks = look(luma, small, moved, small_moved)
-    if blocks is None:
-        return None
-    weight = cv2.resize(MOST_WEIGHT * weigh(blocks.features) * blocks.share, small.shape[::-1])
-    return cast(_Plane, cv2.multiply(weight, share_by_change(small, small_moved)))
-
-
 class Blocks(NamedTuple):
     """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
 
-    Features are (rows, columns, 11), shares (rows, columns).
+    Features are (rows, columns, 12), shares (rows, columns).
     """
 
     features: _Plane
     share: _Plane
 
 
-def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame) -> Blocks | None:
+def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: float) -> Blocks | None:
     """Look at a luma and at the past, moved to where it would be now, both also at half their size.
 
-    Return None if the whole frame is to be left alone.
+    `unsure` is that of their motion. Return None if the whole frame is to be left alone.
     """
     changed, changed_half, fine, coarse = (
         _blocks(plane, luma)
@@ -161,10 +161,9 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame) -> Blocks 
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
     ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
     of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
-    medians = [np.full_like(ratio, np.median(plane[textured])) for plane in of_all]
-    return Blocks(
-        np.stack([*near, around[0], ratio, *medians], axis=-1), np.asarray(moves_alike * of_frame, np.float32)
-    )
+    of_frame_alone = *(np.median(plane[textured]) for plane in of_all), np.log(unsure + 0.05)
+    same = [np.full_like(ratio, value) for value in of_frame_alone]
+    return Blocks(np.stack([*near, around[0], ratio, *same], axis=-1), np.asarray(moves_alike * of_frame, np.float32))
 
 
 def share_by_change(small: Frame, small_moved: Frame) -> _Plane:
