@@ -45,8 +45,8 @@ ship: install ## train NAME on the photographs in PHOTOS by recipes/NAME.yaml an
 	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
 
 ship-filter: install ## fit the temporal filter of films on the photographs in PHOTOS and take it into the package
-	@test -n "$(PHOTOS)" || { echo "error: say make ship-filter PHOTOS=folder" >&2; exit 1; }
-	clearcall ship-filter "$(PHOTOS)"
+	@test -n "$(PHOTOS)" || { echo "error: say make ship-filter PHOTOS=folder [LICENCE=...]" >&2; exit 1; }
+	clearcall ship-filter "$(PHOTOS)" --licence "$(LICENCE)"
 
 recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
 	clearcall recipes $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")

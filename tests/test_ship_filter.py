@@ -97,10 +97,12 @@ def test_it_comes_to_the_package_from_photographs(
     for name, value in (("_STEPS", 30), ("_FRAMES_A_STEP", 8), ("_ROUNDS", 1)):
         monkeypatch.setattr(fitting, name, value)
     target = tmp_path / "temporal.npz"
-    gain_db = ship_filter([*files, small], target)
+    gain_db = ship_filter([*files, small], "CC0-1.0", target)
     assert -1 < gain_db < 3
     with np.load(target) as arrays:
         assert sorted(arrays) == [f"{kind}_{index}" for kind in ("biases", "weights") for index in range(3)]
         assert arrays["weights_0"].shape == (FEATURES, 16) and arrays["weights_2"].shape == (8, 1)
+    card = target.with_suffix(".md").read_text(encoding="utf-8")
+    assert "4 photographs" in card and "Licence: CC0-1.0" in card and f"{gain_db:+.3f} dB" in card
     with pytest.raises(UserError, match="there are too few photographs with sides of 352 pixels"):
-        ship_filter([small], target)
+        ship_filter([small], "CC0-1.0", target)

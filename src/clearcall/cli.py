@@ -223,6 +223,8 @@ def ship(
 @app.command()
 def ship_filter(
     photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder of photographs to learn from.")],
+    *,
+    licence: Annotated[str, typer.Option(help="Of the photographs, for the card.")] = "unknown",
 ) -> None:
     """Fit what says how much of earlier frames each part of a frame gets, and take it into the package.
 
@@ -237,7 +239,7 @@ def ship_filter(
     from clearcall.temporal import WEIGHTS  # noqa: PLC0415
 
     files = [path for path in clip_files(photographs) if path.suffix.lower() in SUFFIXES]
-    gain_db = fit(files, WEIGHTS)
+    gain_db = fit(files, licence, WEIGHTS)
     typer.echo(f"{len(files)} photographs: {gain_db:+.3f} dB of luma on what it learnt from; written: {WEIGHTS}")
 
 

@@ -2,8 +2,9 @@
 
 A codec makes other faults in every frame of a scene that moves, and a frame made smaller has other pixels each time: so
 a frame and those before it, moved to where they belong, know more than each alone. No frame that is still to come is
-needed. A scene of which most stands still comes back as it is, since its earlier frames tell nothing new; so does
-whatever cannot be followed, and a scene whose light changes.
+needed. How much of the past each block of a frame gets, a small perceptron says, which learnt it from photographs that
+pan and zoom (ship_filter.py). A scene of which most stands still comes back as it is, since its earlier frames tell
+nothing new; so does whatever cannot be followed, and a scene whose light changes.
 """
 
 from collections.abc import Callable, Sequence
