@@ -12,7 +12,7 @@ LICENCE ?= unknown
 .PHONY: help install repro ship ship-filter recipe test ui gate lint lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 install: $(INSTALLED) ## create the environment in .venv from the lock file
 
