@@ -64,7 +64,7 @@ class _Card:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The blocks of one frame: their features (rows, 11), and by how much a weight w of their past changes its error.
+    """The blocks of one frame: their features (rows, 12), and by how much a weight w of their past changes its error.
 
     The whole frame's squared error falls by the factor 1 + sum of `energy` w^2 - 2 `agreement` w, each (rows,).
     """
