@@ -241,6 +241,16 @@ def test_a_machine_that_is_too_slow_lowers_the_size_and_says_so(capsys: pytest.C
     assert summary.counts.late < 90 and summary.counts.sharpened > 200
 
 
+def test_what_putting_out_takes_is_part_of_the_slot() -> None:
+    slow = dict.fromkeys(range(600), 0.01)
+    _, summary = live(at_rate(600), lambda _, rung: (0.028, 0.015, 0.008)[rung], blocks=slow)
+    assert summary.p95_ms <= 1000 * PERIOD + 0.1  # a bin
+    assert summary.counts.resized == 1 and summary.median_ms == pytest.approx(25, abs=0.11)
+    assert summary.counts.late < 90 and summary.counts.missed == 0
+    _, hiccup = live(at_rate(60), lambda *_: 0.012, blocks={5: 10 * PERIOD})
+    assert hiccup.counts.late == 0
+
+
 def test_it_ends_after_the_time_or_when_told(sharpener: Sharpener) -> None:
     _, summary = live(at_rate(1000), seconds=2)
     assert summary.shown == 2 * FPS

@@ -12,6 +12,8 @@ from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
 _FIRST_FRAME_S, _LOOK_S = 10.0, 0.1
+# How fast what putting a frame out takes is forgotten, and the part of a slot beyond which it is a hiccup.
+_FORGET, _MOST_PUTTING_OUT = 0.1, 0.5
 TOGGLE, QUIT = " ", "q"
 
 
@@ -43,8 +45,9 @@ class Outputs(Protocol):
 class Loop:
     """Takes the newest frame in each slot, and puts out one: sharpened, or as it came where that takes too long.
 
-    A frame has the length of one slot, from when it came or the slot began, to be sharpened; then it is put out as it
-    is, and so are those that come before the late one is done. Without a new frame the last one is put out again.
+    A frame has the length of one slot, from when it came or the slot began, to be sharpened and put out, which is known
+    from those before; else it is put out as it is, and so are those that come before the late one is done. Without a
+    new frame the last one is put out again.
     Slots are counted from the first frame, not from the one before, so that the output's clock cannot drift; those
     that pass while an output blocks are left out and counted as missed.
     """
@@ -57,6 +60,7 @@ class Loop:
         self._clock = clock or RealClock()
         self._ladder = Ladder(self._period_s)
         self._last: Frame | None = None
+        self._putting_out_s = 0.0
         self.status = Status(source.size)
 
     def run(self, stop: threading.Event, seconds: float | None = None) -> Summary:
@@ -74,8 +78,11 @@ class Loop:
             taken = None
             if frame is None:
                 break
+            ready_s = self._clock.now()
             keys = self._outputs.show(slot, frame, self.status)
             end_s = self._clock.now()
+            putting_out_s = min(end_s - ready_s, _MOST_PUTTING_OUT * self._period_s)
+            self._putting_out_s += max(_FORGET, 1 / (shown + 1)) * (putting_out_s - self._putting_out_s)
             self.status.shown(end_s, begin_s, None if latency_from_s is None else 1000 * (end_s - latency_from_s))
             self._last, shown = frame, shown + 1
             self.status.counts.missed = slot + 1 - shown
@@ -122,7 +129,8 @@ class Loop:
         result = None
         if not self._worker.busy:
             self._worker.start(taken.frame, self._ladder.rung)
-            result = self._worker.wait(max(begin_s, taken.time_s) + self._period_s - self._clock.now())
+            until_s = max(begin_s, taken.time_s) + self._period_s - self._putting_out_s
+            result = self._worker.wait(until_s - self._clock.now())
         if result is None:
             self.status.counts.late += 1
         else:
