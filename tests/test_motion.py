@@ -6,7 +6,7 @@ import pytest
 
 from clearcall.data.codecs import pan_and_zoom
 from clearcall.metrics import Frame
-from clearcall.motion import Motion, find_motion
+from clearcall.motion import Motion, _fitted, find_motion
 
 
 def grey(picture: Frame) -> Frame:
@@ -27,6 +27,20 @@ def test_the_motion_of_the_camera_is_found(pan: tuple[float, float], zoom: float
     middle = np.array([[(width - 1) / 2], [(height - 1) / 2]])
     expected = middle + (corners[:2] - middle) / zoom - np.array(pan)[:, None]
     np.testing.assert_allclose(find_motion(now, before).camera @ corners, expected, atol=0.1)
+
+
+def test_places_that_are_a_little_off_hardly_move_the_camera() -> None:
+    """Of 16 places that a zoom and a shift move, one is off by 0.4 pixels, which RANSAC would let pass."""
+    columns, rows = np.meshgrid(np.arange(4.0), np.arange(4.0))
+    points = np.stack([columns, rows], axis=-1).reshape(-1, 1, 2) * 50
+    camera = np.array([[1.01, 0.002, 3.0], [-0.002, 1.01, -2.0]])
+    found = points @ camera[:, :2].T + camera[:, 2]
+    np.testing.assert_allclose(_fitted(points, found, np.eye(2, 3)), camera, atol=1e-9)
+    found[5, 0] += 0.4, 0.0
+    corner = np.array([150.0, 150.0, 1.0])
+    fitted = _fitted(points, found, camera)
+    np.testing.assert_allclose(fitted @ corner, camera @ corner, atol=0.01)
+    np.testing.assert_allclose(fitted[:, 2], camera[:, 2], atol=0.01)
 
 
 def test_nothing_moves_where_there_is_nothing_to_follow() -> None:

@@ -15,9 +15,10 @@ _WINDOW, _LEVELS = 17, 2  # pixels that are compared at each, and how often they
 _SEARCH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps at most, and pixels of the last
 _LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
 _OUTLIER_PIXELS = 0.5
+_ROUNDS, _DOUBT_PIXELS = 4, 0.1  # of the fit to those that agree, in which a point so far off counts half
 # A place moves by itself if it is off by more than the first times what most are off, wholly by the second times; below
 # so many pixels it is chance. Medians are over so many places in a row.
-_CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.12, 5
+_CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.2, 5
 # A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel; where one
 # part of a tile moves further than another by more than this, pixel by pixel.
 _TILE, _PARTS, _UNEVEN_PIXELS = 64, 32, 1 / 8
@@ -105,9 +106,9 @@ class Motion:
 def find_motion(frame: Frame, past: Frame) -> Motion:
     """Return how the places of a frame have moved since an earlier one; both are (height, width), uint8.
 
-    Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC finds the motion of the camera,
-    on which most of them agree, and medians of neighbours find what moves by itself. What cannot be followed moves with
-    the camera, and if there is too little to follow, nothing moves.
+    Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC, and a fit after it, find the
+    motion of the camera, on which most of them agree, and medians of neighbours find what moves by itself. What cannot
+    be followed moves with the camera, and if there is too little to follow, nothing moves.
     """
     height, width = frame.shape
     cell = max(_LEAST_CELL, min(width // _POINTS_ACROSS, height))
@@ -126,6 +127,7 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
         )
     if camera is None:
         return Motion(np.eye(2, 3), np.zeros((len(rows), len(columns), 2), np.float32), cell)
+    camera = _fitted(points[here], found[here], camera)
     off = found[:, 0] - points[:, 0] @ camera[:, :2].T - camera[:, 2]
     off[~here] = 0
     planes = (plane.astype(np.float32).reshape(len(rows), len(columns)) for plane in off.T)
@@ -134,7 +136,23 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
     unsure = float(np.median(length))
     least = _CHANCE * max(unsure, _CHANCE_PIXELS)
     share = np.clip((length - least) / (_OWN_MOTION / _CHANCE - 1) / least, 0, 1)
-    return Motion(np.asarray(camera, np.float64), np.asarray(own * share, np.float32), cell, unsure)
+    return Motion(camera, np.asarray(own * share, np.float32), cell, unsure)
+
+
+def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a camera's motion that takes points, (number, 1, 2), more exactly to where they were found.
+
+    By least squares in which a point counts the less the farther off it is (Cauchy's weights), its x and y as one
+    complex number: a turn and zoom is a product then.
+    """
+    here, there = (places[:, 0] @ np.array([1, 1j]) for places in (points, found))
+    turn, shift = camera[:, [0, 2]].T @ np.array([1, 1j])
+    for _ in range(_ROUNDS):
+        weights = 1 / (1 + (np.abs(turn * here + shift - there) / _DOUBT_PIXELS) ** 2)
+        from_middle = here - np.average(here, weights=weights)
+        turn = np.vdot(weights * from_middle, there) / np.vdot(weights * from_middle, from_middle)
+        shift = np.average(there - turn * here, weights=weights)
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def _move_tiles(past: Frame, parts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], moved: Frame) -> None:

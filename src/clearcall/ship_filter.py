@@ -1,52 +1,57 @@
 """Fit what says how much of the past each block of a frame gets: the temporal filter's perceptron, for the package.
 
-Photographs pan and zoom, alone or with a piece of another before them that moves by itself; they are sent through all
-codecs, whole and smaller. What each block's best weight would have been is known from the original, and learnt is what
-leaves the least error, in dB, a frame. The filter works on what it gave before, so it is fitted anew with its own past.
+Photographs and made-up pages of text pan and zoom, alone or with a piece of a photograph before them that moves by
+itself; they are sent through all codecs, whole and smaller. What each block's best weight would have been is known from
+the original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave before, so it
+is fitted anew with its own past.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import get_args
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from clearcall.console import ProgressBar, track
 from clearcall.cores import available_cores
-from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, transmit_clip
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, resized, transmit_clip
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, write_text
 from clearcall.metrics import Frame
-from clearcall.motion import find_motion
 from clearcall.params import CallCodec
-from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, halved, look, share_by_change
+from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, share_by_change
 
 SIDE, FRAMES, LEARNT_FROM = 352, 10, (2, 5, 9)  # pixels; frames of a clip, and those that are learnt from
-_CLIPS = 4  # of each photograph
+_CLIPS = 8  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
+_PAGES, _LINE = 0.1, (9, 28)  # share of clips, pixels
+_SOFT, _SOFTNESS = 0.3, (1.2, 2.5)  # share of clips, what they were made smaller by before they were enlarged
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
-_HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (16, 8), 2, 3000, 48, 1e-2
-_FEATURES = 12
-_CAUTION = 8.0  # a decibel that a frame loses counts as many that others gain
-
+_HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
+_FEATURES = 12  # of a block and its frame
+_CAUTION = 12.0  # a decibel that a frame loses counts as many that others gain
+_Plane = npt.NDArray[np.float32]
 
 _CARD = """# Card: the temporal filter's perceptron
 
 It says how much of the past each block of a film's frame gets (`TemporalFilter`). Apache-2.0.
 
 - **Made by** `make ship-filter PHOTOS=... LICENCE=...`.
-- **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, a third of them with a piece
-  of the photograph before them that moves by itself; H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by 1.5 and
-  2. Licence: {licence}.
+- **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom: a tenth are made-up pages of
+  text instead, a third softened as if they had been enlarged, a third have a piece of the photograph before them that
+  moves by itself. H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by 1.5 and 2. Licence of the photographs:
+  {licence}.
 - **What it gains there**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On others: reports/calls.md.
 - **Limits**: heads are ellipses, and rooms photographs; no film of a call was seen.
 """
@@ -64,14 +69,17 @@ class _Card:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The blocks of one frame: their features (rows, 12), and by how much a weight w of their past changes its error.
+    """The blocks of one frame, in one row: their features, and by how much a weight w of their past changes its error.
 
-    The whole frame's squared error falls by the factor 1 + sum of `energy` w^2 - 2 `agreement` w, each (rows,).
+    Features are (blocks, 6) and (6,) as in `temporal.Blocks`; the whole frame's squared error falls by the factor 1 +
+    sum of `energy` w^2 - 2 `agreement` w, each (blocks,).
     """
 
-    features: Tensor
-    energy: Tensor
-    agreement: Tensor
+    # No tensors: each would take an open file on its way from another process.
+    features: _Plane
+    of_frame: _Plane
+    energy: _Plane
+    agreement: _Plane
 
 
 def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: int = 1) -> float:
@@ -85,7 +93,8 @@ def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: i
         made = partial(_lessons, weigh=weigh, seed=seed)
         with ProcessPoolExecutor(available_cores(), mp_context=get_context("spawn")) as pool:
             name = f"clips, round {number + 1} of {_ROUNDS}"
-            lessons = [one for some in track(pool.map(made, photographs), len(photographs), name) for one in some]
+            of_each = [*track(pool.map(made, photographs), len(photographs), name)]
+        lessons = [lesson for some in of_each for lesson in some]
         if len(lessons) < _FRAMES_A_STEP:
             raise UserError(f"there are too few photographs with sides of {SIDE} pixels: give a folder of more")
         weigh, gain_db = fit(lessons, seed)
@@ -93,24 +102,28 @@ def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: i
         weights = {f"weights_{index}": weights for index, (weights, _) in enumerate(weigh.layers)}
         biases = {f"biases_{index}": biases for index, (_, biases) in enumerate(weigh.layers)}
         np.savez(file, allow_pickle=False, **weights, **biases)
-    write_text(target.with_suffix(".md"), _CARD.format(**vars(_Card(len(photographs), len(lessons), licence, gain_db))))
+    card = _Card(sum(map(bool, of_each)), len(lessons), licence, gain_db)
+    write_text(target.with_suffix(".md"), _CARD.format(**vars(card)))
     return gain_db
 
 
 def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
     """Return the perceptron that learnt most from lessons, and the mean gain in dB that it reaches on them."""
     torch.manual_seed(seed)
-    features, energy, agreement = (
-        torch.stack([getattr(lesson, name) for lesson in lessons]) for name in ("features", "energy", "agreement")
+    features, of_frame, energy, agreement = (
+        torch.from_numpy(np.stack([getattr(lesson, name) for lesson in lessons]))
+        for name in ("features", "of_frame", "energy", "agreement")
     )
-    middle, spread = features.mean(dim=(0, 1)), features.std(dim=(0, 1)) + 1e-3
+    middle = torch.cat([features.mean(dim=(0, 1)), of_frame.mean(dim=0)])
+    spread = torch.cat([features.std(dim=(0, 1)), of_frame.std(dim=0)]) + 1e-3
     widths = [_FEATURES, *_HIDDEN, 1]
     layers = [nn.Linear(before, after) for before, after in pairwise(widths)]
     optimizer = torch.optim.Adam([value for layer in layers for value in layer.parameters()], _RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
 
     def gains_db(chosen: Tensor) -> Tensor:
-        signal = (features[chosen] - middle) / spread
+        shared = of_frame[chosen, None].expand(-1, features.shape[1], -1)
+        signal = (torch.cat([features[chosen], shared], dim=2) - middle) / spread
         for index, layer in enumerate(layers):
             signal = layer(signal.relu() if index else signal)
         weight = MOST_WEIGHT * torch.sigmoid(signal[..., 0])
@@ -138,24 +151,30 @@ def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
 def _lessons(path: Path, weigh: Perceptron, seed: int) -> list[Lesson]:
     """Return what there is to learn from clips of one photograph; nothing if it is too small."""
     cv2.setNumThreads(1)
+    return [lesson for clip, arrived in _sent(path, seed) for lesson in _watched(clip, arrived, weigh)]
+
+
+def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
+    """Yield clips of one photograph, as they were and as they arrived; none if it is too small."""
     photograph = np.asarray(read_rgb(path, 1).convert("RGB"))
     scale = max(SIDE / min(photograph.shape[:2]), min(1.0, 720 / max(photograph.shape[:2])))
     if scale > 1:
-        return []
+        return
     photograph = np.asarray(cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     draw = np.random.default_rng([seed, *path.name.encode()])
-    lessons = []
+    codecs = get_args(CallCodec)
     for _ in range(_CLIPS):
         x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist()
-        codecs = get_args(CallCodec)
         codec: CallCodec = codecs[int(draw.integers(len(codecs)))]
         qp, factor = int(draw.integers(*_QP, endpoint=True)), float(draw.choice(_FACTORS))
         sent = Transmission(codec, factor, qp, (x, y), float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)), 0.0, 0)
-        clip = pan_and_zoom(_cut(photograph, draw), FRAMES, sent.pan, sent.zoom)
+        still = _page(draw) if draw.random() < _PAGES else _cut(photograph, draw)
+        if draw.random() < _SOFT:
+            still = _softened(still, draw.uniform(*_SOFTNESS))
+        clip = pan_and_zoom(still, FRAMES, sent.pan, sent.zoom)
         if draw.random() < _WITH_HEAD:
             clip = _with_head(clip, _cut(photograph, draw), draw)
-        lessons += _watched(clip, transmit_clip(clip, sent), weigh)
-    return lessons
+        yield clip, transmit_clip(clip, sent)
 
 
 def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron) -> list[Lesson]:
@@ -165,10 +184,7 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
     for index, (sharp, luma) in enumerate(zip(map(_luma, clip), map(_luma, arrived), strict=True)):
         if index in LEARNT_FROM:
             small = halved(luma)
-            motion = find_motion(small, halved(given)).doubled()
-            moved = motion.applied(given)
-            small_moved = halved(moved)
-            blocks = look(luma, small, moved, small_moved, motion.unsure)
+            moved, small_moved, blocks = follow(luma, small, given, halved(given))
             if blocks is not None:
                 share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1])
                 change = (moved.astype(np.float32) - luma) * share
@@ -180,9 +196,10 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
                 whole = float(np.square(missing).mean()) * blocks.share.size + 1e-6
                 lessons.append(
                     Lesson(
-                        torch.from_numpy(blocks.features.reshape(-1, _FEATURES)),
-                        torch.from_numpy((energy * blocks.share**2 / whole).ravel()).float(),
-                        torch.from_numpy((agreement * blocks.share / whole).ravel()).float(),
+                        blocks.features.reshape(blocks.share.size, -1),
+                        blocks.of_frame,
+                        (energy * blocks.share**2 / whole).ravel().astype(np.float32),
+                        (agreement * blocks.share / whole).ravel().astype(np.float32),
                     )
                 )
         given = temporal(luma)
@@ -192,6 +209,26 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
 def _cut(photograph: Frame, draw: np.random.Generator) -> Frame:
     top, left = (int(draw.integers(side - SIDE + 1)) for side in photograph.shape[:2])
     return photograph[top : top + SIDE, left : left + SIDE]
+
+
+def _softened(still: Frame, factor: float) -> Frame:
+    """Return a picture as if it had been enlarged, as those of many a camera are: it is the original all the same."""
+    side = round(SIDE / factor)
+    return resized(resized(still, (side, side)), (SIDE, SIDE))
+
+
+def _page(draw: np.random.Generator) -> Frame:
+    """Return a page of lines of letters, dark on light or light on dark, lit from one side."""
+    line = int(draw.integers(*_LINE))
+    ink, paper = draw.permutation([draw.uniform(0, 90), draw.uniform(170, 255)]).tolist()
+    page = np.full((SIDE, SIDE), paper, np.uint8)
+    letters = np.array([*ascii_letters, *digits, *" " * 12])
+    for bottom in range(line, SIDE + line, round(1.6 * line)):
+        text = "".join(draw.choice(letters, SIDE // 4))
+        scale, thickness = line / 30, 1 + line // 20  # 30 is about the height of a line at scale 1
+        cv2.putText(page, text, (line, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+    lit = page * np.linspace(draw.uniform(0.8, 1), 1, SIDE)
+    return np.dstack([np.rint(lit).astype(np.uint8)] * 3)
 
 
 def _with_head(clip: Sequence[Frame], other: Frame, draw: np.random.Generator) -> list[Frame]:

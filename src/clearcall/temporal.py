@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import EllipsisType
 from typing import NamedTuple, cast
 
 import cv2
@@ -25,6 +26,7 @@ _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
 _BLOCK = 8  # pixels of the frame
 _STRIP = 120  # rows
 _NEIGHBOURHOOD = 9  # blocks
+_EVERY = slice(None, None, 2)  # block of a row, and row, is looked at for what a frame's median is
 MOST_WEIGHT = 0.85  # of the past
 # How much a frame has changed against how much detail it has, the median of its textured blocks: nothing is done below
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
@@ -38,8 +40,21 @@ _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 8.0, 16.0
 
 _Plane = npt.NDArray[np.float32]
-Weigh = Callable[[_Plane], _Plane]  # features of blocks, (..., 12), to the weight of their past, (...), 0 to 1
 WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
+
+
+class Blocks(NamedTuple):
+    """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
+
+    Features are (rows, columns, 6) of the blocks and (6,) of the whole frame, shares (rows, columns).
+    """
+
+    features: _Plane
+    of_frame: _Plane
+    share: _Plane
+
+
+Weigh = Callable[[_Plane, _Plane], _Plane]  # features of blocks and of their frame to how much of the past, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -48,15 +63,17 @@ class Perceptron:
 
     layers: Sequence[tuple[_Plane, _Plane]]
 
-    def __call__(self, features: _Plane) -> _Plane:
-        """Return one number, 0 to 1, for each of the features of (rows, columns, features).
+    def __call__(self, features: _Plane, of_frame: _Plane) -> _Plane:
+        """Return one number, 0 to 1, for each of the features of (rows, columns, m), and (n,) that they share.
 
         Row by row: a product of all at once would take more threads than one, which wait for work by spinning and take
         the cores from the network.
         """
-        signal = features
-        for index, (weights, biases) in enumerate(self.layers):
-            signal = (np.maximum(signal, 0) if index else signal) @ weights + biases
+        (first, biases), *others = self.layers
+        each = features.shape[-1]
+        signal = features @ first[:each] + (of_frame @ first[each:] + biases)
+        for weights, biases in others:
+            signal = np.maximum(signal, 0) @ weights + biases
         return np.asarray(1 / (1 + np.exp(-signal[..., 0])), np.float32)
 
 
@@ -106,14 +123,23 @@ class TemporalFilter:
 
 def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Weigh) -> Frame | None:
     """Return a luma mixed with the past where that helps; None if the frame as a whole is to be left alone."""
+    moved, small_moved, blocks = follow(luma, small, past, small_past)
+    if blocks is None:
+        return None
+    weight = MOST_WEIGHT * weigh(blocks.features, blocks.of_frame) * blocks.share
+    by_pixel = cv2.resize(weight, small.shape[::-1]) * share_by_change(small, small_moved)
+    return _blended(luma, moved, np.asarray(by_pixel, np.float32))
+
+
+def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[Frame, Frame, Blocks | None]:
+    """Return the past, and it at half its size, moved to where it would be now, and a look at a luma and it.
+
+    `small` is the luma at half its size; there is no look if the whole frame is to be left alone.
+    """
     motion = find_motion(small, small_past).doubled()
     moved = motion.applied(past)
     small_moved = small_past if moved is past else halved(moved)
-    blocks = look(luma, small, moved, small_moved, motion.unsure)
-    if blocks is None:
-        return None
-    weight = cv2.resize(MOST_WEIGHT * weigh(blocks.features) * blocks.share, small.shape[::-1])
-    return _blended(luma, moved, np.asarray(weight * share_by_change(small, small_moved), np.float32))
+    return moved, small_moved, look(luma, small, moved, small_moved, motion.unsure)
 
 
 def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
@@ -128,16 +154,6 @@ def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
     return mixed
 
 
-class Blocks(NamedTuple):
-    """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
-
-    Features are (rows, columns, 12), shares (rows, columns).
-    """
-
-    features: _Plane
-    share: _Plane
-
-
 def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: float) -> Blocks | None:
     """Look at a luma and at the past, moved to where it would be now, both also at half their size.
 
@@ -149,22 +165,22 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
     )
     signed = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
     lighter = np.asarray(cv2.resize(signed, changed.shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
-    textured = coarse > _TEXTURED
-    textured = textured if textured.any() else ~textured
+    some = (coarse > _TEXTURED)[_EVERY, _EVERY]
+    some = some if some.any() else ~some
     relative = (_mean(changed_half, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
-    median = np.median(relative[textured])
-    of_frame = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
-    of_frame *= _ramp(np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))), _OTHER_LIGHT, _SAME_LIGHT)
-    if of_frame == 0:
+    median = _median(relative, some)
+    much = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
+    much *= _ramp(_median(np.abs(_mean(lighter, _NEIGHBOURHOOD))), _OTHER_LIGHT, _SAME_LIGHT)
+    if much == 0:
         return None
     moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
     near = np.log(np.stack([_mean(plane, 3) for plane in (changed, changed_half, fine, coarse)]) + 0.1)
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
     ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
     of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
-    of_frame_alone = *(np.median(plane[textured]) for plane in of_all), np.log(unsure + 0.05)
-    same = [np.full_like(ratio, value) for value in of_frame_alone]
-    return Blocks(np.stack([*near, around[0], ratio, *same], axis=-1), np.asarray(moves_alike * of_frame, np.float32))
+    of_frame = [*(_median(plane, some) for plane in of_all), float(np.log(unsure + 0.05))]
+    share = np.asarray(moves_alike * much, np.float32)
+    return Blocks(np.stack([*near, around[0], ratio], axis=-1), np.array(of_frame, np.float32), share)
 
 
 def share_by_change(small: Frame, small_moved: Frame) -> _Plane:
@@ -197,6 +213,11 @@ def _blocks(plane: Frame, luma: Frame) -> _Plane:
         quarters = cv2.resize(quarters, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA)
     size = luma.shape[1] // _BLOCK, luma.shape[0] // _BLOCK
     return np.asarray(cv2.resize(quarters.astype(np.float32) / 4, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _median(blocks: _Plane, chosen: npt.NDArray[np.bool_] | EllipsisType = ...) -> float:
+    """Return the median of chosen ones of every second block in every second row."""
+    return float(np.median(blocks[_EVERY, _EVERY][chosen]))
 
 
 def _mean(plane: _Plane, side: int) -> _Plane:
