@@ -247,6 +247,9 @@ def test_what_putting_out_takes_is_part_of_the_slot() -> None:
     assert summary.p95_ms <= 1000 * PERIOD + 0.1  # a bin
     assert summary.counts.resized == 1 and summary.median_ms == pytest.approx(25, abs=0.11)
     assert summary.counts.late < 90 and summary.counts.missed == 0
+    slower = dict.fromkeys(range(3000), 0.015)
+    _, summary = live(at_rate(3000), lambda _, rung: (0.0195, 0.0105, 0.006)[rung], blocks=slower)
+    assert summary.counts.resized == 1  # it went up again and again, as if all of the slot were for sharpening
     _, hiccup = live(at_rate(60), lambda *_: 0.012, blocks={5: 10 * PERIOD})
     assert hiccup.counts.late == 0
 

@@ -18,15 +18,17 @@ def face(photos: dict[str, Frame]) -> Frame:
     return photos["astronaut"][:256, 80:400].copy()
 
 
-@pytest.mark.parametrize(("pan", "zoom"), [((2.0, -3.0), 1.0), ((0.4, 1.3), 1.006), ((0.0, 0.0), 0.99)])
-def test_the_motion_of_the_camera_is_found(pan: tuple[float, float], zoom: float, face: Frame) -> None:
-    """A frame ago all lay by a zoom about the middle, and by -pan, elsewhere: at the corners to a tenth of a pixel."""
+@pytest.mark.parametrize(
+    ("pan", "zoom", "exact_to"), [((2.0, -3.0), 1.0, 0.01), ((0.4, 1.3), 1.006, 0.05), ((0.0, 0.0), 0.99, 0.02)]
+)
+def test_the_motion_of_the_camera_is_found(pan: tuple[float, float], zoom: float, exact_to: float, face: Frame) -> None:
+    """A frame ago all lay by a zoom about the middle, and by -pan, elsewhere: by RANSAC alone to 0.025 pixels."""
     before, now = map(grey, pan_and_zoom(face, 2, pan, zoom))
     height, width = now.shape
     corners = np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1, 1, 1, 1]])
     middle = np.array([[(width - 1) / 2], [(height - 1) / 2]])
     expected = middle + (corners[:2] - middle) / zoom - np.array(pan)[:, None]
-    np.testing.assert_allclose(find_motion(now, before).camera @ corners, expected, atol=0.1)
+    np.testing.assert_allclose(find_motion(now, before).camera @ corners, expected, atol=exact_to)
 
 
 def test_places_that_are_a_little_off_hardly_move_the_camera() -> None:
@@ -38,7 +40,7 @@ def test_places_that_are_a_little_off_hardly_move_the_camera() -> None:
     np.testing.assert_allclose(_fitted(points, found, np.eye(2, 3)), camera, atol=1e-9)
     found[5, 0] += 0.4, 0.0
     corner = np.array([150.0, 150.0, 1.0])
-    fitted = _fitted(points, found, camera)
+    fitted = _fitted(points, found, np.eye(2, 3))
     np.testing.assert_allclose(fitted @ corner, camera @ corner, atol=0.01)
     np.testing.assert_allclose(fitted[:, 2], camera[:, 2], atol=0.01)
 

@@ -1,5 +1,6 @@
 """What says how much of the past a block gets: what it computes, what it learns from, and how it is shipped."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -72,6 +73,41 @@ def test_it_learns_the_best_weight_of_each_block(monkeypatch: pytest.MonkeyPatch
     shares = [float(weigh(one.features, one.of_frame).mean()) for one in (much, little)]
     np.testing.assert_allclose(MOST_WEIGHT * np.array(shares), [0.6, 0.1], atol=0.06)
     assert gain_db == pytest.approx((1.938 + 0.044) / 2, abs=0.02)
+
+
+def test_what_only_the_frame_tells_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "_STEPS", 1500)
+    much, little = lesson(0.6, 1.0, 2.0), lesson(0.1, 1.0, -1.0)
+    weigh, _ = fit([much, replace(little, features=much.features)] * 4, seed=1)
+    of_much, of_little = (float(weigh(much.features, one.of_frame).mean()) for one in (much, little))
+    assert MOST_WEIGHT * of_much > 0.5 and MOST_WEIGHT * of_little < 0.25
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_made_up_page_is_ink_on_paper(seed: int) -> None:
+    page = fitting._page(np.random.default_rng(seed))
+    assert page.shape == (fitting.SIDE, fitting.SIDE, 3) and page.dtype == np.uint8
+    dark = (page < 128).mean()
+    assert 0.03 < min(dark, 1 - dark) < 0.5
+
+
+def test_a_softened_picture_has_less_detail(photos: dict[str, Frame]) -> None:
+    sharp = photos["astronaut"][: fitting.SIDE, : fitting.SIDE]
+    soft = fitting._softened(sharp, 2.0)
+    assert soft.shape == sharp.shape
+    assert cv2.Laplacian(grey(soft), cv2.CV_32F).var() < 0.3 * cv2.Laplacian(grey(sharp), cv2.CV_32F).var()
+
+
+@pytest.mark.parametrize("still", [0.0, 1.0])
+def test_clips_stand_still_or_move(
+    still: float, photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(photos["astronaut"][:400, :400]).save(tmp_path / "face.png")
+    for name, value in (("_STILL", still), ("_WITH_HEAD", 0.0), ("_WITH_HEAD_IF_STILL", 0.0), ("_CLIPS", 3)):
+        monkeypatch.setattr(fitting, name, value)
+    for clip, arrived in fitting._sent(tmp_path / "face.png", 1):
+        assert len(clip) == len(arrived) == fitting.FRAMES
+        assert (np.ptp(np.stack(clip), axis=0) == 0).all() == bool(still)
 
 
 def test_a_lesson_tells_what_a_weight_leaves(photos: dict[str, Frame], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clearcall.calls.clips import Clip
 from clearcall.calls.measure import Setting, receive
-from clearcall.data.codecs import pan_and_zoom
+from clearcall.data.codecs import pan_and_zoom, resized
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
 from clearcall.temporal import TemporalFilter
@@ -40,6 +40,14 @@ def test_frames_of_a_moving_camera_come_nearer_to_the_original(factor: int, leas
     assert np.mean(gains[3:]) > least_db
 
 
+def test_a_soft_picture_is_not_taken_for_an_enlarged_one(photos: dict[str, Frame]) -> None:
+    """It lost 0.4 dB in its last frames when only sharp photographs had been learnt from."""
+    soft = resized(resized(photos["astronaut"][:300, :448], (187, 125)), (448, 300))
+    sharp = pan_and_zoom(soft, 10, (-0.6, 0.4), 1.005)
+    gains = gains_db(sharp, receive(Clip("soft", sharp), Setting("h264", 22, 1)))
+    assert min(gains) > -0.1 and np.mean(gains[3:]) > 0.3
+
+
 def test_the_first_frame_and_a_still_scene_stay_as_they_are(face: Frame) -> None:
     still, temporal = [face] * 4, TemporalFilter()
     for frame in receive(Clip("face", still), Setting("h264", 32, 2)):
@@ -48,9 +56,9 @@ def test_the_first_frame_and_a_still_scene_stay_as_they_are(face: Frame) -> None
 
 @pytest.mark.parametrize("rate", [0.125, 0.5])
 @pytest.mark.parametrize("pan", [(0.0, 0.0), (1.6, -1.0)])
-@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize(("factor", "qp"), [(1, 22), (1, 27), (2, 27)])
 def test_what_moves_against_the_camera_is_not_smeared(
-    rate: float, pan: tuple[float, float], factor: int, photos: dict[str, Frame]
+    rate: float, pan: tuple[float, float], factor: int, qp: int, photos: dict[str, Frame]
 ) -> None:
     """A head moves to and fro before a background that stands still or pans: no frame becomes worse, nor the head.
 
@@ -68,7 +76,7 @@ def test_what_moves_against_the_camera_is_not_smeared(
         placed = cv2.warpAffine(head, shift, size, flags=cv2.INTER_CUBIC)
         share = cv2.GaussianBlur(cv2.warpAffine(mask, shift, size), (0, 0), 2)[..., None]
         sharp.append(np.rint(background * (1 - share) + placed * share).astype(np.uint8))
-    arrived = receive(Clip("head", sharp), Setting("h264", 27, factor))
+    arrived = receive(Clip("head", sharp), Setting("h264", qp, factor))
     assert min(gains_db(sharp, arrived)) > -0.15
     temporal = TemporalFilter()
     where = np.s_[70:220, 80:250]

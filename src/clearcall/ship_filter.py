@@ -1,9 +1,9 @@
 """Fit what says how much of the past each block of a frame gets: the temporal filter's perceptron, for the package.
 
-Photographs and made-up pages of text pan and zoom, alone or with a piece of a photograph before them that moves by
-itself; they are sent through all codecs, whole and smaller. What each block's best weight would have been is known from
-the original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave before, so it
-is fitted anew with its own past.
+Photographs and made-up pages of text pan and zoom, or stand still, alone or with a piece of a photograph before them
+that moves by itself; they are sent through all codecs, whole and smaller. What each block's best weight would have been
+is known from the original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave
+before, so it is fitted anew with its own past.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,6 +35,7 @@ from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, follow, 
 SIDE, FRAMES, LEARNT_FROM = 352, 10, (2, 5, 9)  # pixels; frames of a clip, and those that are learnt from
 _CLIPS = 8  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
+_STILL, _WITH_HEAD_IF_STILL = 0.15, 0.8  # share of clips, most of whose frames are left alone; and of those
 _PAGES, _LINE = 0.1, (9, 28)  # share of clips, pixels
 _SOFT, _SOFTNESS = 0.3, (1.2, 2.5)  # share of clips, what they were made smaller by before they were enlarged
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
@@ -48,10 +49,10 @@ _CARD = """# Card: the temporal filter's perceptron
 It says how much of the past each block of a film's frame gets (`TemporalFilter`). Apache-2.0.
 
 - **Made by** `make ship-filter PHOTOS=... LICENCE=...`.
-- **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom: a tenth are made-up pages of
-  text instead, a third softened as if they had been enlarged, a third have a piece of the photograph before them that
-  moves by itself. H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by 1.5 and 2. Licence of the photographs:
-  {licence}.
+- **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, or stand still: a tenth are
+  made-up pages of text instead, a third softened as if they had been enlarged, a third and most of the still ones have
+  a piece of the photograph before them that moves by itself. H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by
+  1.5 and 2. Licence of the photographs: {licence}.
 - **What it gains there**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On others: reports/calls.md.
 - **Limits**: heads are ellipses, and rooms photographs; no film of a call was seen.
 """
@@ -164,15 +165,17 @@ def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
     draw = np.random.default_rng([seed, *path.name.encode()])
     codecs = get_args(CallCodec)
     for _ in range(_CLIPS):
-        x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist()
+        (x, y), zoom = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist(), float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM))
+        if still := draw.random() < _STILL:
+            x, y, zoom = 0.0, 0.0, 1.0
         codec: CallCodec = codecs[int(draw.integers(len(codecs)))]
         qp, factor = int(draw.integers(*_QP, endpoint=True)), float(draw.choice(_FACTORS))
-        sent = Transmission(codec, factor, qp, (x, y), float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)), 0.0, 0)
-        still = _page(draw) if draw.random() < _PAGES else _cut(photograph, draw)
+        sent = Transmission(codec, factor, qp, (x, y), zoom, 0.0, 0)
+        picture = _page(draw) if draw.random() < _PAGES else _cut(photograph, draw)
         if draw.random() < _SOFT:
-            still = _softened(still, draw.uniform(*_SOFTNESS))
-        clip = pan_and_zoom(still, FRAMES, sent.pan, sent.zoom)
-        if draw.random() < _WITH_HEAD:
+            picture = _softened(picture, draw.uniform(*_SOFTNESS))
+        clip = pan_and_zoom(picture, FRAMES, sent.pan, sent.zoom)
+        if draw.random() < (_WITH_HEAD_IF_STILL if still else _WITH_HEAD):
             clip = _with_head(clip, _cut(photograph, draw), draw)
         yield clip, transmit_clip(clip, sent)
 

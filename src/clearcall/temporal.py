@@ -2,16 +2,15 @@
 
 A codec makes other faults in every frame of a scene that moves, and a frame made smaller has other pixels each time: so
 a frame and those before it, moved to where they belong, know more than each alone. No frame that is still to come is
-needed. How much of the past each block of a frame gets, a small perceptron says, which learnt it from photographs that
-pan and zoom (ship_filter.py). A scene of which most stands still comes back as it is, since its earlier frames tell
-nothing new; so does whatever cannot be followed, and a scene whose light changes.
+needed. How much of the past each block of a frame gets, a small perceptron says, which learnt it from photographs and
+pages of text that pan and zoom (ship_filter.py). A scene of which most stands still comes back as it is, since its
+earlier frames tell nothing new; so does whatever cannot be followed, and a scene whose light changes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import EllipsisType
 from typing import NamedTuple, cast
 
 import cv2
@@ -26,7 +25,7 @@ _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
 _BLOCK = 8  # pixels of the frame
 _STRIP = 120  # rows
 _NEIGHBOURHOOD = 9  # blocks
-_EVERY = slice(None, None, 2)  # block of a row, and row, is looked at for what a frame's median is
+_EVERY = np.s_[::2, ::2]  # of the blocks, for a frame's medians: enough, and quicker
 MOST_WEIGHT = 0.85  # of the past
 # How much a frame has changed against how much detail it has, the median of its textured blocks: nothing is done below
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
@@ -54,7 +53,8 @@ class Blocks(NamedTuple):
     share: _Plane
 
 
-Weigh = Callable[[_Plane, _Plane], _Plane]  # features of blocks and of their frame to how much of the past, 0 to 1
+# From features of blocks (rows, columns, 6) and of their frame (6,) to how much of the past, 0 to 1: (rows, columns).
+Weigh = Callable[[_Plane, _Plane], _Plane]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class Perceptron:
     layers: Sequence[tuple[_Plane, _Plane]]
 
     def __call__(self, features: _Plane, of_frame: _Plane) -> _Plane:
-        """Return one number, 0 to 1, for each of the features of (rows, columns, m), and (n,) that they share.
+        """Return a number from 0 to 1, (rows, columns), for features (rows, columns, m) and (n,) that all share.
+
+        They are the m + n inputs of the first layer, in this order.
 
         Row by row: a product of all at once would take more threads than one, which wait for work by spinning and take
         the cores from the network.
@@ -132,9 +134,10 @@ def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Wei
 
 
 def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[Frame, Frame, Blocks | None]:
-    """Return the past, and it at half its size, moved to where it would be now, and a look at a luma and it.
+    """Return the past moved to where it would be now, itself if nothing has moved; that at half its size; and a look.
 
-    `small` is the luma at half its size; there is no look if the whole frame is to be left alone.
+    The look is at the luma beside it, and None if the whole frame is to be left alone. All frames are (height, width),
+    uint8, or at half that size: `small` the luma, `small_past` the past.
     """
     motion = find_motion(small, small_past).doubled()
     moved = motion.applied(past)
@@ -165,12 +168,12 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
     )
     signed = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
     lighter = np.asarray(cv2.resize(signed, changed.shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
-    some = (coarse > _TEXTURED)[_EVERY, _EVERY]
+    some = (coarse > _TEXTURED)[_EVERY]
     some = some if some.any() else ~some
     relative = (_mean(changed_half, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
-    median = _median(relative, some)
+    median = np.median(relative[_EVERY][some])
     much = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
-    much *= _ramp(_median(np.abs(_mean(lighter, _NEIGHBOURHOOD))), _OTHER_LIGHT, _SAME_LIGHT)
+    much *= _ramp(np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))[_EVERY]), _OTHER_LIGHT, _SAME_LIGHT)
     if much == 0:
         return None
     moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
@@ -178,7 +181,7 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
     ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
     of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
-    of_frame = [*(_median(plane, some) for plane in of_all), float(np.log(unsure + 0.05))]
+    of_frame = [*(np.median(plane[_EVERY][some]) for plane in of_all), np.log(unsure + 0.05)]
     share = np.asarray(moves_alike * much, np.float32)
     return Blocks(np.stack([*near, around[0], ratio], axis=-1), np.array(of_frame, np.float32), share)
 
@@ -213,11 +216,6 @@ def _blocks(plane: Frame, luma: Frame) -> _Plane:
         quarters = cv2.resize(quarters, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA)
     size = luma.shape[1] // _BLOCK, luma.shape[0] // _BLOCK
     return np.asarray(cv2.resize(quarters.astype(np.float32) / 4, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _median(blocks: _Plane, chosen: npt.NDArray[np.bool_] | EllipsisType = ...) -> float:
-    """Return the median of chosen ones of every second block in every second row."""
-    return float(np.median(blocks[_EVERY, _EVERY][chosen]))
 
 
 def _mean(plane: _Plane, side: int) -> _Plane:

@@ -7,7 +7,7 @@ RUNGS = (1.0, 0.75, 0.5)  # of width and height
 _WINDOW_S = 2.0
 _FEWEST = 5  # frames in the window, below which nothing is decided
 _TOO_LATE = 0.2  # share of late frames that is no hiccup any more
-_ROOM = 0.6  # of the period: what the next larger size may take by what is known of this one
+_ROOM = 0.6  # of the time that there is: what the next larger size may take by what is known of this one
 _PATIENCE_S, _MOST_PATIENCE_S = 10.0, 320.0
 _SOON_S = 30.0  # a step up that has to be taken back within this time came too early
 
@@ -28,8 +28,11 @@ class Ladder:
         self._went_up, self._told = False, False
         self._patience_s = _PATIENCE_S
 
-    def update(self, now_s: float, work_s: float | None) -> str | None:
-        """Take in what a frame took, None if it was late; return what there is to tell the user, None if nothing."""
+    def update(self, now_s: float, work_s: float | None, others_s: float = 0.0) -> str | None:
+        """Take in what a frame took, None if it was late; return what there is to tell the user, None if nothing.
+
+        `others_s` is what else has to be done in the period.
+        """
         if self._changed_s is None:
             self._changed_s = now_s
         if work_s is None:
@@ -41,7 +44,7 @@ class Ladder:
             return None
         if self._is_late():
             return self._go_down(now_s)
-        if self.rung and now_s - max(self._changed_s, self._late_s) >= self._patience_s and self._has_room():
+        if self.rung and now_s - max(self._changed_s, self._late_s) >= self._patience_s and self._has_room(others_s):
             self._change(now_s, self.rung - 1)
             self._went_up, self._told = True, False
             return f"there is room again: frames are processed at {_percent(self.rung)} of their width and height"
@@ -50,9 +53,9 @@ class Ladder:
     def _is_late(self) -> bool:
         return sum(work_s is None for _, work_s in self._window) >= _TOO_LATE * len(self._window)
 
-    def _has_room(self) -> bool:
+    def _has_room(self, others_s: float) -> bool:
         slowest_s = statistics.quantiles([work_s or 0.0 for _, work_s in self._window], n=20)[-1]
-        return slowest_s * (RUNGS[self.rung - 1] / RUNGS[self.rung]) ** 2 < _ROOM * self._period_s
+        return slowest_s * (RUNGS[self.rung - 1] / RUNGS[self.rung]) ** 2 < _ROOM * (self._period_s - others_s)
 
     def _go_down(self, now_s: float) -> str | None:
         if self.rung == len(RUNGS) - 1:

@@ -12,7 +12,8 @@ from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
 _FIRST_FRAME_S, _LOOK_S = 10.0, 0.1
-# How fast what putting a frame out takes is forgotten, and the part of a slot beyond which it is a hiccup.
+# Each frame's share in the mean of what putting out takes, and the part of a slot above which it counts as no more:
+# that is a hiccup, or sharpening would get no time.
 _FORGET, _MOST_PUTTING_OUT = 0.1, 0.5
 TOGGLE, QUIT = " ", "q"
 
@@ -45,9 +46,9 @@ class Outputs(Protocol):
 class Loop:
     """Takes the newest frame in each slot, and puts out one: sharpened, or as it came where that takes too long.
 
-    A frame has the length of one slot, from when it came or the slot began, to be sharpened and put out, which is known
-    from those before; else it is put out as it is, and so are those that come before the late one is done. Without a
-    new frame the last one is put out again.
+    A frame has the length of one slot, from when it came or the slot began, less what putting out takes on average, to
+    be sharpened; then it is put out as it is, and so are those that come before the late one is done. Without a new
+    frame the last one is put out again.
     Slots are counted from the first frame, not from the one before, so that the output's clock cannot drift; those
     that pass while an output blocks are left out and counted as missed.
     """
@@ -135,7 +136,8 @@ class Loop:
             self.status.counts.late += 1
         else:
             self.status.counts.sharpened += 1
-        message = self._ladder.update(self._clock.now(), None if result is None else result[1])
+        took_s = None if result is None else result[1]
+        message = self._ladder.update(self._clock.now(), took_s, self._putting_out_s)
         if message:
             warn(message)
         if self._ladder.rung != self.status.rung:
