@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from clearcall.motion import find_motion
 
 _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
 _BLOCK = 8  # pixels of the frame
-_STRIP = 120  # rows
+_STRIP = 15  # rows of blocks: parts that stay near the processor take half the time
 _NEIGHBOURHOOD = 9  # blocks
 _EVERY = np.s_[::2, ::2]  # of the blocks, for a frame's medians: enough, and quicker
 MOST_WEIGHT = 0.85  # of the past
@@ -73,10 +73,14 @@ class Perceptron:
         """
         (first, biases), *others = self.layers
         each = features.shape[-1]
-        signal = features @ first[:each] + (of_frame @ first[each:] + biases)
-        for weights, biases in others:
-            signal = np.maximum(signal, 0) @ weights + biases
-        return np.asarray(1 / (1 + np.exp(-signal[..., 0])), np.float32)
+        shared = of_frame @ first[each:] + biases
+        answer = np.empty(features.shape[:-1], np.float32)
+        for top in range(0, len(features), _STRIP):
+            signal = features[top : top + _STRIP] @ first[:each] + shared
+            for weights, biases in others:
+                signal = np.maximum(signal, 0, out=signal) @ weights + biases
+            answer[top : top + _STRIP] = 1 / (1 + np.exp(-signal[..., 0]))
+        return answer
 
 
 @cache
@@ -129,8 +133,9 @@ def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Wei
     if blocks is None:
         return None
     weight = MOST_WEIGHT * weigh(blocks.features, blocks.of_frame) * blocks.share
-    by_pixel = cv2.resize(weight, small.shape[::-1]) * share_by_change(small, small_moved)
-    return _blended(luma, moved, np.asarray(by_pixel, np.float32))
+    by_pixel = np.asarray(cv2.resize(weight, small.shape[::-1]), np.float32)
+    by_pixel *= share_by_change(small, small_moved)
+    return _blended(luma, moved, by_pixel)
 
 
 def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[Frame, Frame, Blocks | None]:
@@ -149,8 +154,8 @@ def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
     """Return a luma with as much of the past as `weight`, of the half frame, says."""
     height, width = luma.shape
     mixed = np.empty_like(luma)
-    for top in range(0, height, _STRIP):  # in parts that stay near the processor: half the time
-        rows = slice(top, min(height, top + _STRIP))
+    for top in range(0, height, _STRIP * _BLOCK):
+        rows = slice(top, min(height, top + _STRIP * _BLOCK))
         half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
         share = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
         cv2.blendLinear(past[rows], luma[rows], share, 1 - share, dst=mixed[rows])
@@ -162,11 +167,9 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
 
     `unsure` is that of their motion. Return None if the whole frame is to be left alone.
     """
-    changed, changed_half, fine, coarse = (
-        _blocks(plane, luma)
-        for plane in (_difference(luma, moved), _difference(small, small_moved), _detail(luma), _detail(small))
-    )
-    signed = np.asarray(cv2.subtract(small, small_moved, dtype=cv2.CV_32F), np.float32)
+    changed, fine = _blocks(luma, moved, _BLOCK)
+    changed_half, coarse = _blocks(small, small_moved, _BLOCK // 2)
+    signed = np.asarray(cv2.subtract(halved(small), halved(small_moved), dtype=cv2.CV_32F), np.float32)
     lighter = np.asarray(cv2.resize(signed, changed.shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
     some = (coarse > _TEXTURED)[_EVERY]
     some = some if some.any() else ~some
@@ -188,7 +191,7 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
 
 def share_by_change(small: Frame, small_moved: Frame) -> _Plane:
     """Return how much of the past each pixel of the half frame may have, 0 to 1, by how much it has changed."""
-    return np.asarray(cv2.LUT(cv2.blur(_difference(small, small_moved), (3, 3)), _SHARE_BY_CHANGE), np.float32)
+    return np.asarray(cv2.LUT(cv2.blur(cv2.absdiff(small, small_moved), (3, 3)), _SHARE_BY_CHANGE), np.float32)
 
 
 def halved(frame: Frame) -> Frame:
@@ -197,25 +200,35 @@ def halved(frame: Frame) -> Frame:
     return cast(Frame, cv2.resize(frame[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
 
 
-def _detail(frame: Frame) -> Frame:
-    """Return what sets each pixel off from its neighbours, in grey levels."""
-    return _difference(frame, cast(Frame, cv2.blur(frame, (3, 3))))
+def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
+    """Return how much the blocks of so many pixels a side differ from the past, and from a blur of themselves.
+
+    Both are means in grey levels, (rows, columns); what is left over to the right and below belongs to no block.
+    """
+    rows, columns = (length // side for length in frame.shape)
+    frame, moved = (whole[: rows * side, : columns * side] for whole in (frame, moved))
+    changed, detail = np.empty((2, rows, columns), np.float32)
+    for top in range(0, rows, _STRIP):
+        strip = slice(top, min(rows, top + _STRIP))
+        first, last = top * side, strip.stop * side
+        above = max(0, first - 1)
+        blurred = cv2.blur(frame[above : last + 1], (3, 3))[first - above :][: last - first]
+        changed[strip] = _block_means(cv2.absdiff(frame[first:last], moved[first:last]), side)
+        detail[strip] = _block_means(cv2.absdiff(frame[first:last], blurred), side)
+    return changed, detail
 
 
-def _difference(one: Frame, other: Frame) -> Frame:
-    return cast(Frame, cv2.absdiff(one, other))
+def _block_means(plane: npt.NDArray[Any], side: int) -> _Plane:
+    """Return the means over blocks of a plane of bytes, which are 4 or 8 pixels a side.
 
-
-def _blocks(plane: Frame, luma: Frame) -> _Plane:
-    """Return the means over the blocks of a frame, of a plane of its size or half of it.
-
-    Most of the way in bytes, which is quicker: in quarters of a grey level, so that little is lost by rounding.
+    Of 8, half of the way in bytes, which is quicker: in quarters of a grey level, so that little is lost by rounding.
     """
     quarters = cv2.convertScaleAbs(plane, alpha=4)
-    if plane.shape == luma.shape:
-        quarters = cv2.resize(quarters, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    size = luma.shape[1] // _BLOCK, luma.shape[0] // _BLOCK
-    return np.asarray(cv2.resize(quarters.astype(np.float32) / 4, size, interpolation=cv2.INTER_AREA), np.float32)
+    rows, columns = (length // side for length in plane.shape)
+    if side == _BLOCK:
+        quarters = cv2.resize(quarters, (4 * columns, 4 * rows), interpolation=cv2.INTER_AREA)
+    means = cv2.resize(quarters.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(means / 4, np.float32)
 
 
 def _mean(plane: _Plane, side: int) -> _Plane:
