@@ -174,9 +174,12 @@ def _move_tiles(past: Frame, parts: npt.NDArray[np.int64], chosen: npt.NDArray[n
             left, right = first * _TILE, min(width, last * _TILE)
             (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in row_parts[first])
             source = padded[margin + top + y - taps // 2 + 1 :, margin + left + x - taps // 2 + 1 :]
-            source = source[: bottom - top + taps - 1, : right - left + taps - 1].astype(np.float32)
-            filtered = cv2.sepFilter2D(source, cv2.CV_8U, _TAPS[x_part], _TAPS[y_part])
-            moved[top:bottom, left:right] = filtered[taps // 2 :, taps // 2 :][: bottom - top, : right - left]
+            source = source[: bottom - top + taps - 1, : right - left + taps - 1]
+            # From bytes to floats and then to bytes: OpenCV takes three times as long to filter to bytes at once.
+            filtered = cv2.sepFilter2D(source, cv2.CV_32F, _TAPS[x_part], _TAPS[y_part])
+            filtered = filtered[taps // 2 :, taps // 2 :][: bottom - top, : right - left]
+            out = moved[top:bottom, left:right]
+            cv2.add(filtered, 0, dst=out, dtype=cv2.CV_8U)  # type: ignore[call-overload]  # it takes numbers too
 
 
 def _cubic_taps(part: float, a: float = -0.75) -> _Plane:

@@ -154,11 +154,15 @@ def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
     """Return a luma with as much of the past as `weight`, of the half frame, says."""
     height, width = luma.shape
     mixed = np.empty_like(luma)
+    # Kept from strip to strip: memory that is new is slow to touch.
+    of_past, of_luma = np.empty((2, _STRIP * _BLOCK, width), np.float32)
     for top in range(0, height, _STRIP * _BLOCK):
         rows = slice(top, min(height, top + _STRIP * _BLOCK))
         half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
-        share = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
-        cv2.blendLinear(past[rows], luma[rows], share, 1 - share, dst=mixed[rows])
+        shares = of_past[: rows.stop - top], of_luma[: rows.stop - top]
+        cv2.resize(half, (width, rows.stop - top), dst=shares[0], interpolation=cv2.INTER_LINEAR)
+        np.subtract(1, shares[0], out=shares[1])
+        cv2.blendLinear(past[rows], luma[rows], *shares, dst=mixed[rows])
     return mixed
 
 
