@@ -7,7 +7,7 @@ RUNGS = (1.0, 0.75, 0.5)  # of width and height
 _WINDOW_S = 2.0
 _FEWEST = 5  # frames in the window, below which nothing is decided
 _TOO_LATE = 0.2  # share of late frames that is no hiccup any more
-_ROOM = 0.6  # of the time that there is: what the next larger size may take by what is known of this one
+_ROOM = 0.75  # of the time that there is: what the next larger size may take by what is known of this one
 _PATIENCE_S, _MOST_PATIENCE_S = 10.0, 320.0
 _SOON_S = 30.0  # a step up that has to be taken back within this time came too early
 
