@@ -105,7 +105,9 @@ def test_clips_stand_still_or_move(
     Image.fromarray(photos["astronaut"][:400, :400]).save(tmp_path / "face.png")
     for name, value in (("_STILL", still), ("_WITH_HEAD", 0.0), ("_WITH_HEAD_IF_STILL", 0.0), ("_CLIPS", 3)):
         monkeypatch.setattr(fitting, name, value)
-    for clip, arrived in fitting._sent(tmp_path / "face.png", 1):
+    clips = [*fitting._sent(tmp_path / "face.png", 1)]
+    assert len(clips) == 3
+    for clip, arrived in clips:
         assert len(clip) == len(arrived) == fitting.FRAMES
         assert (np.ptp(np.stack(clip), axis=0) == 0).all() == bool(still)
 

@@ -59,16 +59,6 @@ It says how much of the past each block of a film's frame gets (`TemporalFilter`
 
 
 @dataclass(frozen=True)
-class _Card:
-    """What the card tells."""
-
-    photographs: int
-    frames: int
-    licence: str
-    gain_db: float
-
-
-@dataclass(frozen=True)
 class Lesson:
     """The blocks of one frame, in one row: their features, and by how much a weight w of their past changes its error.
 
@@ -103,8 +93,9 @@ def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: i
         weights = {f"weights_{index}": weights for index, (weights, _) in enumerate(weigh.layers)}
         biases = {f"biases_{index}": biases for index, (_, biases) in enumerate(weigh.layers)}
         np.savez(file, allow_pickle=False, **weights, **biases)
-    card = _Card(sum(map(bool, of_each)), len(lessons), licence, gain_db)
-    write_text(target.with_suffix(".md"), _CARD.format(**vars(card)))
+    used = sum(map(bool, of_each))
+    card = _CARD.format(photographs=used, frames=len(lessons), licence=licence, gain_db=gain_db)
+    write_text(target.with_suffix(".md"), card)
     return gain_db
 
 

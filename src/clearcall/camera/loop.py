@@ -48,9 +48,8 @@ class Loop:
 
     A frame has the length of one slot, from when it came or the slot began, less what putting out takes on average, to
     be sharpened; then it is put out as it is, and so are those that come before the late one is done. Without a new
-    frame the last one is put out again.
-    Slots are counted from the first frame, not from the one before, so that the output's clock cannot drift; those
-    that pass while an output blocks are left out and counted as missed.
+    frame the last one is put out again. Slots are counted from the first frame, not from the one before, so that the
+    output's clock cannot drift; those that pass while an output blocks are left out and counted as missed.
     """
 
     def __init__(
