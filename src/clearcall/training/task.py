@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
 from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, relative_mse_loss, ssim_loss
-from clearcall.models.students.luma_experts import LumaExperts
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
@@ -48,13 +47,10 @@ class Answer(NamedTuple):
 Teacher = Callable[[Tensor], Answer]
 
 
-def answer(
-    network: nn.Module, picture: Tensor, layers: Sequence[str] = (), degradation: Tensor | None = None
-) -> Answer:
+def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> Answer:
     """Return a network's answer, with the feature maps of the named layers: modules of its, such as `body.3`.
 
-    `degradation` is as in `Batch`, for networks that want it in training. Raises UserError if there is no such layer,
-    or what it gives is no feature maps.
+    Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
     kept: dict[str, object] = {}
     modules = dict(network.named_modules()) if layers else {}
@@ -67,8 +63,7 @@ def answer(
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        given = (picture, degradation) if isinstance(network, LumaExperts) else (picture,)
-        restored, features = network.forward_features(*given)  # type: ignore[operator]  # nn.Module hides methods
+        restored, features = network.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
     finally:
         for hook in hooks:
             hook.remove()
@@ -122,7 +117,7 @@ class RestorationTask:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
-        restored, features, projected = self.model(batch.degraded, batch.degradation)
+        restored, features, projected = self.model(batch.degraded)
         parts = {
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
         }
@@ -158,8 +153,8 @@ class WithFeatures(nn.Module):
         self.projections = nn.ModuleList(projections)
         self._layers = layers
 
-    def forward(self, picture: Tensor, degradation: Tensor | None = None) -> Answer:
+    def forward(self, picture: Tensor) -> Answer:
         """Return the restored picture, the last feature maps and the projected ones."""
-        restored, features, maps = answer(self.network, picture, self._layers, degradation)
+        restored, features, maps = answer(self.network, picture, self._layers)
         projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
         return Answer(restored, features, tuple(projected))
