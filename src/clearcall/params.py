@@ -349,8 +349,11 @@ class DistillStudent(_Params):
                 "the loss feature_projection compares layers by name: add feature_layers, for example "
                 "[{student: body.3, teacher: body.7}]"
             )
-        if self.dead_zone and not (self.model.name == "luma_strided" and self.model.arguments.get("frame_gain")):
-            raise ValueError("dead_zone needs the look at the frame of luma_strided with frame_gain: true")
+        looks = self.model.name == "luma_strided" and self.model.arguments.get("frame_gain")
+        if self.dead_zone and not (looks or self.model.name == "luma_experts"):
+            raise ValueError(
+                "dead_zone needs the look at the frame of luma_experts, or of luma_strided with frame_gain: true"
+            )
         return self
 
 

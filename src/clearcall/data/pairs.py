@@ -92,6 +92,11 @@ def pairs_sha256(records: Iterable[PairRecord]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
+def degradations_of(records: Iterable[PairRecord]) -> list[str]:
+    """Return the names of the pairs' degradations, in the order of the mix."""
+    return list(dict.fromkeys(record.degradation for record in records))
+
+
 def spread(records: Sequence[PairRecord], limit: int | None) -> list[PairRecord]:
     """Return about `limit` of the pairs, as many of each degradation and from first to last; all if they are few.
 

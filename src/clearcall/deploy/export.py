@@ -11,24 +11,29 @@ Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from clearcall.deploy.engines import KIND_KEY, SMALLEST_SIDE, STRIDE_KEY
+from clearcall.deploy.engines import KIND_KEY, SMALLEST_SIDE, STRIDE_KEY, Kind
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.models import collapsed
 from clearcall.models.inference import restore
-from clearcall.models.students.luma_strided import FrameGain, LumaStrided
+from clearcall.models.students.luma_experts import LumaExperts
+from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.sharpener import Sharpener
 
 _LARGEST_SIDE = 16384
+_IR_VERSION = 10  # of ONNX files: as torch writes them
 
 
 class _LumaCore(nn.Module):
@@ -45,80 +50,136 @@ class _LumaCore(nn.Module):
 
 def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
-    shapes: tuple[tuple[int | str, ...], tuple[int | str, ...]]
     model = collapsed(model)
-    luma = model if isinstance(model, LumaStrided) else None
+    shapes: tuple[tuple[int | str, ...], tuple[int | str, ...]]
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
-    core = _torch_graph(_LumaCore(luma) if luma else model, 1 if luma else 3, stride, opset, "core/")
-    graph = core.graph
-    core_input, core_output = graph.input[0].name, graph.output[0].name
-    scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "grey_level")
-    zero = numpy_helper.from_array(np.array(128 if luma else 0, np.uint8), "zero")
-    graph.initializer.extend([scale, zero])
-    # One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
-    if luma:
-        if luma.frame_gain is None:
-            before = [helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input])]
-            after = [helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["sub_pixels"])]
-        else:
-            before, after = _with_gain(luma.frame_gain, graph, opset)
+    kind: Kind = "luma" if isinstance(model, LumaStrided | LumaExperts) else "rgb"
+    if kind == "luma":
         names = ("luma", "sub_pixels")
         shapes = (1, 1, "height", "width"), (1, stride**2, "rows", "columns")
     else:
-        before = [
-            helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
-            helper.make_node("DequantizeLinear", ["planes", "grey_level"], [core_input]),
-        ]
-        after = [
-            helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], ["restored_planes"]),
-            helper.make_node("Transpose", ["restored_planes"], ["restored"], perm=[0, 2, 3, 1]),
-        ]
         names = ("frame", "restored")
         shapes = (1, "height", "width", 3), (1, "height", "width", 3)
-    nodes = [*before, *graph.node, *after]
-    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.UINT8, shapes[0]))
-    graph.output.append(helper.make_tensor_value_info(names[1], TensorProto.UINT8, shapes[1]))
-    # torch notes at each node where in which file it came from: a graph must not tell of the machine, nor its hash.
-    del core.metadata_props[:], graph.metadata_props[:]
-    for node in graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    helper.set_model_props(core, {KIND_KEY: "luma" if luma else "rgb", STRIDE_KEY: str(stride)})
+    scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "grey_level")
+    zero = numpy_helper.from_array(np.array(128 if kind == "luma" else 0, np.uint8), "zero")
+    if isinstance(model, LumaStrided):
+        part = _luma_part(model, opset)
+    elif isinstance(model, LumaExperts):
+        part = _experts_part(model, opset, names[1], shapes[1])
+    else:
+        part = _rgb_part(model, opset)
+    graph = helper.make_graph(
+        part.nodes,
+        "clearcall",
+        [helper.make_tensor_value_info(names[0], TensorProto.UINT8, shapes[0])],
+        [helper.make_tensor_value_info(names[1], TensorProto.UINT8, shapes[1])],
+        [*part.constants, scale, zero],
+    )
+    core = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
+    helper.set_model_props(core, {KIND_KEY: kind, STRIDE_KEY: str(stride)})
     onnx.checker.check_model(core, full_check=True)
     with atomic_path(path) as temporary:
         onnx.save(core, temporary)
 
 
-def _with_gain(
-    frame_gain: FrameGain, core: onnx.GraphProto, opset: int
-) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-    """Return what comes before and after a luma core with gains for the whole frame; their constants join the core's.
+@dataclass(frozen=True)
+class _Part:
+    """Nodes of a graph and the constants that they need."""
 
-    The input's gain is part of the scale from 8 bits, which costs nothing. The output's has a pass of its own: as part
-    of the scale to 8 bits, which is free in onnxruntime, it made OpenVINO a third slower.
+    nodes: list[onnx.NodeProto]
+    constants: list[onnx.TensorProto]
+
+
+def _rgb_part(model: nn.Module, opset: int) -> _Part:
+    """Return an RGB network from `frame` to `restored`."""
+    core = _torch_graph(model, 3, int(model.stride), opset, "core/")  # type: ignore[arg-type]  # every network has it
+    nodes = [
+        helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("DequantizeLinear", ["planes", "grey_level"], [core.input[0].name]),
+        *core.node,
+        helper.make_node("QuantizeLinear", [core.output[0].name, "grey_level", "zero"], ["restored_planes"]),
+        helper.make_node("Transpose", ["restored_planes"], ["restored"], perm=[0, 2, 3, 1]),
+    ]
+    return _Part(nodes, [*core.initializer])
+
+
+def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | None = None) -> _Part:
+    """Return a luma network from `luma` to `sub_pixels`, that and all names between with a prefix.
+
+    `share` is the name of a number that what it gives is multiplied by. One pass each way: (de)quantising scales,
+    rounds half to even, clips and casts. The shuffle is the sharpener's.
+
+    The input's gain for the whole frame is part of the scale from 8 bits, which costs nothing. The output's has a pass
+    of its own: as part of the scale to 8 bits, which is free in onnxruntime, it made OpenVINO a third slower.
     """
-    gain = _torch_graph(frame_gain, 1, SMALLEST_SIDE, opset, "gain/").graph
+    core = _torch_graph(_LumaCore(student), 1, student.stride, opset, f"{prefix}core/")
+    core_input, core_output = core.input[0].name, core.output[0].name
+    sub_pixels = f"{prefix}sub_pixels"
+    if student.frame_gain is None:
+        return _Part(
+            [
+                helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input]),
+                *core.node,
+                helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], [sub_pixels]),
+            ],
+            [*core.initializer],
+        )
+    gain = _torch_graph(student.frame_gain, 1, SMALLEST_SIDE, opset, f"{prefix}gain/")
     one, lengths = np.array(1, np.float32), np.array([1, 1], np.int64)
-    core.initializer.extend(gain.initializer)
-    core.initializer.append(numpy_helper.from_array(one, "one"))
-    core.initializer.append(numpy_helper.from_array(lengths, "one_each"))
-    core.initializer.append(numpy_helper.from_array(lengths[:1], "single"))
-    before = [
-        helper.make_node("DequantizeLinear", ["luma", "one"], [gain.input[0].name]),
+    constants: dict[str, npt.NDArray[Any]] = {"one": one, "one_each": lengths, "single": lengths[:1]}
+
+    def node(kind: str, inputs: list[str], output: str) -> onnx.NodeProto:
+        return helper.make_node(kind, inputs, [output])
+
+    def own(name: str) -> str:
+        return prefix + name
+
+    nodes = [
+        node("DequantizeLinear", ["luma", own("one")], gain.input[0].name),
         *gain.node,
-        helper.make_node("Split", [gain.output[0].name, "one_each"], ["input_gain", "output_gain"], axis=1),
-        helper.make_node("Reshape", ["input_gain", "single"], ["input_factor"]),
-        helper.make_node("Reshape", ["output_gain", "single"], ["output_factor"]),
-        helper.make_node("Mul", ["grey_level", "input_factor"], ["input_scale"]),
-        helper.make_node("DequantizeLinear", ["luma", "input_scale"], [core.input[0].name]),
+        helper.make_node(
+            "Split", [gain.output[0].name, own("one_each")], [own("input_gain"), own("output_gain")], axis=1
+        ),
+        node("Reshape", [own("input_gain"), own("single")], own("input_factor")),
+        node("Reshape", [own("output_gain"), own("single")], own("output_factor")),
+        node("Mul", ["grey_level", own("input_factor")], own("input_scale")),
+        node("DequantizeLinear", ["luma", own("input_scale")], core_input),
+        *core.node,
     ]
-    after = [
-        helper.make_node("Mul", [core.output[0].name, "output_factor"], ["residual"]),
-        helper.make_node("QuantizeLinear", ["residual", "grey_level", "zero"], ["sub_pixels"]),
+    factor = own("output_factor")
+    if share is not None:
+        nodes.append(node("Mul", [factor, share], own("shared_factor")))
+        factor = own("shared_factor")
+    nodes += [
+        node("Mul", [core_output, factor], own("residual")),
+        node("QuantizeLinear", [own("residual"), "grey_level", "zero"], sub_pixels),
     ]
-    return before, after
+    arrays = [numpy_helper.from_array(array, own(name)) for name, array in constants.items()]
+    return _Part(nodes, [*core.initializer, *gain.initializer, *arrays])
+
+
+def _experts_part(model: LumaExperts, opset: int, output: str, shape: tuple[int | str, ...]) -> _Part:
+    """Return two luma networks of which the gate lets one be run."""
+    gate = _torch_graph(model.gate, 1, SMALLEST_SIDE, opset, "gate/")
+    branches = {}
+    for name, expert, share in (("first", model.first, "share"), ("second", model.second, None)):
+        part = _luma_part(expert, opset, f"{name}/", share)
+        info = helper.make_tensor_value_info(f"{name}/sub_pixels", TensorProto.UINT8, shape)
+        branches[name] = helper.make_graph(part.nodes, name, [], [info], part.constants)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["luma", "gate/one"], [gate.input[0].name]),
+        *gate.node,
+        helper.make_node("Reshape", [gate.output[0].name, "gate/single"], ["share"]),
+        helper.make_node("Greater", ["share", "gate/nothing"], ["for_first"]),
+        helper.make_node("If", ["for_first"], [output], then_branch=branches["first"], else_branch=branches["second"]),
+    ]
+    constants: dict[str, npt.NDArray[Any]] = {
+        "one": np.array(1, np.float32),
+        "single": np.array([1], np.int64),
+        "nothing": np.zeros(1, np.float32),
+    }
+    arrays = [numpy_helper.from_array(array, f"gate/{name}") for name, array in constants.items()]
+    return _Part(nodes, [*gate.initializer, *arrays])
 
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
@@ -137,7 +198,7 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
     return largest
 
 
-def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.ModelProto:
+def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.GraphProto:
     """Export a network from (1, channels, H, W) in [0, 1], H and W multiples of the stride, with torch's exporter."""
     example = torch.zeros(1, channels, 8 * stride, 12 * stride)
     rows = torch.export.Dim("rows", min=2, max=_LARGEST_SIDE // stride)
@@ -157,5 +218,9 @@ def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     # Names of its own: torch calls an input by the argument's name.
-    graph: onnx.ModelProto = onnx.compose.add_prefix(program.model_proto, prefix)
+    graph: onnx.GraphProto = onnx.compose.add_prefix(program.model_proto, prefix).graph
+    # torch notes at each node where in which file it came from: a graph must not tell of the machine, nor its hash.
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
     return graph

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clearcall.data.pairs import PairReader, PairRecord
+from clearcall.data.pairs import PairReader, PairRecord, degradations_of
 from clearcall.models.inference import to_tensor
 from clearcall.training.teacher_outputs import TeacherOutputs
 
@@ -22,13 +22,15 @@ class Batch:
     """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known.
 
     `input_mse`, (N,), is the mean squared difference between the whole pictures that the patches were cut from: that
-    of a patch alone says more about how flat it is than about how it was degraded.
+    of a patch alone says more about how flat it is than about how it was degraded. `degradation`, (N,), is the number
+    of each one's in the mix, -1 of a clean patch.
     """
 
     degraded: Tensor
     sharp: Tensor
     input_mse: Tensor
     teacher_restored: Tensor | None
+    degradation: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device, channels last, as the convolutions want it."""
@@ -37,7 +39,8 @@ class Batch:
             return tensor.to(device, memory_format=torch.channels_last)
 
         teacher = None if self.teacher_restored is None else move(self.teacher_restored)
-        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher)
+        degradation = None if self.degradation is None else self.degradation.to(device)
+        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher, degradation)
 
 
 class PatchSampler:
@@ -60,6 +63,7 @@ class PatchSampler:
     ) -> None:
         self._reader = PairReader(pairs)
         self._records = records
+        self._numbers = {name: number for number, name in enumerate(degradations_of(records))}
         self._batch_size, self._side = batch_size, patch_size
         self._clean_fraction, self._recolour, self._seed = clean_fraction, recolour, seed
         self._teacher_outputs = teacher_outputs
@@ -67,7 +71,7 @@ class PatchSampler:
     def batch(self, step: int, rank: int) -> Batch:
         """Return the batch of one step on one process."""
         generator = np.random.default_rng([self._seed, step, rank])
-        degraded, sharp, input_mse, teacher = [], [], [], []
+        degraded, sharp, input_mse, degradation, teacher = [], [], [], [], []
         for _ in range(self._batch_size):
             index = int(generator.integers(len(self._records)))
             record = self._records[index]
@@ -87,6 +91,7 @@ class PatchSampler:
             sharp.append(sharp_patch)
             degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
             input_mse.append(0.0 if clean else 10 ** (-record.psnr_db / 10))
+            degradation.append(-1 if clean else self._numbers[record.degradation])
             if self._teacher_outputs is not None:
                 # A clean picture needs no teacher: the truth is known.
                 teacher.append(
@@ -99,6 +104,7 @@ class PatchSampler:
             to_tensor(np.stack(sharp)),
             torch.tensor(input_mse),
             torch.from_numpy(np.stack(teacher)).movedim(-1, -3) if teacher else None,
+            torch.tensor(degradation),
         )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
 from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, relative_mse_loss, ssim_loss
+from clearcall.models.students.luma_experts import LumaExperts
 from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
@@ -47,10 +48,13 @@ class Answer(NamedTuple):
 Teacher = Callable[[Tensor], Answer]
 
 
-def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> Answer:
+def answer(
+    network: nn.Module, picture: Tensor, layers: Sequence[str] = (), degradation: Tensor | None = None
+) -> Answer:
     """Return a network's answer, with the feature maps of the named layers: modules of its, such as `body.3`.
 
-    Raises UserError if there is no such layer, or what it gives is no feature maps.
+    `degradation` is as in `Batch`, for networks that want it in training. Raises UserError if there is no such layer,
+    or what it gives is no feature maps.
     """
     kept: dict[str, object] = {}
     modules = dict(network.named_modules()) if layers else {}
@@ -63,7 +67,8 @@ def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> A
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        restored, features = network.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
+        given = (picture, degradation) if isinstance(network, LumaExperts) else (picture,)
+        restored, features = network.forward_features(*given)  # type: ignore[operator]  # nn.Module hides methods
     finally:
         for hook in hooks:
             hook.remove()
@@ -117,7 +122,7 @@ class RestorationTask:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
-        restored, features, projected = self.model(batch.degraded)
+        restored, features, projected = self.model(batch.degraded, batch.degradation)
         parts = {
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
         }
@@ -153,8 +158,8 @@ class WithFeatures(nn.Module):
         self.projections = nn.ModuleList(projections)
         self._layers = layers
 
-    def forward(self, picture: Tensor) -> Answer:
+    def forward(self, picture: Tensor, degradation: Tensor | None = None) -> Answer:
         """Return the restored picture, the last feature maps and the projected ones."""
-        restored, features, maps = answer(self.network, picture, self._layers)
+        restored, features, maps = answer(self.network, picture, self._layers, degradation)
         projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
         return Answer(restored, features, tuple(projected))

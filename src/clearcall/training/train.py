@@ -12,18 +12,21 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.architectures import Kind
-from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
+from clearcall.data.pairs import INDEX, PairRecord, degradations_of, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
 from clearcall.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.models import build_model, parameter_count
+from clearcall.models.students.luma_experts import LumaExperts
+from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.weights import WEIGHTS, load_weights, save_weights
 from clearcall.params import DistillStudent, FeatureLayers, Model, Paths, Pretrained, Training
 from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
-from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone
+from clearcall.training.dead_zone import find_dead_zone
+from clearcall.training.gate import find_gate_zone, fit_gate
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
 from clearcall.training.task import (
@@ -94,6 +97,8 @@ def train_network(
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
+    if isinstance(network, LumaExperts):
+        fit_gate(network, paths.pairs, train)
     training = scheduled(training, len(train), budget)
 
     data_key = sha256_of(paths.pairs / INDEX)
@@ -145,6 +150,8 @@ def train_student(
     fabric = make_fabric(training)
     torch.manual_seed(training.seed)
     network = build_model("students", stage.model.name, stage.model.arguments)
+    if isinstance(network, LumaExperts):
+        fit_gate(network, paths.pairs, records)
     layers = stage.feature_layers
     loaded = (
         load_teacher(weights, training, paths, records, fabric, feature_layers=layers)
@@ -173,13 +180,20 @@ def _with_dead_zone(
 ) -> tuple[Model, nn.Module]:
     """Return a trained student in evaluation mode that leaves alone what had better be, and what builds it."""
 
-    def built(zone: list[float] | None) -> tuple[Model, nn.Module]:
-        found = Model(name=model.name, arguments={**model.arguments, "dead_zone": zone})
+    def built(**zones: object) -> tuple[Model, nn.Module]:
+        found = Model(name=model.name, arguments={**model.arguments, **zones})
         network = build_model("students", found.name, found.arguments)
         network.load_state_dict(state)
         return found, network.eval()
 
-    return built(find_dead_zone(cast(LooksAtFrame, built(None)[1]), pairs, records))
+    _, plain = built()
+    if isinstance(plain, LumaExperts):
+        second, name = plain.second, degradations_of(records)[1]
+        of_second = [pair for pair in records if pair.degradation == name]
+        zone = find_dead_zone(second, second.input_gain, pairs, of_second)
+        return built(gate_zone=find_gate_zone(plain, pairs, records), dead_zone=zone)
+    student = cast(LumaStrided, plain)  # by the params' own check
+    return built(dead_zone=find_dead_zone(student, student.input_gain, pairs, records))
 
 
 @dataclass(frozen=True)

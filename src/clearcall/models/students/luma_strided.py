@@ -18,16 +18,11 @@ LUMA_WEIGHTS, LUMA_ONE = (9798.0, 19235.0, 3735.0), 32768.0
 SMALLEST_SIDE = 8
 
 
-class FrameGain(nn.Module):
-    """Two gains for a whole frame, from how much detail its luma has in each of six frequency bands.
+class FrameLook(nn.Module):
+    """Numbers for a whole frame: a perceptron of how much detail its luma has in each of six frequency bands.
 
     Seen through a few pixels, a soft edge of a sharp frame and a blurred edge look alike; but a blurred frame has
-    nothing in its highest bands anywhere, however many edges it has. So what a luma network gets and what it gives are
-    multiplied by numbers that a small perceptron makes of the bands' energies: together they decide how much is added
-    and, since the network's biases stay as they are, from which contrast on. At each pixel that costs next to nothing.
-
-    A `dead_zone` of [low, high] leaves a frame alone whose input's gain, which a frame in need has high, is below low;
-    up to high, what is added grows to its whole.
+    nothing in its highest bands anywhere, however many edges it has. At each pixel the look costs next to nothing.
     """
 
     probes: Tensor
@@ -38,17 +33,16 @@ class FrameGain(nn.Module):
     # Some thousand places are enough to know a frame; a patch in training has not so many and is looked at closely.
     STEP, TRAINING_STEP = 11, 5
 
-    def __init__(self, dead_zone: Sequence[float] | None = None) -> None:
+    def __init__(self, numbers: int) -> None:
         super().__init__()
-        self.dead_zone = dead_zone
         across = torch.stack([_band(number, self.BANDS) for number in range(1, self.BANDS + 1)])
         self.register_buffer("norms", across.square().sum(dim=1), persistent=False)
         middle = torch.zeros(self.BANDS + 1, 1)
         middle[self.BANDS // 2] = 1
         probes = across[:, None, None, :] * middle
         self.register_buffer("probes", torch.cat([probes, probes.mT]), persistent=False)
-        self.first, self.last = nn.Linear(self.BANDS, self.HIDDEN), nn.Linear(self.HIDDEN, 2)
-        nn.init.zeros_(self.last.weight)  # both gains begin as 1
+        self.first, self.last = nn.Linear(self.BANDS, self.HIDDEN), nn.Linear(self.HIDDEN, numbers)
+        nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def levels(self, grey_levels: Tensor) -> Tensor:
@@ -59,18 +53,41 @@ class FrameGain(nn.Module):
         # Rounding to whole grey levels leaves 1/12 in each; what is far below that tells nothing.
         return torch.log((across + down) / self.norms + 0.05)
 
-    def forward(self, grey_levels: Tensor) -> Tensor:
-        """Return the gains of input and output, (N, 2), each in [0, 2), for luma of (N, 1, H, W) in [0, 255]."""
-        levels = self.levels(grey_levels)
+    def numbers(self, levels: Tensor) -> Tensor:
+        """Return what the perceptron makes of levels, (N, numbers): untrained, 0."""
         lowest, higher = levels[:, :1], levels[:, 1:]
         # Against the lowest band contrast does not count; the offsets bring usual values near 0.
         hidden = torch.tanh(self.first(torch.cat([lowest - 5, higher - lowest + 3], dim=1)))
-        gains = 2 * torch.sigmoid(self.last(hidden))
+        numbers: Tensor = self.last(hidden)
+        return numbers
+
+
+class FrameGain(FrameLook):
+    """Two gains for a whole frame: what a luma network gets and what it gives are multiplied by them.
+
+    Together they decide how much is added and, since the network's biases stay as they are, from which contrast on.
+
+    A `dead_zone` of [low, high] leaves a frame alone whose input's gain, which a frame in need has high, is below low;
+    up to high, what is added grows to its whole.
+    """
+
+    def __init__(self, dead_zone: Sequence[float] | None = None) -> None:
+        super().__init__(numbers=2)
+        self.dead_zone = dead_zone
+
+    def forward(self, grey_levels: Tensor) -> Tensor:
+        """Return the gains of input and output, (N, 2), each in [0, 2), for luma of (N, 1, H, W) in [0, 255]."""
+        gains = 2 * torch.sigmoid(self.numbers(self.levels(grey_levels)))
         if self.dead_zone is None:
             return gains
         low, high = self.dead_zone
         before, after = gains[:, :1], gains[:, 1:]
         return torch.cat([before, after * ((before - low) / (high - low)).clamp(0, 1)], dim=1)
+
+
+def is_zone(zone: Sequence[float]) -> bool:
+    """Return whether this is [low, high], 0 <= low < high."""
+    return len(zone) == 2 and 0 <= zone[0] < zone[1]  # noqa: PLR2004  # low, high
 
 
 def _band(number: int, count: int) -> Tensor:
@@ -137,10 +154,11 @@ class LumaStrided(nn.Module):
         """Return what the luma of each picture, RGB of (N, 3, H, W) in [0, 1], is multiplied by, (N,)."""
         if self.frame_gain is None:
             raise ValueError("there is no look at the frame without frame_gain")
-        gains: Tensor = self.frame_gain(self._padded_luma(picture) * 255)
+        gains: Tensor = self.frame_gain(self.padded_luma(picture) * 255)
         return gains[:, 0]
 
-    def _padded_luma(self, picture: Tensor) -> Tensor:
+    def padded_luma(self, picture: Tensor) -> Tensor:
+        """Return the luma of RGB, both in [0, 1], continued until its sides suit the network."""
         luma = pad_to_multiple(self.luma(picture), self.stride)
         below, beside = (max(0, SMALLEST_SIDE - side) for side in luma.shape[-2:])
         return nn.functional.pad(luma, (0, beside, 0, below), mode="replicate") if below or beside else luma
@@ -148,7 +166,7 @@ class LumaStrided(nn.Module):
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored picture and the last feature maps, (N, channels, H / stride, W / stride)."""
         height, width = picture.shape[-2:]
-        sub_pixels, features = self.sub_pixels(self._padded_luma(picture))
+        sub_pixels, features = self.sub_pixels(self.padded_luma(picture))
         residual = nn.functional.pixel_shuffle(sub_pixels, self.stride)
         return picture + residual[..., :height, :width], features
 
@@ -176,6 +194,6 @@ def build(
         raise ValueError("channels must be at least 1, body_layers and expansion at least 0")
     if stride not in {2, 4}:
         raise ValueError("stride must be 2 or 4")
-    if dead_zone is not None and not (frame_gain and len(dead_zone) == 2 and 0 <= dead_zone[0] < dead_zone[1]):  # noqa: PLR2004  # low, high
+    if dead_zone is not None and not (frame_gain and is_zone(dead_zone)):
         raise ValueError("dead_zone must be [low, high], 0 <= low < high, and needs frame_gain")
     return LumaStrided(channels, body_layers, stride, expansion, FrameGain(dead_zone) if frame_gain else None)

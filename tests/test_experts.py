@@ -1,0 +1,218 @@
+"""Two networks for two kinds of frames: who learns from what, what the gate decides, and what the graph makes of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clearcall import Sharpener
+from clearcall.data.pairs import PairReader, degradations_of, read_pairs
+from clearcall.deploy.export import export_onnx
+from clearcall.errors import UserError
+from clearcall.files import read_json
+from clearcall.metrics import Frame
+from clearcall.models import build_model, parameter_count
+from clearcall.models.inference import restore, to_tensor
+from clearcall.models.students.luma_experts import LumaExperts
+from clearcall.models.weights import load_weights
+from clearcall.params import Model, Params, Paths, Training
+from clearcall.training.gate import find_gate_zone, fit_gate
+from clearcall.training.loop import make_fabric
+from clearcall.training.train import train_network
+
+ARGUMENTS = {"channels": 4, "body_layers": 1}
+
+
+def experts(
+    evidence: float | None = None, gate_zone: list[float] | None = None, dead_zone: list[float] | None = None
+) -> LumaExperts:
+    """Return networks that do something, each its own, and a gate of the same evidence for every frame, if given."""
+    torch.manual_seed(3)
+    network = build_model("students", "luma_experts", {**ARGUMENTS, "gate_zone": gate_zone, "dead_zone": dead_zone})
+    assert isinstance(network, LumaExperts)
+    with torch.no_grad():
+        for expert in (network.first, network.second):
+            torch.nn.init.normal_(expert.tail.weight, std=0.05)
+        if evidence is None:
+            torch.nn.init.normal_(network.gate.last.weight)
+        else:
+            network.gate.last.bias.fill_(evidence)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def faces(photos: dict[str, Frame]) -> Tensor:
+    """Three pictures, (3, 3, 48, 64)."""
+    face = to_tensor(photos["astronaut"])
+    return torch.stack([face[:, top : top + 48, 180:244] for top in (60, 100, 140)])
+
+
+def test_in_training_each_picture_is_for_the_network_of_its_degradation(faces: Tensor) -> None:
+    """The first of the mix for the first; the second, and what is sharp, for the second; whatever the gate says."""
+    network = experts(evidence=5)
+    restored, features = network.forward_features(faces, torch.tensor([1, 0, -1]))
+    for index, expert in enumerate((network.second, network.first, network.second)):
+        alone, alone_features = expert.forward_features(faces[index : index + 1])
+        assert torch.allclose(restored[index], alone[0], atol=1e-6)
+        assert torch.allclose(features[index], alone_features[0], atol=1e-5)
+    assert not torch.allclose(network.first(faces), network.second(faces), atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_network_learns_from_its_own_degradation_alone(number: int, faces: Tensor) -> None:
+    network = experts().train()
+    loss = network.forward_features(faces, torch.full((3,), number))[0].square().mean()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's
+    told = [
+        any(value.grad is not None and bool(value.grad.any()) for value in part.parameters())
+        for part in (network.first, network.second, network.gate)
+    ]
+    assert told == [number == 0, number == 1, False]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "zone", "share"),
+    [(-1.0, None, 0), (1.0, None, 1), (1.0, [2.0, 4.0], 0), (3.0, [2.0, 4.0], 0.5), (4.5, [2.0, 4.0], 1)],
+)
+def test_in_use_the_gate_says_whose_a_frame_is(
+    evidence: float, zone: list[float] | None, share: float, faces: Tensor
+) -> None:
+    network = experts(evidence, zone)
+    assert network.evidence(faces).tolist() == [evidence] * 3
+    expert = network.first if share else network.second
+    expected = faces + (share or 1) * (expert(faces) - faces)
+    assert torch.allclose(network(faces), expected, atol=1e-6)
+
+
+def test_pictures_of_one_batch_go_each_its_own_way(faces: Tensor) -> None:
+    network = experts()
+    with torch.no_grad():
+        network.gate.last.bias.fill_(float(-network.evidence(faces).median()) - 1e-4)
+    assert set((network.evidence(faces) > 0).tolist()) == {True, False}
+    one_by_one = torch.cat([network(face[None]) for face in faces])
+    assert torch.allclose(network(faces), one_by_one, atol=1e-6)
+
+
+@pytest.mark.parametrize("provider", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("evidence", "gate_zone", "dead_zone"),
+    [(5.0, None, None), (-5.0, None, None), (3.0, [2.0, 4.0], None), (-5.0, None, [1.5, 2.0])],
+)
+def test_the_graph_runs_the_network_that_the_gate_names(
+    provider: str,
+    evidence: float,
+    gate_zone: list[float] | None,
+    dead_zone: list[float] | None,
+    faces: Tensor,
+    tmp_path: Path,
+) -> None:
+    """In the last case the second network leaves the frame alone: its input's gain, 1, is below its zone."""
+    if provider == "openvino":
+        pytest.importorskip("openvino")
+    network = experts(evidence, gate_zone, dead_zone)
+    face = faces[0].mul(255).byte().movedim(0, -1).numpy()[:45, :61].copy()
+    export_onnx(network, tmp_path / "student.onnx", 20)
+    sharpened = Sharpener(tmp_path / "student.onnx", provider, threads=1)(face)  # type: ignore[arg-type]  # one of them
+    assert np.abs(sharpened.astype(np.int16) - restore(network, face)).max() <= 1
+    assert (sharpened == face).all() == (dead_zone is not None)
+
+
+@pytest.mark.parametrize("zones", [{"gate_zone": [0.2, 0.1]}, {"gate_zone": [-0.1, 1.0]}, {"dead_zone": [0.1]}])
+def test_zones_that_make_no_sense_are_refused(zones: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"_zone must be \[low, high\]"):
+        build_model("students", "luma_experts", {**ARGUMENTS, **zones})
+
+
+def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path) -> None:
+    """Of so few none but the one of most evidence, which it begins just below; 2 wide, and never below 0."""
+    pairs, reader, network = read_pairs(tiny_pairs), PairReader(tiny_pairs), experts()
+    second = [to_tensor(reader.degraded(pair))[None] for pair in pairs if pair.degradation == "webcam"]
+    for offset in (20.0, -20.0):
+        with torch.no_grad():
+            network.gate.last.bias.fill_(offset)
+            most = sorted(float(network.evidence(picture)) for picture in second)
+        low, high = find_gate_zone(network, tiny_pairs, pairs)
+        assert high - low == pytest.approx(2, abs=0.02)
+        assert (most[-2] < low < most[-1]) if offset > 0 else (low == 0)
+
+
+def test_the_gate_learns_to_tell_two_degradations_apart(tiny_pairs: Path) -> None:
+    """A picture enlarged from half its size from one with a camera's noise, and both from a sharp one."""
+    pairs, reader, network = read_pairs(tiny_pairs), PairReader(tiny_pairs), experts()
+    fit_gate(network, tiny_pairs, pairs)
+    assert degradations_of(pairs) == ["bicubic_x2.0", "webcam"]
+    with torch.no_grad():
+        for pair in pairs:
+            evidence = float(network.evidence(to_tensor(reader.degraded(pair))[None]))
+            assert (evidence > 0) == (pair.degradation == "bicubic_x2.0")
+            assert float(network.evidence(to_tensor(reader.sharp(pair))[None])) < 0
+    assert not any(value.requires_grad for value in network.gate.parameters())
+
+
+def test_the_gate_is_the_same_each_time_it_is_fitted(tiny_pairs: Path) -> None:
+    pairs, networks = read_pairs(tiny_pairs), [experts(), experts()]
+    for network in networks:
+        fit_gate(network, tiny_pairs, pairs)
+    for one, other in zip(networks[0].gate.parameters(), networks[1].gate.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("names", [["blur"], ["blur", "noise", "webcam"]])
+def test_a_mix_of_other_than_two_degradations_is_refused(names: list[str], tiny_pairs: Path) -> None:
+    pair = read_pairs(tiny_pairs)[0]
+    with pytest.raises(UserError, match=rf"two degradations, and the mix has {len(names)} \({', '.join(names)}\)"):
+        fit_gate(experts(), tiny_pairs, [replace(pair, degradation=name) for name in names])
+
+
+def test_trained_they_are_kept_with_gate_and_zones(
+    committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_training: Training
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    folders = {name: tmp_path / name for name in type(committed.paths).model_fields} | {"pairs": tiny_pairs}
+    try:
+        trained = train_network(
+            "students",
+            Model(name="luma_experts", arguments=ARGUMENTS),
+            {"l1": 1.0},
+            tiny_training,
+            Paths(**folders),
+            make_fabric(tiny_training),
+            name="student",
+            experiment="clearcall",
+            folder=tmp_path / "student",
+            dead_zone=True,
+        )
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+    arguments = read_json(tmp_path / "student" / "model.json")["arguments"]
+    assert arguments["dead_zone"] is not None  # at that rate it does harm
+    network, known = load_weights(tmp_path / "student"), [p for p in read_pairs(tiny_pairs) if p.split != "test"]
+    assert isinstance(network, LumaExperts)
+    assert network.gate.zone == arguments["gate_zone"] == find_gate_zone(network, tiny_pairs, known)
+    gains = [network.first.frame_gain, network.second.frame_gain]
+    assert [gain and gain.dead_zone for gain in gains] == [None, arguments["dead_zone"]]
+    assert trained.summary["parameters"] == parameter_count(network)
+    torch.manual_seed(tiny_training.seed)
+    fitted = build_model("students", "luma_experts", ARGUMENTS)
+    assert isinstance(fitted, LumaExperts)
+    fit_gate(fitted, tiny_pairs, read_pairs(tiny_pairs, "train"))
+    kept, again = (list(one.gate.state_dict().values()) for one in (network, fitted))
+    assert all(map(torch.equal, kept, again))  # the networks' training leaves it as it was
+
+
+@pytest.fixture
+def tiny_training(committed: Params) -> Training:
+    """Four steps at a rate that harms."""
+    changes = {
+        "steps": 4,
+        "validate_every": 4,
+        "batch_size": 4,
+        "patch_size": 32,
+        "warmup_steps": 0,
+        "precision": "fp32",
+        "learning_rate": 0.1,
+    }
+    return Training.model_validate(committed.distill_student.training.model_dump() | changes)
