@@ -72,8 +72,8 @@ def test_what_is_measured_is_what_a_zone_leaves(tiny_pairs: Path) -> None:
     from clearcall.training.dead_zone import _measure
 
     pair, reader = read_pairs(tiny_pairs, "test")[0], PairReader(tiny_pairs)
-    sharp, degraded, plain = reader.sharp(pair), reader.degraded(pair), student()
-    gain, error, agreement, energy = _measure(plain, plain.input_gain, sharp, degraded)
+    sharp, degraded = reader.sharp(pair), reader.degraded(pair)
+    gain, error, agreement, energy = _measure(student(), sharp, degraded)
     halved = student([0.0, 2 * gain])
     with torch.no_grad():
         left = (halved(to_tensor(degraded)[None]) - to_tensor(sharp)).square().mean()
@@ -84,8 +84,7 @@ def test_what_is_measured_is_what_a_zone_leaves(tiny_pairs: Path) -> None:
 def test_a_network_that_harms_is_made_to_leave_frames_alone(tiny_pairs: Path) -> None:
     """Untrained, it knows nothing: the best is to do nothing, nowhere."""
     pairs = read_pairs(tiny_pairs)
-    plain = student()
-    found = find_dead_zone(plain, plain.input_gain, tiny_pairs, pairs)
+    found = find_dead_zone(student(), tiny_pairs, pairs)
     assert found is not None
     mended, reader = student(found), PairReader(tiny_pairs)
     changed = [(restore(mended, reader.degraded(pair)) != reader.degraded(pair)).any() for pair in pairs]
@@ -129,7 +128,7 @@ def test_a_zone_that_makes_no_sense_is_refused(arguments: dict[str, object]) -> 
 def test_params_refuse_a_zone_without_a_look_at_the_frame(project: Path, model: dict[str, object]) -> None:
     document = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     document["distill_student"] |= {"dead_zone": True, "model": model}
-    with pytest.raises(UserError, match="dead_zone needs the look at the frame of luma_experts, or of"):
+    with pytest.raises(UserError, match="dead_zone needs the look at the frame of luma_strided with frame_gain"):
         parse_params(document)
 
 
@@ -176,7 +175,7 @@ def test_a_trained_student_is_kept_with_its_zone(
     plain = build_model("students", "luma_strided", ARGUMENTS)
     plain.load_state_dict(network.state_dict())
     assert isinstance(plain, LumaStrided)
-    assert find_dead_zone(plain.eval(), plain.input_gain, tiny_pairs, known) == kept
+    assert find_dead_zone(plain.eval(), tiny_pairs, known) == kept
 
 
 def test_rows_of_older_studies_stay_valid_without_one(committed: Params) -> None:

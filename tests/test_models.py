@@ -32,7 +32,6 @@ TINY: dict[tuple[Kind, str], dict[str, Any]] = {
     ("students", "compact_resnet"): {"channels": 4},
     ("students", "dncnn_student"): {"channels": 4, "convs": 4},
     ("students", "imdn"): {"channels": 16, "blocks": 1},
-    ("students", "luma_experts"): {"channels": 4, "body_layers": 1, "expansion": 6},
     ("students", "luma_strided"): {"channels": 4, "body_layers": 1, "expansion": 6, "frame_gain": True},
     ("students", "luminous_student"): {"channels": 4},
     ("students", "plain_cnn"): {"channels": 4},

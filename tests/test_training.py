@@ -547,6 +547,7 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
         "l1": 1.0,
         "mse": 2.0,
         "relative_mse": 0.1,
+        "luma_gain": 0.1,
         "perceptual": 0.125,
         "teacher_l1": 0.5,
         "teacher_mse": 0.25,
@@ -573,6 +574,7 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
         "l1": (degraded - sharp).abs().mean().item(),
         "mse": (degraded - sharp).square().mean().item(),
         "relative_mse": relative_mse_loss(degraded, sharp, input_mse, 0.01).item(),
+        "luma_gain": 0,  # it gained nothing
         "teacher_l1": (degraded - answer_).abs().mean().item(),
         "teacher_mse": (degraded - answer_).square().mean().item(),
         "teacher_residual": (degraded - answer_).square().mean().item(),
@@ -600,6 +602,16 @@ def test_the_floor_of_relative_errors_is_that_of_the_params(training: Training, 
     )
     # Untrained, the student returns the degraded picture: 0.1^2 / (0.01 + 0.04).
     assert task.losses(batch)["relative_mse"].item() == pytest.approx(0.2)
+
+
+def test_the_caution_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
+    black, network = torch.zeros(1, 3, 16, 16), new_network()
+    torch.nn.init.constant_(network.get_parameter("tail.bias"), 0.1)  # added everywhere
+    setting = changed(training, relative_floor=0.04, caution=3.0)
+    task = _task(WithFeatures(network), {"luma_gain": 1.0}, setting, None, fabric, round_teacher=False, layers=())
+    # What was right is 0.1 off: 0.1^2 / (0.01 + 0.04), three times.
+    batch = Batch(black, black, torch.tensor([0.01]), None)
+    assert task.losses(batch)["luma_gain"].item() == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])

@@ -255,6 +255,7 @@ class TeacherLosses(_Params):
     charbonnier: LossWeight = 0
     ssim: LossWeight = 0
     relative_mse: LossWeight = 0
+    luma_gain: LossWeight = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -281,8 +282,9 @@ class Training(_Params):
     """What the training loop needs to know.
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
-    validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the loss
-    relative_mse adds to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
+    validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
+    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB. In
+    luma_gain what a picture loses counts `caution` times what others gain.
     """
 
     steps: int = Field(ge=1)
@@ -297,6 +299,7 @@ class Training(_Params):
     warmup_steps: int = Field(ge=0)
     gradient_clip: float = Field(gt=0)
     relative_floor: float = Field(default=2e-3, gt=0)
+    caution: float = Field(default=1, ge=1)
     ema_decay: Fraction
     validate_every: int = Field(ge=1)
     validation_pairs: int | None = Field(default=None, ge=1)
@@ -349,10 +352,10 @@ class DistillStudent(_Params):
                 "the loss feature_projection compares layers by name: add feature_layers, for example "
                 "[{student: body.3, teacher: body.7}]"
             )
-        looks = self.model.name == "luma_strided" and self.model.arguments.get("frame_gain")
-        if self.dead_zone and not (looks or self.model.name == "luma_experts"):
+        looks = {name for name in ("frame_gain", "experts") if self.model.arguments.get(name)}
+        if self.dead_zone and not (self.model.name == "luma_strided" and looks):
             raise ValueError(
-                "dead_zone needs the look at the frame of luma_experts, or of luma_strided with frame_gain: true"
+                "dead_zone needs the look at the frame of luma_strided with frame_gain: true or experts: true"
             )
         return self
 

@@ -28,8 +28,7 @@ from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.models import collapsed
 from clearcall.models.inference import restore
-from clearcall.models.students.luma_experts import LumaExperts
-from clearcall.models.students.luma_strided import LumaStrided
+from clearcall.models.students.luma_strided import LumaExperts, LumaStrided
 from clearcall.sharpener import Sharpener
 
 _LARGEST_SIDE = 16384

@@ -4,9 +4,10 @@ Patches teach it how much a frame needs on average. What a frame loses that need
 what people would notice: so below a threshold, found here, nothing is added.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,33 +21,40 @@ from clearcall.models.inference import to_tensor
 
 # A decibel that a frame loses counts as many that others gain.
 CAUTION = 20.0
-_STEPS = 40  # from no need to the largest
+_STEPS = 40  # from no input's gain to the largest
 
 Numbers = npt.NDArray[np.float64]
 
 
-# From RGB of (N, 3, H, W) in [0, 1] to a number for each picture, (N,): the more it needs, the higher.
-Need = Callable[[Tensor], Tensor]
-RestoreRgb = Callable[[Tensor], Tensor]
+class LooksAtFrame(Protocol):
+    """A student that looks at the whole frame first, as luma_strided with `frame_gain` does."""
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
+        ...
+
+    def input_gain(self, picture: Tensor) -> Tensor:
+        """Return what the luma of each such picture is multiplied by, (N,): the more it needs, the higher."""
+        ...
 
 
-def find_dead_zone(restore: RestoreRgb, need: Need, pairs: Path, records: Sequence[PairRecord]) -> list[float] | None:
-    """Return the zone of `need` that serves a trained network without one best on these pairs; None if none does.
+def find_dead_zone(student: LooksAtFrame, pairs: Path, records: Sequence[PairRecord]) -> list[float] | None:
+    """Return the `dead_zone` that serves a trained student without one best on these pairs; None if none does.
 
     Best is the highest mean gain in PSNR of RGB, in which decibels lost count `CAUTION` times.
     """
     reader = PairReader(pairs)
     measured = [
-        _measure(restore, need, reader.sharp(record), reader.degraded(record))
+        _measure(student, reader.sharp(record), reader.degraded(record))
         for record in track(records, len(records), "finding the dead zone")
         if record.psnr_db < np.inf  # what arrives as it was sent has no gain to speak of
     ]
-    needs, *means = np.array(measured).reshape(-1, 4).T
-    return best_zone(needs, *means)
+    input_gain, *gain_of = np.array(measured).reshape(-1, 4).T
+    return best_zone(input_gain, *gain_of)
 
 
-def best_zone(needs: Numbers, input_mse: Numbers, agreement: Numbers, energy: Numbers) -> list[float] | None:
-    """Return [low, high] of frames' needs, or None, by what becomes of frames, an array of (frames,) each.
+def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energy: Numbers) -> list[float] | None:
+    """Return [low, high] of input gains, or None, by what becomes of frames, an array of (frames,) each.
 
     Of residuals r and what is missing from the input m, `input_mse` is the mean of m^2, `agreement` of r m and `energy`
     of r^2: a residual times s leaves a mean squared error of input_mse - 2 s agreement + s^2 energy.
@@ -57,19 +65,21 @@ def best_zone(needs: Numbers, input_mse: Numbers, agreement: Numbers, energy: Nu
         gain_db = -10 * np.log10(left / input_mse)
         return float(np.mean(np.where(gain_db < 0, CAUTION * gain_db, gain_db)))
 
-    if not needs.size:
+    if not input_gain.size:
         return None
-    levels = np.linspace(0, needs.max(), _STEPS + 1).tolist()
-    worths = {(low, high): worth(np.clip((needs - low) / (high - low), 0, 1)) for low, high in combinations(levels, 2)}
+    levels = np.linspace(0, input_gain.max(), _STEPS + 1).tolist()
+    worths = {
+        (low, high): worth(np.clip((input_gain - low) / (high - low), 0, 1)) for low, high in combinations(levels, 2)
+    }
     # Of equal ones the widest: from frame to frame it flickers least.
     best = max(worths, key=lambda zone: (round(worths[zone], 6), zone[1] - zone[0]))
     return [float(f"{level:.4g}") for level in best] if worths[best] > worth(1.0) else None
 
 
 @torch.inference_mode()
-def _measure(restore: RestoreRgb, need: Need, sharp: Frame, degraded: Frame) -> list[float]:
-    """Return the need of a frame, and the three means of `best_zone`."""
+def _measure(student: LooksAtFrame, sharp: Frame, degraded: Frame) -> list[float]:
+    """Return the input's gain of a frame, and the three means of `best_zone`."""
     picture = to_tensor(degraded)[None]
-    missing, residual = to_tensor(sharp)[None] - picture, restore(picture) - picture
+    missing, residual = to_tensor(sharp)[None] - picture, student(picture) - picture
     means = ((missing**2).mean(), (residual * missing).mean(), (residual**2).mean())
-    return [float(need(picture)), *map(float, means)]
+    return [float(student.input_gain(picture)), *map(float, means)]

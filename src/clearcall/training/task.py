@@ -8,9 +8,16 @@ from torch import Tensor, nn
 
 from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
-from clearcall.losses.reconstruction import charbonnier_loss, l1_loss, mse_loss, relative_mse_loss, ssim_loss
-from clearcall.models.students.luma_experts import LumaExperts
+from clearcall.losses.reconstruction import (
+    charbonnier_loss,
+    l1_loss,
+    luma_gain_loss,
+    mse_loss,
+    relative_mse_loss,
+    ssim_loss,
+)
 from clearcall.training.batches import Batch
+from clearcall.training.gate import HasGate
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
 SHARP_LOSSES: dict[str, PictureLoss] = {
@@ -19,8 +26,8 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
     "charbonnier": charbonnier_loss,
     "ssim": ssim_loss,
 }
-# Against the sharp picture too, but needs to know how far off the input was.
-RELATIVE = "relative_mse"
+# Against the sharp picture too, but need to know how far off the input was.
+RELATIVE, LUMA_GAIN = "relative_mse", "luma_gain"
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 # What looks at the teacher's answers, which may be kept, and what at its inside, which is not.
 ANSWER_LOSSES = {*TEACHER_LOSSES, "teacher_residual"}
@@ -67,7 +74,7 @@ def answer(
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        given = (picture, degradation) if isinstance(network, LumaExperts) else (picture,)
+        given = (picture, degradation) if isinstance(network, HasGate) else (picture,)
         restored, features = network.forward_features(*given)  # type: ignore[operator]  # nn.Module hides methods
     finally:
         for hook in hooks:
@@ -96,7 +103,7 @@ class RestorationTask:
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
     as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own; `relative_floor` belongs to relative_mse.
+    a network of its own; `relative_floor` belongs to relative_mse and luma_gain, `caution` to the latter.
     """
 
     def __init__(
@@ -108,9 +115,10 @@ class RestorationTask:
         round_teacher: bool = False,
         perceptual: PictureLoss | None = None,
         relative_floor: float = 2e-3,
+        caution: float = 1.0,
     ) -> None:
         self.model = model
-        self._relative_floor = relative_floor
+        self._relative_floor, self._caution = relative_floor, caution
         self._weights = weights
         self._teacher = teacher
         self._round_teacher = round_teacher
@@ -128,6 +136,10 @@ class RestorationTask:
         }
         if RELATIVE in self._weights:
             parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse, self._relative_floor)
+        if LUMA_GAIN in self._weights:
+            parts[LUMA_GAIN] = luma_gain_loss(
+                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor, self._caution
+            )
         if self._teacher is not None:
             target, live = batch.teacher_restored, None
             if target is None or not FEATURE_LOSSES.isdisjoint(self._weights):

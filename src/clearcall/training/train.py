@@ -12,21 +12,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.architectures import Kind
-from clearcall.data.pairs import INDEX, PairRecord, degradations_of, read_pairs, spread
+from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
 from clearcall.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.models import build_model, parameter_count
-from clearcall.models.students.luma_experts import LumaExperts
-from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.weights import WEIGHTS, load_weights, save_weights
 from clearcall.params import DistillStudent, FeatureLayers, Model, Paths, Pretrained, Training
 from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
-from clearcall.training.dead_zone import find_dead_zone
-from clearcall.training.gate import find_gate_zone, fit_gate
+from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone
+from clearcall.training.gate import HasGate, find_gate_zone, fit_gate
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
 from clearcall.training.task import (
@@ -97,7 +95,7 @@ def train_network(
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
-    if isinstance(network, LumaExperts):
+    if isinstance(network, HasGate):
         fit_gate(network, paths.pairs, train)
     training = scheduled(training, len(train), budget)
 
@@ -150,7 +148,7 @@ def train_student(
     fabric = make_fabric(training)
     torch.manual_seed(training.seed)
     network = build_model("students", stage.model.name, stage.model.arguments)
-    if isinstance(network, LumaExperts):
+    if isinstance(network, HasGate):
         fit_gate(network, paths.pairs, records)
     layers = stage.feature_layers
     loaded = (
@@ -187,13 +185,9 @@ def _with_dead_zone(
         return found, network.eval()
 
     _, plain = built()
-    if isinstance(plain, LumaExperts):
-        second, name = plain.second, degradations_of(records)[1]
-        of_second = [pair for pair in records if pair.degradation == name]
-        zone = find_dead_zone(second, second.input_gain, pairs, of_second)
-        return built(gate_zone=find_gate_zone(plain, pairs, records), dead_zone=zone)
-    student = cast(LumaStrided, plain)  # by the params' own check
-    return built(dead_zone=find_dead_zone(student, student.input_gain, pairs, records))
+    if isinstance(plain, HasGate):
+        return built(gate_zone=find_gate_zone(plain, pairs, records))
+    return built(dead_zone=find_dead_zone(cast(LooksAtFrame, plain), pairs, records))  # by the params' own check
 
 
 @dataclass(frozen=True)
@@ -253,18 +247,16 @@ def _task(
     perceptual: PictureLoss | None = None
     if "perceptual" in weights:
         perceptual = partial(perceptual_loss, network=load_vgg19().to(fabric.device))
-    floor = training.relative_floor
-    if teacher is None:
-        return RestorationTask(network, weights, perceptual=perceptual, relative_floor=floor)
-    if "feature_projection" in weights:
+    if teacher is not None and "feature_projection" in weights:
         network = _with_projections(network, [layer.student for layer in layers], teacher.answer, fabric)
     return RestorationTask(
         network,
         weights,
-        teacher.answer,
+        teacher.answer if teacher else None,
         round_teacher=round_teacher,
         perceptual=perceptual,
-        relative_floor=floor,
+        relative_floor=training.relative_floor,
+        caution=training.caution,
     )
 
 

@@ -2,6 +2,11 @@
 
 The eye and SSIM alike see detail in luma; the chroma of a call is coarse anyway. The same luma residual is added to
 R, G and B, which changes Y and leaves Cb and Cr as they are, without a round trip through 8-bit YCbCr.
+
+Two such networks, each for one kind of frames, do more than one for both, in the same time, since a look at the whole
+frame says which one is run (a mixture of experts: Jacobs et al. 1991, "Adaptive mixtures of local experts"): what a
+call sends at a smaller size arrives blurred and gains by sharpening; what it sends whole has the faults of its codec
+alone, and sharpening makes them worse.
 """
 
 from collections.abc import Sequence
@@ -83,11 +88,6 @@ class FrameGain(FrameLook):
         low, high = self.dead_zone
         before, after = gains[:, :1], gains[:, 1:]
         return torch.cat([before, after * ((before - low) / (high - low)).clamp(0, 1)], dim=1)
-
-
-def is_zone(zone: Sequence[float]) -> bool:
-    """Return whether this is [low, high], 0 <= low < high."""
-    return len(zone) == 2 and 0 <= zone[0] < zone[1]  # noqa: PLR2004  # low, high
 
 
 def _band(number: int, count: int) -> Tensor:
@@ -175,6 +175,73 @@ class LumaStrided(nn.Module):
         return self.forward_features(picture)[0]
 
 
+class Gate(FrameLook):
+    """Says of a whole frame how sure it is that it is one for the first network.
+
+    A `zone` of [low, high] is of that evidence: below low the frame is the second network's, and up to high what the
+    first adds grows to its whole. Without one the border is 0.
+    """
+
+    def __init__(self, zone: Sequence[float] | None) -> None:
+        super().__init__(numbers=1)
+        self.zone = zone
+        self.requires_grad_(requires_grad=False)  # it is fitted on whole frames, before the networks
+
+    def forward(self, grey_levels: Tensor) -> Tensor:
+        """Return how much of what the first network adds luma of (N, 1, H, W) in [0, 255] gets, (N, 1) in [0, 1].
+
+        Where it is 0, the second network's is added.
+        """
+        evidence = self.numbers(self.levels(grey_levels))
+        if self.zone is None:
+            return (evidence > 0).float()
+        low, high = self.zone
+        return ((evidence - low) / (high - low)).clamp(0, 1)
+
+
+class LumaExperts(nn.Module):
+    """Two luma networks and a gate that says which one a frame is for.
+
+    The first is for the first degradation of the mix, the second for the second and for sharp frames.
+    """
+
+    def __init__(self, first: LumaStrided, second: LumaStrided, gate: Gate) -> None:
+        super().__init__()
+        self.stride = first.stride
+        self.first, self.second, self.gate = first, second, gate
+
+    def look(self, picture: Tensor) -> Tensor:
+        """Return what the gate goes by, (N, 6), of RGB (N, 3, H, W) in [0, 1]."""
+        return self.gate.levels(self.first.padded_luma(picture) * 255)
+
+    def evidence(self, looks: Tensor) -> Tensor:
+        """Return the logarithm of the odds that pictures of such looks are for the first network, (N,)."""
+        return self.gate.numbers(looks)[:, 0]
+
+    def forward_features(self, picture: Tensor, degradation: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the restored picture and the last feature maps, (N, channels, H / stride, W / stride).
+
+        `degradation`, (N,), says by number which of the mix each picture has been through, -1 of a sharp one, where
+        that is known: in training. Otherwise the gate says it.
+        """
+        height, width = picture.shape[-2:]
+        luma = self.first.padded_luma(picture)
+        share = self.gate(luma * 255)[:, 0] if degradation is None else (degradation == 0).float()
+        answers = [
+            expert.sub_pixels(luma[chosen]) for expert, chosen in ((self.first, share > 0), (self.second, share == 0))
+        ]
+        # Back into the order in which they came.
+        order = torch.cat([(share > 0).nonzero()[:, 0], (share == 0).nonzero()[:, 0]]).argsort()
+        sub_pixels, features = (torch.cat(parts)[order] for parts in zip(*answers, strict=True))
+        sub_pixels = sub_pixels * torch.where(share == 0, 1.0, share)[:, None, None, None]
+        residual = nn.functional.pixel_shuffle(sub_pixels, self.stride)
+        return picture + residual[..., :height, :width], features
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
+        return self.forward_features(picture)[0]
+
+
 def build(
     channels: int,
     body_layers: int,
@@ -183,17 +250,30 @@ def build(
     *,
     frame_gain: bool = False,
     dead_zone: list[float] | None = None,
-) -> LumaStrided:
+    experts: bool = False,
+    gate_zone: list[float] | None = None,
+) -> LumaStrided | LumaExperts:
     """Build the student from its width, the number of 3x3 layers between stem and tail, and the stem's stride.
 
     With an `expansion` above 0 each layer is trained as wide as that and collapsed at export; with `frame_gain` a look
-    at the whole frame says how much it needs, and that it needs nothing below a `dead_zone`, which is found after
+    at the whole frame says how much it needs, and that it needs nothing below a `dead_zone`. With `experts` there are
+    two of it, one for each of the mix's two degradations, and a gate with its `gate_zone`. Both zones are found after
     training (`distill_student.dead_zone`).
     """
     if channels < 1 or body_layers < 0 or expansion < 0:
         raise ValueError("channels must be at least 1, body_layers and expansion at least 0")
     if stride not in {2, 4}:
         raise ValueError("stride must be 2 or 4")
-    if dead_zone is not None and not (frame_gain and is_zone(dead_zone)):
-        raise ValueError("dead_zone must be [low, high], 0 <= low < high, and needs frame_gain")
-    return LumaStrided(channels, body_layers, stride, expansion, FrameGain(dead_zone) if frame_gain else None)
+    if dead_zone is not None and not (frame_gain and not experts and _is_zone(dead_zone)):
+        raise ValueError("dead_zone must be [low, high], 0 <= low < high, and needs frame_gain without experts")
+    if gate_zone is not None and not (experts and _is_zone(gate_zone)):
+        raise ValueError("gate_zone must be [low, high], 0 <= low < high, and needs experts")
+
+    def network() -> LumaStrided:
+        return LumaStrided(channels, body_layers, stride, expansion, FrameGain(dead_zone) if frame_gain else None)
+
+    return LumaExperts(network(), network(), Gate(gate_zone)) if experts else network()
+
+
+def _is_zone(zone: Sequence[float]) -> bool:
+    return len(zone) == 2 and 0 <= zone[0] < zone[1]  # noqa: PLR2004  # low, high
