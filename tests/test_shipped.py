@@ -69,11 +69,12 @@ def test_sharpens_a_photograph_that_it_never_saw(name: str, photos: dict[str, Fr
 
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
 @pytest.mark.parametrize("qp", [27, 37])
-def test_the_one_for_calls_makes_them_sharper_and_leaves_frames_sent_whole(
+def test_the_one_for_calls_makes_them_better_enlarged_or_whole(
     codec: CallCodec, qp: int, photos: dict[str, Frame]
 ) -> None:
+    """What is sent whole has less to gain, and is harmed by what makes the others sharper."""
     sharpen = Sharpener("call", "onnxruntime")
-    for factor, least_mean, least in ((2.0, 0.05, -0.1), (1.0, -0.001, -0.005)):
+    for factor, least_mean, least in ((2.0, 0.2, 0.05), (1.0, 0.01, -0.02)):
         gains = []
         for sharp in photos.values():
             sent = Transmission(codec, factor, qp, pan=(1.0, 0.5), zoom=1.0, loss_rate=0, seed=1)

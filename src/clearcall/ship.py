@@ -98,8 +98,10 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     images = reports["download_data"]["images"]
     mean = evaluated["mean"]
     rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in measured(reports)]
-    floor = {"relative_mse": f" (relative_floor {params.distill_student.training.relative_floor:g})"}
-    losses = ", ".join(f"{key} {value}{floor.get(key, '')}" for key, value in trained["losses"].items())
+    training = params.distill_student.training
+    floor = f"relative_floor {training.relative_floor:g}"
+    settings = {"relative_mse": f" ({floor})", "luma_gain": f" ({floor}, caution {training.caution:g})"}
+    losses = ", ".join(f"{key} {value}{settings.get(key, '')}" for key, value in trained["losses"].items())
     licences = sorted({record.licence for record in read_manifest(params.paths.raw)})
     behind = [
         f"{degradation} ({metric})"
@@ -108,7 +110,7 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
         if scores["student"][key] <= max(scores["degraded"][key], scores["unsharp"][key])
     ]
     against = ", ".join(behind) or "none of the degradations"
-    clean = f"{params.distill_student.training.clean_fraction:.0%}"
+    clean = f"{training.clean_fraction:.0%}"
     luma = load_graph(params.paths.models / "student.onnx").kind == "luma"
     clean_psnr_db = evaluated["clean_psnr_db"]["student"]
     untouched = ", untouched" if clean_psnr_db >= MAX_PSNR_DB else ""
