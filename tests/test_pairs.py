@@ -120,6 +120,25 @@ def test_smaller_sizes_enter_for_learning_and_never_for_the_test(tiny_raw: Raw, 
     assert (reader.sharp(small) == expected).all()
 
 
+def test_softened_photographs_are_moved_a_little_and_never_those_of_the_test(
+    tiny_raw: Raw, tiny_mix: DegradePairs, tiny_pairs: Path, tmp_path: Path
+) -> None:
+    """Some stay as crisp as they were, the others lose detail; what is degraded is the softened one."""
+    raw, records = tiny_raw
+    degrade_pairs(raw, tmp_path / "pairs", records, tiny_mix.model_copy(update={"soft_fraction": 0.5}))
+    crisp, soft = PairReader(tiny_pairs), PairReader(tmp_path / "pairs")
+    same = {"train": set[bool](), "validation": set[bool](), "test": set[bool]()}
+    for before, after in zip(read_pairs(tiny_pairs), read_pairs(tmp_path / "pairs"), strict=True):
+        photograph, softened = crisp.sharp(before).astype(np.float64), soft.sharp(after).astype(np.float64)
+        same[after.split].add((photograph == softened).all())
+        if (photograph != softened).any():
+            inner = np.s_[4:-4, 4:-4]
+            assert np.diff(softened[inner], axis=1).std() < np.diff(photograph[inner], axis=1).std()
+            assert psnr_db(soft.sharp(after), soft.degraded(after)) == after.psnr_db
+    assert same["train"] | same["validation"] == {True, False}
+    assert same["test"] == {True}
+
+
 def test_pictures_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:
     taken: dict[str, list[tuple[int, int]]] = {}
     for record in read_pairs(tiny_pairs):

@@ -193,6 +193,7 @@ class DegradePairs(_Params):
     mix: tuple[str, ...] = Field(min_length=1)
     variants: int = Field(ge=1, le=100)
     scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    soft_fraction: Fraction = 0
     workers: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     degradations: dict[str, tuple[DegradationStep, ...]]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from clearcall.console import track
 from clearcall.cores import available_cores
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.decoding import pillow_limit_off
@@ -134,6 +135,8 @@ def _degrade_image(
     before = list[Frame]()
     if photograph.before and params.has_codec():
         before = _read(raw / photograph.before, photograph, first, stacked=True)
+    elif given is sharp:
+        given = sharp = _softened(sharp, params, first)
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []
     for pair in pairs:
@@ -151,6 +154,19 @@ def _degrade_image(
             )
         )
     return results
+
+
+def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
+    """Return a photograph, or in `soft_fraction` of cases what a panning camera shows of it between its pixels.
+
+    A network that only knows photographs as crisp as they can be takes softer ones for blurred.
+    """
+    draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
+    if pair.split == "test" or draw.random() >= params.soft_fraction:
+        return sharp
+    x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
+    before, _ = pan_and_zoom(sharp, 2, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM))
+    return before
 
 
 def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:
