@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from clearcall import Sharpener
+from clearcall.comparison.cost import count_macs, count_parameters
 from clearcall.data.pairs import PairReader, degradations_of, read_pairs
 from clearcall.deploy.export import export_onnx
 from clearcall.errors import UserError
@@ -18,18 +20,18 @@ from clearcall.models import build_model, parameter_count
 from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.luma_strided import LumaExperts
 from clearcall.models.weights import load_weights
-from clearcall.params import Model, Params, Paths, Training
-from clearcall.training.gate import find_gate_zone, fit_gate
+from clearcall.params import Model, Params, Paths, Training, parse_params
+from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
 from clearcall.training.loop import make_fabric
 from clearcall.training.train import train_network
 
 ARGUMENTS = {"channels": 4, "body_layers": 1, "frame_gain": True, "experts": True}
 
 
-def experts(evidence: float | None = None, gate_zone: list[float] | None = None) -> LumaExperts:
+def experts(evidence: float | None = None, gate_zone: list[float] | None = None, **arguments: object) -> LumaExperts:
     """Return networks that do something, each its own, and a gate of the same evidence for every frame, if given."""
     torch.manual_seed(3)
-    network = build_model("students", "luma_strided", {**ARGUMENTS, "gate_zone": gate_zone})
+    network = build_model("students", "luma_strided", {**ARGUMENTS, "gate_zone": gate_zone, **arguments})
     assert isinstance(network, LumaExperts)
     with torch.no_grad():
         for expert in (network.first, network.second):
@@ -59,16 +61,21 @@ def test_in_training_each_picture_is_for_the_network_of_its_degradation(faces: T
     assert not torch.allclose(network.first(faces), network.second(faces), atol=1e-3)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_network_learns_from_its_own_degradation_alone(number: int, faces: Tensor) -> None:
-    network = experts().train()
-    loss = network.forward_features(faces, torch.full((3,), number))[0].square().mean()
+def test_a_network_learns_from_its_own_degradation_alone(number: int, precision: torch.dtype, faces: Tensor) -> None:
+    """The other one has gradients of zero, not none: training on several devices waits for each."""
+    network = experts(expansion=6).train()
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        loss = network.forward_features(faces, torch.full((3,), number))[0].float().square().mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's
     told = [
         any(value.grad is not None and bool(value.grad.any()) for value in part.parameters())
         for part in (network.first, network.second, network.gate)
     ]
     assert told == [number == 0, number == 1, False]
+    experts_ = (*network.first.parameters(), *network.second.parameters())
+    assert all(value.grad is not None for value in experts_)
 
 
 @pytest.mark.parametrize(
@@ -94,23 +101,52 @@ def test_pictures_of_one_batch_go_each_its_own_way(faces: Tensor) -> None:
     assert torch.allclose(network(faces), one_by_one, atol=1e-6)
 
 
+@pytest.mark.parametrize("frame_gain", [True, False])
 @pytest.mark.parametrize("provider", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(("evidence", "gate_zone"), [(5.0, None), (-5.0, None), (3.0, [2.0, 4.0]), (1.0, [2.0, 4.0])])
 def test_the_graph_runs_the_network_that_the_gate_names(
     provider: str,
     evidence: float,
     gate_zone: list[float] | None,
+    frame_gain: bool,  # noqa: FBT001  # by pytest's parametrize
     faces: Tensor,
     tmp_path: Path,
 ) -> None:
     if provider == "openvino":
         pytest.importorskip("openvino")
-    network = experts(evidence, gate_zone)
+    network = experts(evidence, gate_zone, frame_gain=frame_gain)
     face = faces[0].mul(255).byte().movedim(0, -1).numpy()[:45, :61].copy()
     export_onnx(network, tmp_path / "student.onnx", 20)
     sharpened = Sharpener(tmp_path / "student.onnx", provider, threads=1)(face)  # type: ignore[arg-type]  # one of them
     assert np.abs(sharpened.astype(np.int16) - restore(network, face)).max() <= 1
     assert (sharpened != face).any()
+
+
+def test_the_graph_is_the_same_each_time_and_costs_what_one_network_does(tmp_path: Path) -> None:
+    """At 8 x 12: a 6x6 stem, a 3x3 and a 1x1 layer at 4 x 6 positions; a look at one place each, by gate and gain."""
+    network = experts(1.0)
+    for value in network.parameters():
+        torch.nn.init.uniform_(value)  # biases of 0 would be left out
+    for name in ("one", "other"):
+        export_onnx(network, tmp_path / f"{name}.onnx", 20)
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()
+    assert count_macs(tmp_path / "one.onnx", 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4) + 2 * 12 * 7 * 7
+    assert count_parameters(tmp_path / "one.onnx") == parameter_count(network)
+
+
+def test_layers_of_two_networks_are_no_single_ones_to_compare(project: Path) -> None:
+    document = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    student = document["distill_student"]
+    student["losses"]["feature_projection"] = 1.0
+    student["feature_layers"] = [{"student": "first.body.3", "teacher": "body.3"}]
+    student["model"]["arguments"]["experts"] = True
+    with pytest.raises(UserError, match="feature_projection needs the layers of one network"):
+        parse_params(document)
+
+
+def test_only_a_student_of_two_networks_has_a_gate() -> None:
+    assert has_gate(experts())
+    assert not has_gate(experts().first)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,11 @@ DegradationStep = Annotated[
 
 
 class DegradePairs(_Params):
-    """Which degradations each photograph gets."""
+    """Which degradations each photograph gets.
+
+    `soft_fraction` of those to learn from are moved by parts of a pixel first. Pictures of films, of which a codec gets
+    the frames before, stay as they are, and so do those with a blurred partner.
+    """
 
     mix: tuple[str, ...] = Field(min_length=1)
     variants: int = Field(ge=1, le=100)
@@ -336,7 +340,10 @@ class FeatureLayers(_Params):
 
 
 class DistillStudent(_Params):
-    """The student and its no-teacher twin; with `dead_zone` both learn, once trained, which frames to leave alone."""
+    """The student and its no-teacher twin; with `dead_zone` both learn, once trained, which frames to leave alone.
+
+    Experts learn then which frames are not for their first network.
+    """
 
     model: Model
     losses: StudentLosses
@@ -353,6 +360,8 @@ class DistillStudent(_Params):
                 "the loss feature_projection compares layers by name: add feature_layers, for example "
                 "[{student: body.3, teacher: body.7}]"
             )
+        if self.losses.feature_projection and self.model.arguments.get("experts"):
+            raise ValueError("the loss feature_projection needs the layers of one network: leave out experts: true")
         looks = {name for name in ("frame_gain", "experts") if self.model.arguments.get(name)}
         if self.dead_zone and not (self.model.name == "luma_strided" and looks):
             raise ValueError(

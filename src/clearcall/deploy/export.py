@@ -74,11 +74,11 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
         [helper.make_tensor_value_info(names[1], TensorProto.UINT8, shapes[1])],
         [*part.constants, scale, zero],
     )
-    core = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
-    helper.set_model_props(core, {KIND_KEY: kind, STRIDE_KEY: str(stride)})
-    onnx.checker.check_model(core, full_check=True)
+    exported = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
+    helper.set_model_props(exported, {KIND_KEY: kind, STRIDE_KEY: str(stride)})
+    onnx.checker.check_model(exported, full_check=True)
     with atomic_path(path) as temporary:
-        onnx.save(core, temporary)
+        onnx.save(exported, temporary)
 
 
 @dataclass(frozen=True)
@@ -113,19 +113,8 @@ def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | 
     """
     core = _torch_graph(_LumaCore(student), 1, student.stride, opset, f"{prefix}core/")
     core_input, core_output = core.input[0].name, core.output[0].name
-    sub_pixels = f"{prefix}sub_pixels"
-    if student.frame_gain is None:
-        return _Part(
-            [
-                helper.make_node("DequantizeLinear", ["luma", "grey_level"], [core_input]),
-                *core.node,
-                helper.make_node("QuantizeLinear", [core_output, "grey_level", "zero"], [sub_pixels]),
-            ],
-            [*core.initializer],
-        )
-    gain = _torch_graph(student.frame_gain, 1, SMALLEST_SIDE, opset, f"{prefix}gain/")
-    one, lengths = np.array(1, np.float32), np.array([1, 1], np.int64)
-    constants: dict[str, npt.NDArray[Any]] = {"one": one, "one_each": lengths, "single": lengths[:1]}
+    constants: dict[str, npt.NDArray[Any]] = {}
+    factors = [share] if share else []
 
     def node(kind: str, inputs: list[str], output: str) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, [output])
@@ -133,28 +122,37 @@ def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | 
     def own(name: str) -> str:
         return prefix + name
 
-    nodes = [
-        node("DequantizeLinear", ["luma", own("one")], gain.input[0].name),
-        *gain.node,
-        helper.make_node(
-            "Split", [gain.output[0].name, own("one_each")], [own("input_gain"), own("output_gain")], axis=1
-        ),
-        node("Reshape", [own("input_gain"), own("single")], own("input_factor")),
-        node("Reshape", [own("output_gain"), own("single")], own("output_factor")),
-        node("Mul", ["grey_level", own("input_factor")], own("input_scale")),
-        node("DequantizeLinear", ["luma", own("input_scale")], core_input),
-        *core.node,
-    ]
-    factor = own("output_factor")
-    if share is not None:
-        nodes.append(node("Mul", [factor, share], own("shared_factor")))
-        factor = own("shared_factor")
-    nodes += [
-        node("Mul", [core_output, factor], own("residual")),
-        node("QuantizeLinear", [own("residual"), "grey_level", "zero"], sub_pixels),
-    ]
+    if student.frame_gain is None:
+        nodes = [node("DequantizeLinear", ["luma", "grey_level"], core_input), *core.node]
+        initializers = [*core.initializer]
+    else:
+        gain = _torch_graph(student.frame_gain, 1, SMALLEST_SIDE, opset, own("gain/"))
+        one, lengths = np.array(1, np.float32), np.array([1, 1], np.int64)
+        constants = {"one": one, "one_each": lengths, "single": lengths[:1]}
+        nodes = [
+            node("DequantizeLinear", ["luma", own("one")], gain.input[0].name),
+            *gain.node,
+            helper.make_node(
+                "Split", [gain.output[0].name, own("one_each")], [own("input_gain"), own("output_gain")], axis=1
+            ),
+            node("Reshape", [own("input_gain"), own("single")], own("input_factor")),
+            node("Reshape", [own("output_gain"), own("single")], own("output_factor")),
+            node("Mul", ["grey_level", own("input_factor")], own("input_scale")),
+            node("DequantizeLinear", ["luma", own("input_scale")], core_input),
+            *core.node,
+        ]
+        initializers = [*core.initializer, *gain.initializer]
+        factors = [own("output_factor"), *factors]
+    if len(factors) == 2:  # noqa: PLR2004  # a number times a number, before the picture
+        nodes.append(node("Mul", factors, own("factor")))
+        factors = [own("factor")]
+    residual = core_output
+    if factors:
+        residual = own("residual")
+        nodes.append(node("Mul", [core_output, *factors], residual))
+    nodes.append(node("QuantizeLinear", [residual, "grey_level", "zero"], own("sub_pixels")))
     arrays = [numpy_helper.from_array(array, own(name)) for name, array in constants.items()]
-    return _Part(nodes, [*core.initializer, *gain.initializer, *arrays])
+    return _Part(nodes, [*initializers, *arrays])
 
 
 def _experts_part(model: LumaExperts, opset: int, output: str, shape: tuple[int | str, ...]) -> _Part:

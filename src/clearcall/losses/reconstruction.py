@@ -39,6 +39,7 @@ def luma_gain_loss(
 ) -> Tensor:
     """Return the mean of how much more luma error each picture has than before, over `input_mse` of (N,) and `floor`.
 
+    Pictures are RGB of (N, 3, H, W) in [0, 1]; `input_mse` and `floor` are squares of that, as in relative_mse_loss.
     It is below 0 where pictures gain. What one loses counts `caution` times, so that a network that cannot tell which
     pictures it harms does less to all of them. Error is the mean squared difference of luma (ITU-R BT.601); that of
     RGB, which is what `input_mse` has, is mostly of colour where little is missing, since calls send it coarsely.

@@ -17,7 +17,7 @@ from clearcall.losses.reconstruction import (
     ssim_loss,
 )
 from clearcall.training.batches import Batch
-from clearcall.training.gate import HasGate
+from clearcall.training.frame_gate import has_gate
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
 SHARP_LOSSES: dict[str, PictureLoss] = {
@@ -74,7 +74,7 @@ def answer(
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        given = (picture, degradation) if isinstance(network, HasGate) else (picture,)
+        given = (picture, degradation) if has_gate(network) else (picture,)
         restored, features = network.forward_features(*given)  # type: ignore[operator]  # nn.Module hides methods
     finally:
         for hook in hooks:

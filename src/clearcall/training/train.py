@@ -24,7 +24,7 @@ from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone
-from clearcall.training.gate import HasGate, find_gate_zone, fit_gate
+from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
 from clearcall.training.task import (
@@ -85,8 +85,8 @@ def train_network(
     `loss_weights` are those above 0 by name. `budget` is the share of the steps that is run. Training starts from the
     weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only if a loss needs one; `round_teacher`
     rounds its answers to whole grey levels; `feature_layers` are for the loss feature_projection; with `dead_zone` a
-    student gets one at the end. A run that was killed goes on from its checkpoint if params, pairs and code are the
-    same.
+    student gets one at the end, or its gate a zone. A run that was killed goes on from its checkpoint if params, pairs
+    and code are the same.
     """
     torch.manual_seed(training.seed)
     network = build_model(kind, model.name, model.arguments)
@@ -95,7 +95,7 @@ def train_network(
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
-    if isinstance(network, HasGate):
+    if has_gate(network):
         fit_gate(network, paths.pairs, train)
     training = scheduled(training, len(train), budget)
 
@@ -148,7 +148,7 @@ def train_student(
     fabric = make_fabric(training)
     torch.manual_seed(training.seed)
     network = build_model("students", stage.model.name, stage.model.arguments)
-    if isinstance(network, HasGate):
+    if has_gate(network):
         fit_gate(network, paths.pairs, records)
     layers = stage.feature_layers
     loaded = (
@@ -176,7 +176,7 @@ def train_student(
 def _with_dead_zone(
     model: Model, state: Mapping[str, Tensor], pairs: Path, records: Sequence[PairRecord]
 ) -> tuple[Model, nn.Module]:
-    """Return a trained student in evaluation mode that leaves alone what had better be, and what builds it."""
+    """Return a trained student in evaluation mode, with the zone of its gain or gate, and what builds it."""
 
     def built(**zones: object) -> tuple[Model, nn.Module]:
         found = Model(name=model.name, arguments={**model.arguments, **zones})
@@ -184,8 +184,8 @@ def _with_dead_zone(
         network.load_state_dict(state)
         return found, network.eval()
 
-    _, plain = built()
-    if isinstance(plain, HasGate):
+    _, plain = built(dead_zone=None, gate_zone=None)
+    if has_gate(plain):
         return built(gate_zone=find_gate_zone(plain, pairs, records))
     return built(dead_zone=find_dead_zone(cast(LooksAtFrame, plain), pairs, records))  # by the params' own check
 

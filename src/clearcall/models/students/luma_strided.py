@@ -3,9 +3,9 @@
 The eye and SSIM alike see detail in luma; the chroma of a call is coarse anyway. The same luma residual is added to
 R, G and B, which changes Y and leaves Cb and Cr as they are, without a round trip through 8-bit YCbCr.
 
-Two such networks, each for one kind of frames, do more than one for both, in the same time, since a look at the whole
-frame says which one is run (a mixture of experts: Jacobs et al. 1991, "Adaptive mixtures of local experts"): what a
-call sends at a smaller size arrives blurred and gains by sharpening; what it sends whole has the faults of its codec
+Two such networks, each for one kind of frames, do more than one for both, in hardly more time, since a look at the
+whole frame says which one is run (a mixture of experts: Jacobs et al. 1991, "Adaptive mixtures of local experts"): what
+a call sends at a smaller size arrives blurred and gains by sharpening; what it sends whole has the faults of its codec
 alone, and sharpening makes them worse.
 """
 
@@ -175,7 +175,7 @@ class LumaStrided(nn.Module):
         return self.forward_features(picture)[0]
 
 
-class Gate(FrameLook):
+class FrameGate(FrameLook):
     """Says of a whole frame how sure it is that it is one for the first network.
 
     A `zone` of [low, high] is of that evidence: below low the frame is the second network's, and up to high what the
@@ -205,7 +205,7 @@ class LumaExperts(nn.Module):
     The first is for the first degradation of the mix, the second for the second and for sharp frames.
     """
 
-    def __init__(self, first: LumaStrided, second: LumaStrided, gate: Gate) -> None:
+    def __init__(self, first: LumaStrided, second: LumaStrided, gate: FrameGate) -> None:
         super().__init__()
         self.stride = first.stride
         self.first, self.second, self.gate = first, second, gate
@@ -272,7 +272,7 @@ def build(
     def network() -> LumaStrided:
         return LumaStrided(channels, body_layers, stride, expansion, FrameGain(dead_zone) if frame_gain else None)
 
-    return LumaExperts(network(), network(), Gate(gate_zone)) if experts else network()
+    return LumaExperts(network(), network(), FrameGate(gate_zone)) if experts else network()
 
 
 def _is_zone(zone: Sequence[float]) -> bool:

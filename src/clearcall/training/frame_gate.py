@@ -5,7 +5,7 @@ It is fitted before the networks are trained, since it needs none of them; what 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ _STEPS, _RATE, _DECAY = 1500, 1e-2, 1e-3
 _TAKEN_WRONGLY, _RAMP = 0.005, 2.0  # share of frames, evidence
 
 
-@runtime_checkable
 class HasGate(Protocol):
     """A student of two networks, one for each degradation of the mix, as luma_strided with `experts` is.
 
@@ -42,7 +41,11 @@ class HasGate(Protocol):
         ...
 
 
-@torch.enable_grad()
+def has_gate(network: nn.Module) -> TypeGuard[HasGate]:
+    """Return whether a student has a gate to fit."""
+    return all(hasattr(network, name) for name in ("gate", "look", "evidence"))
+
+
 def fit_gate(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> None:
     """Fit the network's gate on pairs; their sharp pictures count as of the second degradation.
 
@@ -93,4 +96,4 @@ def find_gate_zone(network: HasGate, pairs: Path, records: Sequence[PairRecord])
 @torch.inference_mode()
 def _look(network: HasGate, frame: Frame) -> Tensor:
     network.gate.eval()  # looks as it will in use
-    return network.look(to_tensor(frame)[None]).clone()
+    return network.look(to_tensor(frame)[None])
