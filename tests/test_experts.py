@@ -173,7 +173,7 @@ def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path
             network.gate.last.bias.fill_(offset)
             most = sorted(float(network.evidence(network.look(picture))) for picture in second)
         low, high = find_gate_zone(network, tiny_pairs, pairs)
-        assert high - low == pytest.approx(2, abs=0.02)
+        assert high - low == pytest.approx(1, abs=0.02)
         assert (most[-2] < low < most[-1]) if offset > 0 else (low == 0)
 
 

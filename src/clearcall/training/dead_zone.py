@@ -1,10 +1,11 @@
-"""Which frames a student had better leave alone: found on whole frames, once it is trained.
+"""Which frames a student had better leave alone, or do less to: found on whole frames, once it is trained.
 
 Patches teach it how much a frame needs on average. What a frame loses that needs nothing hardly counts there, but it is
-what people would notice: so below a threshold, found here, nothing is added.
+what people would notice: so below a threshold, found here, nothing is added; and where no threshold tells such frames
+from others, less is added to all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,8 @@ from clearcall.models.inference import to_tensor
 
 # A decibel that a frame loses counts as many that others gain.
 CAUTION = 20.0
+# Where they cannot be told apart, it would be next to nothing that is added at that price.
+_CAUTION_FOR_ALL = 4.0
 _STEPS = 40  # from no input's gain to the largest
 
 Numbers = npt.NDArray[np.float64]
@@ -61,9 +64,7 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
     """
 
     def worth(share: Numbers | float) -> float:
-        left = input_mse - 2 * share * agreement + np.square(share) * energy
-        gain_db = -10 * np.log10(left / input_mse)
-        return float(np.mean(np.where(gain_db < 0, CAUTION * gain_db, gain_db)))
+        return _worth(share, input_mse, agreement, energy, CAUTION)
 
     if not input_gain.size:
         return None
@@ -76,10 +77,42 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
     return [float(f"{level:.4g}") for level in best] if worths[best] > worth(1.0) else None
 
 
+def find_share(restore: Callable[[Tensor], Tensor], pairs: Path, records: Sequence[PairRecord]) -> float:
+    """Return how much of what a trained network adds to RGB of (N, 3, H, W) in [0, 1] serves these pairs best, 0 to 1.
+
+    Best is the highest mean gain in PSNR of RGB, in which decibels lost count four times.
+    """
+    reader = PairReader(pairs)
+    measured = [
+        _means(restore, reader.sharp(record), reader.degraded(record))
+        for record in track(records, len(records), "finding how much is added")
+        if record.psnr_db < np.inf
+    ]
+    return best_share(*np.array(measured).reshape(-1, 3).T)
+
+
+def best_share(input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float:
+    """Return how much of its residual serves frames best, 0 to 1; the arrays, (frames,) each, are as in `best_zone`."""
+    if not input_mse.size:
+        return 1.0
+    shares = np.linspace(0, 1, _STEPS + 1).tolist()
+    return float(max(shares, key=lambda share: _worth(share, input_mse, agreement, energy, _CAUTION_FOR_ALL)))
+
+
+def _worth(share: Numbers | float, input_mse: Numbers, agreement: Numbers, energy: Numbers, caution: float) -> float:
+    left = input_mse - 2 * share * agreement + np.square(share) * energy
+    gain_db = -10 * np.log10(left / input_mse)
+    return float(np.mean(np.where(gain_db < 0, caution * gain_db, gain_db)))
+
+
 @torch.inference_mode()
 def _measure(student: LooksAtFrame, sharp: Frame, degraded: Frame) -> list[float]:
     """Return the input's gain of a frame, and the three means of `best_zone`."""
+    return [float(student.input_gain(to_tensor(degraded)[None])), *_means(student, sharp, degraded)]
+
+
+@torch.inference_mode()
+def _means(restore: Callable[[Tensor], Tensor], sharp: Frame, degraded: Frame) -> list[float]:
     picture = to_tensor(degraded)[None]
-    missing, residual = to_tensor(sharp)[None] - picture, student(picture) - picture
-    means = ((missing**2).mean(), (residual * missing).mean(), (residual**2).mean())
-    return [float(student.input_gain(picture)), *map(float, means)]
+    missing, residual = to_tensor(sharp)[None] - picture, restore(picture) - picture
+    return [float((missing**2).mean()), float((residual * missing).mean()), float((residual**2).mean())]

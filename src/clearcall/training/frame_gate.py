@@ -18,7 +18,7 @@ from clearcall.models.inference import to_tensor
 
 _STEPS, _RATE, _DECAY = 1500, 1e-2, 1e-3
 # Taken for the other kind, a frame may lose whole decibels: so few of the second kind's may get some of the first's.
-_TAKEN_WRONGLY, _RAMP = 0.005, 2.0  # share of frames, evidence
+_TAKEN_WRONGLY, _RAMP = 0.005, 1.0  # share of frames, evidence
 
 
 class HasGate(Protocol):
@@ -32,6 +32,15 @@ class HasGate(Protocol):
         """Return what is fitted on whole frames."""
         ...
 
+    @property
+    def second(self) -> nn.Module:
+        """Return the network for the second degradation, which restores RGB by itself, too."""
+        ...
+
+    def temper(self, share: float) -> None:
+        """Make what the second network adds `share` of what it was."""
+        ...
+
     def look(self, picture: Tensor) -> Tensor:
         """Return what the gate goes by, (N, numbers), of RGB (N, 3, H, W) in [0, 1]."""
         ...
@@ -43,7 +52,7 @@ class HasGate(Protocol):
 
 def has_gate(network: nn.Module) -> TypeGuard[HasGate]:
     """Return whether a student has a gate to fit."""
-    return all(hasattr(network, name) for name in ("gate", "look", "evidence"))
+    return all(hasattr(network, name) for name in ("gate", "second", "temper", "look", "evidence"))
 
 
 def fit_gate(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> None:

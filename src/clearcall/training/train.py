@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.architectures import Kind
-from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
+from clearcall.data.pairs import INDEX, PairRecord, degradations_of, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
 from clearcall.losses.perceptual import load_vgg19, perceptual_loss
@@ -23,7 +23,7 @@ from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
-from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone
+from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone, find_share
 from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
@@ -119,13 +119,13 @@ def train_network(
             network, loss_weights, training, loaded, fabric, round_teacher=round_teacher, layers=feature_layers
         )
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
-    quality = fitted.quality
+    quality, state = fitted.quality, fitted.state
     if dead_zone:
-        model, network = _with_dead_zone(model, fitted.state, paths.pairs, [*train, *validation])
-        quality = validator.quality(network)
+        model, network = _with_dead_zone(model, state, paths.pairs, [*train, *validation])
+        quality, state = validator.quality(network), network.state_dict()
 
     if fabric.is_global_zero:
-        save_weights(folder, kind, model, fitted.state)
+        save_weights(folder, kind, model, state)
     summary = {
         "model": model.model_dump(),
         "parameters": parameter_count(network),
@@ -176,18 +176,28 @@ def train_student(
 def _with_dead_zone(
     model: Model, state: Mapping[str, Tensor], pairs: Path, records: Sequence[PairRecord]
 ) -> tuple[Model, nn.Module]:
-    """Return a trained student in evaluation mode, with the zone of its gain or gate, and what builds it."""
+    """Return a trained student in evaluation mode, with the zone of its gain or gate, and what builds it.
 
-    def built(**zones: object) -> tuple[Model, nn.Module]:
+    The second of two networks is tempered by what becomes of validation's frames of its kind.
+    """
+
+    def built(weights: Mapping[str, Tensor], **zones: object) -> tuple[Model, nn.Module]:
         found = Model(name=model.name, arguments={**model.arguments, **zones})
         network = build_model("students", found.name, found.arguments)
-        network.load_state_dict(state)
+        network.load_state_dict(weights)
         return found, network.eval()
 
-    _, plain = built(dead_zone=None, gate_zone=None)
+    _, plain = built(state, dead_zone=None, gate_zone=None)
+    zones: dict[str, object] = {}
     if has_gate(plain):
-        return built(gate_zone=find_gate_zone(plain, pairs, records))
-    return built(dead_zone=find_dead_zone(cast(LooksAtFrame, plain), pairs, records))  # by the params' own check
+        zones["gate_zone"] = find_gate_zone(plain, pairs, records)
+        second = degradations_of(records)[1]
+        held_out = [pair for pair in records if (pair.split, pair.degradation) == ("validation", second)]
+        plain.temper(find_share(plain.second, pairs, held_out))
+    else:
+        # By the params' own check it does look.
+        zones["dead_zone"] = find_dead_zone(cast(LooksAtFrame, plain), pairs, records)
+    return built(plain.state_dict(), **zones)
 
 
 @dataclass(frozen=True)

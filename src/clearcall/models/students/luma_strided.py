@@ -210,6 +210,12 @@ class LumaExperts(nn.Module):
         self.stride = first.stride
         self.first, self.second, self.gate = first, second, gate
 
+    @torch.no_grad()
+    def temper(self, share: float) -> None:
+        """Make what the second network adds `share` of what it was."""
+        for value in self.second.tail.parameters():
+            value.mul_(share)
+
     def look(self, picture: Tensor) -> Tensor:
         """Return what the gate goes by, (N, 6), of RGB (N, 3, H, W) in [0, 1]."""
         return self.gate.levels(self.first.padded_luma(picture) * 255)
