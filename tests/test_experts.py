@@ -92,6 +92,14 @@ def test_in_use_the_gate_says_whose_a_frame_is(
     assert torch.allclose(network(faces), expected, atol=1e-6)
 
 
+def test_tempered_the_second_network_adds_less(faces: Tensor) -> None:
+    for evidence, share in ((-5.0, 0.25), (5.0, 1)):
+        network = experts(evidence)
+        added = network(faces) - faces
+        network.temper(0.25)
+        assert torch.allclose(network(faces) - faces, share * added, atol=1e-6)
+
+
 def test_pictures_of_one_batch_go_each_its_own_way(faces: Tensor) -> None:
     network = experts()
     with torch.no_grad():
@@ -229,6 +237,8 @@ def test_trained_they_are_kept_with_gate_and_zones(
     network, known = load_weights(tmp_path / "student"), [p for p in read_pairs(tiny_pairs) if p.split != "test"]
     assert isinstance(network, LumaExperts)
     assert network.gate.zone == arguments["gate_zone"] == find_gate_zone(network, tiny_pairs, known)
+    assert not any(value.any() for value in network.second.tail.parameters())  # of what harms, nothing is added
+    assert any(value.any() for value in network.first.tail.parameters())
     assert trained.summary["parameters"] == parameter_count(network)
     torch.manual_seed(tiny_training.seed)
     fitted = build_model("students", "luma_strided", ARGUMENTS)
