@@ -84,7 +84,7 @@ def test_a_residual_twice_too_large_is_halved() -> None:
 
 
 def test_one_frame_that_loses_costs_those_that_gain() -> None:
-    """One of ten loses as much as others gain: twenty times, so that all get less than is best for nine, but some.
+    """One of ten loses, which counts twenty times: all get less than is best for nine, but some.
 
     A share s leaves 1 - s + s^2 of nine's error (best at 0.5, 1.25 dB), and 1 - 0.01 s + s^2 of the tenth's.
     """

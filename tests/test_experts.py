@@ -173,7 +173,7 @@ def test_zones_that_make_no_sense_are_refused(zones: dict[str, object]) -> None:
 
 
 def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path) -> None:
-    """Of so few none but the one of most evidence, which it begins just below; 2 wide, and never below 0."""
+    """Of so few none but the one of most evidence, which it begins just below; 1 wide, and never below 0."""
     pairs, reader, network = read_pairs(tiny_pairs), PairReader(tiny_pairs), experts()
     second = [to_tensor(reader.degraded(pair))[None] for pair in pairs if pair.degradation == "webcam"]
     for offset in (20.0, -20.0):
