@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch takes a second to import, which many files do without
     from torch import nn
 
     from clearcall.architectures import Kind
+    from clearcall.training.train import Trained
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
@@ -119,6 +120,50 @@ def add_film() -> Callable[[Path, list[Frame]], None]:
             film.mux(stream.encode())
 
     return add
+
+
+@pytest.fixture
+def train_with_zones(
+    committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "Callable[[dict[str, object], int], Trained]":
+    """Train `luma_strided` with such arguments and batch size into `student`, at a rate that harms; find its zones."""
+    import torch
+
+    from clearcall.params import Model, Paths, Training
+    from clearcall.training.loop import make_fabric
+    from clearcall.training.train import train_network
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    folders = {name: tmp_path / name for name in type(committed.paths).model_fields} | {"pairs": tiny_pairs}
+
+    def train(arguments: dict[str, object], batch_size: int) -> "Trained":
+        changes = {
+            "steps": 4,
+            "validate_every": 4,
+            "batch_size": batch_size,
+            "patch_size": 32,
+            "warmup_steps": 0,
+            "precision": "fp32",
+            "learning_rate": 0.1,
+        }
+        training = Training.model_validate(committed.distill_student.training.model_dump() | changes)
+        try:
+            return train_network(
+                "students",
+                Model(name="luma_strided", arguments=arguments),
+                {"l1": 1.0},
+                training,
+                Paths(**folders),
+                make_fabric(training),
+                name="student",
+                experiment="clearcall",
+                folder=tmp_path / "student",
+                dead_zone=True,
+            )
+        finally:
+            torch.use_deterministic_algorithms(mode=False)
+
+    return train
 
 
 @pytest.fixture(scope="session")

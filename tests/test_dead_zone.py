@@ -1,5 +1,6 @@
 """Frames that are left alone: how the threshold is found, and what the network and its graph make of it."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from clearcall import Sharpener
@@ -20,13 +20,12 @@ from clearcall.models import build_model
 from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.weights import load_weights
-from clearcall.params import Model, Params, Paths, Training, parse_params
+from clearcall.params import Params, parse_params
 from clearcall.training.dead_zone import best_share, best_zone, find_dead_zone, find_share
-from clearcall.training.loop import make_fabric
-from clearcall.training.train import train_network
+from clearcall.training.train import Trained
 from clearcall.training.validation import Validator
 
-ARGUMENTS = {"channels": 4, "body_layers": 1, "frame_gain": True}
+ARGUMENTS: dict[str, object] = {"channels": 4, "body_layers": 1, "frame_gain": True}
 # Of a frame with an error of 1: residuals that leave 1 - 0.32 + 0.02 = 0.7, 1.55 dB less, or 1.05, 0.21 dB more.
 HELPED, HARMED = (1.0, 0.16, 0.02), (1.0, -0.02, 0.01)
 
@@ -172,37 +171,10 @@ def test_params_refuse_a_zone_without_a_look_at_the_frame(project: Path, model: 
 
 
 def test_a_trained_student_is_kept_with_its_zone(
-    committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_with_zones: Callable[[dict[str, object], int], Trained], tiny_pairs: Path, tmp_path: Path
 ) -> None:
     """Trained at a rate that harms, so that there is something to be left alone."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    changes = {
-        "steps": 4,
-        "validate_every": 4,
-        "batch_size": 2,
-        "patch_size": 32,
-        "warmup_steps": 0,
-        "precision": "fp32",
-    }
-    values = committed.distill_student.training.model_dump() | changes | {"learning_rate": 0.1}
-    folders = {name: tmp_path / name for name in type(committed.paths).model_fields} | {"pairs": tiny_pairs}
-    training, paths = Training.model_validate(values), Paths(**folders)
-    fabric: Fabric = make_fabric(training)
-    try:
-        trained = train_network(
-            "students",
-            Model(name="luma_strided", arguments=ARGUMENTS),
-            {"l1": 1.0},
-            training,
-            paths,
-            fabric,
-            name="student",
-            experiment="clearcall",
-            folder=tmp_path / "student",
-            dead_zone=True,
-        )
-    finally:
-        torch.use_deterministic_algorithms(mode=False)
+    trained = train_with_zones(ARGUMENTS, 2)
     kept = read_json(tmp_path / "student" / "model.json")["arguments"]["dead_zone"]
     assert kept is not None
     assert trained.summary["model"]["arguments"]["dead_zone"] == kept

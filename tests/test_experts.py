@@ -1,5 +1,6 @@
 """Two networks for two kinds of frames: who learns from what, what the gate decides, and what the graph makes of it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,11 @@ from clearcall.models import build_model, parameter_count
 from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.luma_strided import LumaExperts
 from clearcall.models.weights import load_weights
-from clearcall.params import Model, Params, Paths, Training, parse_params
+from clearcall.params import Params, parse_params
 from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
-from clearcall.training.loop import make_fabric
-from clearcall.training.train import train_network
+from clearcall.training.train import Trained
 
-ARGUMENTS = {"channels": 4, "body_layers": 1, "frame_gain": True, "experts": True}
+ARGUMENTS: dict[str, object] = {"channels": 4, "body_layers": 1, "frame_gain": True, "experts": True}
 
 
 def experts(evidence: float | None = None, gate_zone: list[float] | None = None, **arguments: object) -> LumaExperts:
@@ -214,25 +214,9 @@ def test_a_mix_of_other_than_two_degradations_is_refused(names: list[str], tiny_
 
 
 def test_trained_they_are_kept_with_gate_and_zones(
-    committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_training: Training
+    train_with_zones: Callable[[dict[str, object], int], Trained], committed: Params, tiny_pairs: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    folders = {name: tmp_path / name for name in type(committed.paths).model_fields} | {"pairs": tiny_pairs}
-    try:
-        trained = train_network(
-            "students",
-            Model(name="luma_strided", arguments=ARGUMENTS),
-            {"l1": 1.0},
-            tiny_training,
-            Paths(**folders),
-            make_fabric(tiny_training),
-            name="student",
-            experiment="clearcall",
-            folder=tmp_path / "student",
-            dead_zone=True,
-        )
-    finally:
-        torch.use_deterministic_algorithms(mode=False)
+    trained = train_with_zones(ARGUMENTS, 4)
     arguments = read_json(tmp_path / "student" / "model.json")["arguments"]
     network, known = load_weights(tmp_path / "student"), [p for p in read_pairs(tiny_pairs) if p.split != "test"]
     assert isinstance(network, LumaExperts)
@@ -240,24 +224,9 @@ def test_trained_they_are_kept_with_gate_and_zones(
     assert not any(value.any() for value in network.second.tail.parameters())  # of what harms, nothing is added
     assert any(value.any() for value in network.first.tail.parameters())
     assert trained.summary["parameters"] == parameter_count(network)
-    torch.manual_seed(tiny_training.seed)
+    torch.manual_seed(committed.distill_student.training.seed)
     fitted = build_model("students", "luma_strided", ARGUMENTS)
     assert isinstance(fitted, LumaExperts)
     fit_gate(fitted, tiny_pairs, read_pairs(tiny_pairs, "train"))
     kept, again = (list(one.gate.state_dict().values()) for one in (network, fitted))
     assert all(map(torch.equal, kept, again))  # the networks' training leaves it as it was
-
-
-@pytest.fixture
-def tiny_training(committed: Params) -> Training:
-    """Four steps at a rate that harms."""
-    changes = {
-        "steps": 4,
-        "validate_every": 4,
-        "batch_size": 4,
-        "patch_size": 32,
-        "warmup_steps": 0,
-        "precision": "fp32",
-        "learning_rate": 0.1,
-    }
-    return Training.model_validate(committed.distill_student.training.model_dump() | changes)
