@@ -28,7 +28,7 @@ from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.models import collapsed
 from clearcall.models.inference import restore
-from clearcall.models.students.luma_strided import LumaExperts, LumaStrided
+from clearcall.models.students.luma_strided import FrameLook, LumaExperts, LumaStrided
 from clearcall.sharpener import Sharpener
 
 _LARGEST_SIDE = 16384
@@ -45,6 +45,17 @@ class _LumaCore(nn.Module):
     def forward(self, luma: Tensor) -> Tensor:
         residual: Tensor = self.tail(self.body(luma))
         return residual
+
+
+class _Levels(nn.Module):
+    """What a look at the whole frame sees: luma in [0, 255] to levels."""
+
+    def __init__(self, look: FrameLook) -> None:
+        super().__init__()
+        self.look = look
+
+    def forward(self, grey_levels: Tensor) -> Tensor:
+        return self.look.levels(grey_levels)
 
 
 def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
@@ -91,7 +102,7 @@ class _Part:
 
 def _rgb_part(model: nn.Module, opset: int) -> _Part:
     """Return an RGB network from `frame` to `restored`."""
-    core = _torch_graph(model, 3, int(model.stride), opset, "core/")  # type: ignore[arg-type]  # every network has it
+    core = _frame_graph(model, 3, int(model.stride), opset, "core/")  # type: ignore[arg-type]  # every network has it
     nodes = [
         helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("DequantizeLinear", ["planes", "grey_level"], [core.input[0].name]),
@@ -102,8 +113,47 @@ def _rgb_part(model: nn.Module, opset: int) -> _Part:
     return _Part(nodes, [*core.initializer])
 
 
-def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | None = None) -> _Part:
-    """Return a luma network from `luma` to `sub_pixels`, that and all names between with a prefix.
+def _luma_part(student: LumaStrided, opset: int) -> _Part:
+    """Return a luma network from `luma` to `sub_pixels`."""
+    network = _network_part(student, opset, "sub_pixels")
+    if student.frame_gain is None:
+        return network
+    look = _look_part(student.frame_gain, opset)
+    return _Part([*look.nodes, *network.nodes], [*look.constants, *network.constants])
+
+
+def _experts_part(model: LumaExperts, opset: int, output: str, shape: tuple[int | str, ...]) -> _Part:
+    """Return two luma networks of which the gate lets one be run; all three go by one look."""
+    look, gate = _look_part(model.gate, opset), _levels_graph(model.gate, opset, "gate/")
+    branches = {}
+    for name, expert, share in (("first", model.first, "share"), ("second", model.second, None)):
+        part = _network_part(expert, opset, f"{name}/sub_pixels", f"{name}/", share)
+        info = helper.make_tensor_value_info(f"{name}/sub_pixels", TensorProto.UINT8, shape)
+        branches[name] = helper.make_graph(part.nodes, name, [], [info], part.constants)
+    nodes = [
+        *look.nodes,
+        *gate.node,
+        helper.make_node("Reshape", [gate.output[0].name, "gate/single"], ["share"]),
+        helper.make_node("Greater", ["share", "gate/nothing"], ["for_first"]),
+        helper.make_node("If", ["for_first"], [output], then_branch=branches["first"], else_branch=branches["second"]),
+    ]
+    constants = _arrays({"single": np.array([1], np.int64), "nothing": np.zeros(1, np.float32)}, "gate/")
+    return _Part(nodes, [*look.constants, *gate.initializer, *constants])
+
+
+def _look_part(look: FrameLook, opset: int) -> _Part:
+    """Return a look at the whole frame from `luma` to `levels`."""
+    graph = _frame_graph(_Levels(look), 1, SMALLEST_SIDE, opset, "look/")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["luma", "look/one"], [graph.input[0].name]),
+        *graph.node,
+        helper.make_node("Identity", [graph.output[0].name], ["levels"]),
+    ]
+    return _Part(nodes, [*graph.initializer, *_arrays({"one": np.array(1, np.float32)}, "look/")])
+
+
+def _network_part(student: LumaStrided, opset: int, output: str, prefix: str = "", share: str | None = None) -> _Part:
+    """Return a luma network from `luma`, and `levels` if it goes by them, to `output`, all names between with a prefix.
 
     `share` is the name of a number that what it gives is multiplied by. One pass each way: (de)quantising scales,
     rounds half to even, clips and casts. The shuffle is the sharpener's.
@@ -111,7 +161,7 @@ def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | 
     The input's gain for the whole frame is part of the scale from 8 bits, which costs nothing. The output's has a pass
     of its own: as part of the scale to 8 bits, which is free in onnxruntime, it made OpenVINO a third slower.
     """
-    core = _torch_graph(_LumaCore(student), 1, student.stride, opset, f"{prefix}core/")
+    core = _frame_graph(_LumaCore(student), 1, student.stride, opset, f"{prefix}core/")
     core_input, core_output = core.input[0].name, core.output[0].name
     constants: dict[str, npt.NDArray[Any]] = {}
     factors = [share] if share else []
@@ -126,11 +176,10 @@ def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | 
         nodes = [node("DequantizeLinear", ["luma", "grey_level"], core_input), *core.node]
         initializers = [*core.initializer]
     else:
-        gain = _torch_graph(student.frame_gain, 1, SMALLEST_SIDE, opset, own("gain/"))
-        one, lengths = np.array(1, np.float32), np.array([1, 1], np.int64)
-        constants = {"one": one, "one_each": lengths, "single": lengths[:1]}
+        gain = _levels_graph(student.frame_gain, opset, own("gain/"))
+        lengths = np.array([1, 1], np.int64)
+        constants = {"one_each": lengths, "single": lengths[:1]}
         nodes = [
-            node("DequantizeLinear", ["luma", own("one")], gain.input[0].name),
             *gain.node,
             helper.make_node(
                 "Split", [gain.output[0].name, own("one_each")], [own("input_gain"), own("output_gain")], axis=1
@@ -150,33 +199,12 @@ def _luma_part(student: LumaStrided, opset: int, prefix: str = "", share: str | 
     if factors:
         residual = own("residual")
         nodes.append(node("Mul", [core_output, *factors], residual))
-    nodes.append(node("QuantizeLinear", [residual, "grey_level", "zero"], own("sub_pixels")))
-    arrays = [numpy_helper.from_array(array, own(name)) for name, array in constants.items()]
-    return _Part(nodes, [*initializers, *arrays])
+    nodes.append(node("QuantizeLinear", [residual, "grey_level", "zero"], output))
+    return _Part(nodes, [*initializers, *_arrays(constants, prefix)])
 
 
-def _experts_part(model: LumaExperts, opset: int, output: str, shape: tuple[int | str, ...]) -> _Part:
-    """Return two luma networks of which the gate lets one be run."""
-    gate = _torch_graph(model.gate, 1, SMALLEST_SIDE, opset, "gate/")
-    branches = {}
-    for name, expert, share in (("first", model.first, "share"), ("second", model.second, None)):
-        part = _luma_part(expert, opset, f"{name}/", share)
-        info = helper.make_tensor_value_info(f"{name}/sub_pixels", TensorProto.UINT8, shape)
-        branches[name] = helper.make_graph(part.nodes, name, [], [info], part.constants)
-    nodes = [
-        helper.make_node("DequantizeLinear", ["luma", "gate/one"], [gate.input[0].name]),
-        *gate.node,
-        helper.make_node("Reshape", [gate.output[0].name, "gate/single"], ["share"]),
-        helper.make_node("Greater", ["share", "gate/nothing"], ["for_first"]),
-        helper.make_node("If", ["for_first"], [output], then_branch=branches["first"], else_branch=branches["second"]),
-    ]
-    constants: dict[str, npt.NDArray[Any]] = {
-        "one": np.array(1, np.float32),
-        "single": np.array([1], np.int64),
-        "nothing": np.zeros(1, np.float32),
-    }
-    arrays = [numpy_helper.from_array(array, f"gate/{name}") for name, array in constants.items()]
-    return _Part(nodes, [*gate.initializer, *arrays])
+def _arrays(arrays: dict[str, npt.NDArray[Any]], prefix: str) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(array, prefix + name) for name, array in arrays.items()]
 
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
@@ -195,11 +223,24 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
     return largest
 
 
-def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.GraphProto:
+def _frame_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.GraphProto:
     """Export a network from (1, channels, H, W) in [0, 1], H and W multiples of the stride, with torch's exporter."""
-    example = torch.zeros(1, channels, 8 * stride, 12 * stride)
     rows = torch.export.Dim("rows", min=2, max=_LARGEST_SIDE // stride)
     columns = torch.export.Dim("columns", min=2, max=_LARGEST_SIDE // stride)
+    example = torch.zeros(1, channels, 8 * stride, 12 * stride)
+    return _torch_graph(core, example, {2: stride * rows, 3: stride * columns}, opset, prefix)
+
+
+def _levels_graph(core: FrameLook, opset: int, prefix: str) -> onnx.GraphProto:
+    """Export what a network makes of a look at the frame, whose one input is named `levels`."""
+    graph = _torch_graph(core, torch.zeros(1, FrameLook.BANDS), {}, opset, prefix)
+    for node in graph.node:
+        node.input[:] = ["levels" if name == graph.input[0].name else name for name in node.input]
+    return graph
+
+
+def _torch_graph(core: nn.Module, example: Tensor, dynamic: dict[int, Any], opset: int, prefix: str) -> onnx.GraphProto:
+    """Export a network of one input with torch's exporter, all names with a prefix."""
     # The exporter tells of optional packages that it does without; none of it concerns a user.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -208,7 +249,7 @@ def _torch_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix
             core.eval(),
             (example,),
             dynamo=True,
-            dynamic_shapes=({2: stride * rows, 3: stride * columns},),
+            dynamic_shapes=(dynamic,),
             opset_version=opset,
             verbose=False,
         )

@@ -80,9 +80,9 @@ class FrameGain(FrameLook):
         super().__init__(numbers=2)
         self.dead_zone = dead_zone
 
-    def forward(self, grey_levels: Tensor) -> Tensor:
-        """Return the gains of input and output, (N, 2), each in [0, 2), for luma of (N, 1, H, W) in [0, 255]."""
-        gains = 2 * torch.sigmoid(self.numbers(self.levels(grey_levels)))
+    def forward(self, levels: Tensor) -> Tensor:
+        """Return the gains of input and output, (N, 2), each in [0, 2), of frames of such `levels`, (N, 6)."""
+        gains = 2 * torch.sigmoid(self.numbers(levels))
         if self.dead_zone is None:
             return gains
         low, high = self.dead_zone
@@ -146,7 +146,7 @@ class LumaStrided(nn.Module):
         if self.frame_gain is None:
             features = self.body(luma)
             return self.tail(features), features
-        before, after = self.frame_gain(luma * 255).T[..., None, None, None]
+        before, after = self.frame_gain(self.frame_gain.levels(luma * 255)).T[..., None, None, None]
         features = self.body(luma * before)
         return self.tail(features) * after, features
 
@@ -154,7 +154,7 @@ class LumaStrided(nn.Module):
         """Return what the luma of each picture, RGB of (N, 3, H, W) in [0, 1], is multiplied by, (N,)."""
         if self.frame_gain is None:
             raise ValueError("there is no look at the frame without frame_gain")
-        gains: Tensor = self.frame_gain(self.padded_luma(picture) * 255)
+        gains: Tensor = self.frame_gain(self.frame_gain.levels(self.padded_luma(picture) * 255))
         return gains[:, 0]
 
     def padded_luma(self, picture: Tensor) -> Tensor:
@@ -187,12 +187,12 @@ class FrameGate(FrameLook):
         self.zone = zone
         self.requires_grad_(requires_grad=False)  # it is fitted on whole frames, before the networks
 
-    def forward(self, grey_levels: Tensor) -> Tensor:
-        """Return how much of what the first network adds luma of (N, 1, H, W) in [0, 255] gets, (N, 1) in [0, 1].
+    def forward(self, levels: Tensor) -> Tensor:
+        """Return how much of what the first network adds frames of such `levels`, (N, 6), get: (N, 1) in [0, 1].
 
         Where it is 0, the second network's is added.
         """
-        evidence = self.numbers(self.levels(grey_levels))
+        evidence = self.numbers(levels)
         if self.zone is None:
             return (evidence > 0).float()
         low, high = self.zone
@@ -232,7 +232,7 @@ class LumaExperts(nn.Module):
         """
         height, width = picture.shape[-2:]
         luma = self.first.padded_luma(picture)
-        share = self.gate(luma * 255)[:, 0] if degradation is None else (degradation == 0).float()
+        share = self.gate(self.gate.levels(luma * 255))[:, 0] if degradation is None else (degradation == 0).float()
         answers = [
             expert.sub_pixels(luma[chosen]) for expert, chosen in ((self.first, share > 0), (self.second, share == 0))
         ]
