@@ -130,15 +130,32 @@ def test_the_graph_runs_the_network_that_the_gate_names(
     assert (sharpened != face).any()
 
 
+@pytest.mark.parametrize("provider", ["onnxruntime", "openvino"])
+def test_from_frame_to_frame_the_graph_changes_the_network(provider: str, faces: Tensor, tmp_path: Path) -> None:
+    if provider == "openvino":
+        pytest.importorskip("openvino")
+    network = experts()
+    with torch.no_grad():
+        low, high, _ = network.evidence(network.look(faces)).sort().values
+        network.gate.last.bias.sub_((low + high) / 2)
+    export_onnx(network, tmp_path / "student.onnx", 20)
+    sharpener = Sharpener(tmp_path / "student.onnx", provider, threads=1)  # type: ignore[arg-type]  # one of them
+    frames = [face.mul(255).byte().movedim(0, -1).numpy().copy() for face in faces]
+    apart = network.first(faces) - network.second(faces)
+    assert apart.abs().amax(dim=(1, 2, 3)).min() > 4 / 255  # so that the wrong one would be seen
+    for frame in (*frames, *frames[::-1]):
+        assert np.abs(sharpener(frame).astype(np.int16) - restore(network, frame)).max() <= 2
+
+
 def test_the_graph_is_the_same_each_time_and_costs_what_one_network_does(tmp_path: Path) -> None:
-    """At 8 x 12: a 6x6 stem, a 3x3 and a 1x1 layer at 4 x 6 positions; a look at one place each, by gate and gain."""
+    """At 8 x 12: a 6x6 stem, a 3x3 and a 1x1 layer at 4 x 6 positions; a look at one place, for gate and gain alike."""
     network = experts(1.0)
     for value in network.parameters():
         torch.nn.init.uniform_(value)  # biases of 0 would be left out
     for name in ("one", "other"):
         export_onnx(network, tmp_path / f"{name}.onnx", 20)
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()
-    assert count_macs(tmp_path / "one.onnx", 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4) + 2 * 12 * 7 * 7
+    assert count_macs(tmp_path / "one.onnx", 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4) + 12 * 7 * 7
     assert count_parameters(tmp_path / "one.onnx") == parameter_count(network)
 
 
