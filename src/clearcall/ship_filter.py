@@ -20,8 +20,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib import get_data_path
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from clearcall.console import ProgressBar, track
@@ -38,8 +36,7 @@ SIDE, FRAMES, LEARNT_FROM = 352, 10, (2, 5, 9)  # pixels; frames of a clip, and 
 _CLIPS = 8  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _STILL, _WITH_HEAD_IF_STILL = 0.15, 0.8  # share of clips, most of whose frames are left alone; and of those
-_PAGES, _PRINT = 0.1, (7, 28)  # share of clips, pixels
-_FONTS = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral", "STIXGeneralBol"
+_PAGES, _LINE = 0.1, (9, 28)  # share of clips, pixels
 _SOFT, _SOFTNESS = 0.3, (1.2, 2.5)  # share of clips, what they were made smaller by before they were enlarged
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
@@ -215,19 +212,16 @@ def _softened(still: Frame, factor: float) -> Frame:
 
 
 def _page(draw: np.random.Generator) -> Frame:
-    """Return a page of print, dark on light or light on dark, lit from one side."""
+    """Return a page of lines of letters, dark on light or light on dark, lit from one side."""
+    line = int(draw.integers(*_LINE))
     ink, paper = draw.permutation([draw.uniform(0, 90), draw.uniform(170, 255)]).tolist()
-    page = Image.new("L", (SIDE, SIDE), round(paper))
+    page = np.full((SIDE, SIDE), paper, np.uint8)
     letters = np.array([*ascii_letters, *digits, *" " * 12])
-    top = 0.0
-    while top < SIDE:
-        size = int(draw.integers(*_PRINT, endpoint=True))
-        font = ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", f"{draw.choice(_FONTS)}.ttf"), size)
-        lines = ("".join(draw.choice(letters, SIDE // 3)) for _ in range(int(draw.integers(1, 7))))
-        paragraph = "\n".join(lines)
-        ImageDraw.Draw(page).multiline_text((draw.uniform(0, SIDE / 2), top), paragraph, round(ink), font, spacing=size // 4)
-        top += (paragraph.count("\n") + 1) * size * 1.4 + draw.uniform(0, 40)
-    lit = np.asarray(page) * np.linspace(draw.uniform(0.8, 1), 1, SIDE)
+    for bottom in range(line, SIDE + line, round(1.6 * line)):
+        text = "".join(draw.choice(letters, SIDE // 4))
+        scale, thickness = line / 30, 1 + line // 20  # 30 is about the height of a line at scale 1
+        cv2.putText(page, text, (line, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+    lit = page * np.linspace(draw.uniform(0.8, 1), 1, SIDE)
     return np.dstack([np.rint(lit).astype(np.uint8)] * 3)
 
 
