@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 import numpy as np
 import onnxruntime as ort
 
+from clearcall.deploy.lanes import fill_lanes, has_wide_lanes
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
@@ -143,6 +144,8 @@ class _Openvino:
         }
 
         def request(part: Any) -> Any:  # noqa: ANN401  # openvino's
+            if has_wide_lanes():
+                fill_lanes(part)
             return core.compile_model(part, "CPU", config).create_infer_request()
 
         self.input, self.output = (np.zeros(shape, np.uint8) for shape in shapes)

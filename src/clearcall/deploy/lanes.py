@@ -1,0 +1,98 @@
+"""OpenVINO's graphs rewritten so that layers of few channels fill a processor's vectors; what they compute is the same.
+
+With AVX-512 a convolution computes 16 output channels at once, and takes as long for 8. So a layer of up to 8 computes
+two neighbouring pixels instead, as if they were twice the channels: its weights, once as they are and once moved by a
+pixel, in one kernel. Of an input of one channel just as much is left unused, so a stem gets blocks of 2 x 2 pixels as
+four channels. By both, the shipped networks take a third less time.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+_AVX512 = 256  # CV_CPU_AVX512_SKX of OpenCV, which has no name in Python
+_LANES = 16
+_FEWEST_COLUMNS = 4  # OpenVINO 2026.4 computes a layer of large steps wrongly where there is but one column of them
+_STEM = {"kernel": (6, 6), "strides": (2, 2), "pads_begin": (2, 2), "pads_end": (2, 2)}
+
+
+def has_wide_lanes() -> bool:
+    """Return whether the processor's vectors are wide enough for it: with AVX2's 8 lanes nothing is gained."""
+    return bool(cv2.checkHardwareSupport(_AVX512))
+
+
+def fill_lanes(model: Any) -> None:  # noqa: ANN401  # openvino's, which has no types
+    """Rewrite an OpenVINO model of fixed shapes in place; layers for which it would not pay stay as they are."""
+    from openvino.passes import ConstantFolding, Manager  # noqa: PLC0415  # an optional extra
+
+    folding = Manager()
+    folding.register_pass(ConstantFolding())  # the shapes that biases are given depend on the layers' else
+    folding.run_passes(model)
+    for rewrite in (_with_blocks, _with_pairs):
+        for node in model.get_ordered_ops():
+            if (
+                node.get_type_name() == "Convolution"
+                and node.input_value(1).get_node().get_type_name() == "Constant"
+                and node.get_attributes()["auto_pad"] == "explicit"
+            ):
+                rewrite(node)
+
+
+def _with_blocks(stem: Any) -> None:  # noqa: ANN401
+    """Replace a 6x6 layer of stride 2 on one channel by a 3x3 layer on the four pixels of each block."""
+    from openvino import opset13 as ops  # noqa: PLC0415  # an optional extra
+
+    weights, shape = stem.input_value(1).get_node().data, stem.get_attributes()
+    channels, of_input, *kernel = weights.shape
+    told = {"kernel": tuple(kernel), **{name: tuple(shape[name]) for name in _STEM if name != "kernel"}}
+    if of_input != 1 or told != _STEM or any(side % 2 for side in stem.input_value(0).shape[2:]):
+        return
+    by_block = weights.reshape(channels, 3, 2, 3, 2).transpose(0, 2, 4, 1, 3).reshape(channels, 4, 3, 3)
+    blocks = ops.space_to_depth(stem.input_value(0), "blocks_first", 2)
+    layer = ops.convolution(blocks, np.ascontiguousarray(by_block), [1, 1], [1, 1], [1, 1], [1, 1])
+    stem.output(0).replace(layer.output(0))
+
+
+def _with_pairs(layer: Any) -> None:  # noqa: ANN401
+    """Replace a layer, and the bias and activation after it, by one that computes pairs of pixels in a row."""
+    from openvino import opset13 as ops  # noqa: PLC0415  # an optional extra
+
+    weights, shape = layer.input_value(1).get_node().data, layer.get_attributes()
+    channels, of_input, height, width = weights.shape
+    _, _, rows, columns = layer.output(0).shape
+    # A kernel of one column would be twice as wide, half of it zeros.
+    if 2 * channels > _LANES or width == 1 or columns % 2 or tuple(shape["dilations"]) != (1, 1):
+        return
+    if columns < _FEWEST_COLUMNS:
+        return
+    down, step = shape["strides"]
+    pair = np.zeros((2 * channels, of_input, height, width + step), weights.dtype)
+    pair[:channels, ..., :width] = weights
+    pair[channels:, ..., step:] = weights
+    padding = shape["pads_begin"], shape["pads_end"]
+    last, paired = layer, ops.convolution(layer.input_value(0), pair, [down, 2 * step], *padding, [1, 1])
+    # What is computed with the layer, as it is written, has to stay beside it.
+    while (after := _computed_with(last, channels)) is not None:
+        last, kind, constant = after
+        if kind == "Add":
+            paired = ops.add(paired, np.concatenate([constant, constant], axis=1))
+        else:
+            paired = ops.prelu(paired, constant)
+    # Channels lie beside each other in memory here, so that none of this moves anything.
+    by_pixel = ops.transpose(paired, np.array([0, 2, 3, 1]))
+    apart = ops.reshape(by_pixel, np.array([1, rows, columns, channels]), special_zero=False)
+    last.output(0).replace(ops.transpose(apart, np.array([0, 3, 1, 2])).output(0))
+
+
+def _computed_with(node: Any, channels: int) -> tuple[Any, str, Any] | None:  # noqa: ANN401
+    """Return the bias or activation that alone uses what a node computes, its kind and its numbers; None if none is."""
+    users = [user.get_node() for user in node.output(0).get_target_inputs()]
+    if len(users) != 1 or users[0].get_type_name() not in {"Add", "PRelu"}:
+        return None
+    after, kind = users[0], users[0].get_type_name()
+    numbers = after.input_value(1).get_node()
+    if after.input_value(0).get_node() != node or numbers.get_type_name() != "Constant":
+        return None
+    fits = tuple(numbers.shape) == (1, channels, 1, 1) if kind == "Add" else numbers.data.size == 1
+    return (after, kind, numbers.data) if fits else None
