@@ -85,8 +85,8 @@ def test_a_residual_twice_too_large_is_halved() -> None:
 def test_one_frame_that_loses_costs_those_that_gain() -> None:
     """One of ten loses, which counts forty times: all get less than is best for nine, but some.
 
-    A share s leaves 1 - s + s^2 of nine's error (best at 0.5, 1.25 dB), and 1 - 0.01 s + s^2 of the tenth's. In nepers
-    that is about s - s^2 / 2 gained and s^2 - 0.01 s lost, of which 9 and 40 times are most worth at s = 9.4 / 89.
+    A share s leaves 1 - s + s^2 of nine's error (best at 0.5, 1.25 dB), and 1 - 0.01 s + s^2 of the tenth's. In natural
+    logarithms that is about s - s^2 / 2 gained and s^2 - 0.01 s lost: 9 and 40 times that are best at s = 9.4 / 89.
     """
     error = np.ones(10)
     agreement = np.where(np.arange(10) < 9, 0.5, 0.005)

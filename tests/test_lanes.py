@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clearcall.deploy.engines import compile_graph, load_graph
 from clearcall.deploy.export import export_onnx
-from clearcall.deploy.lanes import fill_lanes
+from clearcall.deploy.lanes import fill_lanes, has_wide_lanes
 from clearcall.models import build_model
 
 ov = pytest.importorskip("openvino")
@@ -97,6 +97,31 @@ def test_layers_that_fill_the_vectors_and_kernels_of_one_column_stay() -> None:
     model = ov.Model([layer(layer(source, full), thin, padding=(0, 0))], [source])
     fill_lanes(model)
     assert kernels(model) == [full.shape, thin.shape]
+
+
+def test_what_is_unusual_stays() -> None:
+    """A dilated stem, two pictures, one dimension, and an odd side that blocks would not fill."""
+    stem = np.ones((12, 1, 6, 6), np.float32)
+    for shape, weights, dilation in (
+        ((1, 1, 16, 16), stem, [2, 2]),
+        ((1, 1, 15, 16), stem, [1, 1]),
+        ((2, 1, 16, 16), stem, [1, 1]),
+        ((1, 2, 9), np.ones((4, 2, 3), np.float32), [1]),
+    ):
+        source, sides = ops.parameter([*shape], np.float32), len(dilation)
+        padding = [weights.shape[-1] // 2 - 1 + sides % 2] * sides
+        same = ops.convolution(source, weights, [2 if sides == 2 else 1] * sides, padding, padding, dilation)
+        model = ov.Model([same], [source])
+        before = model.output(0).shape
+        fill_lanes(model)
+        assert (kernels(model), model.output(0).shape) == ([weights.shape], before)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells what its processor can do")
+def test_wide_lanes_are_those_of_avx512() -> None:
+    """As the kernel names what OpenCV calls SKX."""
+    can = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    assert has_wide_lanes() == ({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= set(can))
 
 
 def test_what_else_uses_a_layer_gets_what_it_got() -> None:

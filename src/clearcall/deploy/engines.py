@@ -152,7 +152,7 @@ class _Openvino:
         source, sink = (openvino.Tensor(array, shared_memory=True) for array in (self.input, self.output))
         last = model.get_results()[0].input_value(0).get_node()
         self._branches: list[Any] = []
-        if last.get_type_name() != "If":
+        if last.get_type_name() != "If":  # one further inside is part of the whole
             self._request = request(model)
             self._request.set_input_tensor(source)
             self._request.set_output_tensor(sink)

@@ -224,7 +224,7 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
 
 
 def _frame_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.GraphProto:
-    """Export a network from (1, channels, H, W) in [0, 1], H and W multiples of the stride, with torch's exporter."""
+    """Export what is done to (1, channels, H, W), H and W multiples of the stride, with torch's exporter."""
     rows = torch.export.Dim("rows", min=2, max=_LARGEST_SIDE // stride)
     columns = torch.export.Dim("columns", min=2, max=_LARGEST_SIDE // stride)
     example = torch.zeros(1, channels, 8 * stride, 12 * stride)
