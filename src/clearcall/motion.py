@@ -1,12 +1,14 @@
 """How the places of a film have moved from frame to frame, and an earlier frame moved to where it would be now."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from clearcall.cores import spread
 from clearcall.metrics import Frame
 
 # Motion is looked for in the frame at half its size, and these are its pixels.
@@ -71,36 +73,63 @@ class Motion:
         shifts = self.shifts(columns, rows)
         corners = np.stack([shifts[:-1, :-1], shifts[1:, :-1], shifts[:-1, 1:], shifts[1:, 1:]])
         parts = np.rint(corners.mean(axis=0) * _PARTS).astype(np.int64)
-        by_pixel = np.ptp(corners, axis=0).max(axis=-1) > _UNEVEN_PIXELS
-        by_pixel |= np.abs(parts).max(axis=-1) > _FARTHEST * _PARTS
-        if not (by_pixel.any() or parts.any()):
+        as_whole = np.ptp(corners, axis=0).max(axis=-1) <= _UNEVEN_PIXELS
+        as_whole &= np.abs(parts).max(axis=-1) <= _FARTHEST * _PARTS
+        if as_whole.all() and not parts.any():
             return past
-        if by_pixel.all():
-            return self._by_pixel(past)
+        parts[~as_whole] = 0
+        margin = int(np.abs(parts).max()) // _PARTS + _TAPS.shape[1] + _TILE
+        padded = cast(Frame, cv2.copyMakeBorder(past, margin, margin, margin, margin, _EDGES))
         moved = np.empty_like(past)
-        _move_tiles(past, parts, ~by_pixel, moved)
-        if by_pixel.any():
-            across, down = np.flatnonzero(by_pixel.any(axis=0)), np.flatnonzero(by_pixel.any(axis=1))
-            where = slice(down[0] * _TILE, (down[-1] + 1) * _TILE), slice(across[0] * _TILE, (across[-1] + 1) * _TILE)
-            moved[where] = self._by_pixel(past, *where)
+
+        def move_row(row: int) -> None:
+            """Move a row of tiles, of which neighbours that move alike are one."""
+            rows = slice(row * _TILE, min(height, (row + 1) * _TILE))
+            new = np.flatnonzero((np.diff(parts[row], axis=0) != 0).any(axis=1) | np.diff(as_whole[row])) + 1
+            for first, last in zip([0, *new], [*new, len(parts[row])], strict=True):
+                columns = slice(first * _TILE, min(width, last * _TILE))
+                if as_whole[row, first]:
+                    _move_as_whole(padded, margin, rows, columns, parts[row, first], moved[rows, columns])
+                else:
+                    moved[rows, columns] = self._by_pixel(past, rows, columns)
+
+        spread(move_row, range(len(parts)))
         return moved
 
-    def _by_pixel(self, past: Frame, rows: slice = slice(None), columns: slice = slice(None)) -> Frame:
+    def _by_pixel(self, past: Frame, rows: slice, columns: slice) -> Frame:
         """Return rows and columns of a frame that is moved as by `applied`, each pixel by itself."""
-        places = self._places(*past.shape)[rows, columns]
-        exact = past.astype(np.float32)  # OpenCV is quicker with these than with bytes
+        height, width = past.shape
+        # A row and a column more on each side, at which sharpening looks.
+        top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
+        left, right = max(0, columns.start - 1), min(width, columns.stop + 1)
+        places = self._places(slice(top, bottom), slice(left, right))
+        # What of the past they lie in, as floats: OpenCV is quicker with these than with bytes.
+        least, most = (cv2.reduce(cv2.reduce(places, 0, how), 1, how) for how in (cv2.REDUCE_MIN, cv2.REDUCE_MAX))
+        x, y = np.clip(least.ravel().astype(int) - 2, 0, (width - 1, height - 1)).tolist()
+        last_x, last_y = np.maximum(most.ravel().astype(int) + 4, (x + 1, y + 1))
+        exact = past[y:last_y, x:last_x].astype(np.float32)
+        cv2.subtract(places, (x, y, 0, 0), dst=places)  # type: ignore[call-overload]  # it takes numbers too
         moved = cv2.remap(exact, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
-        return cast(Frame, cv2.sepFilter2D(moved, cv2.CV_8U, _SHARPER, _SHARPER, borderType=_EDGES))
+        sharper = cv2.sepFilter2D(moved, cv2.CV_8U, _SHARPER, _SHARPER, borderType=_EDGES)
+        return cast(Frame, sharper[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left])
 
-    def _places(self, height: int, width: int) -> _Plane:
-        """Return where each pixel was, (height, width, 2): linear between the cells and one cell beyond the last."""
+    def _places(self, rows: slice, columns: slice) -> _Plane:
+        """Return where each pixel of some rows and columns was, (height, width, 2): linear between cells' middles."""
+        across, down = (slice(one.start // self.cell, (one.stop - 1) // self.cell + 3) for one in (columns, rows))
+        cells = self._cells[down, across]
+        size = cells.shape[1] * self.cell, cells.shape[0] * self.cell
+        large = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
+        top, left = (self.cell + one.start % self.cell for one in (rows, columns))
+        large = large[top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
+        return np.asarray(large, np.float32)
+
+    @cached_property
+    def _cells(self) -> _Plane:
+        """Where the middles of the cells were, and of those beyond each edge of the frame, (rows, columns, 2)."""
         own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
         rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
         middles = np.stack([columns, rows], axis=-1) * self.cell + (self.cell - 1) / 2
-        places = middles @ self.camera[:, :2].T + self.camera[:, 2] + own
-        size = own.shape[1] * self.cell, own.shape[0] * self.cell
-        large = cv2.resize(places.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        return np.asarray(large[self.cell : self.cell + height, self.cell : self.cell + width], np.float32)
+        return np.asarray(middles @ self.camera[:, :2].T + self.camera[:, 2] + own, np.float32)
 
 
 def find_motion(frame: Frame, past: Frame) -> Motion:
@@ -155,31 +184,23 @@ def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> n
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _move_tiles(past: Frame, parts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], moved: Frame) -> None:
-    """Write to `moved` the chosen tiles, (rows, columns), each as a whole by (x, y) parts of a pixel.
+def _move_as_whole(
+    padded: Frame, margin: int, rows: slice, columns: slice, parts: npt.NDArray[np.int64], moved: Frame
+) -> None:
+    """Write rows and columns of a frame, which has a margin of so many pixels here, moved by (x, y) parts, to `moved`.
 
-    Neighbours in a row that move alike are one: a frame that pans takes a few filters, a quarter of the work that it is
-    to look for every pixel's place.
+    A frame that pans takes a few filters, a quarter of the work that it is to look for every pixel's place.
     """
-    height, width = past.shape
-    taps = len(_TAPS[0])
-    margin = int(np.abs(parts[chosen]).max()) // _PARTS + taps + _TILE
-    padded = cv2.copyMakeBorder(past, margin, margin, margin, margin, _EDGES)
-    for row, (row_parts, row_chosen) in enumerate(zip(parts, chosen, strict=True)):
-        top, bottom = row * _TILE, min(height, (row + 1) * _TILE)
-        new = np.flatnonzero((np.diff(row_parts, axis=0) != 0).any(axis=1) | np.diff(row_chosen)) + 1
-        for first, last in zip([0, *new], [*new, len(row_parts)], strict=True):
-            if not row_chosen[first]:
-                continue
-            left, right = first * _TILE, min(width, last * _TILE)
-            (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in row_parts[first])
-            source = padded[margin + top + y - taps // 2 + 1 :, margin + left + x - taps // 2 + 1 :]
-            source = source[: bottom - top + taps - 1, : right - left + taps - 1]
-            # From bytes to floats and then to bytes: OpenCV takes three times as long to filter to bytes at once.
-            filtered = cv2.sepFilter2D(source, cv2.CV_32F, _TAPS[x_part], _TAPS[y_part])
-            filtered = filtered[taps // 2 :, taps // 2 :][: bottom - top, : right - left]
-            out = moved[top:bottom, left:right]
-            cv2.add(filtered, 0, dst=out, dtype=cv2.CV_8U)  # type: ignore[call-overload]  # it takes numbers too
+    height, width = moved.shape
+    taps = _TAPS.shape[1]
+    (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in parts)
+    source = padded[margin + rows.start + y - taps // 2 + 1 :, margin + columns.start + x - taps // 2 + 1 :]
+    source = source[: height + taps - 1, : width + taps - 1]
+    # By way of floats: OpenCV takes three times as long to filter to bytes at once.
+    filtered = cv2.sepFilter2D(source, cv2.CV_32F, _TAPS[x_part], _TAPS[y_part])
+    filtered = filtered[taps // 2 :, taps // 2 :][:height, :width]
+    cv2.threshold(filtered, 0, 0, cv2.THRESH_TOZERO, dst=filtered)  # of -3 the next would make 3
+    cv2.convertScaleAbs(filtered, dst=moved)
 
 
 def _cubic_taps(part: float, a: float = -0.75) -> _Plane:
@@ -190,4 +211,4 @@ def _cubic_taps(part: float, a: float = -0.75) -> _Plane:
     return np.array([far_taps[0], near_taps[0], near_taps[1], far_taps[1]], np.float32)
 
 
-_TAPS = [np.convolve(_cubic_taps(part / _PARTS), _SHARPER).astype(np.float32) for part in range(_PARTS)]
+_TAPS = np.array([np.convolve(_cubic_taps(part / _PARTS), _SHARPER) for part in range(_PARTS)], np.float32)

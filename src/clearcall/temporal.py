@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from clearcall.cores import spread
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.motion import find_motion
@@ -75,12 +76,19 @@ class Perceptron:
         each = features.shape[-1]
         shared = of_frame @ first[each:] + biases
         answer = np.empty(features.shape[:-1], np.float32)
-        for top in range(0, len(features), _STRIP):
-            signal = features[top : top + _STRIP] @ first[:each] + shared
+
+        def answer_strip(top: int) -> None:
+            strip = answer[top : top + _STRIP]
+            signal = features[top : top + _STRIP].reshape(-1, each) @ first[:each]
+            signal += shared
             for weights, biases in others:
-                signal = np.maximum(signal, 0, out=signal) @ weights + biases
-            answer[top : top + _STRIP] = 1 / (1 + np.exp(-signal[..., 0]))
-        return answer
+                cv2.threshold(signal, 0, 0, cv2.THRESH_TOZERO, dst=signal)
+                signal = signal @ weights
+                signal += biases
+            strip[:] = signal.reshape(strip.shape)
+
+        spread(answer_strip, range(0, len(features), _STRIP))
+        return np.asarray(1 / (1 + np.exp(-answer)), np.float32)
 
 
 @cache
@@ -132,10 +140,10 @@ def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Wei
     moved, small_moved, blocks = follow(luma, small, past, small_past)
     if blocks is None:
         return None
-    weight = MOST_WEIGHT * weigh(blocks.features, blocks.of_frame) * blocks.share
-    by_pixel = np.asarray(cv2.resize(weight, small.shape[::-1]), np.float32)
-    by_pixel *= share_by_change(small, small_moved)
-    return _blended(luma, moved, by_pixel)
+    # Weights are bytes from here on, 255 for 1: half as long as with floats.
+    of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame) * blocks.share, alpha=MOST_WEIGHT * 255)
+    weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved), scale=1 / 255)
+    return _blended(luma, moved, cast(Frame, weight))
 
 
 def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[Frame, Frame, Blocks | None]:
@@ -150,19 +158,20 @@ def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[F
     return moved, small_moved, look(luma, small, moved, small_moved, motion.unsure)
 
 
-def _blended(luma: Frame, past: Frame, weight: _Plane) -> Frame:
-    """Return a luma with as much of the past as `weight`, of the half frame, says."""
+def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
+    """Return a luma with as much of the past as `weight`, of the half frame, says: 255 is all."""
     height, width = luma.shape
     mixed = np.empty_like(luma)
-    # Kept from strip to strip: memory that is new is slow to touch.
-    of_past, of_luma = np.empty((2, _STRIP * _BLOCK, width), np.float32)
-    for top in range(0, height, _STRIP * _BLOCK):
+
+    def blend_strip(top: int) -> None:
         rows = slice(top, min(height, top + _STRIP * _BLOCK))
         half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
-        shares = of_past[: rows.stop - top], of_luma[: rows.stop - top]
-        cv2.resize(half, (width, rows.stop - top), dst=shares[0], interpolation=cv2.INTER_LINEAR)
-        np.subtract(1, shares[0], out=shares[1])
-        cv2.blendLinear(past[rows], luma[rows], *shares, dst=mixed[rows])
+        of_past = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
+        lighter = cv2.multiply(cv2.subtract(past[rows], luma[rows]), of_past, scale=1 / 255)
+        darker = cv2.multiply(cv2.subtract(luma[rows], past[rows]), of_past, scale=1 / 255)
+        cv2.subtract(cv2.add(luma[rows], lighter), darker, dst=mixed[rows])
+
+    spread(blend_strip, range(0, height, _STRIP * _BLOCK))
     return mixed
 
 
@@ -193,9 +202,9 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
     return Blocks(np.stack([*near, around[0], ratio], axis=-1), np.array(of_frame, np.float32), share)
 
 
-def share_by_change(small: Frame, small_moved: Frame) -> _Plane:
-    """Return how much of the past each pixel of the half frame may have, 0 to 1, by how much it has changed."""
-    return np.asarray(cv2.LUT(cv2.blur(cv2.absdiff(small, small_moved), (3, 3)), _SHARE_BY_CHANGE), np.float32)
+def share_by_change(small: Frame, small_moved: Frame) -> Frame:
+    """Return how much of the past each pixel of the half frame may have, 255 for all, by how much it has changed."""
+    return cast(Frame, cv2.LUT(cv2.blur(cv2.absdiff(small, small_moved), (3, 3)), _SHARE_BY_CHANGE))
 
 
 def halved(frame: Frame) -> Frame:
@@ -212,13 +221,16 @@ def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
     rows, columns = (length // side for length in frame.shape)
     frame, moved = (whole[: rows * side, : columns * side] for whole in (frame, moved))
     changed, detail = np.empty((2, rows, columns), np.float32)
-    for top in range(0, rows, _STRIP):
+
+    def mean_strip(top: int) -> None:
         strip = slice(top, min(rows, top + _STRIP))
         first, last = top * side, strip.stop * side
         above = max(0, first - 1)
         blurred = cv2.blur(frame[above : last + 1], (3, 3))[first - above :][: last - first]
         changed[strip] = _block_means(cv2.absdiff(frame[first:last], moved[first:last]), side)
         detail[strip] = _block_means(cv2.absdiff(frame[first:last], blurred), side)
+
+    spread(mean_strip, range(0, rows, _STRIP))
     return changed, detail
 
 
@@ -245,4 +257,4 @@ def _ramp(value: npt.ArrayLike, nothing: float, everything: float) -> _Plane:
     return np.asarray(np.clip(share, 0, 1), np.float32)
 
 
-_SHARE_BY_CHANGE = _ramp(np.arange(256), _OTHER, _ALIKE)  # of a pixel, by grey levels
+_SHARE_BY_CHANGE = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(np.uint8)  # of a pixel, by grey levels
