@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clearcall.data.codecs import pan_and_zoom
 from clearcall.metrics import Frame
@@ -95,6 +97,25 @@ def test_tiles_that_move_as_wholes_are_moved_as_if_by_pixel(camera: list[list[fl
     motion = Motion(np.array(camera, np.float64), moves_itself, 43)
     difference = np.abs(motion.applied(past).astype(int) - motion._by_pixel(past, slice(0, 231), slice(0, 301)))
     assert difference.mean() < 0.5 and difference.max() <= 12  # a sixteenth of a pixel at the steepest edge
+
+
+@settings(deadline=None)
+@given(
+    where=st.tuples(st.integers(0, 230), st.integers(1, 90), st.integers(0, 300), st.integers(1, 120)),
+    far=st.floats(-60, 400),
+    own=st.floats(-3, 3),
+)
+def test_a_part_is_moved_as_the_whole_is(where: tuple[int, int, int, int], far: float, own: float, face: Frame) -> None:
+    """But for some grey levels here and there: places are in 32nds of a pixel, and a few lie between two of them."""
+    top, height, left, width = where
+    past = grey(face)[:231, :301]
+    moves_itself = np.random.default_rng(2).normal(0, 1, (6, 7, 2)).astype(np.float32) * own
+    motion = Motion(np.array([[1.02, 0.01, far], [-0.01, 1.02, -3.0]]), moves_itself, 43)
+    rows, columns = slice(top, min(231, top + height)), slice(left, min(301, left + width))
+    part = motion._by_pixel(past, rows, columns).astype(int)
+    whole = motion._by_pixel(past, slice(0, 231), slice(0, 301))[rows, columns]
+    assert part.shape == whole.shape
+    assert np.abs(part - whole).max() <= 6 and np.abs(part - whole).mean() < 0.1
 
 
 def test_a_scene_that_stands_still_is_not_touched(face: Frame) -> None:

@@ -11,7 +11,7 @@ from clearcall.calls.measure import Setting, receive
 from clearcall.data.codecs import pan_and_zoom, resized
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
-from clearcall.temporal import TemporalFilter
+from clearcall.temporal import TemporalFilter, _blended, _blocks
 
 
 def grey(picture: Frame) -> Frame:
@@ -46,6 +46,25 @@ def test_a_soft_picture_is_not_taken_for_an_enlarged_one(photos: dict[str, Frame
     sharp = pan_and_zoom(soft, 10, (-0.6, 0.4), 1.005)
     gains = gains_db(sharp, receive(Clip("soft", sharp), Setting("h264", 22, 1)))
     assert min(gains) > -0.1 and np.mean(gains[3:]) > 0.3
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0, 100), (51, 110), (255, 150)])
+def test_a_share_of_the_past_is_mixed_in(weight: int, expected: int) -> None:
+    """By hand: a fifth of the way from 100 to 150 is 110, from 150 to 100 140; of odd rows and columns too."""
+    luma, past = (np.full((241, 135), level, np.uint8) for level in (100, 150))
+    of_past = np.full((120, 67), weight, np.uint8)
+    assert (_blended(luma, past, of_past) == expected).all()
+    assert (_blended(past, luma, of_past) == 250 - expected).all()
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_blocks_know_how_much_they_have_changed(side: int) -> None:
+    """By hand: one pixel in sixteen is 8 grey levels lighter, which is half a level; what is left over is nobody's."""
+    frame, moved = np.full((2, 6 * side + 3, 5 * side + 1), 60, np.uint8)
+    moved[::4, ::4] += 8
+    changed, detail = _blocks(frame, moved, side)
+    np.testing.assert_allclose(changed, np.full((6, 5), 0.5))
+    assert not detail.any()
 
 
 def test_the_first_frame_and_a_still_scene_stay_as_they_are(face: Frame) -> None:

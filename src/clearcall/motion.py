@@ -23,7 +23,7 @@ _ROUNDS, _DOUBT_PIXELS = 4, 0.1  # of the fit to those that agree, in which a po
 _CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.2, 5
 # A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel; where one
 # part of a tile moves further than another by more than this, pixel by pixel.
-_TILE, _PARTS, _UNEVEN_PIXELS = 64, 32, 1 / 8
+_TILE, _PARTS, _UNEVEN_PIXELS = 64, 16, 1 / 8
 # What is finest becomes stronger by so much along each side, which must stay below what the past's weight takes away:
 # (1 + 4 x 0.02)^2 x 0.85 < 1, or a film whose camera goes from pixel to pixel would become sharper without end.
 _SHARPER = np.array([-0.02, 1.04, -0.02], np.float32)
