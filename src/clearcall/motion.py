@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from clearcall.cores import spread
 from clearcall.metrics import Frame
 
 # Motion is looked for in the frame at half its size, and these are its pixels.
@@ -69,8 +68,7 @@ class Motion:
         moved again and again becomes soft.
         """
         height, width = past.shape
-        columns, rows = (np.arange(0, side + _TILE, _TILE, dtype=np.float32) for side in (width, height))
-        shifts = self.shifts(columns, rows)
+        shifts = self.shifts(*(np.arange(0, side + _TILE, _TILE, dtype=np.float32) for side in (width, height)))
         corners = np.stack([shifts[:-1, :-1], shifts[1:, :-1], shifts[:-1, 1:], shifts[1:, 1:]])
         parts = np.rint(corners.mean(axis=0) * _PARTS).astype(np.int64)
         as_whole = np.ptp(corners, axis=0).max(axis=-1) <= _UNEVEN_PIXELS
@@ -81,10 +79,9 @@ class Motion:
         margin = int(np.abs(parts).max()) // _PARTS + _TAPS.shape[1] + _TILE
         padded = cast(Frame, cv2.copyMakeBorder(past, margin, margin, margin, margin, _EDGES))
         moved = np.empty_like(past)
-
-        def move_row(row: int) -> None:
-            """Move a row of tiles, of which neighbours that move alike are one."""
+        for row in range(len(parts)):
             rows = slice(row * _TILE, min(height, (row + 1) * _TILE))
+            # Neighbours that move alike are one: a frame that pans takes a few filters.
             new = np.flatnonzero((np.diff(parts[row], axis=0) != 0).any(axis=1) | np.diff(as_whole[row])) + 1
             for first, last in zip([0, *new], [*new, len(parts[row])], strict=True):
                 columns = slice(first * _TILE, min(width, last * _TILE))
@@ -92,8 +89,6 @@ class Motion:
                     _move_as_whole(padded, margin, rows, columns, parts[row, first], moved[rows, columns])
                 else:
                     moved[rows, columns] = self._by_pixel(past, rows, columns)
-
-        spread(move_row, range(len(parts)))
         return moved
 
     def _by_pixel(self, past: Frame, rows: slice, columns: slice) -> Frame:
@@ -115,21 +110,22 @@ class Motion:
 
     def _places(self, rows: slice, columns: slice) -> _Plane:
         """Return where each pixel of some rows and columns was, (height, width, 2): linear between cells' middles."""
-        across, down = (slice(one.start // self.cell, (one.stop - 1) // self.cell + 3) for one in (columns, rows))
-        cells = self._cells[down, across]
-        size = cells.shape[1] * self.cell, cells.shape[0] * self.cell
-        large = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
-        top, left = (self.cell + one.start % self.cell for one in (rows, columns))
-        large = large[top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
-        return np.asarray(large, np.float32)
+        at = (np.arange(rows.start, rows.stop) + (self.cell + 1) / 2) / self.cell  # in rows of cells
+        near = slice(int(at[0]), int(at[-1]) + 2)
+        shares = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(near.start, near.stop))).astype(np.float32)
+        # Row by row, since a product of all at once would take more threads than one, as Perceptron says.
+        places = shares[:, None] @ self._places_by_column[near, columns].reshape(shares.shape[1], -1)
+        return np.asarray(places.reshape(len(places), -1, 2), np.float32)
 
     @cached_property
-    def _cells(self) -> _Plane:
-        """Where the middles of the cells were, and of those beyond each edge of the frame, (rows, columns, 2)."""
+    def _places_by_column(self) -> _Plane:
+        """Where each column was in the middle row of each row of cells, and of one beyond each edge of the frame."""
         own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
         rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
         middles = np.stack([columns, rows], axis=-1) * self.cell + (self.cell - 1) / 2
-        return np.asarray(middles @ self.camera[:, :2].T + self.camera[:, 2] + own, np.float32)
+        places = (middles @ self.camera[:, :2].T + self.camera[:, 2] + own).astype(np.float32)
+        size = len(places[0]) * self.cell, len(places)
+        return np.asarray(cv2.resize(places, size, interpolation=cv2.INTER_LINEAR)[:, self.cell :], np.float32)
 
 
 def find_motion(frame: Frame, past: Frame) -> Motion:
@@ -189,7 +185,7 @@ def _move_as_whole(
 ) -> None:
     """Write rows and columns of a frame, which has a margin of so many pixels here, moved by (x, y) parts, to `moved`.
 
-    A frame that pans takes a few filters, a quarter of the work that it is to look for every pixel's place.
+    It is a third of the work of looking for every pixel's place.
     """
     height, width = moved.shape
     taps = _TAPS.shape[1]

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from clearcall.cores import spread
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.motion import find_motion
@@ -76,18 +75,15 @@ class Perceptron:
         each = features.shape[-1]
         shared = of_frame @ first[each:] + biases
         answer = np.empty(features.shape[:-1], np.float32)
-
-        def answer_strip(top: int) -> None:
-            strip = answer[top : top + _STRIP]
-            signal = features[top : top + _STRIP].reshape(-1, each) @ first[:each]
+        for top in range(0, len(features), _STRIP):
+            signal = features[top : top + _STRIP] @ first[:each]
             signal += shared
             for weights, biases in others:
-                cv2.threshold(signal, 0, 0, cv2.THRESH_TOZERO, dst=signal)
+                plane = signal.reshape(len(signal), -1)
+                cv2.threshold(plane, 0, 0, cv2.THRESH_TOZERO, dst=plane)
                 signal = signal @ weights
                 signal += biases
-            strip[:] = signal.reshape(strip.shape)
-
-        spread(answer_strip, range(0, len(features), _STRIP))
+            answer[top : top + _STRIP] = signal[..., 0]
         return np.asarray(1 / (1 + np.exp(-answer)), np.float32)
 
 
@@ -162,16 +158,13 @@ def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
     """Return a luma with as much of the past as `weight`, of the half frame, says: 255 is all."""
     height, width = luma.shape
     mixed = np.empty_like(luma)
-
-    def blend_strip(top: int) -> None:
+    for top in range(0, height, _STRIP * _BLOCK):
         rows = slice(top, min(height, top + _STRIP * _BLOCK))
         half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
         of_past = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
         lighter = cv2.multiply(cv2.subtract(past[rows], luma[rows]), of_past, scale=1 / 255)
         darker = cv2.multiply(cv2.subtract(luma[rows], past[rows]), of_past, scale=1 / 255)
         cv2.subtract(cv2.add(luma[rows], lighter), darker, dst=mixed[rows])
-
-    spread(blend_strip, range(0, height, _STRIP * _BLOCK))
     return mixed
 
 
@@ -221,16 +214,13 @@ def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
     rows, columns = (length // side for length in frame.shape)
     frame, moved = (whole[: rows * side, : columns * side] for whole in (frame, moved))
     changed, detail = np.empty((2, rows, columns), np.float32)
-
-    def mean_strip(top: int) -> None:
+    for top in range(0, rows, _STRIP):
         strip = slice(top, min(rows, top + _STRIP))
         first, last = top * side, strip.stop * side
         above = max(0, first - 1)
         blurred = cv2.blur(frame[above : last + 1], (3, 3))[first - above :][: last - first]
         changed[strip] = _block_means(cv2.absdiff(frame[first:last], moved[first:last]), side)
         detail[strip] = _block_means(cv2.absdiff(frame[first:last], blurred), side)
-
-    spread(mean_strip, range(0, rows, _STRIP))
     return changed, detail
 
 
