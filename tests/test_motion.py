@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,25 @@ def test_a_motion_twice_as_large_is_the_same_motion() -> None:
     assert whole.cell == 16 and (whole.own == 2).all()
 
 
+def places_by_hand(motion: Motion, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return where each pixel was, (height, width, 2), from the middles of cells of the whole frame, enlarged."""
+    own = cv2.copyMakeBorder(motion.own, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
+    middles = np.stack([columns, rows], axis=-1) * motion.cell + (motion.cell - 1) / 2
+    places = (middles @ motion.camera[:, :2].T + motion.camera[:, 2] + own).astype(np.float32)
+    large = cv2.resize(places, (own.shape[1] * motion.cell, own.shape[0] * motion.cell))
+    return np.asarray(large[motion.cell :, motion.cell :][:height, :width], np.float32)
+
+
+def moved_by_hand(motion: Motion, past: Frame) -> npt.NDArray[np.int64]:
+    """Return a frame moved pixel by pixel, all at once."""
+    places = places_by_hand(motion, *past.shape)
+    exact = past.astype(np.float32)
+    moved = cv2.remap(exact, places, np.empty(0, np.float32), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    sharper = np.array([-0.02, 1.04, -0.02])
+    return np.asarray(cv2.sepFilter2D(moved, cv2.CV_8U, sharper, sharper, borderType=cv2.BORDER_REPLICATE), np.int64)
+
+
 @pytest.mark.parametrize(
     ("camera", "own"),
     [
@@ -90,32 +110,33 @@ def test_a_motion_twice_as_large_is_the_same_motion() -> None:
     ],
     ids=["pan", "pan and slow zoom", "zoom and turn", "head before a pan", "far away"],
 )
-def test_tiles_that_move_as_wholes_are_moved_as_if_by_pixel(camera: list[list[float]], own: float, face: Frame) -> None:
+def test_tiles_are_moved_as_if_by_pixel(camera: list[list[float]], own: float, face: Frame) -> None:
     past = grey(face)[:231, :301]
     moves_itself = np.zeros((6, 7, 2), np.float32)
     moves_itself[2:4, 2:5] = own, -own
     motion = Motion(np.array(camera, np.float64), moves_itself, 43)
-    difference = np.abs(motion.applied(past).astype(int) - motion._by_pixel(past, slice(0, 231), slice(0, 301)))
-    assert difference.mean() < 0.5 and difference.max() <= 12  # a sixteenth of a pixel at the steepest edge
+    difference = np.abs(motion.applied(past) - moved_by_hand(motion, past))
+    assert difference.mean() < 0.5 and difference.max() <= 12  # a tenth of a pixel at the steepest edge
 
 
 @settings(deadline=None)
 @given(
     where=st.tuples(st.integers(0, 230), st.integers(1, 90), st.integers(0, 300), st.integers(1, 120)),
-    far=st.floats(-60, 400),
+    far=st.tuples(st.floats(-60, 400), st.floats(-300, 60)),
     own=st.floats(-3, 3),
 )
-def test_a_part_is_moved_as_the_whole_is(where: tuple[int, int, int, int], far: float, own: float, face: Frame) -> None:
+def test_a_part_is_moved_by_pixel_as_the_whole_is(
+    where: tuple[int, int, int, int], far: tuple[float, float], own: float, face: Frame
+) -> None:
     """But for some grey levels here and there: places are in 32nds of a pixel, and a few lie between two of them."""
     top, height, left, width = where
     past = grey(face)[:231, :301]
-    moves_itself = np.random.default_rng(2).normal(0, 1, (6, 7, 2)).astype(np.float32) * own
-    motion = Motion(np.array([[1.02, 0.01, far], [-0.01, 1.02, -3.0]]), moves_itself, 43)
+    moves_itself = np.random.default_rng(2).normal(0, 1, (5, 7, 2)).astype(np.float32) * own  # 215 of 231 rows
+    motion = Motion(np.array([[1.02, 0.01, far[0]], [-0.01, 1.02, far[1]]]), moves_itself, 43)
     rows, columns = slice(top, min(231, top + height)), slice(left, min(301, left + width))
-    part = motion._by_pixel(past, rows, columns).astype(int)
-    whole = motion._by_pixel(past, slice(0, 231), slice(0, 301))[rows, columns]
-    assert part.shape == whole.shape
-    assert np.abs(part - whole).max() <= 6 and np.abs(part - whole).mean() < 0.1
+    part, whole = motion._by_pixel(past, rows, columns), moved_by_hand(motion, past)[rows, columns]
+    difference = np.abs(part - whole)  # of the same shape, or this fails
+    assert difference.max() <= 6 and difference.sum() <= 6 + 0.1 * part.size
 
 
 def test_a_scene_that_stands_still_is_not_touched(face: Frame) -> None:
@@ -124,9 +145,9 @@ def test_a_scene_that_stands_still_is_not_touched(face: Frame) -> None:
 
 
 def test_shifts_are_those_of_every_pixel(face: Frame) -> None:
-    own = np.random.default_rng(1).normal(0, 1, (5, 6, 2)).astype(np.float32)
+    own = np.random.default_rng(1).normal(0, 1, (4, 5, 2)).astype(np.float32)  # of 64 x 80 of 70 x 90 pixels
     motion = Motion(np.array([[1.02, 0.01, 1.5], [-0.01, 1.02, -3.0]]), own, 16)
     columns, rows = np.arange(3, 90, 7, dtype=np.float32), np.arange(2, 70, 5, dtype=np.float32)
     x, y = np.meshgrid(columns, rows)
-    expected = motion._places(slice(0, 70), slice(0, 90))[2:70:5, 3:90:7] - np.stack([x, y], axis=-1)
+    expected = places_by_hand(motion, 70, 90)[2:70:5, 3:90:7] - np.stack([x, y], axis=-1)
     np.testing.assert_allclose(motion.shifts(columns, rows), expected, atol=0.05)

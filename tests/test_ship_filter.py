@@ -29,12 +29,12 @@ def constant(weight: float) -> Perceptron:
 def test_a_perceptron_by_hand() -> None:
     """Of 1 and the frame's 2: a hidden layer of 1 - 2 + 3 = 2 and -1 + 0 = -1, which is cut to 0; then 2 / 2 - 1 = 0.
 
-    Of 5 and 2, hidden are 6 and 0, and 6 / 2 - 1 = 2.
+    Of 5 and 2, hidden are 6 and 0, and 6 / 2 - 1 = 2. So in every row.
     """
     hidden = np.array([[1, -1], [-1, 0]], np.float32), np.array([3, 0], np.float32)
     last = np.array([[0.5], [7]], np.float32), np.array([-1], np.float32)
-    shares = Perceptron([hidden, last])(np.array([[[1], [5]]], np.float32), np.array([2], np.float32))
-    np.testing.assert_allclose(shares, [[0.5, 1 / (1 + np.exp(-2))]])
+    shares = Perceptron([hidden, last])(np.array([[[1], [5]]] * 40, np.float32), np.array([2], np.float32))
+    np.testing.assert_allclose(shares, [[0.5, 1 / (1 + np.exp(-2))]] * 40)
 
 
 def test_the_shipped_one_takes_all_features_and_tells_blocks_apart() -> None:

@@ -57,14 +57,25 @@ def test_a_share_of_the_past_is_mixed_in(weight: int, expected: int) -> None:
     assert (_blended(past, luma, of_past) == 250 - expected).all()
 
 
+def test_each_pixel_is_mixed_by_the_weight_of_its_place() -> None:
+    luma, past = np.random.default_rng(3).integers(0, 256, (2, 301, 141), np.uint8)
+    of_past = np.zeros((150, 70), np.uint8)
+    of_past[90:] = 255
+    mixed = _blended(luma, past, of_past)
+    np.testing.assert_array_equal(mixed[:178], luma[:178])
+    np.testing.assert_array_equal(mixed[182:], past[182:])
+
+
 @pytest.mark.parametrize("side", [4, 8])
-def test_blocks_know_how_much_they_have_changed(side: int) -> None:
-    """By hand: one pixel in sixteen is 8 grey levels lighter, which is half a level; what is left over is nobody's."""
-    frame, moved = np.full((2, 6 * side + 3, 5 * side + 1), 60, np.uint8)
-    moved[::4, ::4] += 8
+def test_blocks_know_how_much_they_have_changed_and_how_much_detail_they_have(side: int) -> None:
+    """More rows of them than are looked at in one go; what is left over to the right and below is nobody's."""
+    rows, columns = 37, 5
+    frame, moved = np.random.default_rng(4).integers(60, 120, (2, rows * side + 3, columns * side + 1), np.uint8)
     changed, detail = _blocks(frame, moved, side)
-    np.testing.assert_allclose(changed, np.full((6, 5), 0.5))
-    assert not detail.any()
+    of_blocks, moved = frame[: rows * side, : columns * side], moved[: rows * side, : columns * side]
+    for found, other in ((changed, moved), (detail, cv2.blur(of_blocks, (3, 3)))):
+        apart = np.abs(of_blocks.astype(int) - other)
+        np.testing.assert_allclose(found, apart.reshape(rows, side, columns, side).mean(axis=(1, 3)), rtol=1e-6)
 
 
 def test_the_first_frame_and_a_still_scene_stay_as_they_are(face: Frame) -> None:

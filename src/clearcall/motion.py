@@ -76,9 +76,9 @@ class Motion:
         if as_whole.all() and not parts.any():
             return past
         parts[~as_whole] = 0
-        margin = int(np.abs(parts).max()) // _PARTS + _TAPS.shape[1] + _TILE
+        margin = int(np.abs(parts).max()) // _PARTS + _TAPS.shape[1]
         padded = cast(Frame, cv2.copyMakeBorder(past, margin, margin, margin, margin, _EDGES))
-        moved = np.empty_like(past)
+        moved = np.empty(past.shape, np.uint8)
         for row in range(len(parts)):
             rows = slice(row * _TILE, min(height, (row + 1) * _TILE))
             # Neighbours that move alike are one: a frame that pans takes a few filters.
@@ -86,7 +86,8 @@ class Motion:
             for first, last in zip([0, *new], [*new, len(parts[row])], strict=True):
                 columns = slice(first * _TILE, min(width, last * _TILE))
                 if as_whole[row, first]:
-                    _move_as_whole(padded, margin, rows, columns, parts[row, first], moved[rows, columns])
+                    top, left = margin + rows.start, margin + columns.start
+                    _move_as_whole(padded, top, left, parts[row, first], moved[rows, columns])
                 else:
                     moved[rows, columns] = self._by_pixel(past, rows, columns)
         return moved
@@ -111,15 +112,17 @@ class Motion:
     def _places(self, rows: slice, columns: slice) -> _Plane:
         """Return where each pixel of some rows and columns was, (height, width, 2): linear between cells' middles."""
         at = (np.arange(rows.start, rows.stop) + (self.cell + 1) / 2) / self.cell  # in rows of cells
-        near = slice(int(at[0]), int(at[-1]) + 2)
-        shares = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(near.start, near.stop))).astype(np.float32)
-        # Row by row, since a product of all at once would take more threads than one, as Perceptron says.
-        places = shares[:, None] @ self._places_by_column[near, columns].reshape(shares.shape[1], -1)
-        return np.asarray(places.reshape(len(places), -1, 2), np.float32)
+        above = np.minimum(at.astype(int), len(self._places_by_column) - 2)
+        share = (at - above).astype(np.float32)[:, None, None]
+        near = self._places_by_column[:, columns]
+        return np.asarray(near[above] * (1 - share) + near[above + 1] * share, np.float32)
 
     @cached_property
     def _places_by_column(self) -> _Plane:
-        """Where each column was in the middle row of each row of cells, and of one beyond each edge of the frame."""
+        """Where each column was in the middle of each row of cells, (rows + 2, columns, 2).
+
+        With a row and a column of cells more beyond each edge of their grid, which may end before the frame does.
+        """
         own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
         rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
         middles = np.stack([columns, rows], axis=-1) * self.cell + (self.cell - 1) / 2
@@ -180,22 +183,19 @@ def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> n
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _move_as_whole(
-    padded: Frame, margin: int, rows: slice, columns: slice, parts: npt.NDArray[np.int64], moved: Frame
-) -> None:
-    """Write rows and columns of a frame, which has a margin of so many pixels here, moved by (x, y) parts, to `moved`.
+def _move_as_whole(padded: Frame, top: int, left: int, parts: npt.NDArray[np.int64], moved: Frame) -> None:
+    """Write to `moved`, (height, width), what is there from a row and column on, moved by (x, y) parts of a pixel.
 
     It is a third of the work of looking for every pixel's place.
     """
     height, width = moved.shape
     taps = _TAPS.shape[1]
     (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in parts)
-    source = padded[margin + rows.start + y - taps // 2 + 1 :, margin + columns.start + x - taps // 2 + 1 :]
-    source = source[: height + taps - 1, : width + taps - 1]
-    # By way of floats: OpenCV takes three times as long to filter to bytes at once.
+    source = padded[top + y - taps // 2 + 1 :, left + x - taps // 2 + 1 :][: height + taps - 1, : width + taps - 1]
+    # From bytes to bytes by way of floats: OpenCV takes three times as long to do it at once.
     filtered = cv2.sepFilter2D(source, cv2.CV_32F, _TAPS[x_part], _TAPS[y_part])
     filtered = filtered[taps // 2 :, taps // 2 :][:height, :width]
-    cv2.threshold(filtered, 0, 0, cv2.THRESH_TOZERO, dst=filtered)  # of -3 the next would make 3
+    cv2.threshold(filtered, 0, 0, cv2.THRESH_TOZERO, dst=filtered)  # the next takes absolute values
     cv2.convertScaleAbs(filtered, dst=moved)
 
 

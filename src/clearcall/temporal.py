@@ -136,7 +136,7 @@ def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Wei
     moved, small_moved, blocks = follow(luma, small, past, small_past)
     if blocks is None:
         return None
-    # Weights are bytes from here on, 255 for 1: half as long as with floats.
+    # Weights are bytes from here on, 255 for 1, which takes half as long as floats.
     of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame) * blocks.share, alpha=MOST_WEIGHT * 255)
     weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved), scale=1 / 255)
     return _blended(luma, moved, cast(Frame, weight))
@@ -157,7 +157,7 @@ def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[F
 def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
     """Return a luma with as much of the past as `weight`, of the half frame, says: 255 is all."""
     height, width = luma.shape
-    mixed = np.empty_like(luma)
+    mixed = np.empty(luma.shape, np.uint8)
     for top in range(0, height, _STRIP * _BLOCK):
         rows = slice(top, min(height, top + _STRIP * _BLOCK))
         half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
@@ -227,12 +227,12 @@ def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
 def _block_means(plane: npt.NDArray[Any], side: int) -> _Plane:
     """Return the means over blocks of a plane of bytes, which are 4 or 8 pixels a side.
 
-    By halves, which OpenCV is quickest with, and the first in bytes: in quarters of a grey level, so that little is
-    lost by rounding.
+    By halves, which OpenCV is quickest with, and the first in bytes, as quarters of a grey level: exact, but that
+    what is above 63 levels counts as 63.
     """
     rows, columns = (length // side for length in plane.shape)
     means: npt.NDArray[Any] = cv2.convertScaleAbs(plane, alpha=4)
-    while (side := side // 2) >= 1:
+    while side := side // 2:
         means = cv2.resize(means, (side * columns, side * rows), interpolation=cv2.INTER_AREA)
         means = means.astype(np.float32, copy=False)
     return np.asarray(means / 4, np.float32)
@@ -248,4 +248,6 @@ def _ramp(value: npt.ArrayLike, nothing: float, everything: float) -> _Plane:
     return np.asarray(np.clip(share, 0, 1), np.float32)
 
 
-_SHARE_BY_CHANGE = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(np.uint8)  # of a pixel, by grey levels
+_SHARE_BY_CHANGE = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(
+    np.uint8
+)  # of a pixel, by grey levels; 255 is all
