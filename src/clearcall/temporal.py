@@ -231,7 +231,8 @@ def _block_means(plane: npt.NDArray[Any], side: int) -> _Plane:
     what is above 63 levels counts as 63.
     """
     rows, columns = (length // side for length in plane.shape)
-    means: npt.NDArray[Any] = cv2.convertScaleAbs(plane, alpha=4)
+    twice = cv2.add(plane, plane)
+    means: npt.NDArray[Any] = cv2.add(twice, twice)  # convertScaleAbs takes twice as long
     while side := side // 2:
         means = cv2.resize(means, (side * columns, side * rows), interpolation=cv2.INTER_AREA)
         means = means.astype(np.float32, copy=False)
