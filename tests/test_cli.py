@@ -59,7 +59,7 @@ def test_help_lists_every_command_and_what_it_does() -> None:
     assert "Fail with exit code 1 unless the trained student may be shipped" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["gate", "params", "summary", "ui", "image", "folder", "camera"])
+@pytest.mark.parametrize("name", ["gate", "params", "summary", "ui", "image", "folder", "camera", "benchmark-films"])
 def test_each_commands_help_has_an_example(name: str) -> None:
     done = command(name, "--help")
     assert done.returncode == 0

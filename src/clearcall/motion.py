@@ -104,6 +104,7 @@ class Motion:
         x, y = np.clip(least.ravel().astype(int) - 2, 0, (width - 1, height - 1)).tolist()
         last_x, last_y = np.maximum(most.ravel().astype(int) + 4, (x + 1, y + 1))
         exact = past[y:last_y, x:last_x].astype(np.float32)
+        # NumPy takes twenty times as long for this.
         cv2.subtract(places, (x, y, 0, 0), dst=places)  # type: ignore[call-overload]  # it takes numbers too
         moved = cv2.remap(exact, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
         sharper = cv2.sepFilter2D(moved, cv2.CV_8U, _SHARPER, _SHARPER, borderType=_EDGES)
@@ -184,7 +185,7 @@ def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> n
 
 
 def _move_as_whole(padded: Frame, top: int, left: int, parts: npt.NDArray[np.int64], moved: Frame) -> None:
-    """Write to `moved`, (height, width), what is there from a row and column on, moved by (x, y) parts of a pixel.
+    """Write to `moved`, (height, width), what is there from a row and column on, moved by (x, y) sixteenths of a pixel.
 
     It is a third of the work of looking for every pixel's place.
     """

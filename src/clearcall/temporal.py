@@ -80,7 +80,7 @@ class Perceptron:
             signal += shared
             for weights, biases in others:
                 plane = signal.reshape(len(signal), -1)
-                cv2.threshold(plane, 0, 0, cv2.THRESH_TOZERO, dst=plane)
+                cv2.threshold(plane, 0, 0, cv2.THRESH_TOZERO, dst=plane)  # ReLU, quicker than NumPy's
                 signal = signal @ weights
                 signal += biases
             answer[top : top + _STRIP] = signal[..., 0]
@@ -249,6 +249,5 @@ def _ramp(value: npt.ArrayLike, nothing: float, everything: float) -> _Plane:
     return np.asarray(np.clip(share, 0, 1), np.float32)
 
 
-_SHARE_BY_CHANGE = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(
-    np.uint8
-)  # of a pixel, by grey levels; 255 is all
+# Of a pixel, by grey levels; 255 is all.
+_SHARE_BY_CHANGE = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(np.uint8)

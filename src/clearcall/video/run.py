@@ -79,7 +79,8 @@ def sharpen_video(
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
-    _check(sharpener, unsharp)
+    check_network(sharpener)
+    check_amount(unsharp)
     first = frame_at(source, 0)
     if target.is_dir():
         raise UserError(f"{target} is a folder: name a file")
@@ -104,7 +105,8 @@ def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0, past
 
     Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
     """
-    _check(sharpener, unsharp)
+    check_network(sharpener)
+    check_amount(unsharp)
     first = frame_at(source, 0)
     with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
         main, clock = film_stream(film, source), BusyClock()
@@ -122,10 +124,10 @@ def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0, past
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set())
 
 
-def _check(sharpener: Sharpener, unsharp: float) -> None:
+def check_network(sharpener: Sharpener) -> None:
+    """Raise UserError for a network that cannot sharpen films."""
     if sharpener.graph.kind == "rgb":
         raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
-    check_amount(unsharp)
 
 
 def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # the one thing it is asked
