@@ -316,6 +316,22 @@ def test_it_goes_up_only_where_the_larger_size_would_fit() -> None:
         assert (ladder.rung, ["there is room again" in text for text in told]) == (rung, [True] * (1 - rung))
 
 
+def test_what_was_held_for_long_is_tried_again_once() -> None:
+    """Of 15 ms it cannot be told that there is room: 27 ms at the larger size, of 33."""
+    ladder = Ladder(PERIOD)
+    now, _ = climb(ladder, 60, 0.027, 0)
+    now, _ = climb(ladder, 0.5, None, now)
+    assert ladder.rung == 1
+    now, _ = climb(ladder, 9, 0.015, now)
+    assert ladder.rung == 1
+    now, _ = climb(ladder, 2, 0.015, now)
+    assert ladder.rung == 0
+    while ladder.rung == 0:
+        now, _ = climb(ladder, PERIOD, None, now)
+    _, told = climb(ladder, 600, 0.015, now)
+    assert (ladder.rung, told) == (1, [])
+
+
 def test_it_waits_twice_as_long_after_each_step_up_that_was_too_early() -> None:
     ladder, now = Ladder(PERIOD), 0.0
     waits = []

@@ -9,11 +9,14 @@ _FEWEST = 5  # frames in the window, below which nothing is decided
 _TOO_LATE = 0.2  # share of late frames that is no hiccup any more
 _ROOM = 0.75  # of the time that there is: what the next larger size may take by what is known of this one
 _PATIENCE_S, _MOST_PATIENCE_S = 10.0, 320.0
-_SOON_S = 30.0  # a step up that has to be taken back within this time came too early
+_SOON_S = 30.0  # a step up that has to be taken back within this time came too early; what lasted longer may come again
 
 
 class Ladder:
-    """Goes down a rung after sustained lateness, and up again, ever more patiently, where there is room.
+    """Goes down a rung after sustained lateness, and up again, ever more patiently.
+
+    It goes up where there is room by the time that is taken now, or where the larger size was held for long before:
+    what the smaller one takes tells only roughly, and a machine may have been busy with something else for a while.
 
     `period_s` is the time from frame to frame. Times are in s of any clock that runs forwards; the first `update` is
     the start. There is no randomness and no clock inside.
@@ -26,6 +29,7 @@ class Ladder:
         self._changed_s: float | None = None
         self._late_s = -_MOST_PATIENCE_S
         self._went_up, self._told = False, False
+        self._held_long = [False] * len(RUNGS)  # when it was last given up
         self._patience_s = _PATIENCE_S
 
     def update(self, now_s: float, work_s: float | None, others_s: float = 0.0) -> str | None:
@@ -44,7 +48,8 @@ class Ladder:
             return None
         if self._is_late():
             return self._go_down(now_s)
-        if self.rung and now_s - max(self._changed_s, self._late_s) >= self._patience_s and self._has_room(others_s):
+        waited = self.rung and now_s - max(self._changed_s, self._late_s) >= self._patience_s
+        if waited and (self._held_long[self.rung - 1] or self._has_room(others_s)):
             self._change(now_s, self.rung - 1)
             self._went_up, self._told = True, False
             return f"there is room again: frames are processed at {_percent(self.rung)} of their width and height"
@@ -61,7 +66,9 @@ class Ladder:
         if self.rung == len(RUNGS) - 1:
             told, self._told = self._told, True
             return None if told else "even at the smallest size the rate cannot be held: late frames pass unsharpened"
-        too_early = self._went_up and now_s - (self._changed_s or 0.0) < _SOON_S
+        soon = now_s - (self._changed_s or 0.0) < _SOON_S
+        self._held_long[self.rung] = not soon
+        too_early = self._went_up and soon
         self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S) if too_early else _PATIENCE_S
         self._change(now_s, self.rung + 1)
         self._went_up = False
