@@ -19,8 +19,6 @@ def describe(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         what = error.filename or "a file"
         return f"no permission to use {what}: check its owner and mode, or choose another folder"
-    if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return f"{error.filename} is or lies under a file, where a folder is needed: choose another"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return f"no space left on the disk{where}: free some, or point `paths` in params.yaml at another disk"

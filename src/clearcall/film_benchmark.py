@@ -60,7 +60,10 @@ def benchmark_films(
     sharpeners = {model: Sharpener(model) for model in models}
     for sharpener in sharpeners.values():
         check_network(sharpener)
-    reports.mkdir(parents=True, exist_ok=True)  # tells now, not after all the work, that it cannot be
+    try:
+        reports.mkdir(parents=True, exist_ok=True)  # to tell now, not after all the work, that it cannot be
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{reports} is a file or lies under one: name a folder for the report") from None
     with tempfile.TemporaryDirectory(prefix="clearcall-") as folder:
         # The camera first: what the others leave in memory would hide how much it takes.
         call = Path(folder, "call.mp4")
