@@ -63,11 +63,8 @@ def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.Mon
         camera_size=(160, 96),
     )
     text = path.read_text()
-    table = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "openvino |" in line
-    ] or [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "onnxruntime |" in line
-    ]
+    lines = [line for line in text.splitlines() if "openvino |" in line or "onnxruntime |" in line]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [[row[0], row[2]] for row in table] == [["call", "yes"], ["call", "no"], ["fast", "yes"], ["fast", "no"]]
     for row in table:
         median, least, most, encode = map(float, row[3:])

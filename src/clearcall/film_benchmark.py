@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 
 from clearcall.camera.run import Settings, run_camera
 from clearcall.camera.status import Summary
+from clearcall.comparison.write import processor_told
 from clearcall.console import track
 from clearcall.cores import machine
 from clearcall.data.codecs import FRAMES_PER_SECOND
@@ -171,11 +172,10 @@ def _memory_watched(every_s: float) -> Iterator[list[float]]:
 
 def _head(command: str, runtimes: set[str]) -> str:
     here = machine()
-    cores, instructions = f"{here['cores']} core{'s' if here['cores'] != 1 else ''}", ", ".join(here["instructions"])
     libraries = ", ".join(f"{name} {import_module(name).__version__}" for name in (*sorted(runtimes), *_LIBRARIES))
     return (
         "# Films and a camera on this machine\n\n"
-        f"Made by `{command}` on {datetime.now(UTC).date()}, on {here['cpu']} with {cores} ({instructions}), "
+        f"Made by `{command}` on {datetime.now(UTC).date()}, on {processor_told(here)}, "
         f"{here['system']}, Python {here['python']}; {libraries}. A small photograph, mirrored to fill the frame, is "
         f"panned over by {_PAN:g} pixels a frame, zoomed a little, and sent by H.264 at QP {QP}: all of the picture "
         "moves all the time, so that nearly all frames get what the ones before show. Fast zooms, and things that move "

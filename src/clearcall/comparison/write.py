@@ -66,11 +66,10 @@ def comparison_markdown(document: Document) -> str:
     )
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     reference = "{}x{}".format(*document["reference_size"])
-    instructions = ", ".join(here["instructions"]) or "no wide instructions"
     parts = [
         f"""# Benchmark: every system on one machine, in one run
 
-{document["date"]}, on {here["cpu"]} with {_cores(here["cores"])} ({instructions}), {here["memory_gib"]:g} GiB,
+{document["date"]}, on {processor_told(here)}, {here["memory_gib"]:g} GiB,
 {here["system"]}, Python {here["python"]}, {versions}:
 
 ```
@@ -267,5 +266,8 @@ def _threads(count: int) -> str:
     return f"{count} thread" + ("s" if count > 1 else "")
 
 
-def _cores(count: int) -> str:
-    return f"{count} core" + ("s" if count > 1 else "")
+def processor_told(here: Mapping[str, Any]) -> str:
+    """Say which processor a machine (`cores.machine`) has, with how many cores and which wide instructions."""
+    instructions = ", ".join(here["instructions"]) or "no wide instructions"
+    cores = f"{here['cores']} core" + ("s" if here["cores"] > 1 else "")
+    return f"{here['cpu']} with {cores} ({instructions})"
