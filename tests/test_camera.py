@@ -316,7 +316,7 @@ def test_it_goes_up_only_where_the_larger_size_would_fit() -> None:
         assert (ladder.rung, ["there is room again" in text for text in told]) == (rung, [True] * (1 - rung))
 
 
-def test_what_was_held_for_long_is_tried_again_once() -> None:
+def test_what_was_held_for_long_is_tried_ever_more_seldom() -> None:
     """Of 15 ms it cannot be told that there is room: 27 ms at the larger size, of 33."""
     ladder = Ladder(PERIOD)
     now, _ = climb(ladder, 60, 0.027, 0)
@@ -326,10 +326,17 @@ def test_what_was_held_for_long_is_tried_again_once() -> None:
     assert ladder.rung == 1
     now, _ = climb(ladder, 2, 0.015, now)
     assert ladder.rung == 0
-    while ladder.rung == 0:
-        now, _ = climb(ladder, PERIOD, None, now)
-    _, told = climb(ladder, 600, 0.015, now)
-    assert (ladder.rung, told) == (1, [])
+    waits = []
+    for _ in range(7):
+        while ladder.rung == 0:
+            now, _ = climb(ladder, PERIOD, None, now)
+        fell_s = now
+        while ladder.rung == 1:
+            now, _ = climb(ladder, PERIOD, 0.015, now)
+        waits.append(now - fell_s)
+    assert waits == pytest.approx([20, 40, 80, 160, 320, 320, 320], abs=0.2)
+    now, _ = climb(ladder, 60, 0.027, now)
+    assert ladder.rung == 0
 
 
 def test_it_waits_twice_as_long_after_each_step_up_that_was_too_early() -> None:

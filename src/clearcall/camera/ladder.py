@@ -15,8 +15,8 @@ _SOON_S = 30.0  # a step up that has to be taken back within this time came too 
 class Ladder:
     """Goes down a rung after sustained lateness, and up again, ever more patiently.
 
-    It goes up where there is room by the time that is taken now, or where the larger size was held for long before:
-    what the smaller one takes tells only roughly, and a machine may have been busy with something else for a while.
+    It goes up where there is room by the time that is taken now, or where the larger size was ever held for long: what
+    the smaller one takes tells only roughly, and a machine may be busy with something else for a while.
 
     `period_s` is the time from frame to frame. Times are in s of any clock that runs forwards; the first `update` is
     the start. There is no randomness and no clock inside.
@@ -29,7 +29,7 @@ class Ladder:
         self._changed_s: float | None = None
         self._late_s = -_MOST_PATIENCE_S
         self._went_up, self._told = False, False
-        self._held_long = [False] * len(RUNGS)  # when it was last given up
+        self._held_long = [False] * len(RUNGS)  # ever
         self._patience_s = _PATIENCE_S
 
     def update(self, now_s: float, work_s: float | None, others_s: float = 0.0) -> str | None:
@@ -67,7 +67,7 @@ class Ladder:
             told, self._told = self._told, True
             return None if told else "even at the smallest size the rate cannot be held: late frames pass unsharpened"
         soon = now_s - (self._changed_s or 0.0) < _SOON_S
-        self._held_long[self.rung] = not soon
+        self._held_long[self.rung] |= not soon
         too_early = self._went_up and soon
         self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S) if too_early else _PATIENCE_S
         self._change(now_s, self.rung + 1)
