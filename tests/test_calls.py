@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,19 @@ def test_clips_are_films_and_photographs(clips: Path, photos: dict[str, Frame]) 
     assert read_clip(files[0], 2, 64).frames[0].shape == (64, 85, 3)  # 128 x 64 / 96 = 85.3
 
 
+def test_photographs_may_bend_before_a_camera_that_stands_still(clips: Path, photos: dict[str, Frame]) -> None:
+    """Its noise is there, what is in them moves by up to some pixels, and the camera does not move."""
+    frames = read_clip(clips / "photo.png", 12, 720, "bend").frames
+    still = photos["astronaut"][0:128, 160:288]
+    assert len(frames) == 12 and {frame.shape for frame in frames} == {still.shape}
+    quality = [psnr_db(still, frame) for frame in frames]
+    assert min(quality) > 18 and max(quality) < 46
+    assert all((one != other).any() for one, other in pairwise(frames))
+    lumas = [np.ascontiguousarray(frame[..., 1]) for frame in frames]
+    shift, _ = cv2.phaseCorrelate(lumas[0].astype(float), lumas[-1].astype(float))
+    assert np.linalg.norm(shift) < 2
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("a.mp4", "cannot be read as a film"), ("a.png", "cannot be used"), ("one.mp4", "holds 1 frames, and at least 2")],
@@ -137,7 +152,9 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
         return unsharp_mask(frame, 0.5, 30.0)  # far too much
 
     reports = tmp_path / "reports"
-    scores, strips = measure_clips(clip_files(clips), 3, 720, ["h264"], "too much", sharpen)
+    scores, strips = measure_clips(
+        clip_files(clips), partial(read_clip, frames=3, height=720), ["h264"], "too much", sharpen
+    )
     settings = len(QPS) * len(FACTORS)
     assert len(seen) == 2 * 3 * 2 * settings  # clips, frames, with those before and without
     assert len(scores) == 2 * 4 * settings
@@ -203,7 +220,9 @@ def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     vmaf_program.cache_clear()
     try:
-        scores, strips = measure_clips([clips / "photo.png"], 2, 720, ["vp8"], "none", lambda frame: frame)
+        scores, strips = measure_clips(
+            [clips / "photo.png"], partial(read_clip, frames=2, height=720), ["vp8"], "none", lambda frame: frame
+        )
     finally:
         vmaf_program.cache_clear()
     assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)

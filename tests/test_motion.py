@@ -34,6 +34,16 @@ def test_the_motion_of_the_camera_is_found(pan: tuple[float, float], zoom: float
     np.testing.assert_allclose(find_motion(now, before).camera @ corners, expected, atol=exact_to)
 
 
+def test_distances_are_those_of_the_middles_of_cells() -> None:
+    """By hand: a camera that moved by (3, 4) and one cell that moved by (-3, -4) besides; then a zoom by 1.1."""
+    own = np.zeros((2, 3, 2), np.float32)
+    own[1, 2] = -3, -4
+    moved = Motion(np.array([[1.0, 0, 3], [0, 1, 4]]), own, 8).distances()
+    np.testing.assert_allclose(moved, [[5, 5, 5], [5, 5, 0]], atol=1e-5)
+    zoomed = Motion(np.array([[1.1, 0, 0], [0, 1.1, 0]]), np.zeros((1, 2, 2), np.float32), 8).distances()
+    np.testing.assert_allclose(zoomed, [[0.35 * 2**0.5, np.hypot(1.15, 0.35)]], atol=1e-5)
+
+
 def test_places_that_are_a_little_off_hardly_move_the_camera() -> None:
     """Of 16 places that a zoom and a shift move, one is off by 0.4 pixels, which RANSAC would let pass."""
     columns, rows = np.meshgrid(np.arange(4.0), np.arange(4.0))

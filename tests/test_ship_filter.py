@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -17,7 +18,8 @@ from clearcall.metrics import Frame
 from clearcall.ship_filter import Lesson, _watched, fit, ship_filter
 from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, shipped_weigher
 
-FEATURES = 12
+OF_BLOCK, OF_FRAME = 11, 12  # features
+FEATURES = OF_BLOCK + OF_FRAME
 
 
 def constant(weight: float) -> Perceptron:
@@ -37,9 +39,16 @@ def test_a_perceptron_by_hand() -> None:
     np.testing.assert_allclose(shares, [[0.5, 1 / (1 + np.exp(-2))]] * 40)
 
 
+@pytest.mark.filterwarnings("error")
+def test_whatever_a_perceptron_comes_to_is_a_share() -> None:
+    identity = Perceptron([(np.array([[1], [0]], np.float32), np.zeros(1, np.float32))])
+    shares = identity(np.array([[[-1e6], [-100], [0], [1e6]]], np.float32), np.zeros(1, np.float32))
+    np.testing.assert_allclose(shares, [[0, 0, 0.5, 1]], atol=1e-6)
+
+
 def test_the_shipped_one_takes_all_features_and_tells_blocks_apart() -> None:
-    features = np.random.default_rng(1).normal(0, 1, (30 * 40 + 1) * FEATURES // 2).astype(np.float32)
-    shares = shipped_weigher()(features[: -FEATURES // 2].reshape(30, 40, -1), features[-FEATURES // 2 :])
+    features = np.random.default_rng(1).normal(0, 1, 30 * 40 * OF_BLOCK + OF_FRAME).astype(np.float32)
+    shares = shipped_weigher()(features[:-OF_FRAME].reshape(30, 40, -1), features[-OF_FRAME:])
     assert shares.shape == (30, 40) and shares.min() >= 0 and shares.max() <= 1 and np.ptp(shares) > 0.3
 
 
@@ -59,9 +68,9 @@ def grey(frame: Frame) -> Frame:
 
 def lesson(best: float, energy: float, features: float) -> Lesson:
     """Return a frame of four blocks that gains most by a weight of `best`, and says so in its first feature."""
-    blocks = np.zeros((4, FEATURES // 2), np.float32)
+    blocks = np.zeros((4, OF_BLOCK), np.float32)
     blocks[:, 0] = features
-    of_frame = np.full(FEATURES // 2, -features, np.float32)
+    of_frame = np.full(OF_FRAME, -features, np.float32)
     return Lesson(blocks, of_frame, np.full(4, energy / 4, np.float32), np.full(4, best * energy / 4, np.float32))
 
 
@@ -103,13 +112,39 @@ def test_clips_stand_still_or_move(
     still: float, photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(photos["astronaut"][:400, :400]).save(tmp_path / "face.png")
-    for name, value in (("_STILL", still), ("_WITH_HEAD", 0.0), ("_WITH_HEAD_IF_STILL", 0.0), ("_CLIPS", 3)):
+    as_they_are = dict.fromkeys(("_BENT", "_BENT_IF_STILL", "_NOISY", "_ENCODED"), 0.0)
+    heads = {"_WITH_HEAD": 0.0, "_WITH_HEAD_IF_STILL": 0.0}
+    for name, value in {"_STILL": still, "_CLIPS": 3, **heads, **as_they_are}.items():
         monkeypatch.setattr(fitting, name, value)
     clips = [*fitting._sent(tmp_path / "face.png", 1)]
     assert len(clips) == 3
     for clip, arrived in clips:
         assert len(clip) == len(arrived) == fitting.FRAMES
         assert (np.ptp(np.stack(clip), axis=0) == 0).all() == bool(still)
+
+
+@pytest.mark.parametrize("how", ["_BENT_IF_STILL", "_NOISY", "_ENCODED"])
+def test_what_a_camera_did_to_a_clip_is_the_original(
+    how: str, photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames are another picture before they are sent, and what arrives is nearer to them."""
+    picture = photos["astronaut"][: fitting.SIDE, : fitting.SIDE]
+    Image.fromarray(picture).save(tmp_path / "face.png")
+    shares = dict.fromkeys(("_PAGES", "_SOFT", "_WITH_HEAD_IF_STILL", "_BENT_IF_STILL", "_NOISY", "_ENCODED"), 0.0)
+    sent: dict[str, Any] = {
+        "_STILL": 1.0,
+        "_CLIPS": 1,
+        "_QP": (22, 22),
+        "_FACTORS": (1.0,),
+        "_NOISE_LEVELS": (4.0, 4.0),
+    }
+    for name, value in {**sent, **shares, how: 1.0, "CallCodec": Literal["h264"]}.items():
+        monkeypatch.setattr(fitting, name, value)
+    ((clip, arrived),) = fitting._sent(tmp_path / "face.png", 1)
+    assert all((frame != picture).any() for frame in clip)
+    for original, frame in zip(clip, arrived, strict=True):
+        error = np.square(original.astype(float) - frame).mean()
+        assert error < 0.9 * np.square(picture.astype(float) - frame).mean()
 
 
 def test_a_lesson_tells_what_a_weight_leaves(photos: dict[str, Frame], monkeypatch: pytest.MonkeyPatch) -> None:

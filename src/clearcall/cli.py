@@ -228,8 +228,8 @@ def ship_filter(
 ) -> None:
     """Fit what says how much of earlier frames each part of a frame gets, and take it into the package.
 
-    Photographs and pages of text pan and zoom, and are sent through all codecs; photographs below 352 pixels a side are
-    left out. Ten minutes for 200 of them on two cores.
+    Photographs and pages of text pan and zoom, or bend as faces do, and are sent through all codecs; photographs below
+    352 pixels a side are left out. Ten minutes for 200 of them on two cores.
 
     Example: clearcall ship-filter ../photos/train
     """
@@ -463,7 +463,7 @@ def compare(
 @app.command()
 def calls(
     clips: Annotated[
-        Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move over; or bundled.")
+        Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move; or bundled.")
     ],
     *,
     model: _Model = "fast",
@@ -475,6 +475,10 @@ def calls(
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="Frames of each clip.")] = 10,
     height: Annotated[int, typer.Option(min=64, help="Pixels; higher clips are made smaller.")] = 720,
+    motion: Annotated[
+        Literal["pan", "bend"],
+        typer.Option(help="Of photographs: a camera pans over them, or they stand still and bend as faces do."),
+    ] = "pan",
     output: Annotated[Path, typer.Option(help="The folder of calls.md, .csv and .png.")] = Path("reports"),
 ) -> None:
     """Send clips through real encoders at four quantizers, sharpen what arrives, and measure it frame by frame.
@@ -484,8 +488,9 @@ def calls(
     Example: clearcall calls clips --model quality --codec h264
     """
     import shlex  # noqa: PLC0415
+    from functools import partial  # noqa: PLC0415
 
-    from clearcall.calls.clips import clip_files  # noqa: PLC0415
+    from clearcall.calls.clips import clip_files, read_clip  # noqa: PLC0415
     from clearcall.calls.measure import measure_clips  # noqa: PLC0415
     from clearcall.calls.write import verdict, write_calls  # noqa: PLC0415
     from clearcall.params import call_codecs  # noqa: PLC0415
@@ -493,9 +498,16 @@ def calls(
 
     files, codecs = clip_files(clips), call_codecs(codec or ())
     sharpener = picture_sharpener(model, provider, threads, strength)
-    scores, strips = measure_clips(files, frames, height, codecs, model, sharpener)
+    scores, strips = measure_clips(
+        files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, model, sharpener
+    )
     command = ["clearcall", "calls", clips.name, "--model", model, *(f"--codec={one}" for one in codec or ())]
-    for option, value, default in (("frames", frames, 10), ("height", height, 720), ("strength", strength, 1.0)):
+    for option, value, default in (
+        ("frames", frames, 10),
+        ("height", height, 720),
+        ("motion", motion, "pan"),
+        ("strength", strength, 1.0),
+    ):
         command += [f"--{option}={value}"] if value != default else []
     typer.echo(write_calls(scores, strips, model, shlex.join(command), output))
     typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")

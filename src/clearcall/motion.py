@@ -61,6 +61,12 @@ class Motion:
         own = cv2.remap(self.own, at, _ONE_MAP, cv2.INTER_LINEAR, borderMode=_EDGES)
         return np.asarray(places @ (self.camera[:, :2] - np.eye(2)).T + self.camera[:, 2] + own, np.float32)
 
+    def distances(self) -> _Plane:
+        """Return how far what is in the middle of each cell was from there, (rows, columns), in pixels."""
+        rows, columns = (np.arange(count, dtype=np.float32) * self.cell for count in self.own.shape[:2])
+        middle = np.float32(self.cell - 1) / 2
+        return np.asarray(np.linalg.norm(self.shifts(columns + middle, rows + middle), axis=-1), np.float32)
+
     def applied(self, past: Frame) -> Frame:
         """Return an earlier frame (height, width) moved to where it would be now; itself if nothing has moved.
 

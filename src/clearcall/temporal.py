@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.motion import find_motion
+from clearcall.motion import Motion, find_motion
 
 _SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
 _BLOCK = 8  # pixels of the frame
@@ -31,6 +31,7 @@ MOST_WEIGHT = 0.85  # of the past
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
 _STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.08, 0.12, 1.0, 1.5
 _TEXTURED = 1.0  # grey levels
+_LEAST_SIGNAL = -80.0  # of which a sigmoid gives nothing: less would be too much for a float's exponential
 # How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
 # often too light as too dark, and a change of light is not.
 _SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
@@ -45,7 +46,7 @@ WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
 class Blocks(NamedTuple):
     """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
 
-    Features are (rows, columns, 6) of the blocks and (6,) of the whole frame, shares (rows, columns).
+    Features are (rows, columns, 11) of the blocks and (12,) of the whole frame, shares (rows, columns).
     """
 
     features: _Plane
@@ -53,7 +54,7 @@ class Blocks(NamedTuple):
     share: _Plane
 
 
-# From features of blocks (rows, columns, 6) and of their frame (6,) to how much of the past, 0 to 1: (rows, columns).
+# From features of blocks (rows, columns, 11) and of their frame (12,) to how much of the past, 0 to 1: (rows, columns).
 Weigh = Callable[[_Plane, _Plane], _Plane]
 
 
@@ -84,6 +85,7 @@ class Perceptron:
                 signal = signal @ weights
                 signal += biases
             answer[top : top + _STRIP] = signal[..., 0]
+        np.maximum(answer, _LEAST_SIGNAL, out=answer)
         return np.asarray(1 / (1 + np.exp(-answer)), np.float32)
 
 
@@ -151,7 +153,7 @@ def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[F
     motion = find_motion(small, small_past).doubled()
     moved = motion.applied(past)
     small_moved = small_past if moved is past else halved(moved)
-    return moved, small_moved, look(luma, small, moved, small_moved, motion.unsure)
+    return moved, small_moved, look(luma, small, moved, small_moved, motion)
 
 
 def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
@@ -168,10 +170,10 @@ def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
     return mixed
 
 
-def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: float) -> Blocks | None:
-    """Look at a luma and at the past, moved to where it would be now, both also at half their size.
+def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Motion) -> Blocks | None:
+    """Look at a luma and at the past, moved by `motion` to where it would be now, both also at half their size.
 
-    `unsure` is that of their motion. Return None if the whole frame is to be left alone.
+    Return None if the whole frame is to be left alone.
     """
     changed, fine = _blocks(luma, moved, _BLOCK)
     changed_half, coarse = _blocks(small, small_moved, _BLOCK // 2)
@@ -189,10 +191,45 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, unsure: fl
     near = np.log(np.stack([_mean(plane, 3) for plane in (changed, changed_half, fine, coarse)]) + 0.1)
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
     ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
+    detail = _likeness(small, small_moved)
+    distances = np.log(motion.distances() + 0.05)
+    distance = cv2.resize(distances, changed.shape[::-1], interpolation=cv2.INTER_LINEAR)
     of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
-    of_frame = [*(np.median(plane[_EVERY][some]) for plane in of_all), np.log(unsure + 0.05)]
+    of_frame = [
+        *(np.median(plane[_EVERY][some]) for plane in of_all),
+        np.log(motion.unsure + 0.05),
+        *np.median(detail[:, *_EVERY], axis=(1, 2)),
+        *np.percentile(distances, [50, 15]),
+    ]
     share = np.asarray(moves_alike * much, np.float32)
-    return Blocks(np.stack([*near, around[0], ratio], axis=-1), np.array(of_frame, np.float32), share)
+    features = np.stack([*near, around[0], ratio, *detail, distance], axis=-1)
+    return Blocks(features, np.array(of_frame, np.float32), share)
+
+
+def _likeness(small: Frame, small_moved: Frame) -> _Plane:
+    """Tell what a change is made of, (4, rows, columns) by blocks, both frames being at half their size.
+
+    With h and p the fine detail of the frame and of the past, by which each differs from a blur of itself, and d = the
+    frame - the past: the correlation of d and h, the slope of d on h, log of p's energy over h's, and the correlation
+    of h and p. A camera's noise and what bends are detail that the past has not; faults of an encoder are not like
+    that.
+    """
+    side = _BLOCK // 2
+    rows, columns = (length // side for length in small.shape)
+    sums = np.empty((5, rows, columns), np.float32)
+    for top in range(0, rows, _STRIP):
+        strip = slice(top, min(rows, top + _STRIP))
+        frame, past = (whole[top * side : strip.stop * side, : columns * side] for whole in (small, small_moved))
+        # Of every second row: enough, and quicker.
+        h, p = (cv2.subtract(part[::2], cv2.blur(part, (3, 3))[::2], dtype=cv2.CV_32F) for part in (frame, past))
+        d = cv2.subtract(frame[::2], past[::2], dtype=cv2.CV_32F)
+        for index, (one, other) in enumerate(((d, h), (h, h), (d, d), (p, p), (h, p))):
+            sums[index, strip] = cv2.resize(
+                cv2.multiply(one, other), (columns, strip.stop - top), interpolation=cv2.INTER_AREA
+            )
+    dh, hh, dd, pp, hp = (_mean(plane, 3) for plane in sums)
+    hh, dd, pp = hh + 0.1, dd + 0.1, pp + 0.1
+    return np.stack([dh / np.sqrt(hh * dd), dh / hh, np.log(pp / hh), hp / np.sqrt(hh * pp)])
 
 
 def share_by_change(small: Frame, small_moved: Frame) -> Frame:

@@ -1,10 +1,11 @@
-"""Clips to be sent: films as they are, photographs as clips that pan and zoom."""
+"""Clips to be sent: films as they are, photographs as clips that pan and zoom, or that bend as faces do."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.films import upright_rgb
+from clearcall.data.recorded import MAX_BEND_PIXELS, bent, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.data.sources import FILMS, KINDS, SUFFIXES, bundled_originals
 from clearcall.errors import UserError
@@ -19,6 +21,9 @@ from clearcall.metrics import Frame
 from clearcall.video.read import film_stream, opened
 
 _MIN_SIDE = 64  # pixels
+_NOISE_LEVELS, _GRAIN = (0.5, 3.0), 0.6  # grey levels, pixels
+
+PhotoMotion = Literal["pan", "bend"]
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,19 @@ def clip_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_clip(path: Path, frames: int, height: int) -> Clip:
+def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan") -> Clip:
     """Return the first frames of a film, or a clip of a photograph, made smaller to `height` pixels where higher.
 
-    Raises UserError if the file cannot be read, or if a film has fewer than two frames.
+    Photographs pan and zoom, or stand still and bend, with a camera's noise on them, as a face before a webcam. Raises
+    UserError if the file cannot be read, or if a film has fewer than two frames.
     """
     if path.suffix.lower() in FILMS:
         return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
     photo = _fitted(read_rgb(path, _MIN_SIDE), height)
     draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
+    if motion == "bend":
+        clip = bent([photo] * frames, draw.uniform(0, MAX_BEND_PIXELS), draw)
+        return Clip(path.name, with_noise(clip, draw.uniform(*_NOISE_LEVELS), _GRAIN, draw))
     x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
     return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))
 

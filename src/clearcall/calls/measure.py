@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from clearcall.calls.clips import Clip, read_clip
+from clearcall.calls.clips import Clip
 from clearcall.calls.vmaf import vmaf, vmaf_program
 from clearcall.classical import unsharp_mask
 from clearcall.console import ProgressBar
@@ -85,7 +85,7 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
 
 
 def measure_clips(
-    files: Sequence[Path], frames: int, height: int, codecs: Iterable[CallCodec], name: str, sharpen: Restore
+    files: Sequence[Path], read: Callable[[Path], Clip], codecs: Iterable[CallCodec], name: str, sharpen: Restore
 ) -> tuple[list[Score], list[Filmstrip]]:
     """Send every clip at every setting and score what arrives, the unsharp mask and the model called `name`.
 
@@ -99,7 +99,7 @@ def measure_clips(
     strips = list[Filmstrip]()
     with ProgressBar("calls", len(files) * len(settings)) as bar:
         for path in files:
-            clip = read_clip(path, frames, height)
+            clip = read(path)
             for setting in settings:
                 arrived = receive(clip, setting)
                 answers = {

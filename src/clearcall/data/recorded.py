@@ -1,0 +1,51 @@
+"""A clip as a camera records it: what is in it bends, as faces do, and noise is in it."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from clearcall.metrics import Frame
+
+MAX_BEND_PIXELS = 3.0  # the standard deviation of how far places move from where they are
+_BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
+
+
+def bent(clip: Sequence[Frame], most: float, draw: np.random.Generator) -> list[Frame]:
+    """Return a clip, RGB frames of one size, in which each place moves to and fro by itself, smoothly and in ellipses.
+
+    `most` is how far: the standard deviation of either of two fields, in pixels.
+    """
+    height, width = clip[0].shape[:2]
+    count, turns = int(draw.integers(*_BENDS, endpoint=True)), draw.uniform(*_TURNS)
+    one, other = (_smooth(draw.normal(0, most, (count, count, 2)), width, height) for _ in range(2))
+    here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    moved = []
+    for index, frame in enumerate(clip):
+        turn = 2 * np.pi * turns * index
+        places = here + one * np.float32(np.cos(turn)) + other * np.float32(np.sin(turn))
+        moved.append(
+            cast(Frame, cv2.remap(frame, places, np.empty(0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101))
+        )
+    return moved
+
+
+def with_noise(clip: Sequence[Frame], level: float, grain: float, draw: np.random.Generator) -> list[Frame]:
+    """Return a clip, RGB frames, with a camera's noise, in each frame another; R, G and B get the same.
+
+    `level` is its standard deviation in grey levels, `grain` the sigma in pixels that it is blurred by, as a camera's
+    own processing does.
+    """
+    noisy = []
+    for frame in clip:
+        noise = cv2.GaussianBlur(draw.normal(0, 1, frame.shape[:2]).astype(np.float32), (0, 0), grain)
+        noise = np.rint(noise * (level / noise.std()))
+        noisy.append(np.clip(frame + noise[..., None], 0, 255).astype(np.uint8))
+    return noisy
+
+
+def _smooth(field: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.float32]:
+    enlarged = cv2.resize(field.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(enlarged, np.float32)

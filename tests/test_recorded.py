@@ -1,0 +1,46 @@
+"""Clips as a camera records them: what bends, and noise."""
+
+import numpy as np
+import pytest
+
+from clearcall.data.recorded import bent, with_noise
+from clearcall.metrics import Frame
+
+
+@pytest.fixture
+def picture(photos: dict[str, Frame]) -> Frame:
+    return photos["astronaut"][:200, 100:360].copy()
+
+
+def test_nothing_bends_by_nothing(picture: Frame) -> None:
+    for frame in bent([picture] * 3, 0.0, np.random.default_rng(1)):
+        np.testing.assert_array_equal(frame, picture)
+
+
+def test_what_bends_moves_by_pixels_and_smoothly() -> None:
+    """Over a ramp of one grey level a pixel, what a frame differs by is how far its places have moved across."""
+    ramp = np.dstack([np.tile(np.arange(20, 236, dtype=np.uint8), (160, 1))] * 3)
+    frames = bent([ramp] * 20, 2.0, np.random.default_rng(2))
+    moved = np.stack([frame[20:-20, 20:-20, 0].astype(int) - ramp[20:-20, 20:-20, 0] for frame in frames])
+    assert 0.5 < moved.std() < 4 and np.abs(moved).max() < 12
+    assert np.abs(np.diff(moved, axis=0)).max() <= 4  # from frame to frame
+    assert np.abs(np.diff(moved, axis=2)).mean() < 0.5  # from pixel to pixel
+
+
+@pytest.mark.parametrize("level", [0.8, 3.0])
+@pytest.mark.parametrize("grain", [0.3, 1.0])
+def test_noise_has_its_level_and_is_another_in_each_frame(level: float, grain: float) -> None:
+    grey = np.full((120, 160, 3), 128, np.uint8)
+    first, second = (
+        frame.astype(int) - 128 for frame in with_noise([grey] * 2, level, grain, np.random.default_rng(3))
+    )
+    for noise in (first, second):
+        assert noise.std() == pytest.approx(np.hypot(level, np.sqrt(1 / 12)), rel=0.05)  # rounding adds its own
+        assert abs(noise.mean()) < 0.2 and (np.ptp(noise, axis=2) == 0).all()
+    assert abs(np.corrcoef(first[..., 0].ravel(), second[..., 0].ravel())[0, 1]) < 0.05
+
+
+def test_noise_stays_within_bytes() -> None:
+    black, white = (np.full((32, 32, 3), value, np.uint8) for value in (0, 255))
+    dark, light = with_noise([black, white], 4.0, 0.5, np.random.default_rng(4))
+    assert 0 < dark.max() < 40 and 215 < light.min() < 255
