@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from clearcall import temporal as temporal_module
 from clearcall.calls.clips import Clip
 from clearcall.calls.measure import Setting, receive
 from clearcall.data.codecs import pan_and_zoom, resized
@@ -85,15 +86,21 @@ def test_a_change_is_told_by_its_likeness_to_detail() -> None:
     So the correlation of d and h and its slope are 16 / 16.1, p's energy is 0.1 to 16.1, and h and p have no relation.
     Of the same past as the frame d is 0, and h and p correlate by 16 / 16.1.
     """
-    rows, columns = np.indices((48, 72))
-    board, flat = np.where((rows + columns) % 2, 96, 104).astype(np.uint8), np.full((48, 72), 100, np.uint8)
-    much = 16 / 16.1
-    inside = np.s_[:, 2:-2, 2:-2]
-    of_flat, of_same = _likeness(board, flat)[inside], _likeness(board, board)[inside]
-    np.testing.assert_allclose(
-        of_flat.mean(axis=(1, 2)), [4 / 16.1**0.5 * 4 / 16.1**0.5, much, np.log(0.1 / 16.1), 0], atol=1e-5
-    )
-    np.testing.assert_allclose(of_same.mean(axis=(1, 2)), [0, 0, 0, much], atol=1e-5)
+    rows, columns = np.indices((150, 75))
+    board, flat = np.where((rows + columns) % 2, 96, 104).astype(np.uint8), np.full((150, 75), 100, np.uint8)
+    much, inside = 16 / 16.1, np.s_[2:-2, 2:-2]
+    for past, expected in ((flat, (much, much, np.log(0.1 / 16.1), 0)), (board, (0, 0, 0, much))):
+        for plane, value in zip(_likeness(board, past), expected, strict=True):
+            np.testing.assert_allclose(plane[inside], value, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(150, 75), (61, 64), (123, 201)])
+def test_likeness_is_the_same_wherever_a_strip_ends(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    board, past = np.random.default_rng(5).integers(60, 120, (2, *shape), np.uint8)
+    in_strips = _likeness(board, past)
+    monkeypatch.setattr(temporal_module, "_STRIP", 1000)
+    np.testing.assert_allclose(in_strips, _likeness(board, past), atol=1e-5)
+    assert in_strips.shape == (4, shape[0] // 4, shape[1] // 4)
 
 
 @pytest.mark.parametrize("seed", range(3))

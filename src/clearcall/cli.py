@@ -509,7 +509,7 @@ def calls(
         ("strength", strength, 1.0),
     ):
         command += [f"--{option}={value}"] if value != default else []
-    typer.echo(write_calls(scores, strips, model, shlex.join(command), output))
+    typer.echo(write_calls(scores, strips, model, shlex.join(command), output, motion))
     typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
 
 

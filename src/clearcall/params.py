@@ -158,6 +158,7 @@ class Jpeg(_Params):
 
 
 CallCodec = Literal["h264", "vp8", "vp9", "av1"]
+PhotoMotion = Literal["pan", "bend"]  # of photographs that become clips
 
 
 class Codec(_Params):

@@ -1,10 +1,10 @@
 """Fit what says how much of the past each block of a frame gets: the temporal filter's perceptron, for the package.
 
 Photographs and made-up pages of text pan and zoom, or stand still, alone or with a piece of a photograph before them
-that moves by itself. As in recordings, what is in them bends, and there is noise, and an encoder has been at them: that
-is the original then. They are sent through all codecs, whole and smaller. What each block's best weight would have been
-is known from the original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave
-before, so it is fitted anew with its own past.
+that moves by itself. As in recordings, some bend, have noise or were encoded before: that is the original then. They
+are sent through all codecs, whole and smaller. What each block's best weight would have been is known from the
+original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave before, so it is
+fitted anew with its own past.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from clearcall.console import ProgressBar, track
 from clearcall.cores import available_cores
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, resized, transmit_clip
-from clearcall.data.recorded import MAX_BEND_PIXELS, bent, with_noise
+from clearcall.data.recorded import MAX_BEND, bent, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, write_text
@@ -38,17 +38,18 @@ SIDE, FRAMES, LEARNT_FROM = 352, 10, (2, 5, 9)  # pixels; frames of a clip, and 
 _CLIPS = 8  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _STILL, _WITH_HEAD_IF_STILL = 0.3, 0.8  # share of clips; and of those
-# Shares of clips, of those that move and of those that stand still; grey levels and pixels of noise; of a recorder.
-_BENT, _BENT_IF_STILL, _LEAST_BEND_PIXELS = 0.15, 0.8, 0.2
-_NOISY, _NOISE_LEVELS, _GRAIN = 0.35, (0.3, 4.0), (0.3, 1.0)
-_ENCODED, _ENCODED_QP = 0.12, (14, 26)
+_BENT, _BENT_IF_STILL, _LEAST_BEND = 0.15, 0.8, 0.2  # shares of those that move and that stand still; pixels
+_NOISY, _NOISE_LEVELS, _GRAIN = 0.35, (0.3, 4.0), (0.3, 1.0)  # share of clips, grey levels, pixels
+_ENCODED, _ENCODED_QP = 0.12, (14, 26)  # share of clips, by what recorded them
 _PAGES, _LINE = 0.1, (9, 28)  # share of clips, pixels
 _SOFT, _SOFTNESS = 0.3, (1.2, 2.5)  # share of clips, what they were made smaller by before they were enlarged
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
 _FEATURES = 23  # of a block and its frame
 _CAUTION = 12.0  # a decibel that a frame loses counts as many that others gain
-_JITTER = 0.03  # of what is seen, of its spread: other films are not quite like any that was learnt from
+# What is seen of a frame is shifted by so much of its spread, all its blocks alike, in every step anew: other films are
+# not quite like any that was learnt from.
+_JITTER = 0.03
 _Plane = npt.NDArray[np.float32]
 
 _CARD = """# Card: the temporal filter's perceptron
@@ -58,9 +59,9 @@ It says how much of the past each block of a film's frame gets (`TemporalFilter`
 - **Made by** `make ship-filter PHOTOS=... LICENCE=...`.
 - **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, or stand still: a tenth are
   made-up pages of text instead, a third softened as if they had been enlarged, a third and most of the still ones have
-  a piece of the photograph before them that moves by itself; most of the still ones bend, a third has a camera's noise,
-  some were encoded before. H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by 1.5 and
-  2. Licence of the photographs: {licence}.
+  a piece of the photograph before them that moves by itself; most of the still ones and some others bend, a third has a
+  camera's noise, a few were encoded before. H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by 1.5 and 2.
+  Licence of the photographs: {licence}.
 - **What it gains there**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On others: reports/calls.md.
 - **Limits**: heads are ellipses that bend, and rooms photographs; no film of a call was seen.
 """
@@ -121,11 +122,10 @@ def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
     optimizer = torch.optim.Adam([value for layer in layers for value in layer.parameters()], _RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
 
-    def gains_db(chosen: Tensor) -> Tensor:
+    def gains_db(chosen: Tensor, jitter: float = 0.0) -> Tensor:
         shared = of_frame[chosen, None].expand(-1, features.shape[1], -1)
         signal = (torch.cat([features[chosen], shared], dim=2) - middle) / spread
-        if torch.is_grad_enabled():
-            signal = signal + _JITTER * torch.randn(len(chosen), 1, len(spread))
+        signal = signal + jitter * torch.randn(len(chosen), 1, len(spread))
         for index, layer in enumerate(layers):
             signal = layer(signal.relu() if index else signal)
         weight = MOST_WEIGHT * torch.sigmoid(signal[..., 0])
@@ -134,7 +134,7 @@ def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
 
     with ProgressBar("fitting", _STEPS) as bar:
         for _ in range(_STEPS):
-            gains = gains_db(torch.randint(len(lessons), (_FRAMES_A_STEP,)))
+            gains = gains_db(torch.randint(len(lessons), (_FRAMES_A_STEP,)), _JITTER)
             loss = -(gains + (_CAUTION - 1) * gains.clamp(max=0)).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
@@ -164,12 +164,11 @@ def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
         return
     photograph = np.asarray(cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     draw = np.random.default_rng([seed, *path.name.encode()])
-    codecs = get_args(CallCodec)
     for _ in range(_CLIPS):
         (x, y), zoom = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist(), float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM))
         if still := draw.random() < _STILL:
             x, y, zoom = 0.0, 0.0, 1.0
-        codec: CallCodec = codecs[int(draw.integers(len(codecs)))]
+        codec = _any_codec(draw)
         qp, factor = int(draw.integers(*_QP, endpoint=True)), float(draw.choice(_FACTORS))
         sent = Transmission(codec, factor, qp, (x, y), zoom, 0.0, 0)
         picture = _page(draw) if draw.random() < _PAGES else _cut(photograph, draw)
@@ -185,13 +184,12 @@ def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
 def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -> list[Frame]:
     """Return a clip as a camera may have recorded it, or as it is; it is the original all the same."""
     if draw.random() < bent_share:
-        clip = bent(clip, draw.uniform(_LEAST_BEND_PIXELS, MAX_BEND_PIXELS), draw)
+        clip = bent(clip, draw.uniform(_LEAST_BEND, MAX_BEND), draw)
     if draw.random() < _NOISY:
         clip = with_noise(clip, np.exp(draw.uniform(*np.log(_NOISE_LEVELS))), draw.uniform(*_GRAIN), draw)
     if draw.random() < _ENCODED:
-        codec: CallCodec = draw.choice(get_args(CallCodec))
         qp = int(draw.integers(*_ENCODED_QP, endpoint=True))
-        clip = transmit_clip(clip, Transmission(codec, 1.0, qp, (0.0, 0.0), 1.0, 0.0, 0))
+        clip = transmit_clip(clip, Transmission(_any_codec(draw), 1.0, qp, (0.0, 0.0), 1.0, 0.0, 0))
     return clip
 
 
@@ -222,6 +220,11 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
                 )
         given = temporal(luma)
     return lessons
+
+
+def _any_codec(draw: np.random.Generator) -> CallCodec:
+    codecs: tuple[CallCodec, ...] = get_args(CallCodec)
+    return codecs[int(draw.integers(len(codecs)))]
 
 
 def _cut(photograph: Frame, draw: np.random.Generator) -> Frame:

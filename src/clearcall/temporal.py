@@ -3,8 +3,9 @@
 A codec makes other faults in every frame of a scene that moves, and a frame made smaller has other pixels each time: so
 a frame and those before it, moved to where they belong, know more than each alone. No frame that is still to come is
 needed. How much of the past each block of a frame gets, a small perceptron says, which learnt it from photographs and
-pages of text that pan and zoom (ship_filter.py). A scene of which most stands still comes back as it is, since its
-earlier frames tell nothing new; so does whatever cannot be followed, and a scene whose light changes.
+pages of text that pan and zoom, some of which bend or have noise (ship_filter.py). A scene that stands still comes back
+as it is, since its earlier frames tell nothing new; so does whatever cannot be followed, and a scene whose light
+changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ MOST_WEIGHT = 0.85  # of the past
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
 _STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.08, 0.12, 1.0, 1.5
 _TEXTURED = 1.0  # grey levels
+_LITTLE = 15  # per cent of a frame
 _LEAST_SIGNAL = -80.0  # of which a sigmoid gives nothing: less would be too much for a float's exponential
 # How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
 # often too light as too dark, and a change of light is not.
@@ -193,13 +195,14 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
     ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
     detail = _likeness(small, small_moved)
     distances = np.log(motion.distances() + 0.05)
+    # As if its cells ended where the frame does, which is nearly so.
     distance = cv2.resize(distances, changed.shape[::-1], interpolation=cv2.INTER_LINEAR)
     of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
     of_frame = [
         *(np.median(plane[_EVERY][some]) for plane in of_all),
         np.log(motion.unsure + 0.05),
         *np.median(detail[:, *_EVERY], axis=(1, 2)),
-        *np.percentile(distances, [50, 15]),
+        *np.percentile(distances, [50, _LITTLE]),  # most of it, and what stands still
     ]
     share = np.asarray(moves_alike * much, np.float32)
     features = np.stack([*near, around[0], ratio, *detail, distance], axis=-1)
@@ -216,13 +219,16 @@ def _likeness(small: Frame, small_moved: Frame) -> _Plane:
     """
     side = _BLOCK // 2
     rows, columns = (length // side for length in small.shape)
+    frame, past = (whole[: rows * side, : columns * side] for whole in (small, small_moved))
     sums = np.empty((5, rows, columns), np.float32)
     for top in range(0, rows, _STRIP):
         strip = slice(top, min(rows, top + _STRIP))
-        frame, past = (whole[top * side : strip.stop * side, : columns * side] for whole in (small, small_moved))
-        # Of every second row: enough, and quicker.
-        h, p = (cv2.subtract(part[::2], cv2.blur(part, (3, 3))[::2], dtype=cv2.CV_32F) for part in (frame, past))
-        d = cv2.subtract(frame[::2], past[::2], dtype=cv2.CV_32F)
+        every = slice(top * side, strip.stop * side, 2)  # second row: enough, and quicker
+        h, p = (
+            cv2.subtract(whole[every], _blurred(whole, every.start, every.stop)[::2], dtype=cv2.CV_32F)
+            for whole in (frame, past)
+        )
+        d = cv2.subtract(frame[every], past[every], dtype=cv2.CV_32F)
         for index, (one, other) in enumerate(((d, h), (h, h), (d, d), (p, p), (h, p))):
             sums[index, strip] = cv2.resize(
                 cv2.multiply(one, other), (columns, strip.stop - top), interpolation=cv2.INTER_AREA
@@ -254,11 +260,15 @@ def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
     for top in range(0, rows, _STRIP):
         strip = slice(top, min(rows, top + _STRIP))
         first, last = top * side, strip.stop * side
-        above = max(0, first - 1)
-        blurred = cv2.blur(frame[above : last + 1], (3, 3))[first - above :][: last - first]
         changed[strip] = _block_means(cv2.absdiff(frame[first:last], moved[first:last]), side)
-        detail[strip] = _block_means(cv2.absdiff(frame[first:last], blurred), side)
+        detail[strip] = _block_means(cv2.absdiff(frame[first:last], _blurred(frame, first, last)), side)
     return changed, detail
+
+
+def _blurred(frame: Frame, first: int, last: int) -> Frame:
+    """Return some rows of a frame, each pixel the mean of 3 x 3: also of the rows above and below these."""
+    above = max(0, first - 1)
+    return cast(Frame, cv2.blur(frame[above : last + 1], (3, 3))[first - above :][: last - first])
 
 
 def _block_means(plane: npt.NDArray[Any], side: int) -> _Plane:

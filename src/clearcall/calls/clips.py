@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
@@ -13,17 +12,16 @@ from PIL import Image
 
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.films import upright_rgb
-from clearcall.data.recorded import MAX_BEND_PIXELS, bent, with_noise
+from clearcall.data.recorded import MAX_BEND, bent, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.data.sources import FILMS, KINDS, SUFFIXES, bundled_originals
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
+from clearcall.params import PhotoMotion
 from clearcall.video.read import film_stream, opened
 
 _MIN_SIDE = 64  # pixels
 _NOISE_LEVELS, _GRAIN = (0.5, 3.0), 0.6  # grey levels, pixels
-
-PhotoMotion = Literal["pan", "bend"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan")
     photo = _fitted(read_rgb(path, _MIN_SIDE), height)
     draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
     if motion == "bend":
-        clip = bent([photo] * frames, draw.uniform(0, MAX_BEND_PIXELS), draw)
+        clip = bent([photo] * frames, draw.uniform(0, MAX_BEND), draw)
         return Clip(path.name, with_noise(clip, draw.uniform(*_NOISE_LEVELS), _GRAIN, draw))
     x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
     return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))

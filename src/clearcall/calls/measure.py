@@ -87,11 +87,11 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
 def measure_clips(
     files: Sequence[Path], read: Callable[[Path], Clip], codecs: Iterable[CallCodec], name: str, sharpen: Restore
 ) -> tuple[list[Score], list[Filmstrip]]:
-    """Send every clip at every setting and score what arrives, the unsharp mask and the model called `name`.
+    """Send what `read` makes of every file at every setting, and score what arrives, an unsharp mask and a model.
 
-    The model gets frames as in a film, with what those before show of each, and none that is still to come; and, as
-    `frame by frame`, without. The filmstrips are of the first and the last clip at the first codec's third quantizer,
-    sent at half their size.
+    The model is called `name`. It gets frames as in a film, with what those before show of each, and none that is still
+    to come; and, as `frame by frame`, without. The filmstrips are of the first and the last clip at the first codec's
+    third quantizer, sent at half their size.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
     shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])

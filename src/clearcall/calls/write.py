@@ -12,6 +12,7 @@ from PIL import Image
 from clearcall.calls.measure import ALONE, INPUT, MASK, MASK_RADIUS, WORSE_DB, Filmstrip, Score
 from clearcall.files import atomic_path, write_text
 from clearcall.metrics import Frame
+from clearcall.params import PhotoMotion
 from clearcall.report.pictures import ZOOM, choose_crop, draw_cells, enlarge
 from clearcall.report.tables import markdown_table
 
@@ -23,14 +24,28 @@ _ABOUT_VMAF = (
     "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see what it makes of the "
     "unsharp mask. NEG, its variant without enhancement gain, was made to do so less."
 )
+_PHOTOGRAPHS: dict[PhotoMotion, str] = {
+    "pan": "Photographs become clips by a camera that pans over them, and zooms a little (`--motion bend`: they bend).",
+    "bend": "Photographs become clips that bend as faces do before a camera that stands still, with a camera's noise.",
+}
 _WITHOUT_VMAF = "VMAF was not computed: no FFmpeg with libvmaf is at hand (`pip install imageio-ffmpeg` brings one)."
 _NOTHING_DB = 0.005  # prints as 0.00
 _SHOWN_FRAMES = 3
 _SIDE, _LEAST_FACE = 80, 40  # pixels
 
 
-def write_calls(scores: Sequence[Score], strips: Sequence[Filmstrip], model: str, command: str, reports: Path) -> str:
-    """Write reports/calls.md, which names the command, .csv and .png; return the tables of means over clips."""
+def write_calls(
+    scores: Sequence[Score],
+    strips: Sequence[Filmstrip],
+    model: str,
+    command: str,
+    reports: Path,
+    motion: PhotoMotion = "pan",
+) -> str:
+    """Write reports/calls.md, which names the command, .csv and .png; return the tables of means over clips.
+
+    `motion` is that of photographs, of which the report tells.
+    """
     with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
         writer.writeheader()
@@ -46,10 +61,8 @@ def write_calls(scores: Sequence[Score], strips: Sequence[Filmstrip], model: str
         f"Made by `{command}`: {len(clips)} clips, {sum(clips.values())} frames. "
         "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
         "delay, decoded, and sharpened as `clearcall video` does it: with what the frames before show of each "
-        f"(temporal filter), or without ({ALONE}); no frame is used that is still to come. Photographs become clips by "
-        "a camera that pans over them, where past frames help most, or stand still and bend as faces do, with a "
-        "camera's noise (`--motion bend`), where they help little: there is more in each frame that those before do "
-        "not know. At half size, frames are made smaller by 2 before they are encoded and larger "
+        f"(temporal filter), or without ({ALONE}); no frame is used that is still to come. "
+        f"{_PHOTOGRAPHS[motion]} At half size, frames are made smaller by 2 before they are encoded and larger "
         "afterwards. Every clip stands in [calls.csv](calls.csv).\n\n"
         "Beside each figure of what arrives stands how far the contenders are above it. PSNR and SSIM are of RGB, so "
         "that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by. The unsharp "

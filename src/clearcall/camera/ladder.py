@@ -29,7 +29,7 @@ class Ladder:
         self._changed_s: float | None = None
         self._late_s = -_MOST_PATIENCE_S
         self._went_up, self._told = False, False
-        self._held_long = [False] * len(RUNGS)  # ever
+        self._held_long = [False] * len(RUNGS)  # which were ever held for longer than _SOON_S
         self._patience_s = _PATIENCE_S
 
     def update(self, now_s: float, work_s: float | None, others_s: float = 0.0) -> str | None:
@@ -52,7 +52,7 @@ class Ladder:
         if waited and (self._held_long[self.rung - 1] or self._has_room(others_s)):
             self._change(now_s, self.rung - 1)
             self._went_up, self._told = True, False
-            return f"there is room again: frames are processed at {_percent(self.rung)} of their width and height"
+            return f"there may be room again: frames are processed at {_percent(self.rung)} of their width and height"
         return None
 
     def _is_late(self) -> bool:
@@ -68,8 +68,10 @@ class Ladder:
             return None if told else "even at the smallest size the rate cannot be held: late frames pass unsharpened"
         soon = now_s - (self._changed_s or 0.0) < _SOON_S
         self._held_long[self.rung] |= not soon
-        too_early = self._went_up and soon
-        self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S) if too_early else _PATIENCE_S
+        if not soon:
+            self._patience_s = _PATIENCE_S
+        elif self._went_up:
+            self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S)
         self._change(now_s, self.rung + 1)
         self._went_up = False
         return (

@@ -9,18 +9,20 @@ import numpy.typing as npt
 
 from clearcall.metrics import Frame
 
-MAX_BEND_PIXELS = 3.0  # the standard deviation of how far places move from where they are
+MAX_BEND = 3.0  # pixels
 _BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
+_LEAST_APART = 24  # pixels, of these places: nearer ones would fold the picture over itself
 
 
-def bent(clip: Sequence[Frame], most: float, draw: np.random.Generator) -> list[Frame]:
+def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list[Frame]:
     """Return a clip, RGB frames of one size, in which each place moves to and fro by itself, smoothly and in ellipses.
 
-    `most` is how far: the standard deviation of either of two fields, in pixels.
+    `sigma` is how far some places move, the standard deviation in pixels; those between them move a little less.
     """
     height, width = clip[0].shape[:2]
     count, turns = int(draw.integers(*_BENDS, endpoint=True)), draw.uniform(*_TURNS)
-    one, other = (_smooth(draw.normal(0, most, (count, count, 2)), width, height) for _ in range(2))
+    count = max(_BENDS[0], min(count, min(width, height) // _LEAST_APART))
+    one, other = (_smooth(draw.normal(0, sigma, (count, count, 2)), width, height) for _ in range(2))
     here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
     moved = []
     for index, frame in enumerate(clip):
@@ -35,8 +37,8 @@ def bent(clip: Sequence[Frame], most: float, draw: np.random.Generator) -> list[
 def with_noise(clip: Sequence[Frame], level: float, grain: float, draw: np.random.Generator) -> list[Frame]:
     """Return a clip, RGB frames, with a camera's noise, in each frame another; R, G and B get the same.
 
-    `level` is its standard deviation in grey levels, `grain` the sigma in pixels that it is blurred by, as a camera's
-    own processing does.
+    `level` is its standard deviation in grey levels, before it is rounded to them, `grain` the sigma in pixels that it
+    is blurred by, as a camera's own processing does.
     """
     noisy = []
     for frame in clip:
