@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from clearcall.console import ProgressBar, track
 from clearcall.cores import available_cores
-from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, resized, transmit_clip
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, resized, send, transmit_clip
 from clearcall.data.recorded import MAX_BEND, bent, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
@@ -189,7 +189,7 @@ def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -
         clip = with_noise(clip, np.exp(draw.uniform(*np.log(_NOISE_LEVELS))), draw.uniform(*_GRAIN), draw)
     if draw.random() < _ENCODED:
         qp = int(draw.integers(*_ENCODED_QP, endpoint=True))
-        clip = transmit_clip(clip, Transmission(_any_codec(draw), 1.0, qp, (0.0, 0.0), 1.0, 0.0, 0))
+        clip = send(clip, _any_codec(draw), qp)
     return clip
 
 

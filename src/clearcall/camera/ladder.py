@@ -67,9 +67,8 @@ class Ladder:
             told, self._told = self._told, True
             return None if told else "even at the smallest size the rate cannot be held: late frames pass unsharpened"
         soon = now_s - (self._changed_s or 0.0) < _SOON_S
-        self._held_long[self.rung] |= not soon
         if not soon:
-            self._patience_s = _PATIENCE_S
+            self._held_long[self.rung], self._patience_s = True, _PATIENCE_S
         elif self._went_up:
             self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S)
         self._change(now_s, self.rung + 1)
