@@ -604,14 +604,14 @@ def test_the_floor_of_relative_errors_is_that_of_the_params(training: Training, 
     assert task.losses(batch)["relative_mse"].item() == pytest.approx(0.2)
 
 
-def test_the_caution_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
+def test_the_floor_of_luma_gains_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
     black, network = torch.zeros(1, 3, 16, 16), new_network()
     torch.nn.init.constant_(network.get_parameter("tail.bias"), 0.1)  # added everywhere
-    setting = changed(training, relative_floor=0.04, caution=3.0)
+    setting = changed(training, relative_floor=0.04)
     task = _task(WithFeatures(network), {"luma_gain": 1.0}, setting, None, fabric, round_teacher=False, layers=())
-    # What was right is 0.1 off: 0.1^2 / (0.01 + 0.04), three times.
+    # What was right is 0.1 off: 0.1^2 / (0.01 + 0.04).
     batch = Batch(black, black, torch.tensor([0.01]), None)
-    assert task.losses(batch)["luma_gain"].item() == pytest.approx(0.6)
+    assert task.losses(batch)["luma_gain"].item() == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])

@@ -289,8 +289,7 @@ class Training(_Params):
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
     validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
-    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB. In
-    luma_gain what a picture loses counts `caution` times what others gain.
+    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
     """
 
     steps: int = Field(ge=1)
@@ -305,7 +304,6 @@ class Training(_Params):
     warmup_steps: int = Field(ge=0)
     gradient_clip: float = Field(gt=0)
     relative_floor: float = Field(default=2e-3, gt=0)
-    caution: float = Field(default=1, ge=1)
     ema_decay: Fraction
     validate_every: int = Field(ge=1)
     validation_pairs: int | None = Field(default=None, ge=1)

@@ -22,8 +22,6 @@ from clearcall.models.inference import to_tensor
 
 # A decibel that a frame loses counts as many that others gain.
 CAUTION = 20.0
-# Of a share, twice: it is one number for all, and what a film loses, it loses in each of its frames.
-_CAUTION_OF_SHARE = 2 * CAUTION
 _STEPS = 40  # from no input's gain to the largest
 
 Numbers = npt.NDArray[np.float64]
@@ -80,7 +78,7 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
 def find_share(restore: Callable[[Tensor], Tensor], pairs: Path, records: Sequence[PairRecord]) -> float:
     """Return how much of what a trained network adds to RGB of (N, 3, H, W) in [0, 1] serves these pairs best, 0 to 1.
 
-    Best is the highest mean gain in PSNR of RGB, in which decibels lost count twice `CAUTION` times.
+    Best is the highest mean gain in PSNR of RGB, in which decibels lost count `CAUTION` times.
     """
     reader = PairReader(pairs)
     measured = [
@@ -96,15 +94,13 @@ def best_share(input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float
     if not input_mse.size:
         return 1.0
     shares = np.linspace(0, 1, _STEPS + 1).tolist()
-    return float(max(shares, key=lambda share: _worth(share, input_mse, agreement, energy, _CAUTION_OF_SHARE)))
+    return float(max(shares, key=lambda share: _worth(share, input_mse, agreement, energy)))
 
 
-def _worth(
-    share: Numbers | float, input_mse: Numbers, agreement: Numbers, energy: Numbers, caution: float = CAUTION
-) -> float:
+def _worth(share: Numbers | float, input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float:
     left = input_mse - 2 * share * agreement + np.square(share) * energy
     gain_db = -10 * np.log10(left / input_mse)
-    return float(np.mean(np.where(gain_db < 0, caution * gain_db, gain_db)))
+    return float(np.mean(np.where(gain_db < 0, CAUTION * gain_db, gain_db)))
 
 
 @torch.inference_mode()

@@ -18,7 +18,8 @@ from clearcall.models.inference import to_tensor
 
 _STEPS, _RATE, _DECAY = 1500, 1e-2, 1e-3
 # Taken for the other kind, a frame may lose whole decibels: so few of the second kind's may get some of the first's.
-_TAKEN_WRONGLY, _RAMP = 0.005, 1.0  # share of frames, evidence
+# The ramp is long, since recordings of a camera, which are soft by themselves, lie on it when they arrive enlarged.
+_TAKEN_WRONGLY, _RAMP = 0.02, 2.5  # share of frames, evidence
 
 
 class HasGate(Protocol):

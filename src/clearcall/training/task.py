@@ -103,7 +103,7 @@ class RestorationTask:
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
     as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own; `relative_floor` belongs to relative_mse and luma_gain, `caution` to the latter.
+    a network of its own; `relative_floor` belongs to relative_mse and luma_gain.
     """
 
     def __init__(
@@ -115,10 +115,9 @@ class RestorationTask:
         round_teacher: bool = False,
         perceptual: PictureLoss | None = None,
         relative_floor: float = 2e-3,
-        caution: float = 1.0,
     ) -> None:
         self.model = model
-        self._relative_floor, self._caution = relative_floor, caution
+        self._relative_floor = relative_floor
         self._weights = weights
         self._teacher = teacher
         self._round_teacher = round_teacher
@@ -138,7 +137,7 @@ class RestorationTask:
             parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse, self._relative_floor)
         if LUMA_GAIN in self._weights:
             parts[LUMA_GAIN] = luma_gain_loss(
-                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor, self._caution
+                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor
             )
         if self._teacher is not None:
             target, live = batch.teacher_restored, None

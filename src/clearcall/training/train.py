@@ -267,7 +267,6 @@ def _task(
         round_teacher=round_teacher,
         perceptual=perceptual,
         relative_floor=training.relative_floor,
-        caution=training.caution,
     )
 
 
