@@ -18,7 +18,6 @@ from clearcall.cores import available_cores
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
-from clearcall.data.recorded import SOFTNESS, softened
 from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder
@@ -26,7 +25,6 @@ from clearcall.metrics import Frame, psnr_db, ssim
 from clearcall.params import DegradePairs
 
 SHARD_BYTES = 256 * 2**20
-_ENLARGED = 0.5  # share of soft pictures
 
 
 def pair_seed(seed: int, pair: PairRecord) -> int:
@@ -161,15 +159,14 @@ def _degrade_image(
 def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
     """Return a photograph, or in `soft_fraction` of cases what a panning camera shows of it between its pixels.
 
-    Half of those are softer yet, as if they had been enlarged. A network that only knows photographs as crisp as they
-    can be takes softer ones for blurred.
+    A network that only knows photographs as crisp as they can be takes softer ones for blurred.
     """
     draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
     if pair.split == "test" or draw.random() >= params.soft_fraction:
         return sharp
     x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
     before, _ = pan_and_zoom(sharp, 2, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM))
-    return softened(before, draw.uniform(*SOFTNESS)) if draw.random() < _ENLARGED else before
+    return before
 
 
 def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:
