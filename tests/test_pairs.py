@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clearcall.data.degrade import degrade_pairs, pair_seed
+from clearcall.data.codecs import CLIP_FRAMES
+from clearcall.data.degrade import _softened, degrade_pairs, pair_seed
 from clearcall.data.manifest import ImageRecord, Split, read_manifest, split_sha256, write_manifest
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, middle, read_pairs
 from clearcall.errors import UserError
 from clearcall.files import sha256_of
 from clearcall.metrics import psnr_db, ssim
-from clearcall.params import DegradePairs
+from clearcall.params import DegradePairs, Params
 
 Frame = npt.NDArray[np.uint8]
 Raw = tuple[Path, list[ImageRecord]]
@@ -123,11 +124,11 @@ def test_smaller_sizes_enter_for_learning_and_never_for_the_test(tiny_raw: Raw, 
 def test_softened_photographs_are_moved_a_little_and_never_those_of_the_test(
     tiny_raw: Raw, tiny_mix: DegradePairs, tiny_pairs: Path, tmp_path: Path
 ) -> None:
-    """Some stay as crisp as they were, the others lose detail; what is degraded is the softened one."""
+    """Some stay as crisp as they were, the others lose detail, most where they were enlarged; that one is degraded."""
     raw, records = tiny_raw
     degrade_pairs(raw, tmp_path / "pairs", records, tiny_mix.model_copy(update={"soft_fraction": 0.5}))
     crisp, soft = PairReader(tiny_pairs), PairReader(tmp_path / "pairs")
-    same = {"train": set[bool](), "validation": set[bool](), "test": set[bool]()}
+    same, factors = {"train": set[bool](), "validation": set[bool](), "test": set[bool]()}, set[float]()
     for before, after in zip(read_pairs(tiny_pairs), read_pairs(tmp_path / "pairs"), strict=True):
         photograph, softened = crisp.sharp(before).astype(np.float64), soft.sharp(after).astype(np.float64)
         same[after.split].add((photograph == softened).all())
@@ -135,8 +136,31 @@ def test_softened_photographs_are_moved_a_little_and_never_those_of_the_test(
             inner = np.s_[4:-4, 4:-4]
             assert np.diff(softened[inner], axis=1).std() < np.diff(photograph[inner], axis=1).std()
             assert psnr_db(soft.sharp(after), soft.degraded(after)) == after.psnr_db
+        else:
+            assert after.enlarged == 1
+        factors.add(after.enlarged)
+    assert 1 in factors
+    assert {1.2 <= factor <= 2.5 for factor in factors - {1}} == {True}
     assert same["train"] | same["validation"] == {True, False}
     assert same["test"] == {True}
+
+
+def test_a_soft_photograph_is_the_end_of_a_clip_that_is_as_soft_as_it(
+    photos: dict[str, Frame], committed: Params
+) -> None:
+    """If the frames before were softer, a network would learn to sharpen whatever comes."""
+    photo = photos["astronaut"][:200, 100:300]
+    always = committed.degrade_pairs.model_copy(update={"soft_fraction": 1.0})
+    detail, factors = list[list[float]](), set[float]()
+    for image in range(40):
+        pair = PairRecord(str(image), "", "", "train", 1.0, "x", 0, 200, 200, 200, 200, "", 0, "", 0, 0.0, 0.0)
+        clip, factor = _softened(photo, always, pair)
+        factors.add(factor)
+        detail.append([np.diff(frame[20:-20, 20:-20].astype(np.float64), axis=1).std() for frame in clip])
+    assert len(clip) == CLIP_FRAMES
+    assert {factor > 1 for factor in factors} == {True, False}
+    of_each = np.mean(detail, axis=0)
+    np.testing.assert_allclose(of_each, of_each[-1], rtol=0.05)
 
 
 def test_pictures_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:

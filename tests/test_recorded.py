@@ -1,15 +1,24 @@
-"""Clips as a camera records them: what bends, and noise."""
+"""What a camera records: soft pictures, what bends, and noise."""
 
+import cv2
 import numpy as np
 import pytest
 
-from clearcall.data.recorded import bent, with_noise
+from clearcall.data.recorded import bent, enlarged, with_noise
 from clearcall.metrics import Frame
 
 
 @pytest.fixture
 def picture(photos: dict[str, Frame]) -> Frame:
     return photos["astronaut"][:200, 100:360].copy()
+
+
+def test_an_enlarged_picture_has_less_detail_in_the_same_places(picture: Frame) -> None:
+    soft = enlarged(picture[:, :201], 2.0)  # an odd side too
+    assert soft.shape == (200, 201, 3)
+    assert cv2.Laplacian(soft, cv2.CV_32F).var() < 0.3 * cv2.Laplacian(picture, cv2.CV_32F).var()
+    sharp_green, soft_green = (np.asarray(frame[..., 1], np.float32) for frame in (picture[:, :201], soft))
+    assert cv2.phaseCorrelate(sharp_green, soft_green)[0] == pytest.approx((0, 0), abs=0.1)
 
 
 def test_nothing_bends_by_nothing(picture: Frame) -> None:

@@ -100,13 +100,6 @@ def test_a_made_up_page_is_ink_on_paper(seed: int) -> None:
     assert 0.03 < min(dark, 1 - dark) < 0.5
 
 
-def test_a_softened_picture_has_less_detail(photos: dict[str, Frame]) -> None:
-    sharp = photos["astronaut"][: fitting.SIDE, : fitting.SIDE]
-    soft = fitting._softened(sharp, 2.0)
-    assert soft.shape == sharp.shape
-    assert cv2.Laplacian(grey(soft), cv2.CV_32F).var() < 0.3 * cv2.Laplacian(grey(sharp), cv2.CV_32F).var()
-
-
 @pytest.mark.parametrize("still", [0.0, 1.0])
 def test_clips_stand_still_or_move(
     still: float, photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -191,8 +191,9 @@ DegradationStep = Annotated[
 class DegradePairs(_Params):
     """Which degradations each photograph gets.
 
-    `soft_fraction` of those to learn from are moved by parts of a pixel first. Pictures of films, of which a codec gets
-    the frames before, stay as they are, and so do those with a blurred partner.
+    `soft_fraction` of those to learn from are moved by parts of a pixel first, and half of these are as soft as if they
+    had been enlarged. Pictures of films, of which a codec gets the frames before, stay as they are, and so do those
+    with a blurred partner.
     """
 
     mix: tuple[str, ...] = Field(min_length=1)

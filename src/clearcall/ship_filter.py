@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from clearcall.console import ProgressBar, track
 from clearcall.cores import available_cores
-from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, resized, send, transmit_clip
-from clearcall.data.recorded import MAX_BEND, bent, with_noise
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, send, transmit_clip
+from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, write_text
@@ -42,7 +42,7 @@ _BENT, _BENT_IF_STILL, _LEAST_BEND = 0.15, 0.8, 0.2  # shares of those that move
 _NOISY, _NOISE_LEVELS, _GRAIN = 0.35, (0.3, 4.0), (0.3, 1.0)  # share of clips, grey levels, pixels
 _ENCODED, _ENCODED_QP = 0.12, (14, 26)  # share of clips, by what recorded them
 _PAGES, _LINE = 0.1, (9, 28)  # share of clips, pixels
-_SOFT, _SOFTNESS = 0.3, (1.2, 2.5)  # share of clips, what they were made smaller by before they were enlarged
+_SOFT = 0.3  # share of clips
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
 _FEATURES = 23  # of a block and its frame
@@ -173,7 +173,7 @@ def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
         sent = Transmission(codec, factor, qp, (x, y), zoom, 0.0, 0)
         picture = _page(draw) if draw.random() < _PAGES else _cut(photograph, draw)
         if draw.random() < _SOFT:
-            picture = _softened(picture, draw.uniform(*_SOFTNESS))
+            picture = enlarged(picture, draw.uniform(*SOFTNESS))
         clip = pan_and_zoom(picture, FRAMES, sent.pan, sent.zoom)
         if draw.random() < (_WITH_HEAD_IF_STILL if still else _WITH_HEAD):
             clip = _with_head(clip, _cut(photograph, draw), draw)
@@ -230,12 +230,6 @@ def _any_codec(draw: np.random.Generator) -> CallCodec:
 def _cut(photograph: Frame, draw: np.random.Generator) -> Frame:
     top, left = (int(draw.integers(side - SIDE + 1)) for side in photograph.shape[:2])
     return photograph[top : top + SIDE, left : left + SIDE]
-
-
-def _softened(still: Frame, factor: float) -> Frame:
-    """Return a picture as if it had been enlarged, as those of many a camera are: it is the original all the same."""
-    side = round(SIDE / factor)
-    return resized(resized(still, (side, side)), (SIDE, SIDE))
 
 
 def _page(draw: np.random.Generator) -> Frame:

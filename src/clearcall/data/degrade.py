@@ -15,9 +15,10 @@ from PIL import Image
 
 from clearcall.console import track
 from clearcall.cores import available_cores
-from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, pan_and_zoom
+from clearcall.data.codecs import CLIP_FRAMES, MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
+from clearcall.data.recorded import SOFTNESS, enlarged
 from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder
@@ -25,6 +26,7 @@ from clearcall.metrics import Frame, psnr_db, ssim
 from clearcall.params import DegradePairs
 
 SHARD_BYTES = 256 * 2**20
+_ENLARGED = 0.5  # share of soft pictures
 
 
 def pair_seed(seed: int, pair: PairRecord) -> int:
@@ -132,11 +134,12 @@ def _degrade_image(
     given = sharp
     if any(map(params.takes_given, params.mix)):
         (given,) = _read(raw / photograph.degraded, photograph, first)
-    before = list[Frame]()
+    before, factor = list[Frame](), 1.0
     if photograph.before and params.has_codec():
         before = _read(raw / photograph.before, photograph, first, stacked=True)
     elif given is sharp:
-        given = sharp = _softened(sharp, params, first)
+        (*before, sharp), factor = _softened(sharp, params, first)
+        given = sharp
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []
     for pair in pairs:
@@ -151,22 +154,28 @@ def _degrade_image(
                 degraded_width=degraded.shape[1],
                 psnr_db=psnr_db(sharp, degraded),
                 ssim=ssim(sharp, degraded),
+                enlarged=factor,
             )
         )
     return results
 
 
-def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
-    """Return a photograph, or in `soft_fraction` of cases what a panning camera shows of it between its pixels.
+def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[list[Frame], float]:
+    """Return a photograph, or in `soft_fraction` of cases a clip of it, and what it was enlarged by before.
 
-    A network that only knows photographs as crisp as they can be takes softer ones for blurred.
+    Such a clip pans between the photograph's pixels, and half of them are of an enlarged one, as soft as recordings of
+    many a camera. A network that only knows photographs as crisp as they can be takes softer ones for blurred, and one
+    that only knows clips that end with them takes that for what was lost.
     """
     draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
     if pair.split == "test" or draw.random() >= params.soft_fraction:
-        return sharp
+        return [sharp], 1.0
     x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
-    before, _ = pan_and_zoom(sharp, 2, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM))
-    return before
+    zoom, factor = draw.uniform(1 / MAX_ZOOM, MAX_ZOOM), 1.0
+    if draw.random() < _ENLARGED:
+        factor = float(draw.uniform(*SOFTNESS))
+        sharp = enlarged(sharp, factor)
+    return pan_and_zoom(sharp, CLIP_FRAMES + 1, (x, y), zoom)[:-1], factor
 
 
 def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:

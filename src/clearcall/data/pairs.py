@@ -24,7 +24,8 @@ class PairRecord:
 
     The photograph was first scaled by `scale` (always 1 in the test split) to `width` by `height`. Pictures are 8-bit
     RGB, row by row, `height * width * 3` bytes from the offset in the shard. `psnr_db` and `ssim` are of the degraded
-    picture against the sharp one; equal pictures have an infinite PSNR.
+    picture against the sharp one; equal pictures have an infinite PSNR. The sharp one was made smaller by `enlarged`,
+    and enlarged to its size again, where that is above 1.
     """
 
     image: str
@@ -44,6 +45,7 @@ class PairRecord:
     degraded_offset: int
     psnr_db: float
     ssim: float
+    enlarged: float = 1.0
 
 
 def read_pairs(pairs: Path, split: Split | None = None) -> list[PairRecord]:

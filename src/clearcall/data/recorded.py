@@ -1,4 +1,4 @@
-"""A clip as a camera records it: what is in it bends, as faces do, and noise is in it."""
+"""What a camera records: it is soft at times, what is in it bends, as faces do, and noise is in it."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,11 +7,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from clearcall.data.codecs import resized
 from clearcall.metrics import Frame
 
 MAX_BEND = 3.0  # pixels
+SOFTNESS = 1.2, 2.5  # what soft pictures were made smaller by before they were enlarged
 _BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
 _LEAST_APART = 24  # pixels, of these places: nearer ones would fold the picture over itself
+
+
+def enlarged(picture: Frame, factor: float) -> Frame:
+    """Return a picture, RGB, as if it had been enlarged by a factor, as those of many a camera are."""
+    height, width = picture.shape[:2]
+    return resized(resized(picture, (max(1, round(width / factor)), max(1, round(height / factor)))), (width, height))
 
 
 def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list[Frame]:

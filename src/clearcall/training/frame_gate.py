@@ -17,9 +17,10 @@ from clearcall.metrics import Frame
 from clearcall.models.inference import to_tensor
 
 _STEPS, _RATE, _DECAY = 1500, 1e-2, 1e-3
-# Taken for the other kind, a frame may lose whole decibels: so few of the second kind's may get some of the first's.
-# The ramp is long, since recordings of a camera, which are soft by themselves, lie on it when they arrive enlarged.
-_TAKEN_WRONGLY, _RAMP = 0.02, 2.5  # share of frames, evidence
+# Taken for the other kind, a frame may lose a decibel: so few of the second kind's may get some of the first's, and
+# none of little evidence. The ramp is long, since recordings of a camera, which are soft by themselves, lie on it when
+# they arrive enlarged.
+_TAKEN_WRONGLY, _LEAST, _RAMP = 0.02, 1.0, 1.5  # share of frames, evidence
 
 
 class HasGate(Protocol):
@@ -59,6 +60,7 @@ def has_gate(network: nn.Module) -> TypeGuard[HasGate]:
 def fit_gate(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> None:
     """Fit the network's gate on pairs; their sharp pictures count as of the second degradation.
 
+    It learns from no picture that was enlarged before it was sent: whether it was sent smaller too cannot be seen.
     Raises UserError unless the pairs are of two degradations.
     """
     names = degradations_of(records)
@@ -69,7 +71,8 @@ def fit_gate(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> No
         )
     reader, looks, for_first = PairReader(pairs), list[Tensor](), list[float]()
     last_sharp = None
-    for record in track(records, len(records), "looking at frames"):
+    crisp = [record for record in records if record.enlarged == 1]
+    for record in track(crisp, len(crisp), "looking at frames"):
         looks.append(_look(network, reader.degraded(record)))
         for_first.append(float(record.degradation == names[0]))
         sharp = record.sharp_shard, record.sharp_offset
@@ -96,10 +99,11 @@ def _fit(network: HasGate, looks: Tensor, for_first: Tensor) -> None:
 def find_gate_zone(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> list[float]:
     """Return the `gate_zone` by the pairs of the second degradation, of which next to none may reach it."""
     reader, second = PairReader(pairs), degradations_of(records)[1]
-    looks = [_look(network, reader.degraded(record)) for record in records if record.degradation == second]
+    chosen = [record for record in records if record.degradation == second and record.enlarged == 1]
+    looks = [_look(network, reader.degraded(record)) for record in chosen]
     with torch.inference_mode():
         evidence = network.evidence(torch.cat(looks))
-    low = max(0.0, float(torch.quantile(evidence, 1 - _TAKEN_WRONGLY)))
+    low = max(_LEAST, float(torch.quantile(evidence, 1 - _TAKEN_WRONGLY)))
     return [float(f"{level:.4g}") for level in (low, low + _RAMP)]
 
 
