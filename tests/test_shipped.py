@@ -69,12 +69,12 @@ def test_sharpens_a_photograph_that_it_never_saw(name: str, photos: dict[str, Fr
 
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
 @pytest.mark.parametrize("qp", [27, 37])
-def test_the_one_for_calls_sharpens_what_was_enlarged_and_spares_what_was_not(
+def test_the_one_for_calls_sharpens_what_was_enlarged_and_mends_what_was_not(
     codec: CallCodec, qp: int, photos: dict[str, Frame]
 ) -> None:
     """What sharpens the first would take whole decibels from the second."""
     sharpen = Sharpener("call", "onnxruntime")
-    for factor, least_mean, least in ((2.0, 0.08, -0.1), (1.0, -0.01, -0.02)):
+    for factor, least_mean, least in ((2.0, 0.08, -0.15), (1.0, 0.05, 0.03)):
         gains = []
         for sharp in photos.values():
             sent = Transmission(codec, factor, qp, pan=(1.0, 0.5), zoom=1.0, loss_rate=0, seed=1)
