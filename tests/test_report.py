@@ -128,7 +128,7 @@ def without_twin(results: Results) -> Results:
 
 
 def pair(image: str, degradation: str = "blur", offset: int = 0, variant: int = 0) -> PairRecord:
-    values: dict[str, Any] = dict.fromkeys(PairRecord.__dataclass_fields__, "")
+    values: dict[str, Any] = {**dict.fromkeys(PairRecord.__dataclass_fields__, ""), "enlarged": 1.0}
     values |= {"image": image, "split": "test", "degradation": degradation, "variant": variant, "scale": 1.0}
     values |= {"height": HEIGHT, "width": WIDTH, "degraded_height": HEIGHT, "degraded_width": WIDTH}
     values |= {"sharp_shard": "test-000.bin", "degraded_shard": "test-000.bin", "psnr_db": 30.0, "ssim": 0.9}
