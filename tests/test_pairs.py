@@ -145,6 +145,25 @@ def test_softened_photographs_are_moved_a_little_and_never_those_of_the_test(
     assert same["test"] == {True}
 
 
+def test_some_photographs_make_way_for_pages_of_text_and_never_those_of_the_test(
+    tiny_raw: Raw, tiny_mix: DegradePairs, tiny_pairs: Path, tmp_path: Path
+) -> None:
+    """All degradations of one scale share the page; it is in grey, and degraded as the photograph would have been."""
+    raw, records = tiny_raw
+    degrade_pairs(raw, tmp_path / "pairs", records, tiny_mix.model_copy(update={"page_fraction": 0.5}))
+    before, after = PairReader(tiny_pairs), PairReader(tmp_path / "pairs")
+    pages = {"train": set[bool](), "validation": set[bool](), "test": set[bool]()}
+    for photograph, pair in zip(read_pairs(tiny_pairs), read_pairs(tmp_path / "pairs"), strict=True):
+        sharp = after.sharp(pair)
+        page = bool((sharp != before.sharp(photograph)).any())
+        pages[pair.split].add(page)
+        if page:
+            assert (sharp == sharp[..., :1]).all()
+            assert psnr_db(sharp, after.degraded(pair)) == pair.psnr_db
+    assert pages["train"] | pages["validation"] == {True, False}
+    assert pages["test"] == {False}
+
+
 def test_a_soft_photograph_is_the_end_of_a_clip_that_is_as_soft_as_it(
     photos: dict[str, Frame], committed: Params
 ) -> None:

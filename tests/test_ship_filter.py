@@ -92,14 +92,6 @@ def test_what_only_the_frame_tells_is_learnt(monkeypatch: pytest.MonkeyPatch) ->
     assert MOST_WEIGHT * of_much > 0.5 and MOST_WEIGHT * of_little < 0.25
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_made_up_page_is_ink_on_paper(seed: int) -> None:
-    page = fitting._page(np.random.default_rng(seed))
-    assert page.shape == (fitting.SIDE, fitting.SIDE, 3) and page.dtype == np.uint8
-    dark = (page < 128).mean()
-    assert 0.03 < min(dark, 1 - dark) < 0.5
-
-
 @pytest.mark.parametrize("still", [0.0, 1.0])
 def test_clips_stand_still_or_move(
     still: float, photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

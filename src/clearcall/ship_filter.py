@@ -14,7 +14,6 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from string import ascii_letters, digits
 from typing import get_args
 
 import cv2
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from clearcall.console import ProgressBar, track
 from clearcall.cores import available_cores
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, send, transmit_clip
+from clearcall.data.pages import text_page
 from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
@@ -41,7 +41,7 @@ _STILL, _WITH_HEAD_IF_STILL = 0.3, 0.8  # share of clips; and of those
 _BENT, _BENT_IF_STILL, _LEAST_BEND = 0.15, 0.8, 0.2  # shares of those that move and that stand still; pixels
 _NOISY, _NOISE_LEVELS, _GRAIN = 0.35, (0.3, 4.0), (0.3, 1.0)  # share of clips, grey levels, pixels
 _ENCODED, _ENCODED_QP = 0.12, (14, 26)  # share of clips, by what recorded them
-_PAGES, _LINE = 0.1, (9, 28)  # share of clips, pixels
+_PAGES = 0.1  # share of clips
 _SOFT = 0.3  # share of clips
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
@@ -171,7 +171,7 @@ def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
         codec = _any_codec(draw)
         qp, factor = int(draw.integers(*_QP, endpoint=True)), float(draw.choice(_FACTORS))
         sent = Transmission(codec, factor, qp, (x, y), zoom, 0.0, 0)
-        picture = _page(draw) if draw.random() < _PAGES else _cut(photograph, draw)
+        picture = text_page(SIDE, SIDE, draw) if draw.random() < _PAGES else _cut(photograph, draw)
         if draw.random() < _SOFT:
             picture = enlarged(picture, draw.uniform(*SOFTNESS))
         clip = pan_and_zoom(picture, FRAMES, sent.pan, sent.zoom)
@@ -230,20 +230,6 @@ def _any_codec(draw: np.random.Generator) -> CallCodec:
 def _cut(photograph: Frame, draw: np.random.Generator) -> Frame:
     top, left = (int(draw.integers(side - SIDE + 1)) for side in photograph.shape[:2])
     return photograph[top : top + SIDE, left : left + SIDE]
-
-
-def _page(draw: np.random.Generator) -> Frame:
-    """Return a page of lines of letters, dark on light or light on dark, lit from one side."""
-    line = int(draw.integers(*_LINE))
-    ink, paper = draw.permutation([draw.uniform(0, 90), draw.uniform(170, 255)]).tolist()
-    page = np.full((SIDE, SIDE), paper, np.uint8)
-    letters = np.array([*ascii_letters, *digits, *" " * 12])
-    for bottom in range(line, SIDE + line, round(1.6 * line)):
-        text = "".join(draw.choice(letters, SIDE // 4))
-        scale, thickness = line / 30, 1 + line // 20  # 30 is about the height of a line at scale 1
-        cv2.putText(page, text, (line, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
-    lit = page * np.linspace(draw.uniform(0.8, 1), 1, SIDE)
-    return np.dstack([np.rint(lit).astype(np.uint8)] * 3)
 
 
 def _with_head(clip: Sequence[Frame], other: Frame, draw: np.random.Generator) -> list[Frame]:

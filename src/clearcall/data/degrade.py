@@ -17,8 +17,9 @@ from clearcall.console import track
 from clearcall.cores import available_cores
 from clearcall.data.codecs import CLIP_FRAMES, MAX_PAN, MAX_ZOOM, pan_and_zoom
 from clearcall.data.manifest import ImageRecord, Split
+from clearcall.data.pages import text_page
 from clearcall.data.pairs import INDEX, PairRecord
-from clearcall.data.recorded import SOFTNESS, enlarged
+from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged
 from clearcall.decoding import pillow_limit_off
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder
@@ -26,7 +27,7 @@ from clearcall.metrics import Frame, psnr_db, ssim
 from clearcall.params import DegradePairs
 
 SHARD_BYTES = 256 * 2**20
-_ENLARGED = 0.5  # share of soft pictures
+_ENLARGED, _BENT = 0.5, 0.3  # shares of soft pictures
 
 
 def pair_seed(seed: int, pair: PairRecord) -> int:
@@ -138,7 +139,7 @@ def _degrade_image(
     if photograph.before and params.has_codec():
         before = _read(raw / photograph.before, photograph, first, stacked=True)
     elif given is sharp:
-        (*before, sharp), factor = _softened(sharp, params, first)
+        (*before, sharp), factor = _softened(_or_page(sharp, params, first), params, first)
         given = sharp
     _write(folder / first.sharp_shard, first.sharp_offset, sharp)
     results = []
@@ -160,12 +161,20 @@ def _degrade_image(
     return results
 
 
+def _or_page(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
+    """Return a photograph, or in `page_fraction` of cases a made-up page of text of its size in its place."""
+    draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="page", variant=0)))
+    if pair.split == "test" or draw.random() >= params.page_fraction:
+        return sharp
+    return text_page(pair.height, pair.width, draw)
+
+
 def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[list[Frame], float]:
     """Return a photograph, or in `soft_fraction` of cases a clip of it, and what it was enlarged by before.
 
-    Such a clip pans between the photograph's pixels, and half of them are of an enlarged one, as soft as recordings of
-    many a camera. A network that only knows photographs as crisp as they can be takes softer ones for blurred, and one
-    that only knows clips that end with them takes that for what was lost.
+    Such a clip pans between the photograph's pixels, in some it bends besides, as faces do, and half of them are of an
+    enlarged one, as soft as recordings of many a camera. A network that only knows photographs as crisp as they can be
+    takes softer ones for blurred, and one that only knows clips that end with them takes that for what was lost.
     """
     draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
     if pair.split == "test" or draw.random() >= params.soft_fraction:
@@ -175,7 +184,10 @@ def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[lis
     if draw.random() < _ENLARGED:
         factor = float(draw.uniform(*SOFTNESS))
         sharp = enlarged(sharp, factor)
-    return pan_and_zoom(sharp, CLIP_FRAMES + 1, (x, y), zoom)[:-1], factor
+    clip = pan_and_zoom(sharp, CLIP_FRAMES + 1, (x, y), zoom)[:-1]
+    if draw.random() < _BENT:
+        clip = bent(clip, draw.uniform(0, MAX_BEND), draw)
+    return clip, factor
 
 
 def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:
