@@ -121,9 +121,9 @@ class Poisoned:
     def model(self, model: nn.Module) -> None:
         self._task.model = model
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         self._good -= 1
-        losses = self._task.losses(batch)
+        losses = self._task.losses(batch, progress)
         return losses if self._good >= 0 else losses | {"total": losses["total"] * math.nan}
 
 
@@ -612,6 +612,30 @@ def test_the_floor_of_luma_gains_is_that_of_the_params(training: Training, fabri
     # What was right is 0.1 off: 0.1^2 / (0.01 + 0.04).
     batch = Batch(black, black, torch.tensor([0.01]), None)
     assert task.losses(batch)["luma_gain"].item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("progress", "times"), [(0.0, 1), (0.5, 3), (1.0, 5)])
+def test_caution_grows_to_that_of_the_params(progress: float, times: float, training: Training, fabric: Fabric) -> None:
+    black, network = torch.zeros(1, 3, 16, 16), new_network()
+    torch.nn.init.constant_(network.get_parameter("tail.bias"), 0.1)
+    setting = changed(training, relative_floor=0.04, caution=5.0)
+    task = _task(WithFeatures(network), {"luma_gain": 1.0}, setting, None, fabric, round_teacher=False, layers=())
+    batch = Batch(black, black, torch.tensor([0.01]), None)
+    assert task.losses(batch, progress)["luma_gain"].item() == pytest.approx(0.2 * times)
+
+
+def test_the_loop_says_how_far_it_is(
+    run: Callable[..., Fitted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, losses = list[float](), RestorationTask.losses
+
+    def listen(task: RestorationTask, batch: Batch, progress: float) -> dict[str, Tensor]:
+        heard.append(progress)
+        return losses(task, batch, progress)
+
+    monkeypatch.setattr(RestorationTask, "losses", listen)
+    run(tmp_path / "student.pt", steps=4)
+    assert heard == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])

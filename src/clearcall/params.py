@@ -191,14 +191,15 @@ DegradationStep = Annotated[
 class DegradePairs(_Params):
     """Which degradations each photograph gets.
 
-    `soft_fraction` of those to learn from are moved by parts of a pixel first, and half of these are as soft as if they
-    had been enlarged. Pictures of films, of which a codec gets the frames before, stay as they are, and so do those
-    with a blurred partner.
+    `page_fraction` of those to learn from, at each scale, make way for a made-up page of text. `soft_fraction` are
+    moved by parts of a pixel first, some of these are bent, and half are as soft as if they had been enlarged. Pictures
+    of films, of which a codec gets the frames before, stay as they are, and so do those with a blurred partner.
     """
 
     mix: tuple[str, ...] = Field(min_length=1)
     variants: int = Field(ge=1, le=100)
     scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    page_fraction: Fraction = 0
     soft_fraction: Fraction = 0
     workers: int | None = Field(ge=1)
     seed: int = Field(ge=0)
@@ -290,7 +291,8 @@ class Training(_Params):
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
     validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
-    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
+    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB. What
+    loses instead of gaining counts as `caution` times in luma_gain at the training's end, once at its beginning.
     """
 
     steps: int = Field(ge=1)
@@ -305,6 +307,7 @@ class Training(_Params):
     warmup_steps: int = Field(ge=0)
     gradient_clip: float = Field(gt=0)
     relative_floor: float = Field(default=2e-3, gt=0)
+    caution: float = Field(default=1.0, ge=1)
     ema_decay: Fraction
     validate_every: int = Field(ge=1)
     validation_pairs: int | None = Field(default=None, ge=1)

@@ -93,8 +93,11 @@ class Task(Protocol):
 
     model: nn.Module
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars.
+
+        `progress` is how much of the training is done, 0 to 1.
+        """
         ...
 
 
@@ -103,7 +106,8 @@ class RestorationTask:
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
     as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own; `relative_floor` belongs to relative_mse and luma_gain.
+    a network of its own; `relative_floor` belongs to relative_mse and luma_gain. So many times as `caution` is what
+    luma_gain counts losses at the end: it grows from 1, or a network would learn to do nothing before anything else.
     """
 
     def __init__(
@@ -115,9 +119,11 @@ class RestorationTask:
         round_teacher: bool = False,
         perceptual: PictureLoss | None = None,
         relative_floor: float = 2e-3,
+        caution: float = 1.0,
     ) -> None:
         self.model = model
         self._relative_floor = relative_floor
+        self._caution = caution
         self._weights = weights
         self._teacher = teacher
         self._round_teacher = round_teacher
@@ -127,8 +133,11 @@ class RestorationTask:
         if teacher is None and needs_teacher(weights):
             raise ValueError(f"some of the losses {sorted(weights)} need a teacher")
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
+    def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
+        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars.
+
+        `progress` is how much of the training is done, 0 to 1.
+        """
         restored, features, projected = self.model(batch.degraded, batch.degradation)
         parts = {
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
@@ -136,8 +145,9 @@ class RestorationTask:
         if RELATIVE in self._weights:
             parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse, self._relative_floor)
         if LUMA_GAIN in self._weights:
+            caution = 1 + progress * (self._caution - 1)
             parts[LUMA_GAIN] = luma_gain_loss(
-                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor
+                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor, caution
             )
         if self._teacher is not None:
             target, live = batch.teacher_restored, None

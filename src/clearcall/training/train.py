@@ -267,6 +267,7 @@ def _task(
         round_teacher=round_teacher,
         perceptual=perceptual,
         relative_floor=training.relative_floor,
+        caution=training.caution,
     )
 
 
