@@ -224,6 +224,20 @@ def test_the_gate_learns_to_tell_two_degradations_apart(tiny_pairs: Path) -> Non
     assert not any(value.requires_grad for value in network.gate.parameters())
 
 
+def test_the_evidence_is_the_mean_of_opinions_that_each_have_learnt(tiny_pairs: Path, faces: Tensor) -> None:
+    """Each perceptron alone tells the degradations apart; begun otherwise, they are not of one mind on other frames."""
+    pairs, reader, network = read_pairs(tiny_pairs), PairReader(tiny_pairs), experts()
+    fit_gate(network, tiny_pairs, pairs)
+    with torch.no_grad():
+        for pair in pairs:
+            opinions = network.opinions(network.look(to_tensor(reader.degraded(pair))[None]))
+            assert ((opinions > 0) == (pair.degradation == "bicubic_x2.0")).all()
+        looks = network.look(faces)
+        assert network.opinions(looks).shape == (3, 8)
+        assert network.opinions(looks).std(dim=1).min() > 0.01
+        assert torch.allclose(network.evidence(looks), network.opinions(looks).mean(dim=1))
+
+
 def test_the_gate_is_the_same_each_time_it_is_fitted(tiny_pairs: Path) -> None:
     pairs, networks = read_pairs(tiny_pairs), [experts(), experts()]
     for network in networks:

@@ -47,6 +47,10 @@ class HasGate(Protocol):
         """Return what the gate goes by, (N, numbers), of RGB (N, 3, H, W) in [0, 1]."""
         ...
 
+    def opinions(self, looks: Tensor) -> Tensor:
+        """Return several opinions of what the evidence is, (N, several): it is their mean, and each is fitted."""
+        ...
+
     def evidence(self, looks: Tensor) -> Tensor:
         """Return the logarithm of the odds that pictures of such looks are of the first degradation, (N,)."""
         ...
@@ -54,7 +58,7 @@ class HasGate(Protocol):
 
 def has_gate(network: nn.Module) -> TypeGuard[HasGate]:
     """Return whether a student has a gate to fit."""
-    return all(hasattr(network, name) for name in ("gate", "second", "temper", "look", "evidence"))
+    return all(hasattr(network, name) for name in ("gate", "second", "temper", "look", "opinions", "evidence"))
 
 
 def fit_gate(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> None:
@@ -88,7 +92,8 @@ def _fit(network: HasGate, looks: Tensor, for_first: Tensor) -> None:
     optimizer = torch.optim.AdamW(gate.parameters(), _RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     for _ in range(_STEPS):
-        loss = nn.functional.binary_cross_entropy_with_logits(network.evidence(looks), for_first)
+        opinions = network.opinions(looks)
+        loss = nn.functional.binary_cross_entropy_with_logits(opinions, for_first[:, None].expand_as(opinions))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         optimizer.step()

@@ -60,11 +60,14 @@ class FrameLook(nn.Module):
 
     def numbers(self, levels: Tensor) -> Tensor:
         """Return what the perceptron makes of levels, (N, numbers): untrained, 0."""
+        numbers: Tensor = self.last(self.hidden(levels))
+        return numbers
+
+    def hidden(self, levels: Tensor) -> Tensor:
+        """Return what the perceptron's hidden units make of levels, (N, HIDDEN)."""
         lowest, higher = levels[:, :1], levels[:, 1:]
         # Against the lowest band contrast does not count; the offsets bring usual values near 0.
-        hidden = torch.tanh(self.first(torch.cat([lowest - 5, higher - lowest + 3], dim=1)))
-        numbers: Tensor = self.last(hidden)
-        return numbers
+        return torch.tanh(self.first(torch.cat([lowest - 5, higher - lowest + 3], dim=1)))
 
 
 class FrameGain(FrameLook):
@@ -178,9 +181,15 @@ class LumaStrided(nn.Module):
 class FrameGate(FrameLook):
     """Says of a whole frame how sure it is that it is one for the first network.
 
+    Its evidence is the mean of several perceptrons', each with hidden units of its own: one alone is sure of frames
+    unlike any that it was fitted on, and of other ones with each seed.
+
     A `zone` of [low, high] is of that evidence: below low the frame is the second network's, and up to high what the
     first adds grows to its whole. Without one the border is 0.
     """
+
+    MEMBERS = 8
+    HIDDEN = 16 * MEMBERS
 
     def __init__(self, zone: Sequence[float] | None) -> None:
         super().__init__(numbers=1)
@@ -197,6 +206,15 @@ class FrameGate(FrameLook):
             return (evidence > 0).float()
         low, high = self.zone
         return ((evidence - low) / (high - low)).clamp(0, 1)
+
+    def numbers(self, levels: Tensor) -> Tensor:
+        """Return the evidence in levels, (N, 1): the mean of `opinions`, by one product."""
+        return nn.functional.linear(self.hidden(levels), self.last.weight / self.MEMBERS, self.last.bias)
+
+    def opinions(self, levels: Tensor) -> Tensor:
+        """Return the evidence that each perceptron finds in levels, (N, MEMBERS)."""
+        weighted = self.hidden(levels) * self.last.weight
+        return weighted.view(-1, self.MEMBERS, self.HIDDEN // self.MEMBERS).sum(dim=2) + self.last.bias
 
 
 class LumaExperts(nn.Module):
@@ -219,6 +237,10 @@ class LumaExperts(nn.Module):
     def look(self, picture: Tensor) -> Tensor:
         """Return what the gate goes by, (N, 6), of RGB (N, 3, H, W) in [0, 1]."""
         return self.gate.levels(self.first.padded_luma(picture) * 255)
+
+    def opinions(self, looks: Tensor) -> Tensor:
+        """Return what each of the gate's perceptrons takes for `evidence`, (N, several)."""
+        return self.gate.opinions(looks)
 
     def evidence(self, looks: Tensor) -> Tensor:
         """Return the logarithm of the odds that pictures of such looks are for the first network, (N,)."""
