@@ -21,7 +21,7 @@ from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.weights import load_weights
 from clearcall.params import Params, parse_params
-from clearcall.training.dead_zone import best_share, best_zone, find_dead_zone, find_share
+from clearcall.training.dead_zone import best_factor, best_zone, find_dead_zone, find_factor
 from clearcall.training.train import Trained
 from clearcall.training.validation import Validator
 
@@ -68,33 +68,35 @@ def test_a_decibel_lost_counts_as_twenty(helped: int, best: list[float] | None) 
     assert zone(*[(0.1, HELPED)] * helped, (0.1, HARMED), (0.2, HELPED)) == best
 
 
-def test_a_frame_that_gains_gets_all_and_one_that_loses_nothing() -> None:
-    """A residual that is what is missing, and its opposite; of nothing known, all."""
+def test_what_is_missing_is_added_and_of_its_opposite_nothing() -> None:
+    """Of nothing known, the network's own; and never more than three times that."""
     error = np.array([4.0])
-    assert best_share(error, error / 2, error / 4) == 1  # half of what is missing
-    assert best_share(error, -error, error) == 0
-    assert best_share(np.empty(0), np.empty(0), np.empty(0)) == 1
+    assert best_factor(error, error / 2, error / 4) == 2  # half of what is missing
+    assert best_factor(error, error / 10, error / 100) == 3
+    assert best_factor(error, -error, error) == 0
+    assert best_factor(np.empty(0), np.empty(0), np.empty(0)) == 1
 
 
 def test_a_residual_twice_too_large_is_halved() -> None:
     """It adds 2 m for m: 1 - 4 s + 4 s^2 of the error is left, next to nothing at half of it."""
     error = np.array([3.0, 5.0])
-    assert best_share(error, 2 * error, 4.001 * error) == 0.5
+    assert best_factor(error, 2 * error, 4.001 * error) == 0.5
 
 
 def test_one_frame_that_loses_costs_those_that_gain() -> None:
     """One of ten loses, which counts twenty times: all get less than is best for nine, but some.
 
-    A share s leaves 1 - s + s^2 of nine's error (best at 0.5, 1.25 dB), and 1 - 0.01 s + s^2 of the tenth's. In natural
-    logarithms that is about s - s^2 / 2 gained and s^2 - 0.01 s lost: 9 and 20 times that are best at s = 9.2 / 49.
+    A factor s leaves 1 - s + s^2 of nine's error (best at 0.5, 1.25 dB), and 1 - 0.01 s + s^2 of the tenth's. In
+    natural logarithms that is about s - s^2 / 2 gained and s^2 - 0.01 s lost: 9 and 20 times that are best at
+    s = 9.2 / 49.
     """
     error = np.ones(10)
     agreement = np.where(np.arange(10) < 9, 0.5, 0.005)
-    assert best_share(error, agreement, error) == pytest.approx(9.2 / 49, abs=1 / 40)
+    assert best_factor(error, agreement, error) == pytest.approx(9.2 / 49, abs=1 / 40)
 
 
 def test_how_much_is_added_is_found_on_whole_pictures(tiny_pairs: Path) -> None:
-    """All of half of what is missing, 0.525 of 1.9 times as much, nothing of its opposite."""
+    """Twice half of what is missing, 0.525 of 1.9 times as much, nothing of its opposite."""
     pairs, reader = [pair for pair in read_pairs(tiny_pairs) if pair.scale == 1], PairReader(tiny_pairs)
     truth = {reader.degraded(pair).tobytes(): to_tensor(reader.sharp(pair))[None] for pair in pairs}
 
@@ -102,8 +104,8 @@ def test_how_much_is_added_is_found_on_whole_pictures(tiny_pairs: Path) -> None:
         frame = picture[0].mul(255).round().byte().movedim(0, -1).contiguous().numpy()
         return picture + factor * (truth[frame.tobytes()] - picture)
 
-    for factor, share in ((0.5, 1), (1.9, 0.525), (-1.0, 0)):
-        assert find_share(partial(restore, factor=factor), tiny_pairs, pairs) == share
+    for factor, best in ((0.5, 2), (1.9, 0.525), (-1.0, 0)):
+        assert find_factor(partial(restore, factor=factor), tiny_pairs, pairs) == best
 
 
 def test_what_is_measured_is_what_a_zone_leaves(tiny_pairs: Path) -> None:

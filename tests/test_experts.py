@@ -92,12 +92,12 @@ def test_in_use_the_gate_says_whose_a_frame_is(
     assert torch.allclose(network(faces), expected, atol=1e-6)
 
 
-def test_tempered_the_second_network_adds_less(faces: Tensor) -> None:
-    for evidence, share in ((-5.0, 0.25), (5.0, 1)):
+def test_amplified_each_network_adds_so_many_times_as_much(faces: Tensor) -> None:
+    for evidence, factor in ((-5.0, 0.25), (5.0, 1.5)):
         network = experts(evidence)
         added = network(faces) - faces
-        network.temper(0.25)
-        assert torch.allclose(network(faces) - faces, share * added, atol=1e-6)
+        network.amplify(1.5, 0.25)
+        assert torch.allclose(network(faces) - faces, factor * added, atol=1e-6)
 
 
 def test_pictures_of_one_batch_go_each_its_own_way(faces: Tensor) -> None:
@@ -190,7 +190,7 @@ def test_zones_that_make_no_sense_are_refused(zones: dict[str, object]) -> None:
 
 
 def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path) -> None:
-    """Of so few none but the one of most evidence, which it begins just below; 1.25 wide, and never below that.
+    """Of so few none but the one of most evidence, which it begins just below; 1.25 wide, and never below 1.5.
 
     Pictures that were enlarged before do not count.
     """
@@ -203,7 +203,7 @@ def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path
             most = sorted(float(network.evidence(network.look(picture))) for picture in second)
         low, high = find_gate_zone(network, tiny_pairs, [*pairs, *enlarged])
         assert high - low == pytest.approx(1.25, abs=0.02)
-        assert (most[-2] < low < most[-1]) if offset > 0 else (low == 1.25)
+        assert (most[-2] < low < most[-1]) if offset > 0 else (low == 1.5)
 
 
 def test_the_gate_learns_to_tell_two_degradations_apart(tiny_pairs: Path) -> None:

@@ -2,7 +2,7 @@
 
 Patches teach it how much a frame needs on average. What a frame loses that needs nothing hardly counts there, but it is
 what people would notice: so below a threshold, found here, nothing is added; and where no threshold tells such frames
-from others, less is added to all.
+from others, less is added to all; or more, if a network that has learnt to be careful of patches is too much so.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,9 @@ from clearcall.models.inference import to_tensor
 
 # A decibel that a frame loses counts as many that others gain.
 CAUTION = 20.0
-_STEPS = 40  # from no input's gain to the largest
+_STEPS = 40  # from no input's gain to the largest; to a factor of 1
+_LARGEST_FACTOR = 3
+_LEAST_LEFT = 1e-9  # of the error, by rounding of what leaves none
 
 Numbers = npt.NDArray[np.float64]
 
@@ -75,8 +77,8 @@ def best_zone(input_gain: Numbers, input_mse: Numbers, agreement: Numbers, energ
     return [float(f"{level:.4g}") for level in best] if worths[best] > worth(1.0) else None
 
 
-def find_share(restore: Callable[[Tensor], Tensor], pairs: Path, records: Sequence[PairRecord]) -> float:
-    """Return how much of what a trained network adds to RGB of (N, 3, H, W) in [0, 1] serves these pairs best, 0 to 1.
+def find_factor(restore: Callable[[Tensor], Tensor], pairs: Path, records: Sequence[PairRecord]) -> float:
+    """Return how many times what a trained network adds to RGB of (N, 3, H, W) in [0, 1] serves pairs best, 0 to 3.
 
     Best is the highest mean gain in PSNR of RGB, in which decibels lost count `CAUTION` times.
     """
@@ -86,20 +88,23 @@ def find_share(restore: Callable[[Tensor], Tensor], pairs: Path, records: Sequen
         for record in track(records, len(records), "finding how much is added")
         if record.psnr_db < np.inf
     ]
-    return best_share(*np.array(measured).reshape(-1, 3).T)
+    return best_factor(*np.array(measured).reshape(-1, 3).T)
 
 
-def best_share(input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float:
-    """Return how much of its residual serves frames best, 0 to 1; the arrays, (frames,) each, are as in `best_zone`."""
+def best_factor(input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float:
+    """Return how many times its residual serves frames best, 0 to 3; the arrays, (frames,) each, are as in `best_zone`.
+
+    Of no frames it is 1.
+    """
     if not input_mse.size:
         return 1.0
-    shares = np.linspace(0, 1, _STEPS + 1).tolist()
-    return float(max(shares, key=lambda share: _worth(share, input_mse, agreement, energy)))
+    factors = np.linspace(0, _LARGEST_FACTOR, _LARGEST_FACTOR * _STEPS + 1).tolist()
+    return float(max(factors, key=lambda factor: _worth(factor, input_mse, agreement, energy)))
 
 
-def _worth(share: Numbers | float, input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float:
-    left = input_mse - 2 * share * agreement + np.square(share) * energy
-    gain_db = -10 * np.log10(left / input_mse)
+def _worth(factor: Numbers | float, input_mse: Numbers, agreement: Numbers, energy: Numbers) -> float:
+    left = 1 - (2 * factor * agreement - np.square(factor) * energy) / input_mse
+    gain_db = -10 * np.log10(np.maximum(left, _LEAST_LEFT))
     return float(np.mean(np.where(gain_db < 0, CAUTION * gain_db, gain_db)))
 
 

@@ -20,7 +20,7 @@ _STEPS, _RATE, _DECAY = 1500, 1e-2, 1e-3
 # Taken for the other kind, a frame may lose a decibel: so few of the second kind's may get some of the first's, and
 # none of little evidence. The ramp is long, since recordings of a camera, which are soft by themselves, lie on it when
 # they arrive enlarged.
-_TAKEN_WRONGLY, _LEAST, _RAMP = 0.02, 1.25, 1.25  # share of frames, evidence
+_TAKEN_WRONGLY, _LEAST, _RAMP = 0.02, 1.5, 1.25  # share of frames, evidence
 
 
 class HasGate(Protocol):
@@ -35,12 +35,17 @@ class HasGate(Protocol):
         ...
 
     @property
-    def second(self) -> nn.Module:
-        """Return the network for the second degradation, which restores RGB by itself, too."""
+    def first(self) -> nn.Module:
+        """Return the network for the first degradation, which restores RGB by itself, too."""
         ...
 
-    def temper(self, share: float) -> None:
-        """Make what the second network adds `share` of what it was."""
+    @property
+    def second(self) -> nn.Module:
+        """Return the network for the second degradation, likewise."""
+        ...
+
+    def amplify(self, first: float, second: float) -> None:
+        """Make what each network adds so many times what it was."""
         ...
 
     def look(self, picture: Tensor) -> Tensor:
@@ -58,7 +63,9 @@ class HasGate(Protocol):
 
 def has_gate(network: nn.Module) -> TypeGuard[HasGate]:
     """Return whether a student has a gate to fit."""
-    return all(hasattr(network, name) for name in ("gate", "second", "temper", "look", "opinions", "evidence"))
+    return all(
+        hasattr(network, name) for name in ("gate", "first", "second", "amplify", "look", "opinions", "evidence")
+    )
 
 
 def fit_gate(network: HasGate, pairs: Path, records: Sequence[PairRecord]) -> None:

@@ -23,7 +23,7 @@ from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key
-from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone, find_share
+from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone, find_factor
 from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
@@ -178,7 +178,7 @@ def _with_dead_zone(
 ) -> tuple[Model, nn.Module]:
     """Return a trained student in evaluation mode, with the zone of its gain or gate, and what builds it.
 
-    The second of two networks is tempered by what becomes of validation's frames of its kind.
+    Each of two networks then adds as many times as much as serves validation's frames of its kind best.
     """
 
     def built(weights: Mapping[str, Tensor], **zones: object) -> tuple[Model, nn.Module]:
@@ -191,10 +191,13 @@ def _with_dead_zone(
     zones: dict[str, object] = {}
     if has_gate(plain):
         zones["gate_zone"] = find_gate_zone(plain, pairs, records)
-        second = degradations_of(records)[1]
         # At their own size, as the test's are: smaller ones are crisper than most.
-        held_out = [p for p in records if (p.split, p.degradation, p.scale) == ("validation", second, 1)]
-        plain.temper(find_share(plain.second, pairs, held_out))
+        held_out = [pair for pair in records if pair.split == "validation" and pair.scale == 1]
+        first, second = (
+            find_factor(network, pairs, [pair for pair in held_out if pair.degradation == kind])
+            for network, kind in zip((plain.first, plain.second), degradations_of(records), strict=True)
+        )
+        plain.amplify(first, second)
     else:
         # By the params' own check it does look.
         zones["dead_zone"] = find_dead_zone(cast(LooksAtFrame, plain), pairs, records)

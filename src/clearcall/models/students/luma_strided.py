@@ -229,10 +229,11 @@ class LumaExperts(nn.Module):
         self.first, self.second, self.gate = first, second, gate
 
     @torch.no_grad()
-    def temper(self, share: float) -> None:
-        """Make what the second network adds `share` of what it was."""
-        for value in self.second.tail.parameters():
-            value.mul_(share)
+    def amplify(self, first: float, second: float) -> None:
+        """Make what each network adds so many times what it was."""
+        for expert, factor in ((self.first, first), (self.second, second)):
+            for value in expert.tail.parameters():
+                value.mul_(factor)
 
     def look(self, picture: Tensor) -> Tensor:
         """Return what the gate goes by, (N, 6), of RGB (N, 3, H, W) in [0, 1]."""
