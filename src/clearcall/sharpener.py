@@ -34,6 +34,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 _KEPT_SIZES = 4
 _WARM_UP_RUNS, _TIMED_RUNS = 2, 5
 _NOTHING_TO_ADD = 128
+# Frames that wait for a thread: whoever makes them shares the cores with the threads, and none should be idle for it.
+_QUEUED = 2
 _NOTHING = nullcontext()
 
 
@@ -120,9 +122,9 @@ class Sharpener:
         """Yield the sharpened frames in order, several in flight at once, each on one thread of its own.
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
-        one frame more than that is taken ahead, so that memory does not grow with the length of a film; a frame must
-        stay as it is until its result is here. `around` is entered for each frame by the thread that sharpens it, by
-        several at once: a clock of their work, say.
+        three frames more than that are taken ahead, so that memory does not grow with the length of a film; a frame
+        must stay as it is until its result is here. `around` is entered for each frame by the thread that sharpens it,
+        by several at once: a clock of their work, say.
         """
         if in_flight is not None and in_flight < 1:
             raise UserError(f"in_flight must be at least 1, not {in_flight}")
@@ -149,7 +151,7 @@ class Sharpener:
                     with self._lock:
                         self.choice = self._variants.get(size).choice
                 waiting.append(pool.submit(work, frame, size))
-                if len(waiting) > count:
+                if len(waiting) > count + _QUEUED:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
