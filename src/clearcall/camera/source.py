@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
@@ -197,9 +198,9 @@ def _reading(name: str, newest: Newest, read: Callable[[], None], stop: threadin
 def _play(path: Path, size: Size, rate: Fraction, newest: Newest, stop: threading.Event, *, again: bool) -> None:
     """Put the frames of a film when their time has come."""
     begin_s = time.perf_counter()
-    while True:
+    for film, main in _over_and_over(path):
         end_s = begin_s
-        for frame, time_s in _film_frames(path, size, stop):
+        for frame, time_s in _film_frames(film, main, path, size, stop):
             if stop.wait(max(0.0, begin_s + time_s - time.perf_counter())):
                 return
             newest.put(frame)
@@ -210,17 +211,32 @@ def _play(path: Path, size: Size, rate: Fraction, newest: Newest, stop: threadin
         begin_s = end_s
 
 
-def _film_frames(path: Path, size: Size, stop: threading.Event) -> Iterator[tuple[Frame, float]]:
-    """Yield the frames of a film, and their times in s after the first."""
-    with opened(path) as film:
-        first_s: float | None = None
-        main = film_stream(film, path)
-        stored = main.codec_context.width, main.codec_context.height
-        for thing in Reader(film, main, stored, path, stop):
-            if isinstance(thing, VideoFrame):
-                time_s = thing.time or 0.0
-                first_s = time_s if first_s is None else first_s
-                yield _i420(thing, size), time_s - first_s
+def _over_and_over(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Yield a film, at its beginning, and its main stream, again and again.
+
+    It stays open: the threads of a new decoder would each leave some memory behind that is not given back.
+    """
+    while True:
+        with opened(path) as film:
+            main = film_stream(film, path)
+            yield film, main
+            with suppress(av.FFmpegError):  # not every film can be wound back
+                while True:
+                    film.seek(film.start_time or 0)
+                    yield film, main
+
+
+def _film_frames(
+    film: InputContainer, main: VideoStream, path: Path, size: Size, stop: threading.Event
+) -> Iterator[tuple[Frame, float]]:
+    """Yield the frames of a film that is at its beginning, and their times in s after the first."""
+    first_s: float | None = None
+    stored = main.codec_context.width, main.codec_context.height
+    for thing in Reader(film, main, stored, path, stop):
+        if isinstance(thing, VideoFrame):
+            time_s = thing.time or 0.0
+            first_s = time_s if first_s is None else first_s
+            yield _i420(thing, size), time_s - first_s
 
 
 def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: threading.Event) -> None:
