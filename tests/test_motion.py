@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from clearcall.data.codecs import pan_and_zoom
 from clearcall.metrics import Frame
-from clearcall.motion import Motion, _fitted, find_motion
+from clearcall.motion import _TAPS, Motion, _fitted, find_motion
+from clearcall.temporal import MOST_WEIGHT
 
 
 def grey(picture: Frame) -> Frame:
@@ -32,6 +33,30 @@ def test_the_motion_of_the_camera_is_found(pan: tuple[float, float], zoom: float
     middle = np.array([[(width - 1) / 2], [(height - 1) / 2]])
     expected = middle + (corners[:2] - middle) / zoom - np.array(pan)[:, None]
     np.testing.assert_allclose(find_motion(now, before).camera @ corners, expected, atol=exact_to)
+
+
+def test_what_has_moved_far_is_found_by_a_guess(photos: dict[str, Frame]) -> None:
+    """A camera that goes on: each frame is found by how far the one before it was from the first."""
+    first, *others = map(grey, pan_and_zoom(photos["astronaut"][:400], 13, (12.0, -8.0), 1.0))
+    motion = None
+    for step, now in enumerate(others, 1):
+        motion = find_motion(now, first, motion)
+        np.testing.assert_allclose(motion.camera[:, 2], (-12.0 * step, 8.0 * step), atol=0.1)
+    assert np.abs(find_motion(now, first).camera[:, 2] - (-144.0, 96.0)).max() > 1  # too far without
+
+
+def test_taps_by_hand() -> None:
+    """Half way: sinc(1/2) sinc(1/6) = 0.6079, sinc(3/2) sinc(1/2) = -0.1351, sinc(5/2) sinc(5/6) = 0.0243."""
+    near, far, farthest = np.array([0.6079, -0.1351, 0.0243]) / (2 * 0.4971)
+    np.testing.assert_allclose(_TAPS[8], [farthest, far, near, near, far, farthest], atol=1e-4)
+    np.testing.assert_allclose(_TAPS[0], [0, 0, 1, 0, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(_TAPS.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_what_is_moved_hardly_becomes_stronger() -> None:
+    """What the past's weight takes away of it is more, or it would become stronger without end."""
+    strongest = np.abs(np.fft.fft(_TAPS, 256, axis=1)).max()
+    assert 1 <= strongest < 1.03 and MOST_WEIGHT * strongest**2 < 1
 
 
 def test_distances_are_those_of_the_middles_of_cells() -> None:
@@ -105,8 +130,7 @@ def moved_by_hand(motion: Motion, past: Frame) -> npt.NDArray[np.int64]:
     places = places_by_hand(motion, *past.shape)
     exact = past.astype(np.float32)
     moved = cv2.remap(exact, places, np.empty(0, np.float32), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    sharper = np.array([-0.02, 1.04, -0.02])
-    return np.asarray(cv2.sepFilter2D(moved, cv2.CV_8U, sharper, sharper, borderType=cv2.BORDER_REPLICATE), np.int64)
+    return np.clip(np.rint(moved), 0, 255).astype(np.int64)
 
 
 @pytest.mark.parametrize(

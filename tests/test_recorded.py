@@ -1,10 +1,10 @@
-"""What a camera records: soft pictures, what bends, and noise."""
+"""What a camera records: soft pictures, what bends, lights that change, and noise."""
 
 import cv2
 import numpy as np
 import pytest
 
-from clearcall.data.recorded import bent, enlarged, with_noise
+from clearcall.data.recorded import bent, enlarged, lit, with_noise
 from clearcall.metrics import Frame
 
 
@@ -34,6 +34,19 @@ def test_what_bends_moves_by_pixels_and_smoothly() -> None:
     assert 0.5 < moved.std() < 4 and np.abs(moved).max() < 12
     assert np.abs(np.diff(moved, axis=0)).max() <= 4  # from frame to frame
     assert np.abs(np.diff(moved, axis=2)).mean() < 0.5  # from pixel to pixel
+
+
+def test_lights_come_and_go_smoothly() -> None:
+    grey = np.full((120, 160, 3), 128, np.uint8)
+    changes = np.stack([frame.astype(int) - 128 for frame in lit([grey] * 20, 8.0, np.random.default_rng(5))])
+    assert 2 < changes.std() < 20 and (np.ptp(changes, axis=3) == 0).all()
+    assert 0 < np.abs(np.diff(changes, axis=0)).max() <= 10  # from frame to frame
+    assert max(np.abs(np.diff(changes, axis=axis)).max() for axis in (1, 2)) <= 3  # from pixel to pixel
+
+
+def test_lights_stay_within_bytes(picture: Frame) -> None:
+    for frame in lit([picture] * 4, 200.0, np.random.default_rng(6)):
+        assert frame.dtype == np.uint8 and frame.shape == picture.shape
 
 
 @pytest.mark.parametrize("level", [0.8, 3.0])

@@ -13,7 +13,7 @@ from clearcall.data.codecs import pan_and_zoom, resized
 from clearcall.data.recorded import bent, with_noise
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
-from clearcall.temporal import TemporalFilter, _blended, _blocks, _likeness
+from clearcall.temporal import Memory, Perceptron, TemporalFilter, _blended, _blocks, _likeness
 
 
 def grey(picture: Frame) -> Frame:
@@ -40,6 +40,35 @@ def test_frames_of_a_moving_camera_come_nearer_to_the_original(factor: int, leas
     gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", 32, factor)))
     assert gains[0] == 0 and min(gains) > -0.05
     assert np.mean(gains[3:]) > least_db
+
+
+@pytest.mark.parametrize(("factor", "qp", "least_db"), [(1, 27, 0.5), (1, 37, 0.4), (2, 37, 0.4)])
+def test_the_first_frame_is_remembered(factor: int, qp: int, least_db: float, face: Frame) -> None:
+    """It was moved again and again, from each frame to the next, and became soft: 0.16, 0.16 and 0.30 dB."""
+    sharp = pan_and_zoom(face, 10, (1.7, -1.2), 1.0)
+    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", qp, factor)))
+    assert np.mean(gains[5:]) > least_db
+
+
+def test_a_memory_fades_when_little_of_it_is_taken_or_it_is_old(face: Frame) -> None:
+    """By hand: a half of what was taken at most is 0.3."""
+    luma = grey(face)
+    memory = Memory(luma, luma[::2, ::2], scene_age=20)
+    assert [memory.fades(share) for share in (0.5, 0.6, 0.31, 0.29)] == [False, False, False, True]
+    assert (memory.age, memory.scene_age, memory.most) == (4, 24, 0.6)
+    other = Memory(luma, luma[::2, ::2])
+    assert [other.fades(0.4) for _ in range(12)] == [False] * 11 + [True]
+
+
+def test_a_film_that_moves_does_not_become_sharper_without_end(face: Frame) -> None:
+    always = Perceptron([(np.zeros((25, 1), np.float32), np.full(1, 20, np.float32))])  # as much of the past as may be
+    temporal = TemporalFilter(always)
+    for frame in pan_and_zoom(face, 60, (0.5, 0.5), 1.0):
+        luma = grey(frame)
+        known = temporal(luma)
+    inner = np.s_[40:-40, 40:-40]
+    detail = [cv2.Laplacian(picture, cv2.CV_32F)[inner].var() for picture in (luma, known)]
+    assert 0.5 < detail[1] / detail[0] < 1.1
 
 
 def test_a_soft_picture_is_not_taken_for_an_enlarged_one(photos: dict[str, Frame]) -> None:

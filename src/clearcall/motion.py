@@ -1,7 +1,9 @@
 """How the places of a film have moved from frame to frame, and an earlier frame moved to where it would be now."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import cast
 
 import cv2
@@ -20,12 +22,10 @@ _ROUNDS, _DOUBT_PIXELS = 4, 0.1  # of the fit to those that agree, in which a po
 # A place moves by itself if it is off by more than the first times what most are off, wholly by the second times; below
 # so many pixels it is chance. Medians are over so many places in a row.
 _CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.2, 5
-# A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel; where one
-# part of a tile moves further than another by more than this, pixel by pixel.
-_TILE, _PARTS, _UNEVEN_PIXELS = 64, 16, 1 / 8
-# What is finest becomes stronger by so much along each side, which must stay below what the past's weight takes away:
-# (1 + 4 x 0.02)^2 x 0.85 < 1, or a film whose camera goes from pixel to pixel would become sharper without end.
-_SHARPER = np.array([-0.02, 1.04, -0.02], np.float32)
+# A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel: in the
+# first of these with which so large a share of them can be. A tile of which one part moves further than another by more
+# than so many pixels cannot; it is moved pixel by pixel.
+_TILES, _MOST, _PARTS, _UNEVEN_PIXELS = (64, 32), 0.9, 16, 1 / 4
 _FARTHEST = 128  # pixels: what has moved further is moved pixel by pixel too, and needs no margin
 
 _Plane = npt.NDArray[np.float32]
@@ -70,41 +70,52 @@ class Motion:
     def applied(self, past: Frame) -> Frame:
         """Return an earlier frame (height, width) moved to where it would be now; itself if nothing has moved.
 
-        By cubic interpolation (Keys 1981 with a = -0.75, as OpenCV has it), and a little sharper: a picture that is
-        moved again and again becomes soft.
+        By Lanczos' interpolation with three lobes, which keeps what is finest; pixel by pixel by cubic (Keys 1981 with
+        a = -0.75, as OpenCV has it). Both make a frequency stronger by less than 3% along each side.
         """
         height, width = past.shape
-        shifts = self.shifts(*(np.arange(0, side + _TILE, _TILE, dtype=np.float32) for side in (width, height)))
-        corners = np.stack([shifts[:-1, :-1], shifts[1:, :-1], shifts[:-1, 1:], shifts[1:, 1:]])
-        parts = np.rint(corners.mean(axis=0) * _PARTS).astype(np.int64)
-        as_whole = np.ptp(corners, axis=0).max(axis=-1) <= _UNEVEN_PIXELS
-        as_whole &= np.abs(parts).max(axis=-1) <= _FARTHEST * _PARTS
+        for tile in _TILES:
+            parts, as_whole = self._by_tile(height, width, tile)
+            if as_whole.mean() >= _MOST:
+                break
         if as_whole.all() and not parts.any():
             return past
         parts[~as_whole] = 0
         margin = int(np.abs(parts).max()) // _PARTS + _TAPS.shape[1]
         padded = cast(Frame, cv2.copyMakeBorder(past, margin, margin, margin, margin, _EDGES))
         moved = np.empty(past.shape, np.uint8)
+        exact = np.zeros((tile, width), np.float32)  # of a row of tiles
         for row in range(len(parts)):
-            rows = slice(row * _TILE, min(height, (row + 1) * _TILE))
+            rows = slice(row * tile, min(height, (row + 1) * tile))
+            strip = exact[: rows.stop - rows.start]
             # Neighbours that move alike are one: a frame that pans takes a few filters.
             new = np.flatnonzero((np.diff(parts[row], axis=0) != 0).any(axis=1) | np.diff(as_whole[row])) + 1
-            for first, last in zip([0, *new], [*new, len(parts[row])], strict=True):
-                columns = slice(first * _TILE, min(width, last * _TILE))
+            runs = [*pairwise([0, *new.tolist(), len(parts[row])])]
+            for first, last in runs:
                 if as_whole[row, first]:
-                    top, left = margin + rows.start, margin + columns.start
-                    _move_as_whole(padded, top, left, parts[row, first], moved[rows, columns])
-                else:
+                    left, right = first * tile, min(width, last * tile)
+                    place = margin + rows.start, margin + left
+                    _move_as_whole(padded, place, parts[row, first].tolist(), strip[:, left:right])
+            # From bytes to bytes by way of floats: OpenCV takes three times as long to do it at once.
+            _to_bytes(strip, moved[rows])
+            for first, last in runs:
+                if not as_whole[row, first]:
+                    columns = slice(first * tile, min(width, last * tile))
                     moved[rows, columns] = self._by_pixel(past, rows, columns)
         return moved
+
+    def _by_tile(self, height: int, width: int, tile: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return how far each tile moves, (rows, columns, 2), in parts of a pixel, and which can move as a whole."""
+        shifts = self.shifts(*(np.arange(0, side + tile, tile, dtype=np.float32) for side in (width, height)))
+        corners = np.stack([shifts[:-1, :-1], shifts[1:, :-1], shifts[:-1, 1:], shifts[1:, 1:]])
+        parts = np.rint(corners.mean(axis=0) * _PARTS).astype(np.int64)
+        as_whole = np.ptp(corners, axis=0).max(axis=-1) <= _UNEVEN_PIXELS
+        return parts, as_whole & (np.abs(parts).max(axis=-1) <= _FARTHEST * _PARTS)
 
     def _by_pixel(self, past: Frame, rows: slice, columns: slice) -> Frame:
         """Return rows and columns of a frame that is moved as by `applied`, each pixel by itself."""
         height, width = past.shape
-        # A row and a column more on each side, at which sharpening looks.
-        top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
-        left, right = max(0, columns.start - 1), min(width, columns.stop + 1)
-        places = self._places(slice(top, bottom), slice(left, right))
+        places = self._places(rows, columns)
         # What of the past they lie in, as floats: OpenCV is quicker with these than with bytes.
         least, most = (cv2.reduce(cv2.reduce(places, 0, how), 1, how) for how in (cv2.REDUCE_MIN, cv2.REDUCE_MAX))
         x, y = np.clip(least.ravel().astype(int) - 2, 0, (width - 1, height - 1)).tolist()
@@ -113,8 +124,9 @@ class Motion:
         # NumPy takes twenty times as long for this.
         cv2.subtract(places, (x, y, 0, 0), dst=places)  # type: ignore[call-overload]  # it takes numbers too
         moved = cv2.remap(exact, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
-        sharper = cv2.sepFilter2D(moved, cv2.CV_8U, _SHARPER, _SHARPER, borderType=_EDGES)
-        return cast(Frame, sharper[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left])
+        answer = np.empty(moved.shape, np.uint8)
+        _to_bytes(np.asarray(moved, np.float32), answer)
+        return answer
 
     def _places(self, rows: slice, columns: slice) -> _Plane:
         """Return where each pixel of some rows and columns was, (height, width, 2): linear between cells' middles."""
@@ -138,8 +150,10 @@ class Motion:
         return np.asarray(cv2.resize(places, size, interpolation=cv2.INTER_LINEAR)[:, self.cell :], np.float32)
 
 
-def find_motion(frame: Frame, past: Frame) -> Motion:
+def find_motion(frame: Frame, past: Frame, guess: Motion | None = None) -> Motion:
     """Return how the places of a frame have moved since an earlier one; both are (height, width), uint8.
+
+    `guess` is about how, as far as it is known: what has moved far is not found without.
 
     Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC, and a fit after it, find the
     motion of the camera, on which most of them agree, and medians of neighbours find what moves by itself. What cannot
@@ -149,10 +163,11 @@ def find_motion(frame: Frame, past: Frame) -> Motion:
     cell = max(_LEAST_CELL, min(width // _POINTS_ACROSS, height))
     columns, rows = (np.arange((cell - 1) / 2, side, cell, dtype=np.float32) for side in (width, height))
     points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2)
-    found = np.empty_like(points)
+    found = points if guess is None else points + guess.shifts(columns, rows).reshape(-1, 1, 2)
     window = _WINDOW, _WINDOW
-    _, followed, _ = cv2.calcOpticalFlowPyrLK(
-        frame, past, points, found, None, None, window, _LEVELS, _SEARCH, minEigThreshold=_LEAST_TEXTURE
+    how = cv2.OPTFLOW_USE_INITIAL_FLOW
+    found, followed, _ = cv2.calcOpticalFlowPyrLK(
+        frame, past, points, found.copy(), None, None, window, _LEVELS, _SEARCH, how, _LEAST_TEXTURE
     )
     here = np.asarray(followed).ravel() == 1
     camera = None
@@ -190,28 +205,32 @@ def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> n
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _move_as_whole(padded: Frame, top: int, left: int, parts: npt.NDArray[np.int64], moved: Frame) -> None:
-    """Write to `moved`, (height, width), what is there from a row and column on, moved by (x, y) sixteenths of a pixel.
+def _move_as_whole(padded: Frame, place: tuple[int, int], parts: Sequence[int], moved: _Plane) -> None:
+    """Write to `moved`, (height, width), what is there from a (row, column) on, moved by (x, y) parts of a pixel.
 
     It is a third of the work of looking for every pixel's place.
     """
     height, width = moved.shape
+    (x, x_part), (y, y_part) = (divmod(part, _PARTS) for part in parts)
     taps = _TAPS.shape[1]
-    (x, x_part), (y, y_part) = (divmod(int(part), _PARTS) for part in parts)
-    source = padded[top + y - taps // 2 + 1 :, left + x - taps // 2 + 1 :][: height + taps - 1, : width + taps - 1]
-    # From bytes to bytes by way of floats: OpenCV takes three times as long to do it at once.
+    top, left = place[0] + y - _BEFORE, place[1] + x - _BEFORE
+    source = padded[top : top + height + taps - 1, left : left + width + taps - 1]
     filtered = cv2.sepFilter2D(source, cv2.CV_32F, _TAPS[x_part], _TAPS[y_part])
-    filtered = filtered[taps // 2 :, taps // 2 :][:height, :width]
-    cv2.threshold(filtered, 0, 0, cv2.THRESH_TOZERO, dst=filtered)  # the next takes absolute values
-    cv2.convertScaleAbs(filtered, dst=moved)
+    moved[:] = filtered[taps // 2 : taps // 2 + height, taps // 2 : taps // 2 + width]
 
 
-def _cubic_taps(part: float, a: float = -0.75) -> _Plane:
-    """Return the four taps of Keys' cubic interpolation at a part of a pixel beyond the second, from 0 to 1."""
-    near, far = np.abs([part, 1 - part]), np.abs([1 + part, 2 - part])
-    near_taps = (a + 2) * near**3 - (a + 3) * near**2 + 1
-    far_taps = a * far**3 - 5 * a * far**2 + 8 * a * far - 4 * a
-    return np.array([far_taps[0], near_taps[0], near_taps[1], far_taps[1]], np.float32)
+def _to_bytes(exact: _Plane, answer: Frame) -> None:
+    """Round grey levels, cut to 0 to 255, into `answer`, of the same size; `exact` is changed."""
+    cv2.threshold(exact, 0, 0, cv2.THRESH_TOZERO, dst=exact)  # the next takes absolute values
+    cv2.convertScaleAbs(exact, dst=answer)
 
 
-_TAPS = np.array([np.convolve(_cubic_taps(part / _PARTS), _SHARPER) for part in range(_PARTS)], np.float32)
+def _lanczos_taps(part: float) -> _Plane:
+    """Return the six taps of Lanczos' interpolation, sinc(x) sinc(x / 3), at a part of a pixel beyond the third."""
+    at = np.arange(-_BEFORE, _BEFORE + 2) - part
+    taps = np.sinc(at) * np.sinc(at / 3)
+    return np.asarray(taps / taps.sum(), np.float32)
+
+
+_BEFORE = 2  # taps before the pixel that a place lies behind
+_TAPS = np.array([_lanczos_taps(part / _PARTS) for part in range(_PARTS)], np.float32)

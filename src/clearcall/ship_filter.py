@@ -1,15 +1,15 @@
 """Fit what says how much of the past each block of a frame gets: the temporal filter's perceptron, for the package.
 
 Photographs and made-up pages of text pan and zoom, or stand still, alone or with a piece of a photograph before them
-that moves by itself. As in recordings, some bend, have noise or were encoded before: that is the original then. They
-are sent through all codecs, whole and smaller. What each block's best weight would have been is known from the
-original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave before, so it is
-fitted anew with its own past.
+that moves by itself. As in recordings, some bend, have noise, change their light or were encoded before: that is the
+original then. They are sent through all codecs, whole and smaller. What each block's best weight would have been is
+known from the original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave
+before, so it is fitted anew with its own past.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -26,7 +26,7 @@ from clearcall.console import ProgressBar, track
 from clearcall.cores import available_cores
 from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom, send, transmit_clip
 from clearcall.data.pages import text_page
-from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged, with_noise
+from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged, lit, with_noise
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, write_text
@@ -34,19 +34,21 @@ from clearcall.metrics import Frame
 from clearcall.params import CallCodec
 from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, share_by_change
 
-SIDE, FRAMES, LEARNT_FROM = 352, 10, (2, 5, 9)  # pixels; frames of a clip, and those that are learnt from
-_CLIPS = 8  # of each photograph
+SIDE, FRAMES = 352, 18  # pixels; frames of a clip
+LEARNT_FROM = (1, 2, 4, 7, 11, 14, 17)  # of these, the first being 0
+_CLIPS = 5  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _STILL, _WITH_HEAD_IF_STILL = 0.3, 0.8  # share of clips; and of those
-_BENT, _BENT_IF_STILL, _LEAST_BEND = 0.15, 0.8, 0.2  # shares of those that move and that stand still; pixels
-_NOISY, _NOISE_LEVELS, _GRAIN = 0.35, (0.3, 4.0), (0.3, 1.0)  # share of clips, grey levels, pixels
-_ENCODED, _ENCODED_QP = 0.12, (14, 26)  # share of clips, by what recorded them
+_BENT, _BENT_IF_STILL, _LEAST_BEND = 0.2, 0.8, 0.2  # shares of those that move and that stand still; pixels
+_NOISY, _NOISE_LEVELS, _GRAIN = 0.4, (0.3, 4.0), (0.3, 1.0)  # share of clips, grey levels, pixels
+_LIT, _LIGHT_LEVELS = 0.3, (0.5, 12.0)  # share of clips, grey levels
+_ENCODED, _ENCODED_QP = 0.15, (14, 26)  # share of clips, by what recorded them
 _PAGES = 0.1  # share of clips
 _SOFT = 0.3  # share of clips
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
-_FEATURES = 23  # of a block and its frame
-_CAUTION = 12.0  # a decibel that a frame loses counts as many that others gain
+_FEATURES = 25  # of a block and its frame
+_CAUTION = 16.0  # a decibel that a frame loses counts as many that others gain
 # What is seen of a frame is shifted by so much of its spread, all its blocks alike, in every step anew: other films are
 # not quite like any that was learnt from.
 _JITTER = 0.03
@@ -59,8 +61,9 @@ It says how much of the past each block of a film's frame gets (`TemporalFilter`
 - **Made by** `make ship-filter PHOTOS=... LICENCE=...`.
 - **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, or stand still: a tenth are
   made-up pages of text instead, a third softened as if they had been enlarged, a third and most of the still ones have
-  a piece of the photograph before them that moves by itself; most of the still ones and some others bend, a third has a
-  camera's noise, a few were encoded before. H.264, VP8, VP9 and AV1, QP 22 to 37, whole and smaller by 1.5 and 2.
+  a piece of the photograph before them that moves by itself; most of the still ones and some others bend, two fifths
+  have a camera's noise, of a third the light changes, a few were encoded before. H.264, VP8, VP9 and AV1, QP 22 to 37,
+  whole and smaller by 1.5 and 2.
   Licence of the photographs: {licence}.
 - **What it gains there**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On others: reports/calls.md.
 - **Limits**: heads are ellipses that bend, and rooms photographs; no film of a call was seen.
@@ -71,7 +74,7 @@ It says how much of the past each block of a film's frame gets (`TemporalFilter`
 class Lesson:
     """The blocks of one frame, in one row: their features, and by how much a weight w of their past changes its error.
 
-    Features are (blocks, 11) and (12,) as in `temporal.Blocks`; the whole frame's squared error falls by the factor 1 +
+    Features are (blocks, 11) and (14,) as in `temporal.Blocks`; the whole frame's squared error falls by the factor 1 +
     sum of `energy` w^2 - 2 `agreement` w, each (blocks,).
     """
 
@@ -185,6 +188,8 @@ def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -
     """Return a clip as a camera may have recorded it, or as it is; it is the original all the same."""
     if draw.random() < bent_share:
         clip = bent(clip, draw.uniform(_LEAST_BEND, MAX_BEND), draw)
+    if draw.random() < _LIT:
+        clip = lit(clip, np.exp(draw.uniform(*np.log(_LIGHT_LEVELS))), draw)
     if draw.random() < _NOISY:
         clip = with_noise(clip, np.exp(draw.uniform(*np.log(_NOISE_LEVELS))), draw.uniform(*_GRAIN), draw)
     if draw.random() < _ENCODED:
@@ -196,11 +201,10 @@ def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -
 def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron) -> list[Lesson]:
     """Let a filter see a clip as it arrived, and return what was to be learnt from some of its frames."""
     temporal, lessons = TemporalFilter(weigh), list[Lesson]()
-    given = np.empty((0, 0), np.uint8)
     for index, (sharp, luma) in enumerate(zip(map(_luma, clip), map(_luma, arrived), strict=True)):
-        if index in LEARNT_FROM:
+        if index in LEARNT_FROM and temporal.memory:
             small = halved(luma)
-            moved, small_moved, blocks = follow(luma, small, given, halved(given))
+            moved, small_moved, blocks = follow(luma, small, replace(temporal.memory))
             if blocks is not None:
                 share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1]) / np.float32(255)
                 change = (moved.astype(np.float32) - luma) * share
@@ -218,7 +222,7 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
                         (agreement * blocks.share / whole).ravel().astype(np.float32),
                     )
                 )
-        given = temporal(luma)
+        temporal(luma)
     return lessons
 
 

@@ -1,11 +1,12 @@
 """What the frames before have shown, laid over the frame that is here: a motion-compensated temporal filter.
 
-A codec makes other faults in every frame of a scene that moves, and a frame made smaller has other pixels each time: so
-a frame and those before it, moved to where they belong, know more than each alone. No frame that is still to come is
-needed. How much of the past each block of a frame gets, a small perceptron says, which learnt it from photographs and
-pages of text that pan and zoom, some of which bend or have noise (ship_filter.py). A scene that stands still comes back
-as it is, since its earlier frames tell nothing new; so does whatever cannot be followed, and a scene whose light
-changes.
+A codec makes other faults in every frame of a scene that moves, and coarser ones than in the first, which was sent as a
+whole; and a frame made smaller has other pixels each time. So a frame and an earlier one, moved to where it belongs,
+know more than each alone. It is the same earlier one for a while: a picture that is moved again and again becomes soft.
+No frame that is still to come is needed. How much of the past each block of a frame gets, a small perceptron says,
+which learnt it from photographs and pages of text that pan and zoom, some of which bend or have noise (ship_filter.py).
+A scene that stands still comes back as it is, since its earlier frames tell nothing new; so does whatever cannot be
+followed, and a scene whose light changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ _BLOCK = 8  # pixels of the frame
 _STRIP = 15  # rows of blocks: parts that stay near the processor take half the time
 _NEIGHBOURHOOD = 9  # blocks
 _EVERY = np.s_[::2, ::2]  # of the blocks, for a frame's medians: enough, and quicker
-MOST_WEIGHT = 0.85  # of the past
+MOST_WEIGHT = 0.94  # of the past: what is moved becomes stronger by (1.03)^2 at most, and must not without end
 # How much a frame has changed against how much detail it has, the median of its textured blocks: nothing is done below
 # the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
 _STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.08, 0.12, 1.0, 1.5
@@ -37,9 +38,15 @@ _LEAST_SIGNAL = -80.0  # of which a sigmoid gives nothing: less would be too muc
 # How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
 # often too light as too dark, and a change of light is not.
 _SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
+# But they may all drift one way by rounding, so much more a frame, of which so many count.
+_DRIFT, _DRIFTING = 0.2, 10
 # A block that has changed so many times as much as the median is something else; a pixel, by so many grey levels.
 _USUAL, _UNUSUAL = 4.0, 6.0
-_ALIKE, _OTHER = 8.0, 16.0
+_ALIKE, _OTHER = 12.0, 24.0
+
+# A memory is given up after so many frames, or when less than so large a part of the most is taken from it.
+_LONGEST, _WANING = 12, 0.5
+_OLDEST = 16  # frames that were learnt from, nearly
 
 _Plane = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
@@ -48,7 +55,7 @@ WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
 class Blocks(NamedTuple):
     """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
 
-    Features are (rows, columns, 11) of the blocks and (12,) of the whole frame, shares (rows, columns).
+    Features are (rows, columns, 11) of the blocks and (14,) of the whole frame, shares (rows, columns).
     """
 
     features: _Plane
@@ -56,7 +63,7 @@ class Blocks(NamedTuple):
     share: _Plane
 
 
-# From features of blocks (rows, columns, 11) and of their frame (12,) to how much of the past, 0 to 1: (rows, columns).
+# From features of blocks (rows, columns, 11) and of their frame (14,) to how much of the past, 0 to 1: (rows, columns).
 Weigh = Callable[[_Plane, _Plane], _Plane]
 
 
@@ -100,16 +107,40 @@ def shipped_weigher() -> Perceptron:
         )
 
 
+@dataclass
+class Memory:
+    """What the filter remembers of a scene: a luma (height, width), uint8, and that at half its size.
+
+    `motion` is how the half frame has moved until the last frame, None if that is this one; `age` is how many frames
+    came since, `scene_age` how many since the scene began, and `most` how much of them was taken from here at most, as
+    a mean over the frame, 0 to 1.
+    """
+
+    luma: Frame
+    small: Frame
+    motion: Motion | None = None
+    age: int = 0
+    scene_age: int = 0
+    most: float = 0.0
+
+    def fades(self, share: float) -> bool:
+        """Tell whether one more frame, which took this share of it, is better remembered itself from now on."""
+        self.age += 1
+        self.scene_age += 1
+        self.most = max(self.most, share)
+        return self.age >= _LONGEST or share < _WANING * self.most
+
+
 class TemporalFilter:
     """Filters the luma of a film's or a camera's frames, one after the other; a new size begins anew.
 
-    Keeps the last frame it gave, and with it a fading memory of all before.
+    `memory` is a frame that it gave, which it keeps for as long as that tells much of those that follow.
     """
 
     def __init__(self, weigh: Weigh | None = None) -> None:
+        self.memory: Memory | None = None
         self._weigh = weigh or shipped_weigher()
-        # The last frame as it came, at half its size; as it was given; and as it was given, at half its size.
-        self._came = self._given = self._small_given = np.empty((0, 0), np.uint8)
+        self._came = self._given = np.empty((0, 0), np.uint8)  # the last frame, at half its size, and as it was given
 
     def __call__(self, luma: Frame) -> Frame:
         """Return the luma (height, width), uint8, with what earlier frames know of it.
@@ -118,14 +149,19 @@ class TemporalFilter:
         """
         if luma.ndim != 2 or luma.dtype != np.uint8 or not luma.size:  # noqa: PLR2004  # height and width
             raise UserError(f"a luma must be uint8 of (height, width), not {luma.dtype} of {luma.shape}; RGB has rgb()")
-        small, mixed = halved(luma), None
-        if self._given.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
-            if np.array_equal(self._came, small):  # shown once more, as a camera in the dark does
-                return self._given
-            mixed = _mixed(luma, small, self._given, self._small_given, self._weigh)
+        small, memory = halved(luma), self.memory
+        if self._given.shape == luma.shape and np.array_equal(self._came, small):
+            return self._given  # shown once more, as a camera in the dark does
+        mixed = None
+        if memory is not None and memory.luma.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
+            mixed = _mixed(luma, small, memory, self._weigh)
         self._came = small
-        self._given, self._small_given = (luma.copy(), small) if mixed is None else (mixed, halved(mixed))
+        self._given = luma.copy() if memory is None or mixed is None else mixed.luma
         self._given.flags.writeable = False
+        if memory is None or mixed is None:
+            self.memory = Memory(self._given, small)
+        elif memory.fades(mixed.share):
+            self.memory = Memory(self._given, halved(self._given), scene_age=memory.scene_age)
         return self._given
 
     def rgb(self, frame: Frame) -> Frame:
@@ -135,27 +171,33 @@ class TemporalFilter:
         return cast(Frame, cv2.add(frame, cv2.merge([added] * 3), dtype=cv2.CV_8U))
 
 
-def _mixed(luma: Frame, small: Frame, past: Frame, small_past: Frame, weigh: Weigh) -> Frame | None:
+class _Mixed(NamedTuple):
+    luma: Frame
+    share: float  # of the past, the mean over the frame
+
+
+def _mixed(luma: Frame, small: Frame, memory: Memory, weigh: Weigh) -> _Mixed | None:
     """Return a luma mixed with the past where that helps; None if the frame as a whole is to be left alone."""
-    moved, small_moved, blocks = follow(luma, small, past, small_past)
+    moved, small_moved, blocks = follow(luma, small, memory)
     if blocks is None:
         return None
     # Weights are bytes from here on, 255 for 1, which takes half as long as floats.
     of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame) * blocks.share, alpha=MOST_WEIGHT * 255)
     weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved), scale=1 / 255)
-    return _blended(luma, moved, cast(Frame, weight))
+    return _Mixed(_blended(luma, moved, cast(Frame, weight)), float(of_blocks.mean()) / 255)
 
 
-def follow(luma: Frame, small: Frame, past: Frame, small_past: Frame) -> tuple[Frame, Frame, Blocks | None]:
+def follow(luma: Frame, small: Frame, memory: Memory) -> tuple[Frame, Frame, Blocks | None]:
     """Return the past moved to where it would be now, itself if nothing has moved; that at half its size; and a look.
 
-    The look is at the luma beside it, and None if the whole frame is to be left alone. All frames are (height, width),
-    uint8, or at half that size: `small` the luma, `small_past` the past.
+    The look is at the luma beside it, and None if the whole frame is to be left alone. `small` is the luma at half its
+    size. The memory is told the motion.
     """
-    motion = find_motion(small, small_past).doubled()
-    moved = motion.applied(past)
-    small_moved = small_past if moved is past else halved(moved)
-    return moved, small_moved, look(luma, small, moved, small_moved, motion)
+    memory.motion = find_motion(small, memory.small, memory.motion)
+    motion = memory.motion.doubled()
+    moved = motion.applied(memory.luma)
+    small_moved = memory.small if moved is memory.luma else halved(moved)
+    return moved, small_moved, look(luma, small, moved, small_moved, motion, memory)
 
 
 def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
@@ -172,10 +214,10 @@ def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
     return mixed
 
 
-def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Motion) -> Blocks | None:
+def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Motion, memory: Memory) -> Blocks | None:
     """Look at a luma and at the past, moved by `motion` to where it would be now, both also at half their size.
 
-    Return None if the whole frame is to be left alone.
+    `memory` is only asked for its ages. Return None if the whole frame is to be left alone.
     """
     changed, fine = _blocks(luma, moved, _BLOCK)
     changed_half, coarse = _blocks(small, small_moved, _BLOCK // 2)
@@ -186,7 +228,9 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
     relative = (_mean(changed_half, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
     median = np.median(relative[_EVERY][some])
     much = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
-    much *= _ramp(np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))[_EVERY]), _OTHER_LIGHT, _SAME_LIGHT)
+    light = np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))[_EVERY])
+    drift = _DRIFT * min(memory.age, _DRIFTING)
+    much *= _ramp(light, _OTHER_LIGHT + drift, _SAME_LIGHT + drift)
     if much == 0:
         return None
     moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
@@ -201,6 +245,8 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
     of_frame = [
         *(np.median(plane[_EVERY][some]) for plane in of_all),
         np.log(motion.unsure + 0.05),
+        np.log(light + 0.1),
+        np.log(1 + min(memory.scene_age, _OLDEST)),
         *np.median(detail[:, *_EVERY], axis=(1, 2)),
         *np.percentile(distances, [50, _LITTLE]),  # most of it, and what stands still
     ]

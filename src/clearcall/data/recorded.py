@@ -13,6 +13,7 @@ from clearcall.metrics import Frame
 MAX_BEND = 3.0  # pixels
 SOFTNESS = 1.2, 2.5  # what soft pictures were made smaller by before they were enlarged
 _BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
+_LIGHTS = 1, 8  # places along a side that become lighter and darker by themselves
 _LEAST_APART = 24  # pixels, of these places: nearer ones would fold the picture over itself
 
 
@@ -40,6 +41,22 @@ def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list
             cast(Frame, cv2.remap(frame, places, np.empty(0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101))
         )
     return moved
+
+
+def lit(clip: Sequence[Frame], level: float, draw: np.random.Generator) -> list[Frame]:
+    """Return a clip, RGB frames of one size, over which lights and shades come and go smoothly, or one over all of it.
+
+    `level` is how much lighter or darker some places become, the standard deviation in grey levels.
+    """
+    height, width = clip[0].shape[:2]
+    count, turns = int(draw.integers(*_LIGHTS, endpoint=True)), draw.uniform(*_TURNS)
+    one, other = (_smooth(draw.normal(0, level, (count, count)), width, height) for _ in range(2))
+    changed = []
+    for index, frame in enumerate(clip):
+        turn = 2 * np.pi * turns * index
+        light = np.rint(one * np.cos(turn) + other * np.sin(turn))
+        changed.append(np.clip(frame + light[..., None], 0, 255).astype(np.uint8))
+    return changed
 
 
 def with_noise(clip: Sequence[Frame], level: float, grain: float, draw: np.random.Generator) -> list[Frame]:
