@@ -124,6 +124,7 @@ def test_what_a_camera_did_to_a_clip_is_the_original(
         "_QP": (22, 22),
         "_FACTORS": (1.0,),
         "_NOISE_LEVELS": (4.0, 4.0),
+        "_GRAIN": (0.6, 0.6),
         "_LIGHT_LEVELS": (12.0, 12.0),
     }
     for name, value in {**sent, **shares, how: 1.0, "CallCodec": Literal["h264"]}.items():
@@ -132,7 +133,7 @@ def test_what_a_camera_did_to_a_clip_is_the_original(
     assert all((frame != picture).any() for frame in clip)
     for original, frame in zip(clip, arrived, strict=True):
         error = np.square(original.astype(float) - frame).mean()
-        assert error < 0.95 * np.square(picture.astype(float) - frame).mean()
+        assert error < 0.9 * np.square(picture.astype(float) - frame).mean()
 
 
 def test_a_lesson_tells_what_a_weight_leaves(photos: dict[str, Frame], monkeypatch: pytest.MonkeyPatch) -> None:

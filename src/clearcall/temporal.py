@@ -45,7 +45,7 @@ _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 12.0, 24.0
 
 # A memory is given up after so many frames, or when less than so large a part of the most is taken from it.
-_LONGEST, _WANING = 12, 0.5
+_LONGEST, _WANING = 12, 0.6
 _OLDEST = 16  # frames that were learnt from, nearly
 
 _Plane = npt.NDArray[np.float32]
