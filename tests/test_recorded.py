@@ -37,11 +37,15 @@ def test_what_bends_moves_by_pixels_and_smoothly() -> None:
 
 
 def test_lights_come_and_go_smoothly() -> None:
-    grey = np.full((120, 160, 3), 128, np.uint8)
-    changes = np.stack([frame.astype(int) - 128 for frame in lit([grey] * 20, 8.0, np.random.default_rng(5))])
-    assert 2 < changes.std() < 20 and (np.ptp(changes, axis=3) == 0).all()
-    assert 0 < np.abs(np.diff(changes, axis=0)).max() <= 10  # from frame to frame
-    assert max(np.abs(np.diff(changes, axis=axis)).max() for axis in (1, 2)) <= 3  # from pixel to pixel
+    grey, spread, over_all = np.full((120, 160, 3), 128, np.uint8), [], []
+    for seed in range(30):
+        changes = np.stack([frame.astype(int) - 128 for frame in lit([grey] * 20, 8.0, np.random.default_rng(seed))])
+        assert (np.ptp(changes, axis=3) == 0).all()
+        assert 0 < np.abs(np.diff(changes, axis=0)).max() <= 30  # from frame to frame
+        assert max(np.abs(np.diff(changes, axis=axis)).max() for axis in (1, 2)) <= 6  # from pixel to pixel
+        spread.append(changes.std())
+        over_all.append(np.ptp(changes, axis=(1, 2)).max() == 0)
+    assert 5 < np.mean(spread) < 10 and 0 < sum(over_all) < 15  # one light over all of it, at times
 
 
 def test_lights_stay_within_bytes(picture: Frame) -> None:

@@ -18,7 +18,7 @@ from clearcall.metrics import Frame
 from clearcall.ship_filter import Lesson, _watched, fit, ship_filter
 from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, shipped_weigher
 
-OF_BLOCK, OF_FRAME = 11, 14  # features
+OF_BLOCK, OF_FRAME = 11, 15  # features
 FEATURES = OF_BLOCK + OF_FRAME
 
 

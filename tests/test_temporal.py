@@ -50,25 +50,55 @@ def test_the_first_frame_is_remembered(factor: int, qp: int, least_db: float, fa
     assert np.mean(gains[5:]) > least_db
 
 
-def test_a_memory_fades_when_little_of_it_is_taken_or_it_is_old(face: Frame) -> None:
-    """By hand: six tenths of what was taken at most are 0.36."""
+def test_a_memory_is_given_up_when_little_of_it_is_taken_or_it_is_old(face: Frame) -> None:
+    """By hand: six tenths of what was taken at most are 0.36; and a twentieth is the least of all."""
     luma = grey(face)
     memory = Memory(luma, luma[::2, ::2], scene_age=20)
-    assert [memory.fades(share) for share in (0.5, 0.6, 0.37, 0.35)] == [False, False, False, True]
-    assert (memory.age, memory.scene_age, memory.most) == (4, 24, 0.6)
+    assert [memory.after(share) for share in (0.5, None, 0.6, 0.37, 0.35)] == [True] * 4 + [False]
+    assert (memory.age, memory.scene_age, memory.most) == (5, 25, 0.6)
+    assert not Memory(luma, luma[::2, ::2]).after(0.04)
     other = Memory(luma, luma[::2, ::2])
-    assert [other.fades(0.4) for _ in range(12)] == [False] * 11 + [True]
+    assert [other.after(share) for share in [0.4, None] * 6] == [True] * 11 + [False]
+
+
+def test_the_first_frame_is_still_known_when_a_slow_camera_has_moved_a_little(face: Frame) -> None:
+    """A frame that had hardly changed took its place, and the next that place: 0.70 dB."""
+    sharp = pan_and_zoom(face, 41, (0.25, 0.1), 1.0)
+    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", 27, 1)))
+    assert min(gains) > -0.05 and np.mean(gains) > 0.8
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_what_was_known_is_handed_on(factor: int, face: Frame) -> None:
+    """A memory that is given up after twelve frames has the first frame in it, though codecs have let the light drift.
+
+    That drift was taken for another light, and all was forgotten.
+    """
+    sharp = pan_and_zoom(face, 26, (1.7, -1.2), 1.0)
+    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", 37, factor)))
+    assert np.mean(gains[13:24]) > 0.5
+
+
+@pytest.mark.parametrize("shape", [(63, 63), (1, 3), (2, 2)])
+def test_small_frames_come_back_as_they_are(shape: tuple[int, int]) -> None:
+    temporal = TemporalFilter()
+    for _ in range(3):
+        luma = np.zeros(shape, np.uint8)
+        luma[:, -1] = np.random.default_rng(shape[0]).integers(0, 255)
+        np.testing.assert_array_equal(temporal(luma), luma)
+        np.testing.assert_array_equal(temporal(luma[::-1, ::-1]), luma[::-1, ::-1])
 
 
 def test_a_film_that_moves_does_not_become_sharper_without_end(face: Frame) -> None:
-    always = Perceptron([(np.zeros((25, 1), np.float32), np.full(1, 20, np.float32))])  # as much of the past as may be
+    always = Perceptron([(np.zeros((26, 1), np.float32), np.full(1, 20, np.float32))])  # as much of the past as may be
     temporal = TemporalFilter(always)
-    for frame in pan_and_zoom(face, 60, (0.5, 0.5), 1.0):
-        luma = grey(frame)
-        known = temporal(luma)
+    sharp = pan_and_zoom(face, 60, (0.5, 0.5), 1.0)
+    *_, (luma, known) = (
+        (grey(frame), temporal(grey(frame))) for frame in receive(Clip("", sharp), Setting("h264", 32, 1))
+    )
     inner = np.s_[40:-40, 40:-40]
     detail = [cv2.Laplacian(picture, cv2.CV_32F)[inner].var() for picture in (luma, known)]
-    assert 0.5 < detail[1] / detail[0] < 1.1
+    assert (known != luma).any() and 0.5 < detail[1] / detail[0] < 1.1  # 1.37 with taps that sharpen by 0.02
 
 
 def test_a_soft_picture_is_not_taken_for_an_enlarged_one(photos: dict[str, Frame]) -> None:

@@ -228,8 +228,8 @@ def ship_filter(
 ) -> None:
     """Fit what says how much of earlier frames each part of a frame gets, and take it into the package.
 
-    Photographs and pages of text pan and zoom, or bend as faces do, and are sent through all codecs; photographs below
-    352 pixels a side are left out. Ten minutes for 200 of them on two cores.
+    Photographs and pages of text pan and zoom, or bend as faces do, some with noise or lights that change, and are sent
+    through all codecs; photographs below 352 pixels a side are left out. A quarter of an hour for 200 on two cores.
 
     Example: clearcall ship-filter ../photos/train
     """

@@ -25,7 +25,7 @@ _CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.2, 5
 # A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel: in the
 # first of these with which so large a share of them can be. A tile of which one part moves further than another by more
 # than so many pixels cannot; it is moved pixel by pixel.
-_TILES, _MOST, _PARTS, _UNEVEN_PIXELS = (64, 32), 0.9, 16, 1 / 4
+_TILES, _MOST_TILES, _PARTS, _UNEVEN_PIXELS = (64, 32), 0.9, 16, 1 / 4
 _FARTHEST = 128  # pixels: what has moved further is moved pixel by pixel too, and needs no margin
 
 _Plane = npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class Motion:
         height, width = past.shape
         for tile in _TILES:
             parts, as_whole = self._by_tile(height, width, tile)
-            if as_whole.mean() >= _MOST:
+            if as_whole.mean() >= _MOST_TILES:
                 break
         if as_whole.all() and not parts.any():
             return past
@@ -208,7 +208,7 @@ def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> n
 def _move_as_whole(padded: Frame, place: tuple[int, int], parts: Sequence[int], moved: _Plane) -> None:
     """Write to `moved`, (height, width), what is there from a (row, column) on, moved by (x, y) parts of a pixel.
 
-    It is a third of the work of looking for every pixel's place.
+    It is a fourth to a sixth of the work of looking for every pixel's place.
     """
     height, width = moved.shape
     (x, x_part), (y, y_part) = (divmod(part, _PARTS) for part in parts)

@@ -34,9 +34,9 @@ from clearcall.metrics import Frame
 from clearcall.params import CallCodec
 from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, share_by_change
 
-SIDE, FRAMES = 352, 18  # pixels; frames of a clip
-LEARNT_FROM = (1, 2, 4, 7, 11, 14, 17)  # of these, the first being 0
-_CLIPS = 5  # of each photograph
+SIDE, FRAMES = 352, 26  # pixels; frames of a clip
+LEARNT_FROM = (1, 2, 4, 7, 11, 13, 16, 20, 25)  # of these, the first being 0
+_CLIPS = 4  # of each photograph
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _STILL, _WITH_HEAD_IF_STILL = 0.3, 0.8  # share of clips; and of those
 _BENT, _BENT_IF_STILL, _LEAST_BEND = 0.2, 0.8, 0.2  # shares of those that move and that stand still; pixels
@@ -47,7 +47,7 @@ _PAGES = 0.1  # share of clips
 _SOFT = 0.3  # share of clips
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
-_FEATURES = 25  # of a block and its frame
+_FEATURES = 26  # of a block and its frame
 _CAUTION = 16.0  # a decibel that a frame loses counts as many that others gain
 # What is seen of a frame is shifted by so much of its spread, all its blocks alike, in every step anew: other films are
 # not quite like any that was learnt from.
@@ -74,7 +74,7 @@ It says how much of the past each block of a film's frame gets (`TemporalFilter`
 class Lesson:
     """The blocks of one frame, in one row: their features, and by how much a weight w of their past changes its error.
 
-    Features are (blocks, 11) and (14,) as in `temporal.Blocks`; the whole frame's squared error falls by the factor 1 +
+    Features are (blocks, 11) and (15,) as in `temporal.Blocks`; the whole frame's squared error falls by the factor 1 +
     sum of `energy` w^2 - 2 `agreement` w, each (blocks,).
     """
 
@@ -205,7 +205,7 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
         if index in LEARNT_FROM and temporal.memory:
             small = halved(luma)
             moved, small_moved, blocks = follow(luma, small, replace(temporal.memory))
-            if blocks is not None:
+            if blocks is not None and blocks.features.size:
                 share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1]) / np.float32(255)
                 change = (moved.astype(np.float32) - luma) * share
                 missing = sharp.astype(np.float32) - luma

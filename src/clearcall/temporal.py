@@ -4,9 +4,9 @@ A codec makes other faults in every frame of a scene that moves, and coarser one
 whole; and a frame made smaller has other pixels each time. So a frame and an earlier one, moved to where it belongs,
 know more than each alone. It is the same earlier one for a while: a picture that is moved again and again becomes soft.
 No frame that is still to come is needed. How much of the past each block of a frame gets, a small perceptron says,
-which learnt it from photographs and pages of text that pan and zoom, some of which bend or have noise (ship_filter.py).
-A scene that stands still comes back as it is, since its earlier frames tell nothing new; so does whatever cannot be
-followed, and a scene whose light changes.
+which learnt it from photographs and pages of text that pan and zoom, some of which bend, have noise or change their
+light (ship_filter.py). A scene that stands still comes back as it is, since its earlier frames tell nothing new; so
+does whatever cannot be followed, and a scene whose light changes fast.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,15 +38,15 @@ _LEAST_SIGNAL = -80.0  # of which a sigmoid gives nothing: less would be too muc
 # How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
 # often too light as too dark, and a change of light is not.
 _SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
-# But they may all drift one way by rounding, so much more a frame, of which so many count.
+# But frames may all drift one way by rounding, so far from a scene's first with each, of which so many count.
 _DRIFT, _DRIFTING = 0.2, 10
 # A block that has changed so many times as much as the median is something else; a pixel, by so many grey levels.
 _USUAL, _UNUSUAL = 4.0, 6.0
 _ALIKE, _OTHER = 12.0, 24.0
 
-# A memory is given up after so many frames, or when less than so large a part of the most is taken from it.
-_LONGEST, _WANING = 12, 0.6
-_OLDEST = 16  # frames that were learnt from, nearly
+# A memory is given up after so many frames, or when less than so large a part of the most is taken from it, or of all.
+_LONGEST, _WANING, _LEAST_SHARE = 12, 0.6, 0.05
+_OLDEST_SCENE = 24  # frames, as far as learning saw
 
 _Plane = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
@@ -55,7 +55,8 @@ WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
 class Blocks(NamedTuple):
     """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
 
-    Features are (rows, columns, 11) of the blocks and (14,) of the whole frame, shares (rows, columns).
+    Features are (rows, columns, 11) of the blocks and (15,) of the whole frame, shares (rows, columns). Where none may
+    have any, since the frame has hardly changed, there are no features.
     """
 
     features: _Plane
@@ -63,7 +64,7 @@ class Blocks(NamedTuple):
     share: _Plane
 
 
-# From features of blocks (rows, columns, 11) and of their frame (14,) to how much of the past, 0 to 1: (rows, columns).
+# From features of blocks (rows, columns, 11) and of their frame (15,) to how much of the past, 0 to 1: (rows, columns).
 Weigh = Callable[[_Plane, _Plane], _Plane]
 
 
@@ -112,8 +113,8 @@ class Memory:
     """What the filter remembers of a scene: a luma (height, width), uint8, and that at half its size.
 
     `motion` is how the half frame has moved until the last frame, None if that is this one; `age` is how many frames
-    came since, `scene_age` how many since the scene began, and `most` how much of them was taken from here at most, as
-    a mean over the frame, 0 to 1.
+    came since, but for those that were shown again, `scene_age` how many since the scene began, and `most` how much of
+    those that came since was taken from it at most, as a mean over the frame, 0 to 1.
     """
 
     luma: Frame
@@ -123,12 +124,17 @@ class Memory:
     scene_age: int = 0
     most: float = 0.0
 
-    def fades(self, share: float) -> bool:
-        """Tell whether one more frame, which took this share of it, is better remembered itself from now on."""
+    def after(self, share: float | None) -> bool:
+        """Count one more frame; return whether the memory is still worth it.
+
+        `share` is how much the frame took from here, None if it had hardly changed and had no need.
+        """
         self.age += 1
         self.scene_age += 1
+        if share is None:
+            return self.age < _LONGEST
         self.most = max(self.most, share)
-        return self.age >= _LONGEST or share < _WANING * self.most
+        return self.age < _LONGEST and share >= max(_LEAST_SHARE, _WANING * self.most)
 
 
 class TemporalFilter:
@@ -145,22 +151,21 @@ class TemporalFilter:
     def __call__(self, luma: Frame) -> Frame:
         """Return the luma (height, width), uint8, with what earlier frames know of it.
 
-        The result is what the filter remembers, so it cannot be written to. Raises UserError for anything but a luma.
+        The result may be what the filter remembers, so it cannot be written to. Raises UserError for what is no luma.
         """
         if luma.ndim != 2 or luma.dtype != np.uint8 or not luma.size:  # noqa: PLR2004  # height and width
             raise UserError(f"a luma must be uint8 of (height, width), not {luma.dtype} of {luma.shape}; RGB has rgb()")
-        small, memory = halved(luma), self.memory
-        if self._given.shape == luma.shape and np.array_equal(self._came, small):
-            return self._given  # shown once more, as a camera in the dark does
-        mixed = None
+        small, memory, mixed = halved(luma), self.memory, None
         if memory is not None and memory.luma.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
+            if np.array_equal(self._came, small):  # shown once more, as a camera in the dark does
+                return self._given
             mixed = _mixed(luma, small, memory, self._weigh)
         self._came = small
         self._given = luma.copy() if memory is None or mixed is None else mixed.luma
         self._given.flags.writeable = False
         if memory is None or mixed is None:
             self.memory = Memory(self._given, small)
-        elif memory.fades(mixed.share):
+        elif not memory.after(mixed.share):
             self.memory = Memory(self._given, halved(self._given), scene_age=memory.scene_age)
         return self._given
 
@@ -173,24 +178,26 @@ class TemporalFilter:
 
 class _Mixed(NamedTuple):
     luma: Frame
-    share: float  # of the past, the mean over the frame
+    share: float | None  # of the past, the mean over the frame; None if there was no need of any
 
 
 def _mixed(luma: Frame, small: Frame, memory: Memory, weigh: Weigh) -> _Mixed | None:
-    """Return a luma mixed with the past where that helps; None if the frame as a whole is to be left alone."""
+    """Return a luma mixed with the past where that helps; None if the past is of no use for it."""
     moved, small_moved, blocks = follow(luma, small, memory)
     if blocks is None:
         return None
+    if not blocks.features.size:
+        return _Mixed(luma.copy(), None)
     # Weights are bytes from here on, 255 for 1, which takes half as long as floats.
     of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame) * blocks.share, alpha=MOST_WEIGHT * 255)
     weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved), scale=1 / 255)
-    return _Mixed(_blended(luma, moved, cast(Frame, weight)), float(of_blocks.mean()) / 255)
+    return _Mixed(_blended(luma, moved, cast(Frame, weight)), cv2.mean(weight)[0] / 255)
 
 
 def follow(luma: Frame, small: Frame, memory: Memory) -> tuple[Frame, Frame, Blocks | None]:
     """Return the past moved to where it would be now, itself if nothing has moved; that at half its size; and a look.
 
-    The look is at the luma beside it, and None if the whole frame is to be left alone. `small` is the luma at half its
+    The look is at the luma beside it, and None if the past is of no use for it. `small` is the luma at half its
     size. The memory is told the motion.
     """
     memory.motion = find_motion(small, memory.small, memory.motion)
@@ -217,7 +224,7 @@ def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
 def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Motion, memory: Memory) -> Blocks | None:
     """Look at a luma and at the past, moved by `motion` to where it would be now, both also at half their size.
 
-    `memory` is only asked for its ages. Return None if the whole frame is to be left alone.
+    `memory` is only asked for its ages. Return None if the past is of no use: of another scene, or in another light.
     """
     changed, fine = _blocks(luma, moved, _BLOCK)
     changed_half, coarse = _blocks(small, small_moved, _BLOCK // 2)
@@ -227,12 +234,14 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
     some = some if some.any() else ~some
     relative = (_mean(changed_half, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
     median = np.median(relative[_EVERY][some])
-    much = _ramp(median, _STILL, _MOVING) * _ramp(median, _ANOTHER_SCENE, _STRANGE)
     light = np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))[_EVERY])
-    drift = _DRIFT * min(memory.age, _DRIFTING)
-    much *= _ramp(light, _OTHER_LIGHT + drift, _SAME_LIGHT + drift)
-    if much == 0:
+    drift = _DRIFT * min(memory.scene_age, _DRIFTING)
+    same = _ramp(median, _ANOTHER_SCENE, _STRANGE) * _ramp(light, _OTHER_LIGHT + drift, _SAME_LIGHT + drift)
+    if same == 0:
         return None
+    much = same * _ramp(median, _STILL, _MOVING)
+    if much == 0:
+        return Blocks(np.empty(0, np.float32), np.empty(0, np.float32), np.zeros(changed.shape, np.float32))
     moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
     near = np.log(np.stack([_mean(plane, 3) for plane in (changed, changed_half, fine, coarse)]) + 0.1)
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
@@ -246,7 +255,8 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
         *(np.median(plane[_EVERY][some]) for plane in of_all),
         np.log(motion.unsure + 0.05),
         np.log(light + 0.1),
-        np.log(1 + min(memory.scene_age, _OLDEST)),
+        np.log(1 + memory.age),
+        np.log(1 + min(memory.scene_age, _OLDEST_SCENE)),
         *np.median(detail[:, *_EVERY], axis=(1, 2)),
         *np.percentile(distances, [50, _LITTLE]),  # most of it, and what stands still
     ]

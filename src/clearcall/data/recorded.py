@@ -1,4 +1,4 @@
-"""What a camera records: it is soft at times, what is in it bends, as faces do, and noise is in it."""
+"""What a camera records: it is soft at times, what is in it bends, as faces do, lights change, and noise is in it."""
 
 from collections.abc import Sequence
 from typing import cast
