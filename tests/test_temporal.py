@@ -68,14 +68,16 @@ def test_the_first_frame_is_still_known_when_a_slow_camera_has_moved_a_little(fa
     assert min(gains) > -0.05 and np.mean(gains) > 0.8
 
 
-@pytest.mark.parametrize("factor", [1, 2])
-def test_what_was_known_is_handed_on(factor: int, face: Frame) -> None:
+@pytest.mark.parametrize(("name", "pan", "factor"), [("astronaut", (2.6, -1.8), 2), ("chelsea", (1.7, -1.2), 1)])
+def test_what_was_known_is_handed_on(
+    name: str, pan: tuple[float, float], factor: int, photos: dict[str, Frame]
+) -> None:
     """A memory that is given up after twelve frames has the first frame in it, though codecs have let the light drift.
 
-    That drift was taken for another light, and all was forgotten.
+    That drift was taken for another light, and all was forgotten: 0.18 and 0.27 dB.
     """
-    sharp = pan_and_zoom(face, 26, (1.7, -1.2), 1.0)
-    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", 37, factor)))
+    sharp = pan_and_zoom(photos[name][:256, 80:400].copy(), 26, pan, 1.0)
+    gains = gains_db(sharp, receive(Clip(name, sharp), Setting("h264", 37, factor)))
     assert np.mean(gains[13:24]) > 0.5
 
 
