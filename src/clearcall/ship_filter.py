@@ -206,7 +206,9 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
             small = halved(luma)
             moved, small_moved, blocks = follow(luma, small, replace(temporal.memory))
             if blocks is not None and blocks.features.size:
-                share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1]) / np.float32(255)
+                share = cv2.resize(share_by_change(small, small_moved, blocks.alike), luma.shape[::-1]) / np.float32(
+                    255
+                )
                 change = (moved.astype(np.float32) - luma) * share
                 missing = sharp.astype(np.float32) - luma
                 size = blocks.share.shape[::-1]
