@@ -99,12 +99,12 @@ def test_clips_stand_still_or_move(
     Image.fromarray(photos["astronaut"][:400, :400]).save(tmp_path / "face.png")
     as_they_are = dict.fromkeys(("_BENT", "_BENT_IF_STILL", "_NOISY", "_LIT", "_ENCODED"), 0.0)
     heads = {"_WITH_HEAD": 0.0, "_WITH_HEAD_IF_STILL": 0.0}
-    for name, value in {"_STILL": still, "_CLIPS": 3, **heads, **as_they_are}.items():
+    for name, value in {"_STILL": still, "_LONG": 0.5, **heads, **as_they_are}.items():
         monkeypatch.setattr(fitting, name, value)
-    clips = [*fitting._sent(tmp_path / "face.png", 1)]
-    assert len(clips) == 3
+    clips = [*fitting._sent(tmp_path / "face.png", 6, 1)]
+    assert {len(clip) for clip, _ in clips} == {fitting.FRAMES, fitting.LONG_FRAMES} and len(clips) == 6
     for clip, arrived in clips:
-        assert len(clip) == len(arrived) == fitting.FRAMES
+        assert len(clip) == len(arrived)
         assert (np.ptp(np.stack(clip), axis=0) == 0).all() == bool(still)
 
 
@@ -120,7 +120,6 @@ def test_what_a_camera_did_to_a_clip_is_the_original(
     )
     sent: dict[str, Any] = {
         "_STILL": 1.0,
-        "_CLIPS": 1,
         "_QP": (22, 22),
         "_FACTORS": (1.0,),
         "_NOISE_LEVELS": (4.0, 4.0),
@@ -129,7 +128,7 @@ def test_what_a_camera_did_to_a_clip_is_the_original(
     }
     for name, value in {**sent, **shares, how: 1.0, "CallCodec": Literal["h264"]}.items():
         monkeypatch.setattr(fitting, name, value)
-    ((clip, arrived),) = fitting._sent(tmp_path / "face.png", 1)
+    ((clip, arrived),) = fitting._sent(tmp_path / "face.png", 1, 1)
     assert all((frame != picture).any() for frame in clip)
     for original, frame in zip(clip, arrived, strict=True):
         error = np.square(original.astype(float) - frame).mean()
@@ -160,14 +159,14 @@ def test_it_comes_to_the_package_from_photographs(
         Image.fromarray(np.asarray(Image.fromarray(picture).resize((400, 360)))).save(files[-1])
     small = tmp_path / "small.png"
     Image.fromarray(photos["coffee"][:300]).save(small)
-    for name, value in (("_STEPS", 30), ("_FRAMES_A_STEP", 8), ("_ROUNDS", 1)):
+    for name, value in (("_STEPS", 30), ("_FRAMES_A_STEP", 8), ("_CLIPS", (4,))):
         monkeypatch.setattr(fitting, name, value)
     target = tmp_path / "temporal.npz"
     gain_db = ship_filter([*files, small], "CC0-1.0", target)
     assert -1 < gain_db < 3
     with np.load(target) as arrays:
         assert sorted(arrays) == [f"{kind}_{index}" for kind in ("biases", "weights") for index in range(3)]
-        assert arrays["weights_0"].shape == (FEATURES, 32) and arrays["weights_2"].shape == (8, 1)
+        assert arrays["weights_0"].shape == (FEATURES, 48) and arrays["weights_2"].shape == (16, 1)
     card = target.with_suffix(".md").read_text(encoding="utf-8")
     assert f"{len(files)} photographs" in card and "CC0-1.0" in card and f"{gain_db:+.3f} dB" in card
     with pytest.raises(UserError, match="there are too few photographs with sides of 352 pixels"):

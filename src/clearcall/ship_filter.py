@@ -34,9 +34,10 @@ from clearcall.metrics import Frame
 from clearcall.params import CallCodec
 from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, share_by_change
 
-SIDE, FRAMES = 352, 26  # pixels; frames of a clip
-LEARNT_FROM = (1, 2, 4, 7, 11, 13, 16, 20, 25)  # of these, the first being 0
-_CLIPS = 4  # of each photograph
+SIDE = 352  # pixels
+FRAMES, LONG_FRAMES, _LONG = 13, 26, 0.2  # of a clip; and of a longer one, as this share of them is
+LEARNT_FROM = (1, 2, 3, 5, 8, 12, 13, 16, 20, 25)  # of these frames, the first being 0
+_CLIPS = (3, 9)  # of each photograph, in each round
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _STILL, _WITH_HEAD_IF_STILL = 0.3, 0.8  # share of clips; and of those
 _BENT, _BENT_IF_STILL, _LEAST_BEND = 0.2, 0.8, 0.2  # shares of those that move and that stand still; pixels
@@ -46,12 +47,13 @@ _ENCODED, _ENCODED_QP = 0.15, (14, 26)  # share of clips, by what recorded them
 _PAGES = 0.1  # share of clips
 _SOFT = 0.3  # share of clips
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
-_HIDDEN, _ROUNDS, _STEPS, _FRAMES_A_STEP, _RATE = (32, 8), 2, 6000, 48, 1e-2
+_H264 = 0.25  # share of clips that all codecs do not share
+_HIDDEN, _STEPS, _FRAMES_A_STEP, _RATE = (48, 16), 4000, 48, 1e-2
 _FEATURES = 26  # of a block and its frame
-_CAUTION = 16.0  # a decibel that a frame loses counts as many that others gain
+_CAUTION = 8.0  # a decibel that a frame loses counts as many that others gain
 # What is seen of a frame is shifted by so much of its spread, all its blocks alike, in every step anew: other films are
 # not quite like any that was learnt from.
-_JITTER = 0.03
+_JITTER = 0.06
 _Plane = npt.NDArray[np.float32]
 
 _CARD = """# Card: the temporal filter's perceptron
@@ -92,10 +94,10 @@ def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: i
     large photographs.
     """
     weigh = Perceptron([(np.zeros((_FEATURES, 1), np.float32), np.zeros(1, np.float32))])
-    for number in range(_ROUNDS):
-        made = partial(_lessons, weigh=weigh, seed=seed)
+    for number, clips in enumerate(_CLIPS):
+        made = partial(_lessons, clips=clips, weigh=weigh, seed=seed)
         with ProcessPoolExecutor(available_cores(), mp_context=get_context("spawn")) as pool:
-            name = f"clips, round {number + 1} of {_ROUNDS}"
+            name = f"clips, round {number + 1} of {len(_CLIPS)}"
             of_each = [*track(pool.map(made, photographs), len(photographs), name)]
         lessons = [lesson for some in of_each for lesson in some]
         if len(lessons) < _FRAMES_A_STEP:
@@ -153,13 +155,13 @@ def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
     return Perceptron(arrays), gain_db
 
 
-def _lessons(path: Path, weigh: Perceptron, seed: int) -> list[Lesson]:
+def _lessons(path: Path, clips: int, weigh: Perceptron, seed: int) -> list[Lesson]:
     """Return what there is to learn from clips of one photograph; nothing if it is too small."""
     cv2.setNumThreads(1)
-    return [lesson for clip, arrived in _sent(path, seed) for lesson in _watched(clip, arrived, weigh)]
+    return [lesson for clip, arrived in _sent(path, clips, seed) for lesson in _watched(clip, arrived, weigh)]
 
 
-def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
+def _sent(path: Path, clips: int, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
     """Yield clips of one photograph, as they were and as they arrived; none if it is too small."""
     photograph = np.asarray(read_rgb(path, 1).convert("RGB"))
     scale = max(SIDE / min(photograph.shape[:2]), min(1.0, 720 / max(photograph.shape[:2])))
@@ -167,17 +169,18 @@ def _sent(path: Path, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
         return
     photograph = np.asarray(cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     draw = np.random.default_rng([seed, *path.name.encode()])
-    for _ in range(_CLIPS):
+    for _ in range(clips):
+        frames = LONG_FRAMES if draw.random() < _LONG else FRAMES
         (x, y), zoom = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist(), float(draw.uniform(1 / MAX_ZOOM, MAX_ZOOM))
         if still := draw.random() < _STILL:
             x, y, zoom = 0.0, 0.0, 1.0
-        codec = _any_codec(draw)
+        codec = "h264" if draw.random() < _H264 else _any_codec(draw)
         qp, factor = int(draw.integers(*_QP, endpoint=True)), float(draw.choice(_FACTORS))
         sent = Transmission(codec, factor, qp, (x, y), zoom, 0.0, 0)
         picture = text_page(SIDE, SIDE, draw) if draw.random() < _PAGES else _cut(photograph, draw)
         if draw.random() < _SOFT:
             picture = enlarged(picture, draw.uniform(*SOFTNESS))
-        clip = pan_and_zoom(picture, FRAMES, sent.pan, sent.zoom)
+        clip = pan_and_zoom(picture, frames, sent.pan, sent.zoom)
         if draw.random() < (_WITH_HEAD_IF_STILL if still else _WITH_HEAD):
             clip = _with_head(clip, _cut(photograph, draw), draw)
         clip = _recorded(clip, _BENT_IF_STILL if still else _BENT, draw)
@@ -206,23 +209,17 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
             small = halved(luma)
             moved, small_moved, blocks = follow(luma, small, replace(temporal.memory))
             if blocks is not None and blocks.features.size:
-                share = cv2.resize(share_by_change(small, small_moved, blocks.alike), luma.shape[::-1]) / np.float32(
-                    255
-                )
-                change = (moved.astype(np.float32) - luma) * share
+                share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1]) / np.float32(255)
+                change = (moved.astype(np.float32) - luma) * (share * blocks.share)
                 missing = sharp.astype(np.float32) - luma
-                size = blocks.share.shape[::-1]
+                rows, columns, each = blocks.features.shape
                 energy, agreement = (
-                    cv2.resize(product, size, interpolation=cv2.INTER_AREA) for product in (change**2, change * missing)
+                    cv2.resize(product, (columns, rows), interpolation=cv2.INTER_AREA).ravel()
+                    for product in (change**2, change * missing)
                 )
-                whole = float(np.square(missing).mean()) * blocks.share.size + 1e-6
+                whole = np.float32(np.square(missing).mean() * rows * columns + 1e-6)
                 lessons.append(
-                    Lesson(
-                        blocks.features.reshape(blocks.share.size, -1),
-                        blocks.of_frame,
-                        (energy * blocks.share**2 / whole).ravel().astype(np.float32),
-                        (agreement * blocks.share / whole).ravel().astype(np.float32),
-                    )
+                    Lesson(blocks.features.reshape(-1, each), blocks.of_frame, energy / whole, agreement / whole)
                 )
         temporal(luma)
     return lessons

@@ -38,12 +38,10 @@ _LEAST_SIGNAL = -80.0  # of which a sigmoid gives nothing: less would be too muc
 # How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
 # often too light as too dark, and a change of light is not.
 _SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
-# But frames may all drift one way by rounding, so far from a scene's first with each, of which so many count.
+# But by rounding, frames may drift one way: so far from a scene's first with every frame, of which so many count.
 _DRIFT, _DRIFTING = 0.2, 10
-# A block that has changed so many times as much as the median is something else; a pixel, by so many grey levels: the
-# first where blocks have changed by so few, the second where by so many, as coarse quantizers let them.
-_USUAL, _UNUSUAL = 4.0, 6.0
-_ALIKE_IF_FINE, _ALIKE_IF_COARSE, _FINE, _COARSE = 4.0, 12.0, 2.0, 3.5
+# A pixel of the half frame that has changed by fewer grey levels may have all of the past, by more than the other none.
+_ALIKE, _OTHER = 12.0, 24.0
 
 # A memory is given up after so many frames, or when less than so large a part of the most is taken from it, or of all.
 _LONGEST, _WANING, _LEAST_SHARE = 12, 0.6, 0.05
@@ -54,17 +52,15 @@ WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
 
 
 class Blocks(NamedTuple):
-    """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past each may have at all, 0 to 1.
+    """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past they may have at all, 0 to 1.
 
-    Features are (rows, columns, 11) of the blocks and (15,) of the whole frame, shares (rows, columns). Where none may
-    have any, since the frame has hardly changed, there are no features. A pixel of the half frame that has changed by
-    more than `alike` grey levels may have less, beyond twice as many nothing.
+    Features are (rows, columns, 11) of the blocks and (15,) of the whole frame; there are none where none may have any,
+    since the frame has hardly changed.
     """
 
     features: _Plane
     of_frame: _Plane
-    share: _Plane
-    alike: float = _ALIKE_IF_FINE
+    share: float
 
 
 # From features of blocks (rows, columns, 11) and of their frame (15,) to how much of the past, 0 to 1: (rows, columns).
@@ -192,10 +188,9 @@ def _mixed(luma: Frame, small: Frame, memory: Memory, weigh: Weigh) -> _Mixed | 
     if not blocks.features.size:
         return _Mixed(luma.copy(), None)
     # Weights are bytes from here on, 255 for 1, which takes half as long as floats.
-    of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame) * blocks.share, alpha=MOST_WEIGHT * 255)
-    weight = cv2.multiply(
-        cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved, blocks.alike), scale=1 / 255
-    )
+    most = MOST_WEIGHT * blocks.share
+    of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame), alpha=most * 255)
+    weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved), scale=1 / 255)
     return _Mixed(_blended(luma, moved, cast(Frame, weight)), cv2.mean(weight)[0] / 255)
 
 
@@ -246,8 +241,7 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
         return None
     much = same * _ramp(median, _STILL, _MOVING)
     if much == 0:
-        return Blocks(np.empty(0, np.float32), np.empty(0, np.float32), np.zeros(changed.shape, np.float32))
-    moves_alike = cv2.erode(_ramp(relative / median, _UNUSUAL, _USUAL), np.ones((3, 3), np.uint8))
+        return Blocks(np.empty(0, np.float32), np.empty(0, np.float32), 0.0)
     near = np.log(np.stack([_mean(plane, 3) for plane in (changed, changed_half, fine, coarse)]) + 0.1)
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
     ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
@@ -265,11 +259,8 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
         *np.median(detail[:, *_EVERY], axis=(1, 2)),
         *np.percentile(distances, [50, _LITTLE]),  # most of it, and what stands still
     ]
-    share = np.asarray(moves_alike * much, np.float32)
     features = np.stack([*near, around[0], ratio, *detail, distance], axis=-1)
-    coarseness = float(_ramp(np.median(changed_half[_EVERY][some]), _FINE, _COARSE))
-    alike = _ALIKE_IF_FINE + (_ALIKE_IF_COARSE - _ALIKE_IF_FINE) * coarseness
-    return Blocks(features, np.array(of_frame, np.float32), share, alike)
+    return Blocks(features, np.array(of_frame, np.float32), float(much))
 
 
 def _likeness(small: Frame, small_moved: Frame) -> _Plane:
@@ -301,12 +292,9 @@ def _likeness(small: Frame, small_moved: Frame) -> _Plane:
     return np.stack([dh / np.sqrt(hh * dd), dh / hh, np.log(pp / hh), hp / np.sqrt(hh * pp)])
 
 
-def share_by_change(small: Frame, small_moved: Frame, alike: float) -> Frame:
-    """Return how much of the past each pixel of the half frame may have, 255 for all, by how much it has changed.
-
-    All up to `alike` grey levels, nothing from twice as many on.
-    """
-    shares = np.rint(255 * _ramp(np.arange(256), 2 * alike, alike)).astype(np.uint8)
+def share_by_change(small: Frame, small_moved: Frame) -> Frame:
+    """Return how much of the past each pixel of the half frame may have, 255 for all, by how much it has changed."""
+    shares = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(np.uint8)
     return cast(Frame, cv2.LUT(cv2.blur(cv2.absdiff(small, small_moved), (3, 3)), shares))
 
 
