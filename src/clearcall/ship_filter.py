@@ -64,8 +64,8 @@ It says how much of the past each block of a film's frame gets (`TemporalFilter`
 - **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, or stand still: a tenth are
   made-up pages of text instead, a third softened as if they had been enlarged, a third and most of the still ones have
   a piece of the photograph before them that moves by itself; most of the still ones and some others bend, two fifths
-  have a camera's noise, of a third the light changes, a few were encoded before. H.264, VP8, VP9 and AV1, QP 22 to 37,
-  whole and smaller by 1.5 and 2.
+  have a camera's noise, of a third the light changes, a few were encoded before. H.264, twice as often as VP8,
+  VP9 or AV1, QP 22 to 37, whole and smaller by 1.5 and 2.
   Licence of the photographs: {licence}.
 - **What it gains there**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On others: reports/calls.md.
 - **Limits**: heads are ellipses that bend, and rooms photographs; no film of a call was seen.
