@@ -190,7 +190,7 @@ def test_zones_that_make_no_sense_are_refused(zones: dict[str, object]) -> None:
 
 
 def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path) -> None:
-    """Of so few none but the one of most evidence, which it begins just below; 1.25 wide, and never below 1.5.
+    """Of so few none but the one of most evidence, which it begins just below; 1.25 wide, and never below 2.
 
     Pictures that were enlarged before do not count.
     """
@@ -203,7 +203,7 @@ def test_next_to_none_of_the_second_kind_reaches_the_gates_zone(tiny_pairs: Path
             most = sorted(float(network.evidence(network.look(picture))) for picture in second)
         low, high = find_gate_zone(network, tiny_pairs, [*pairs, *enlarged])
         assert high - low == pytest.approx(1.25, abs=0.02)
-        assert (most[-2] < low < most[-1]) if offset > 0 else (low == 1.5)
+        assert (most[-2] < low < most[-1]) if offset > 0 else (low == 2)
 
 
 def test_the_gate_learns_to_tell_two_degradations_apart(tiny_pairs: Path) -> None:

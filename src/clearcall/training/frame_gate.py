@@ -20,7 +20,7 @@ _STEPS, _RATE, _DECAY = 1500, 1e-2, 1e-3
 # Taken for the other kind, a frame may lose two decibels: so few of the second kind's may get some of the first's, and
 # none of little evidence. The ramp is long, since recordings of a camera, which are soft by themselves, lie on it when
 # they arrive enlarged.
-_TAKEN_WRONGLY, _LEAST, _RAMP = 0.02, 1.5, 1.25  # share of frames, evidence
+_TAKEN_WRONGLY, _LEAST, _RAMP = 0.02, 2.0, 1.25  # share of frames, evidence
 
 
 class HasGate(Protocol):
