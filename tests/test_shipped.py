@@ -72,9 +72,9 @@ def test_sharpens_a_photograph_that_it_never_saw(name: str, photos: dict[str, Fr
 def test_the_one_for_calls_sharpens_what_was_enlarged_and_mends_what_was_not(
     codec: CallCodec, qp: int, photos: dict[str, Frame]
 ) -> None:
-    """What sharpens the first would take whole decibels from the second."""
+    """What sharpens the first would take whole decibels from the second, which the network alone is not to harm."""
     sharpen = Sharpener("call", "onnxruntime")
-    for factor, least_mean, least in ((2.0, 0.08, -0.15), (1.0, 0.05, 0.02)):
+    for factor, least_mean, least in ((2.0, 0.08, -0.15), (1.0, 0.03, 0.0)):
         gains = []
         for sharp in photos.values():
             sent = Transmission(codec, factor, qp, pan=(1.0, 0.5), zoom=1.0, loss_rate=0, seed=1)
