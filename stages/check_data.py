@@ -1,5 +1,7 @@
 """Check the photographs and their manifest with Great Expectations."""
 
+import shutil
+
 from clearcall import errors
 from clearcall.data.checks import check_images
 from clearcall.files import write_json
@@ -7,12 +9,13 @@ from clearcall.params import load_params
 
 
 def main() -> None:
-    """Check, then write the summary; where a check fails there is none."""
+    """Check, then write the summary; where a check fails there is none, but a page that names what fails."""
     params = load_params()
-    report = params.paths.reports / "check_data.json"
-    # An earlier run's summary would look as if this one had passed.
+    report, docs = params.paths.reports / "check_data.json", params.paths.data_docs / "check_data"
+    # An earlier run's summary and page would look as if this one had passed.
     report.unlink(missing_ok=True)
-    write_json(report, check_images(params.paths.raw, params.check_data, params.paths.data_docs / "check_data"))
+    shutil.rmtree(docs, ignore_errors=True)
+    write_json(report, check_images(params.paths.raw, params.check_data, docs))
 
 
 if __name__ == "__main__":

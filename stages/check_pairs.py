@@ -1,5 +1,7 @@
 """Check the list of pairs with Great Expectations."""
 
+import shutil
+
 from clearcall import errors
 from clearcall.data.checks import check_pairs
 from clearcall.files import write_json
@@ -7,13 +9,13 @@ from clearcall.params import load_params
 
 
 def main() -> None:
-    """Check, then write the summary; where a check fails there is none."""
+    """Check, then write the summary; where a check fails there is none, but a page that names what fails."""
     params = load_params()
     paths = params.paths
-    report = paths.reports / "check_pairs.json"
-    # An earlier run's summary would look as if this one had passed.
+    report, docs = paths.reports / "check_pairs.json", paths.data_docs / "check_pairs"
+    # An earlier run's summary and page would look as if this one had passed.
     report.unlink(missing_ok=True)
-    docs = paths.data_docs / "check_pairs"
+    shutil.rmtree(docs, ignore_errors=True)
     write_json(report, check_pairs(paths.pairs, params.check_pairs, params.degrade_pairs, docs))
 
 

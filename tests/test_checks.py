@@ -7,15 +7,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from clearcall.data.checks import OFFENDERS_SHOWN, check_images, check_pairs
+from clearcall.data.check_page import FAILING_LISTED, Finding, write_page
+from clearcall.data.checks import (
+    OFFENDERS_SHOWN,
+    before_rules,
+    check_images,
+    check_pairs,
+    image_rules,
+    pair_rules,
+    partner_rules,
+)
 from clearcall.data.manifest import ImageRecord, Split, write_manifest
 from clearcall.data.pairs import PairRecord
 from clearcall.errors import UserError
@@ -37,6 +48,52 @@ DEGRADE = DegradePairs.model_validate(
     }
 )
 Records = dict[str, ImageRecord]
+
+
+class Page(HTMLParser):
+    """The page of a check as a browser takes it: its elements, text by element, rows of the table and list items."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.rows: list[list[str]] = []
+        self._open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag in ("meta", "link"):
+            return
+        self._open.append(tag)
+        self.texts.setdefault(tag, []).append("")
+        if tag == "tr":
+            self.rows.append([])
+        elif tag == "td":
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in self._open:
+            self.texts[tag][-1] += data
+        if "td" in self._open:
+            self.rows[-1][-1] += data
+
+    def assert_self_contained(self) -> None:
+        """Assert that nothing is loaded from elsewhere, and that each link leads somewhere."""
+        assert not self._open
+        assert self.texts.keys().isdisjoint({"script", "img", "iframe", "object", "form", "svg", "base"})
+        assert not any(word in style for style in self.texts["style"] for word in ("url(", "@import", "src"))
+        ids = {value for _, name, value in self.attributes if name == "id"}
+        for tag, name, value in self.attributes:
+            assert not name.startswith("on") and name != "style"
+            parts = urlsplit(value or "")
+            assert parts.netloc == "" and parts.scheme in {"", "data"}, (tag, name, value)
+            if name == "href" and not parts.scheme:
+                assert (self.path.parent / parts.path).exists() if parts.path else parts.fragment in ids, value
 
 
 def add_image(raw: Path, name: str, split: Split, side: int = 64, mode: str = "RGB") -> ImageRecord:
@@ -83,11 +140,75 @@ def test_good_photographs_pass_and_the_data_docs_are_fresh(
     assert summary["per_split"] == {"train": 2, "validation": 1, "test": 1}
     assert summary["data_docs"] == (docs / "index.html").as_posix()
     pages = {page.relative_to(docs).as_posix(): page.read_text(encoding="utf-8") for page in docs.rglob("*.html")}
-    (of_run,) = (page for page in pages if page.startswith("validations/"))
-    assert set(pages) == {"index.html", "expectations/docs.html", of_run}
-    assert of_run in pages["index.html"]
-    assert "every file is there and decodes to its end" in pages[of_run]
+    own = {f"great_expectations/{name}" for name in ("index.html", "expectations/docs.html")}
+    (of_run,) = pages.keys() - own - {"index.html"}
+    assert pages.keys() > own
+    assert of_run.removeprefix("great_expectations/") in pages["great_expectations/index.html"]
+    assert "Every photograph can be read to its end" in pages[of_run]
     assert not any("dataContextId" in text for text in pages.values())
+
+
+def test_the_page_of_a_passed_check_needs_nothing_else(raw: Path, records: Records) -> None:
+    docs = raw.parent / "docs"
+    write_manifest(raw, records.values())
+    summary = check_images(raw, DATA_LIMITS, docs)
+    page = Page(docs / "index.html")
+    page.assert_self_contained()
+    header, *rows = page.rows
+    assert header == []
+    assert page.texts["th"] == ["Result", "Expectation", "Observed"]
+    assert {result for result, _, _ in rows} == {"Passed"}
+    observed = {words: observed for _, words, observed in rows}
+    assert list(observed) == [rule.words for rule in image_rules(DATA_LIMITS)]
+    assert observed["Every photograph is 32 to 128 px wide"] == "4 of 4 photographs pass; values: 64 px"
+    assert observed["Every photograph can be read to its end"] == "4 of 4 photographs pass"
+    assert observed["The train split has at least 1 photograph"] == "2 photographs"
+    assert page.texts["title"] == ["Passed: check of the photographs"]
+    assert f"Passed: all {summary['passed']} expectations hold." in page.texts["p"]
+    assert f"{raw.as_posix()}/manifest.csv lists 4 photographs: 2 train, 1 validation, 1 test." in page.texts["p"]
+    assert "section" not in page.texts
+
+
+def test_the_page_of_a_failed_check_names_hostile_files_harmlessly(raw: Path, records: Records) -> None:
+    names = ["<img src=x onerror=alert(1)>&amp;\"'.png", "snow\u202egnp.exe\n\x1b[2J.png", "{{ 7 * 7 }}.png"]
+    for name in names:
+        records[name] = add_image(raw, name, "train", side=20)
+    records["b.png"] = replace(records["b.png"], split="<b>holdout</b>")  # type: ignore[arg-type]  # that is the fault
+    text = "\n".join(refusal(raw, records))
+    shown = [names[0], "snow\\u202egnp.exe\\n\\x1b[2J.png", names[2]]
+    page = Page(raw.parent / "docs" / "index.html")
+    page.assert_self_contained()
+    for name in shown:
+        assert f"{name} (20 px)" in page.texts["li"] and f"{name} (20 px)" in text
+    assert "b.png (<b>holdout</b>)" in page.texts["li"]
+    assert page.texts["title"] == ["Failed: check of the photographs"]
+    failed = [words for result, words, _ in page.rows[1:] if result == "Failed"]
+    assert page.texts["h3"] == failed
+    assert "Every photograph is 32 to 128 px wide" in failed
+    assert "Observed: 4 of 7 photographs pass; values: 20 to 64 px" in page.texts["p"]
+    assert any("check_data" in advice and "params.yaml" in advice for advice in page.texts["p"])
+    assert "`" not in "".join(page.texts["p"])
+
+
+@pytest.mark.parametrize(("failing", "listed"), [(3, 3), (FAILING_LISTED + 1234, FAILING_LISTED)])
+def test_the_page_lists_a_bounded_number_of_files(tmp_path: Path, failing: int, listed: int) -> None:
+    names = [f"{number}.png" for number in range(failing)]
+    found = [Finding("Every photograph is sharp", passed=False, observed="none", failing=names)]
+    write_page(tmp_path / "index.html", Path("list.csv"), "photographs", {"train": failing}, found, "", "index.html")
+    page = Page(tmp_path / "index.html")
+    page.assert_self_contained()
+    assert page.texts["li"] == names[:listed]
+    hidden = [text for text in page.texts["p"] if "not listed" in text]
+    assert hidden == (["... and 1,234 that are not listed here"] if listed < failing else [])
+
+
+def test_no_two_rules_have_the_same_words() -> None:
+    """Results are told apart by them."""
+    for rules in (
+        [*image_rules(DATA_LIMITS), *partner_rules(), *before_rules()],
+        pair_rules(PAIR_LIMITS, DEGRADE.mix),
+    ):
+        assert len({rule.words for rule in rules}) == len(rules)
 
 
 def truncate(raw: Path, records: Records) -> None:
@@ -132,18 +253,18 @@ def misname_split(raw: Path, records: Records) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (truncate, "decodes to its end (column: readable, value_set: [True]): b.png"),
-        (remove, "decodes to its end (column: readable, value_set: [True]): b.png"),
-        (change_hash, "the hash that the manifest gives (column_A: file_sha256, column_B: sha256): b.png"),
+        (truncate, "can be read to its end: 3 of 4 photographs pass. Failing: b.png"),
+        (remove, "can be read to its end: 3 of 4 photographs pass. Failing: b.png"),
+        (change_hash, "the SHA-256 that the manifest gives: 3 of 4 photographs pass. Failing: b.png"),
         (
             change_size,
-            "that the manifest gives (column_A: file_width, column_B: width): b.png (file_width 64",
+            "as wide as the manifest says: 3 of 4 photographs pass. Failing: b.png (64 px, not 65 px)",
         ),
-        (duplicate, "no two files are the same (column: file_sha256): a.png, b.png"),
-        (share_group, "no group is in two splits (column: splits_of_group, value_set: [1]): b.png"),
-        (shrink, "neither too narrow nor too wide (column: file_width, min_value: 32, max_value: 128): b.png"),
-        (make_grey, "three channels of 8 bits (column: file_mode, value_set: ['RGB']): b.png"),
-        (misname_split, "every split is known (column: split, value_set: ['train', 'validation', 'test']): b.png"),
+        (duplicate, "the same file: 2 of 4 photographs pass. Failing: a.png (train split, SHA-256 "),
+        (share_group, "Failing: b.png (train split, group c.png), c.png (validation split, group c.png)"),
+        (shrink, "is 32 to 128 px wide: 3 of 4 photographs pass; values: 20 to 64 px. Failing: b.png (20 px)"),
+        (make_grey, "8 bits (RGB): 3 of 4 photographs pass. Failing: b.png (Pillow mode L)"),
+        (misname_split, "belongs to train, validation or test: 3 of 4 photographs pass. Failing: b.png (holdout)"),
     ],
 )
 def test_a_bad_photograph_is_named(
@@ -161,8 +282,11 @@ def test_too_few_photographs_and_leaks_are_named(raw: Path, records: Records) ->
     records["d.png"] = replace(records["d.png"], sha256=records["a.png"].sha256)
     limits = CheckData(min_images=CountPerSplit(train=3, validation=1, test=1), side_range=(32, 128))
     text = "\n".join(refusal(raw, records, limits))
-    assert "enough photographs (min_value: 3, split: train): there are 2" in text
-    assert "no file is in two splits (column: splits_of_file, value_set: [1]): a.png" in text
+    assert "The train split has at least 3 photographs: 2 photographs" in text
+    assert (
+        "No photograph is in more than one split: 2 of 4 photographs pass. Failing: a.png (train split, SHA-256 "
+        in text
+    )
 
 
 def test_files_that_are_all_gone_are_named_once(raw: Path, records: Records) -> None:
@@ -173,7 +297,7 @@ def test_files_that_are_all_gone_are_named_once(raw: Path, records: Records) -> 
 
 def test_long_lists_are_cut(raw: Path, records: Records) -> None:
     many = {f"{n:02}.png": replace(records["a.png"], path=f"{n:02}.png") for n in range(OFFENDERS_SHOWN + 3)}
-    line = next(line for line in refusal(raw, many) if "readable" in line)
+    line = next(line for line in refusal(raw, many) if "can be read" in line)
     assert line.endswith("08.png, 09.png ... and 3 more")
 
 
@@ -234,22 +358,31 @@ PAIR = "train.png [x1, jpeg, variant 0]"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"degraded_height": 63}, f"equally high (column_A: degraded_height, column_B: height): {PAIR} ("),
-        ({"psnr_db": 9.5}, f"(column: psnr_db, min_value: 15.0, max_value: 60.0, clean: False): {PAIR} (psnr_db 9.5)"),
-        ({"psnr_db": math.inf}, f"max_value: 60.0, clean: False): {PAIR} (psnr_db inf)"),
-        ({"psnr_db": math.nan}, f"every pair has a PSNR (column: psnr_db): {PAIR}"),
-        ({"ssim": 0.1}, f"(column: ssim, min_value: 0.3, max_value: 0.9999, clean: False): {PAIR} (ssim 0.1)"),
+        ({"degraded_height": 63}, f"equally high: 5 of 6 pairs pass. Failing: {PAIR} (degraded 63 px, sharp 64 px)"),
+        (
+            {"psnr_db": 9.5},
+            f"every degraded pair is 15 to 60 dB: 2 of 3 pairs pass; values: 9.5 to 30 dB. Failing: {PAIR} (9.5 dB)",
+        ),
+        ({"psnr_db": math.inf}, f"values: 30 to inf dB. Failing: {PAIR} (inf dB)"),
+        ({"psnr_db": math.nan}, f"Every pair has a PSNR: 5 of 6 pairs pass. Failing: {PAIR}"),
+        (
+            {"ssim": 0.1},
+            f"every degraded pair is 0.3 to 0.9999: 2 of 3 pairs pass; values: 0.1 to 0.9. Failing: {PAIR} (0.1)",
+        ),
         (
             {"degradation": "clean"},
-            "twice (column_list: ['image', 'scale', 'degradation', 'variant']): train.png",
+            "twice: 4 of 6 pairs pass. Failing: train.png [x1, clean, variant 0] (line 2), train.png ",
         ),
-        ({"degradation": "other"}, "value_set: ['jpeg', 'clean'], split: train): jpeg is missing"),
-        ({"group": "c"}, f"no group is in two splits (column: splits_of_group, value_set: [1]): {PAIR}"),
+        ({"degradation": "other"}, "every degradation of the mix: 1 of 2 degradations. Failing: jpeg is missing"),
+        (
+            {"group": "c"},
+            f"in more than one split: 3 of 6 pairs pass. Failing: {PAIR} (train split, group c)",
+        ),
         (
             {"image_sha256": "test" * 3},
-            f"no photograph is in two splits (column: splits_of_image, value_set: [1]): {PAIR}",
+            f"No photograph is in more than one split: 3 of 6 pairs pass. Failing: {PAIR} (train split)",
         ),
-        ({"split": "test"}, "enough pairs (min_value: 2, split: train): there are 1"),
+        ({"split": "test"}, "The train split has at least 2 pairs: 1 pair"),
     ],
 )
 def test_a_bad_pair_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -306,9 +439,16 @@ def test_the_stages_end_with_a_summary_or_a_message(tmp_path: Path) -> None:
     write_manifest(raw, records[1:])
     bad = run_stage(tmp_path, "check_data")
     assert bad.returncode == 1
-    assert "enough photographs (min_value: 4, split: train): there are 3" in bad.stderr
+    assert "The train split has at least 4 photographs: 3 photographs" in bad.stderr
     assert "Traceback" not in bad.stderr
     assert not report.exists()
+    page = tmp_path / "data" / "data_docs" / "check_data" / "index.html"
+    assert bad.stderr.endswith(f"All results on one page: {page.relative_to(tmp_path)}\n")
+    assert "3 photographs" in Page(page).texts["td"]
+
+    (raw / "manifest.csv").unlink()
+    assert run_stage(tmp_path, "check_data").returncode == 1
+    assert not page.exists()  # it would be taken for the result of this run
 
     unread = run_stage(tmp_path, "check_pairs")
     assert unread.returncode == 1

@@ -192,7 +192,9 @@ def test_check_data_names_a_partner_that_has_changed(committed: Params, scenes: 
         check_images(raw, LIMITS, tmp_path / "docs")
     lines = str(caught.value).splitlines()
     assert "breaks 2 of" in lines[0]
-    for line, words in zip(lines[1:3], ("as high as its photograph", "the hash that the manifest gives"), strict=True):
+    for line, words in zip(
+        lines[1:3], ("as high as its photograph", "the SHA-256 that the manifest gives"), strict=True
+    ):
         assert words in line and record.path in line
 
 

@@ -65,7 +65,7 @@ def trained(name: str) -> dict[str, Any]:
 
 def made_results() -> Results:
     splits = {"train": 4, "validation": 2, "test": 2}
-    checked = {"expectations": 14, "passed": 14, "rows": 3, "per_split": splits, "data_docs": "docs/index.html"}
+    checked = {"expectations": 14, "passed": 14, "rows": 3, "per_split": splits, "data_docs": "docs/a check/index.html"}
     model = {"max_difference": 1, "sizes": [[270, 480]], "parameters": 12345, "bytes": 51200, "sha256": "0"}
     machine = {"id": "0", "cpu": "Abacus 1", "cores": 2, "memory_gib": 8.0, "instructions": ["avx2"]}
     return deepcopy(
@@ -291,6 +291,7 @@ def test_the_report_is_whole_and_the_same_each_time(project: Path, change: Calla
     assert "12,345" in text
     assert ("student without teacher" in text) == ("twin" in change(made_results())["evaluate"]["mean"])
     assert str(project) not in text
+    assert "[14 of 14 on the photographs](../docs/a%20check/index.html)" in text
     assert "\n\n\n" not in text
     figures = {path.name: path.read_bytes() for path in (reports / "figures").iterdir()}
     linked = set(re.findall(r"\(figures/(\S+)\)", text))

@@ -3,8 +3,7 @@
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from numbers import Real
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from clearcall.console import track
+from clearcall.data.check_page import Finding, write_page
 from clearcall.data.manifest import MANIFEST, SPLITS, read_manifest
 from clearcall.data.pairs import INDEX, read_pairs
 from clearcall.decoding import pillow_limit_off
@@ -20,114 +20,187 @@ from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
 PAIR_KEY = ["image", "scale", "degradation", "variant"]
-OFFENDERS_SHOWN = 10
+OFFENDERS_SHOWN = 10  # in the message; the page shows more
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, MemoryError)  # of Pillow's decoders
+PAGE = "index.html"
+_LIBRARY = "great_expectations"  # folder of the library's own pages, beside ours
+_ANY_SPLIT = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation: in plain words, as a class of `great_expectations.expectations`, and its arguments.
+    """One expectation: a sentence with its limits, a class of `great_expectations.expectations` and its arguments.
 
-    `where` is a column and the value that it must have for a line to be looked at. Great Expectations passes over
-    empty cells, so a column that may be empty needs a rule of its own against that.
+    `detail` is a format string over the columns: what is shown of a line that fails. `where` is a column and the value
+    that it must have for a line to be looked at. `unit` is that of a range. Great Expectations passes over empty cells,
+    so a column that may be empty needs a rule of its own against that. `words` must differ from rule to rule.
     """
 
     words: str
     expectation: str
     arguments: dict[str, Any]
+    detail: str = ""
     where: tuple[str, str | bool] | None = None
-
-    def __str__(self) -> str:
-        named = [*self.arguments.items(), *([self.where] if self.where else [])]
-        return f"{self.words} ({', '.join(f'{name}: {value}' for name, value in named if name != 'ignore_row_if')})"
+    unit: str = ""
 
 
-def _one_of(words: str, column: str, *values: str | bool | int) -> Rule:
-    return Rule(words, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": list(values)})
+def _one_of(words: str, column: str, *values: str | bool | int, detail: str = "") -> Rule:
+    return Rule(words, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": list(values)}, detail)
 
 
-def _equal(words: str, one: str, other: str) -> Rule:
+def _equal(words: str, one: str, other: str, detail: str = "") -> Rule:
     # A file that cannot be read has no facts to compare; the rule about reading names it already.
     pair = {"column_A": one, "column_B": other, "ignore_row_if": "either_value_is_missing"}
-    return Rule(words, "ExpectColumnPairValuesToBeEqual", pair)
+    return Rule(words, "ExpectColumnPairValuesToBeEqual", pair, detail)
 
 
-def _between(words: str, column: str, low_high: tuple[float, float], where: tuple[str, bool] | None = None) -> Rule:
+def _between(
+    words: str, column: str, low_high: tuple[float, float], unit: str = "", where: tuple[str, bool] | None = None
+) -> Rule:
+    """Return a rule about a column's range; `words` has a place for the limits."""
     limits = {"column": column, "min_value": low_high[0], "max_value": low_high[1]}
-    return Rule(words, "ExpectColumnValuesToBeBetween", limits, where)
+    full = words.format(_range(*low_high, unit))
+    return Rule(full, "ExpectColumnValuesToBeBetween", limits, f"{{{column}:,g}} {unit}".strip(), where, unit)
 
 
-def _enough(words: str, least: CountPerSplit) -> list[Rule]:
-    return [Rule(words, "ExpectTableRowCountToBeBetween", {"min_value": n}, ("split", split)) for split, n in least]
+def _enough(noun: str, least: CountPerSplit) -> list[Rule]:
+    return [
+        Rule(
+            f"The {split} split has at least {_number(count, noun)}",
+            "ExpectTableRowCountToBeBetween",
+            {"min_value": count},
+            where=("split", split),
+        )
+        for split, count in least
+    ]
 
 
 def image_rules(limits: CheckData) -> list[Rule]:
     """Return what must hold for the photographs; columns as in the manifest, and facts of the file as `file_*`."""
+    content = "{split} split, SHA-256 {file_sha256:.12}"
     return [
-        _one_of("every file is there and decodes to its end", "readable", True),  # noqa: FBT003  # a value of the column
-        _one_of("every file has three channels of 8 bits", "file_mode", "RGB"),
-        _between("every file is neither too narrow nor too wide", "file_width", limits.side_range),
-        _between("every file is neither too low nor too high", "file_height", limits.side_range),
-        _equal("every file has the width that the manifest gives", "file_width", "width"),
-        _equal("every file has the height that the manifest gives", "file_height", "height"),
-        _equal("every file has the hash that the manifest gives", "file_sha256", "sha256"),
-        Rule("no two files are the same", "ExpectColumnValuesToBeUnique", {"column": "file_sha256"}),
-        _one_of("no file is in two splits", "splits_of_file", 1),
-        _one_of("no group is in two splits", "splits_of_group", 1),
-        _one_of("every split is known", "split", *SPLITS),
-        *_enough("each split has enough photographs", limits.min_images),
+        _one_of("Every photograph can be read to its end", "readable", True),  # noqa: FBT003  # a value of the column
+        _one_of(
+            "Every photograph has three channels of 8 bits (RGB)", "file_mode", "RGB", detail="Pillow mode {file_mode}"
+        ),
+        _between("Every photograph is {} wide", "file_width", limits.side_range, "px"),
+        _between("Every photograph is {} high", "file_height", limits.side_range, "px"),
+        _equal(
+            "Every photograph is as wide as the manifest says",
+            "file_width",
+            "width",
+            "{file_width:g} px, not {width:g} px",
+        ),
+        _equal(
+            "Every photograph is as high as the manifest says",
+            "file_height",
+            "height",
+            "{file_height:g} px, not {height:g} px",
+        ),
+        _equal("Every photograph has the SHA-256 that the manifest gives", "file_sha256", "sha256"),
+        Rule(
+            "No two photographs are the same file", "ExpectColumnValuesToBeUnique", {"column": "file_sha256"}, content
+        ),
+        _one_of("No photograph is in more than one split", "splits_of_file", 1, detail=content),
+        _one_of(
+            "No group of photographs is in more than one split",
+            "splits_of_group",
+            1,
+            detail="{split} split, group {group}",
+        ),
+        _one_of(f"Every photograph belongs to {_ANY_SPLIT}", "split", *SPLITS, detail="{split}"),
+        *_enough("photographs", limits.min_images),
     ]
 
 
 def partner_rules() -> list[Rule]:
     """Return what must hold for the blurred partners that a source brings: facts of their files as `degraded_*`."""
+    partner = "partner {degraded}"
     return [
-        _one_of("every partner is there and decodes to its end", "degraded_readable", True),  # noqa: FBT003  # as above
-        _one_of("every partner has three channels of 8 bits", "degraded_mode", "RGB"),
-        _equal("every partner is as wide as its photograph", "degraded_width", "width"),
-        _equal("every partner is as high as its photograph", "degraded_height", "height"),
-        _equal("every partner has the hash that the manifest gives", "degraded_file_sha256", "degraded_sha256"),
+        _one_of("Every blurred partner can be read to its end", "degraded_readable", True, detail=partner),  # noqa: FBT003  # as above
+        _one_of(
+            "Every blurred partner has three channels of 8 bits (RGB)",
+            "degraded_mode",
+            "RGB",
+            detail=f"{partner}: Pillow mode {{degraded_mode}}",
+        ),
+        _equal(
+            "Every blurred partner is as wide as its photograph",
+            "degraded_width",
+            "width",
+            f"{partner}: {{degraded_width:g}} px, not {{width:g}} px",
+        ),
+        _equal(
+            "Every blurred partner is as high as its photograph",
+            "degraded_height",
+            "height",
+            f"{partner}: {{degraded_height:g}} px, not {{height:g}} px",
+        ),
+        _equal(
+            "Every blurred partner has the SHA-256 that the manifest gives",
+            "degraded_file_sha256",
+            "degraded_sha256",
+            partner,
+        ),
     ]
 
 
 def before_rules() -> list[Rule]:
-    """Return what must hold for the frames before those of films: facts of their files as `before_*`."""
-    readable, wide, rest, same = (
-        f"what was before every frame of a film {words}"
-        for words in (
-            "decodes to its end",
-            "is as wide as it",
-            "is whole frames",
-            "has the hash that the manifest gives",
-        )
-    )
-    return [
-        _one_of(readable, "before_readable", True),  # noqa: FBT003  # as above
-        _equal(wide, "before_width", "width"),
-        _one_of(rest, "before_rest", 0),
-        _equal(same, "before_file_sha256", "before_sha256"),
+    """Return what must hold for the earlier frames of those from videos: facts of their files as `before_*`."""
+    earlier = "earlier frames {before}"
+    rules = [
+        _one_of("Every file of earlier video frames can be read to its end", "before_readable", True),  # noqa: FBT003  # as above
+        _equal("Every file of earlier video frames is as wide as its photograph", "before_width", "width"),
+        _one_of("Every file of earlier video frames holds complete frames", "before_rest", 0),
+        _equal(
+            "Every file of earlier video frames has the SHA-256 that the manifest gives",
+            "before_file_sha256",
+            "before_sha256",
+        ),
     ]
+    return [replace(rule, detail=earlier, where=("has_before", True)) for rule in rules]
 
 
 def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
-    """Return what must hold for the pairs; `clean` marks those whose degradation leaves the picture as it is."""
+    """Return what must hold for the pairs; `clean` marks those whose degradation leaves the image as it is."""
     of_mix = {"column": "degradation", "value_set": list(mix)}
+    degraded = ("clean", False)
     return [
-        _equal("both pictures of a pair are equally wide", "degraded_width", "width"),
-        _equal("both pictures of a pair are equally high", "degraded_height", "height"),
-        Rule("every pair has a PSNR", "ExpectColumnValuesToNotBeNull", {"column": "psnr_db"}),
-        Rule("every pair has an SSIM", "ExpectColumnValuesToNotBeNull", {"column": "ssim"}),
-        _between("every pair is degraded, but not beyond use", "psnr_db", limits.psnr_db_range, ("clean", False)),
-        _between("every pair is degraded, but not beyond use", "ssim", limits.ssim_range, ("clean", False)),
-        Rule("no pair is there twice", "ExpectCompoundColumnsToBeUnique", {"column_list": PAIR_KEY}),
-        _one_of("no photograph is in two splits", "splits_of_image", 1),
-        _one_of("no group is in two splits", "splits_of_group", 1),
-        _one_of("every split is known", "split", *SPLITS),
+        _equal(
+            "Both images of every pair are equally wide",
+            "degraded_width",
+            "width",
+            "degraded {degraded_width:g} px, sharp {width:g} px",
+        ),
+        _equal(
+            "Both images of every pair are equally high",
+            "degraded_height",
+            "height",
+            "degraded {degraded_height:g} px, sharp {height:g} px",
+        ),
+        Rule("Every pair has a PSNR", "ExpectColumnValuesToNotBeNull", {"column": "psnr_db"}),
+        Rule("Every pair has an SSIM", "ExpectColumnValuesToNotBeNull", {"column": "ssim"}),
+        _between("The PSNR of every degraded pair is {}", "psnr_db", limits.psnr_db_range, "dB", degraded),
+        _between("The SSIM of every degraded pair is {}", "ssim", limits.ssim_range, "", degraded),
+        Rule("No pair is listed twice", "ExpectCompoundColumnsToBeUnique", {"column_list": PAIR_KEY}, "line {line}"),
+        _one_of("No photograph is in more than one split", "splits_of_image", 1, detail="{split} split"),
+        _one_of(
+            "No group of photographs is in more than one split",
+            "splits_of_group",
+            1,
+            detail="{split} split, group {group}",
+        ),
+        _one_of(f"Every pair belongs to {_ANY_SPLIT}", "split", *SPLITS, detail="{split}"),
         *(
-            Rule("each split has every degradation", "ExpectColumnDistinctValuesToContainSet", of_mix, ("split", split))
+            Rule(
+                f"The {split} split has every degradation of the mix",
+                "ExpectColumnDistinctValuesToContainSet",
+                of_mix,
+                where=("split", split),
+            )
             for split in SPLITS
         ),
-        *_enough("each split has enough pairs", limits.min_pairs),
+        *_enough("pairs", limits.min_pairs),
     ]
 
 
@@ -157,12 +230,17 @@ def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
     ]
     frame = pd.DataFrame(facts)
     if filmed:
+        frame["has_before"] = frame["before"] != ""
         frame["before_rest"] = frame["before_height"] % frame["height"]
     frame["splits_of_file"] = _splits_of(frame, "file_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
-    mend = "Mend or remove these photographs at their source, then run `dvc repro` again."
+    advice = (
+        "Replace or remove the photographs that fail, or add some to a split that has too few (the column `source` of "
+        f"{path} names the originals). Or change the limits under `check_data` in params.yaml. "
+        "Then run `dvc repro` again."
+    )
     rules = image_rules(limits) + (partner_rules() if paired else []) + (before_rules() if filmed else [])
-    return _judge(path, frame, "path", rules, mend, docs)
+    return _judge(path, frame, "photographs", "path", rules, advice, docs)
 
 
 def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Path) -> dict[str, Any]:
@@ -184,33 +262,41 @@ def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Pa
     frame["clean"] = frame["degradation"].isin([name for name, steps in degrade.degradations.items() if not steps])
     frame["splits_of_image"] = _splits_of(frame, "image_sha256")
     frame["splits_of_group"] = _splits_of(frame, "group")
-    mend = "Change `degrade_pairs` or the limits in `check_pairs` in params.yaml, then run `dvc repro` again."
-    summary = _judge(path, frame, "pair", pair_rules(limits, degrade.mix), mend, docs)
+    advice = (
+        "Change `degrade_pairs` or the limits under `check_pairs` in params.yaml, or add photographs where a split has "
+        "too few. Then run `dvc repro` again."
+    )
+    summary = _judge(path, frame, "pairs", "pair", pair_rules(limits, degrade.mix), advice, docs)
     return {**summary, "mean": _means(frame)}
 
 
-def _judge(path: Path, frame: pd.DataFrame, key: str, rules: list[Rule], mend: str, docs: Path) -> dict[str, Any]:
+def _judge(
+    path: Path, frame: pd.DataFrame, noun: str, key: str, rules: list[Rule], advice: str, docs: Path
+) -> dict[str, Any]:
     """Return the summary of a frame that keeps all rules; raise UserError naming each that it breaks, and by whom."""
+    frame["line"] = range(2, len(frame) + 2)  # in the file, below its header
+    counts = {split: int((frame["split"] == split).sum()) for split in dict.fromkeys([*SPLITS, *frame["split"]])}
+    page = docs / PAGE
     # A failed check leaves its pages too: the message names them.
     with atomic_folder(docs) as building:
-        broken = _validate(frame, key, rules, docs.name, building)
-    page = docs / "index.html"
-    if broken:
-        lines = "".join(f"\n  {line}" for line in broken)
+        results = _validate(frame, key, rules, docs.name, building / _LIBRARY)
+        findings = [_finding(rule, results[rule.words], frame, noun, key) for rule in rules]
+        write_page(building / PAGE, path, noun, counts, findings, advice, f"{_LIBRARY}/index.html")
+    if broken := [finding for finding in findings if not finding.passed]:
+        lines = "".join(f"\n  {_line(finding)}" for finding in broken)
         found = f"{path} breaks {len(broken)} of {len(rules)} expectations:{lines}"
-        raise UserError(f"{found}\n{mend}\nAll results as web pages: {page}")
-    counts = frame["split"].value_counts()
+        raise UserError(f"{found}\n{advice}\nAll results on one page: {page}")
     return {
         "expectations": len(rules),
         "passed": len(rules),
         "rows": len(frame),
-        "per_split": {split: int(counts[split]) for split in SPLITS},
+        "per_split": counts,
         "data_docs": page.as_posix(),
     }
 
 
-def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs: Path) -> list[str]:
-    """Hold a frame against the rules with Great Expectations and write the Data Docs; return a line for each fault.
+def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs: Path) -> dict[str, Any]:
+    """Hold a frame against the rules with Great Expectations and write its own pages; return its results by words.
 
     `key` is the column that names an offender.
     """
@@ -232,7 +318,7 @@ def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs:
     expectations = [
         getattr(gx.expectations, rule.expectation)(
             **rule.arguments,
-            description=str(rule),
+            description=rule.words,
             row_condition=Column(rule.where[0]) == rule.where[1] if rule.where else None,
         )
         for rule in rules
@@ -243,32 +329,69 @@ def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs:
     definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=data, suite=suite))
     validated = definition.run(
         batch_parameters={"dataframe": frame},
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [key]},
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [key, "line"]},
     )
     context.build_data_docs()
     # They come back in another order.
-    results = {config.description: result for result in validated.results if (config := result.expectation_config)}
-    broken = [(rule, results[str(rule)].result) for rule in rules if not results[str(rule)].success]
-    return [f"{rule}: {_listed(_offenders(result, key))}" for rule, result in broken]
+    return {config.description: result for result in validated.results if (config := result.expectation_config)}
 
 
-def _offenders(result: dict[str, Any], key: str) -> list[str]:
-    """Return who breaks an expectation, with the numbers that do; for one about a whole split, what it has or lacks."""
-    if "unexpected_index_list" in result:
-        return [_offender(entry, key) for entry in result["unexpected_index_list"]]
-    if "partial_missing_list" in result:
-        return [f"{missing} is missing" for missing in sorted(result["partial_missing_list"])]
-    return [f"there are {result['observed_value']}"]
+def _finding(rule: Rule, validated: Any, frame: pd.DataFrame, noun: str, key: str) -> Finding:  # noqa: ANN401  # the library has no types
+    """Return a result of Great Expectations in plain words."""
+    result: dict[str, Any] = validated.result
+    lines = frame if rule.where is None else frame[frame[rule.where[0]] == rule.where[1]]
+    failing: list[str] = []
+    match rule.expectation:
+        case "ExpectTableRowCountToBeBetween":
+            observed = _number(result["observed_value"], noun)
+        case "ExpectColumnDistinctValuesToContainSet":
+            wanted = rule.arguments["value_set"]
+            missing = [name for name in wanted if name not in set(lines[rule.arguments["column"]])]
+            failing = [f"{_visible(name)} is missing" for name in missing]
+            observed = f"{len(wanted) - len(missing)} of {len(wanted)} degradations"
+        case _:
+            failing = [
+                _offender(frame.iloc[entry["line"] - 2], key, rule.detail) for entry in result["unexpected_index_list"]
+            ]
+            observed = _counted(result, noun)
+            if "min_value" in rule.arguments and len(values := lines[rule.arguments["column"]].dropna()):
+                observed += f"; values: {_range(values.min(), values.max(), rule.unit)}"
+    return Finding(rule.words, bool(validated.success), observed, failing)
 
 
-def _offender(entry: dict[str, Any], key: str) -> str:
-    numbers = [f"{name} {value:g}" for name, value in entry.items() if name not in PAIR_KEY and isinstance(value, Real)]
-    return f"{entry[key]} ({', '.join(numbers)})" if numbers else str(entry[key])
+def _counted(result: dict[str, Any], noun: str) -> str:
+    unknown = result.get("missing_count", 0)
+    known = result["element_count"] - unknown
+    passing = f"{known - result['unexpected_count']:,} of {known:,} {noun} pass" if known else f"no {noun} to check"
+    return f"{passing} ({unknown:,} could not be checked)" if unknown else passing
 
 
-def _listed(offenders: list[str]) -> str:
-    hidden = len(offenders) - OFFENDERS_SHOWN
-    return ", ".join(offenders[:OFFENDERS_SHOWN]) + (f" ... and {hidden} more" if hidden > 0 else "")
+def _offender(line: "pd.Series[Any]", key: str, detail: str) -> str:
+    """Return the name of a line that breaks a rule, with what it has instead."""
+    return _visible(f"{line[key]} ({detail.format_map(line)})" if detail else str(line[key]))
+
+
+def _visible(name: str) -> str:
+    """Return a name with line breaks, terminal codes and marks of writing direction as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _range(low: float, high: float, unit: str) -> str:
+    return (f"{low:,g} {unit}" if low == high else f"{low:,g} to {high:,g} {unit}").strip()
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}"
+
+
+def _line(finding: Finding) -> str:
+    """Return a broken rule as a line of the message."""
+    line = f"{finding.words}: {finding.observed}"
+    if finding.failing:
+        hidden = len(finding.failing) - OFFENDERS_SHOWN
+        line += f". Failing: {', '.join(finding.failing[:OFFENDERS_SHOWN])}"
+        line += f" ... and {hidden:,} more" if hidden > 0 else ""
+    return line
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

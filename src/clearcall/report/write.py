@@ -1,7 +1,9 @@
 """The report of one run: Markdown, pictures and charts, written from what the stages left."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.files import atomic_folder, write_text
@@ -51,6 +53,7 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Resto
         zoom=ZOOM,
         max_psnr_db=MAX_PSNR_DB,
         frame_size=frame_size(results),
+        link=lambda page: quote(Path(os.path.relpath(page, reports)).as_posix()),
         **results,
     )
     write_text(reports / "report.md", text)
