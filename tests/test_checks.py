@@ -253,18 +253,24 @@ def misname_split(raw: Path, records: Records) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (truncate, "can be read to its end: 3 of 4 photographs pass. Failing: b.png"),
-        (remove, "can be read to its end: 3 of 4 photographs pass. Failing: b.png"),
-        (change_hash, "the SHA-256 that the manifest gives: 3 of 4 photographs pass. Failing: b.png"),
+        (truncate, "can be read to its end; observed: 3 of 4 photographs pass. Failing: b.png"),
+        (remove, "can be read to its end; observed: 3 of 4 photographs pass. Failing: b.png"),
+        (change_hash, "the SHA-256 that the manifest gives; observed: 3 of 4 photographs pass. Failing: b.png"),
         (
             change_size,
-            "as wide as the manifest says: 3 of 4 photographs pass. Failing: b.png (64 px, not 65 px)",
+            "as wide as the manifest says; observed: 3 of 4 photographs pass. Failing: b.png (64 px, not 65 px)",
         ),
-        (duplicate, "the same file: 2 of 4 photographs pass. Failing: a.png (train split, SHA-256 "),
+        (duplicate, "the same file; observed: 2 of 4 photographs pass. Failing: a.png (train split, SHA-256 "),
         (share_group, "Failing: b.png (train split, group c.png), c.png (validation split, group c.png)"),
-        (shrink, "is 32 to 128 px wide: 3 of 4 photographs pass; values: 20 to 64 px. Failing: b.png (20 px)"),
-        (make_grey, "8 bits (RGB): 3 of 4 photographs pass. Failing: b.png (Pillow mode L)"),
-        (misname_split, "belongs to train, validation or test: 3 of 4 photographs pass. Failing: b.png (holdout)"),
+        (
+            shrink,
+            "is 32 to 128 px wide; observed: 3 of 4 photographs pass; values: 20 to 64 px. Failing: b.png (20 px)",
+        ),
+        (make_grey, "8 bits (RGB); observed: 3 of 4 photographs pass. Failing: b.png (Pillow mode L)"),
+        (
+            misname_split,
+            "belongs to train, validation or test; observed: 3 of 4 photographs pass. Failing: b.png (holdout)",
+        ),
     ],
 )
 def test_a_bad_photograph_is_named(
@@ -282,11 +288,8 @@ def test_too_few_photographs_and_leaks_are_named(raw: Path, records: Records) ->
     records["d.png"] = replace(records["d.png"], sha256=records["a.png"].sha256)
     limits = CheckData(min_images=CountPerSplit(train=3, validation=1, test=1), side_range=(32, 128))
     text = "\n".join(refusal(raw, records, limits))
-    assert "The train split has at least 3 photographs: 2 photographs" in text
-    assert (
-        "No photograph is in more than one split: 2 of 4 photographs pass. Failing: a.png (train split, SHA-256 "
-        in text
-    )
+    assert "The train split has at least 3 photographs; observed: 2 photographs" in text
+    assert "in more than one split; observed: 2 of 4 photographs pass. Failing: a.png (train split, SHA-256 " in text
 
 
 def test_files_that_are_all_gone_are_named_once(raw: Path, records: Records) -> None:
@@ -358,31 +361,37 @@ PAIR = "train.png [x1, jpeg, variant 0]"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"degraded_height": 63}, f"equally high: 5 of 6 pairs pass. Failing: {PAIR} (degraded 63 px, sharp 64 px)"),
+        (
+            {"degraded_height": 63},
+            f"equally high; observed: 5 of 6 pairs pass. Failing: {PAIR} (degraded 63 px, sharp 64 px)",
+        ),
         (
             {"psnr_db": 9.5},
-            f"every degraded pair is 15 to 60 dB: 2 of 3 pairs pass; values: 9.5 to 30 dB. Failing: {PAIR} (9.5 dB)",
+            f"pair is 15 to 60 dB; observed: 2 of 3 pairs pass; values: 9.5 to 30 dB. Failing: {PAIR} (9.5 dB)",
         ),
         ({"psnr_db": math.inf}, f"values: 30 to inf dB. Failing: {PAIR} (inf dB)"),
-        ({"psnr_db": math.nan}, f"Every pair has a PSNR: 5 of 6 pairs pass. Failing: {PAIR}"),
+        ({"psnr_db": math.nan}, f"Every pair has a PSNR; observed: 5 of 6 pairs pass. Failing: {PAIR}"),
         (
             {"ssim": 0.1},
-            f"every degraded pair is 0.3 to 0.9999: 2 of 3 pairs pass; values: 0.1 to 0.9. Failing: {PAIR} (0.1)",
+            f"pair is 0.3 to 0.9999; observed: 2 of 3 pairs pass; values: 0.1 to 0.9. Failing: {PAIR} (0.1)",
         ),
         (
             {"degradation": "clean"},
-            "twice: 4 of 6 pairs pass. Failing: train.png [x1, clean, variant 0] (line 2), train.png ",
+            "twice; observed: 4 of 6 pairs pass. Failing: train.png [x1, clean, variant 0] (line 2), train.png ",
         ),
-        ({"degradation": "other"}, "every degradation of the mix: 1 of 2 degradations. Failing: jpeg is missing"),
+        (
+            {"degradation": "other"},
+            "every degradation of the mix; observed: 1 of 2 degradations. Failing: jpeg is missing",
+        ),
         (
             {"group": "c"},
-            f"in more than one split: 3 of 6 pairs pass. Failing: {PAIR} (train split, group c)",
+            f"in more than one split; observed: 3 of 6 pairs pass. Failing: {PAIR} (train split, group c)",
         ),
         (
             {"image_sha256": "test" * 3},
-            f"No photograph is in more than one split: 3 of 6 pairs pass. Failing: {PAIR} (train split)",
+            f"No photograph is in more than one split; observed: 3 of 6 pairs pass. Failing: {PAIR} (train split)",
         ),
-        ({"split": "test"}, "The train split has at least 2 pairs: 1 pair"),
+        ({"split": "test"}, "The train split has at least 2 pairs; observed: 1 pair"),
     ],
 )
 def test_a_bad_pair_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -439,7 +448,7 @@ def test_the_stages_end_with_a_summary_or_a_message(tmp_path: Path) -> None:
     write_manifest(raw, records[1:])
     bad = run_stage(tmp_path, "check_data")
     assert bad.returncode == 1
-    assert "The train split has at least 4 photographs: 3 photographs" in bad.stderr
+    assert "The train split has at least 4 photographs; observed: 3 photographs" in bad.stderr
     assert "Traceback" not in bad.stderr
     assert not report.exists()
     page = tmp_path / "data" / "data_docs" / "check_data" / "index.html"

@@ -333,7 +333,7 @@ def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs:
     )
     context.build_data_docs()
     # They come back in another order.
-    return {config.description: result for result in validated.results if (config := result.expectation_config)}
+    return {str(config.description): result for result in validated.results if (config := result.expectation_config)}
 
 
 def _finding(rule: Rule, validated: Any, frame: pd.DataFrame, noun: str, key: str) -> Finding:  # noqa: ANN401  # the library has no types
@@ -386,7 +386,7 @@ def _number(count: int, noun: str) -> str:
 
 def _line(finding: Finding) -> str:
     """Return a broken rule as a line of the message."""
-    line = f"{finding.words}: {finding.observed}"
+    line = f"{finding.words}; observed: {finding.observed}"
     if finding.failing:
         hidden = len(finding.failing) - OFFENDERS_SHOWN
         line += f". Failing: {', '.join(finding.failing[:OFFENDERS_SHOWN])}"
