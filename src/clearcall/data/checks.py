@@ -345,8 +345,8 @@ def _finding(rule: Rule, validated: Any, frame: pd.DataFrame, noun: str, key: st
         case "ExpectTableRowCountToBeBetween":
             observed = _number(result["observed_value"], noun)
         case "ExpectColumnDistinctValuesToContainSet":
-            wanted = rule.arguments["value_set"]
-            missing = [name for name in wanted if name not in set(lines[rule.arguments["column"]])]
+            wanted, found = rule.arguments["value_set"], set(lines[rule.arguments["column"]])
+            missing = [name for name in wanted if name not in found]
             failing = [f"{_visible(name)} is missing" for name in missing]
             observed = f"{len(wanted) - len(missing)} of {len(wanted)} degradations"
         case _:
