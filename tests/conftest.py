@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,14 @@ TINY_SIZES: dict[str, tuple[Split, int, int]] = {  # name: split, height, width
     "c.png": ("validation", 44, 52),
     "d.png": ("test", 33, 47),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own, for networks that are tried in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLEARCALL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,36 +12,46 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
-    """Describe this machine: processor, cores, memory in GiB, system, and an id that differs between machines.
-
-    The id is a hash of host name, machine id, processor and cores: an fps may be compared only where it is the same.
-    """
-    import psutil  # noqa: PLC0415  # only measuring needs it
-
-    cpu, flags = platform.processor() or platform.machine(), ""
+def processor() -> tuple[str, str]:
+    """Return the processor's name and the instructions that it has, "" where they are not known."""
+    name, flags = platform.processor() or platform.machine(), ""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
-                cpu = value.strip()
+                name = value.strip()
             elif key.strip() == "flags":
-                flags = value
+                flags = value.strip()
     except OSError:
         pass  # not Linux: the processor's short name must do
-    known = set(flags.split())
+    return name, flags
+
+
+def machine_id() -> str:
+    """Return a hash of host name, machine id, processor and cores, which differs between machines."""
     try:
-        machine_id = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
+        given = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
     except OSError:
-        machine_id = ""
-    cores = available_cores()
-    identity = "/".join([platform.node(), machine_id, cpu, str(cores)])
+        given = ""
+    identity = "/".join([platform.node(), given, processor()[0], str(available_cores())])
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine: processor, cores, memory in GiB, system, and its id.
+
+    An fps may be compared only where the id is the same.
+    """
+    import psutil  # noqa: PLC0415  # only measuring needs it
+
+    name, flags = processor()
+    known = set(flags.split())
     return {
-        "id": hashlib.sha256(identity.encode()).hexdigest()[:16],
-        "cpu": cpu,
-        "cores": cores,
+        "id": machine_id(),
+        "cpu": name,
+        "cores": available_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if name in known],
+        "instructions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in known],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -15,8 +15,10 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from clearcall.console import warn
 from clearcall.cores import available_cores
 from clearcall.deploy.engines import (
+    RUNTIME_ERRORS,
     SMALLEST_SIDE,
     Engine,
     Graph,
@@ -24,6 +26,7 @@ from clearcall.deploy.engines import (
     compile_graph,
     installed_providers,
     load_graph,
+    shorten,
 )
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
@@ -75,7 +78,9 @@ class Sharpener:
             raise UserError(f"threads must be at least 1 or None, not {threads}")
         self.graph = load_graph(find_model(model))
         self.strength = strength
-        self._provider, self._threads = provider, threads
+        # The first is onnxruntime, or the one that was asked for.
+        self._providers = installed_providers() if provider == "auto" else [provider]
+        self._threads = threads
         self._variants = _Variants(self._fastest)
         self._lock = Lock()
         self.choice: Choice | None = None  # for the last frame; None before the first
@@ -162,19 +167,20 @@ class Sharpener:
 
     def _fastest(self, height: int, width: int) -> "_Variant":
         """Measure every runtime and number of threads that is allowed, and return the fastest variant."""
-        providers = installed_providers() if self._provider == "auto" else [self._provider]
         cores = available_cores()
         # Two threads of one physical core often help less than they cost: half the cores may be the faster choice.
         halved = {cores, cores // 2} if cores > 2 else {cores}  # noqa: PLR2004  # of two cores, one is slower
         counts = sorted(halved) if self._threads is None else [self._threads]
         variants: list[_Variant] = []
-        for provider in providers:
+        for provider in [*self._providers]:
             try:
                 variants += [_Variant(self.graph, Choice(provider, count, {}), height, width) for count in counts]
-            except UserError:
-                # A runtime that is installed but cannot be used is no reason to fail while another can.
-                if provider == providers[-1] and not variants:
+            except UserError as error:
+                # A second runtime that cannot be used is no reason to fail.
+                if provider == self._providers[0]:
                     raise
+                self._providers.remove(provider)
+                warn(f"{error}: the frames go to {self._providers[0]}")
         if len(variants) == 1:
             return variants[0]
         times: list[list[float]] = [[] for _ in variants]
@@ -236,7 +242,7 @@ class _Variant:
 
     def __init__(self, graph: Graph, choice: Choice, height: int, width: int) -> None:
         self.choice = choice
-        self._kind, self._height, self._width = graph.kind, height, width
+        self._name, self._kind, self._height, self._width = graph.name, graph.kind, height, width
         stride = graph.stride
         least = SMALLEST_SIDE if graph.kind == "luma" else 1
         padded_height, padded_width = (max(least, side + -side % stride) for side in (height, width))
@@ -261,7 +267,7 @@ class _Variant:
     def run_ms(self) -> float:
         """Return how long the network alone takes, in ms."""
         started = time.perf_counter()
-        self._engine.run()
+        self._run()
         return (time.perf_counter() - started) * 1000
 
     def sharpen(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
@@ -297,15 +303,24 @@ class _Variant:
         network, height, width = self._engine.input[0], self._height, self._width
         network[:height, :width] = frame if pixel_format == "rgb" else frame[..., ::-1]
         self._continue_edges(network)
-        self._engine.run()
+        self._run()
         restored = self._engine.output[0, :height, :width]
         if pixel_format == "bgr":
             cv2.cvtColor(restored, cv2.COLOR_RGB2BGR, dst=restored)
         cv2.addWeighted(frame, 1 - strength, restored, strength, 0, dst=out)
 
+    def _run(self) -> None:
+        try:
+            self._engine.run()
+        except RUNTIME_ERRORS as error:
+            size = f"{self._width}x{self._height}"
+            raise UserError(
+                f"{self.choice.provider} cannot run {self._name} on {size} frames: {shorten(error)}"
+            ) from None
+
     def _run_luma(self) -> None:
         self._continue_edges(self._luma)
-        self._engine.run()
+        self._run()
         for planes, row in self._rows:
             if len(planes) == 1:
                 np.copyto(row[..., 0], planes[0])

@@ -6,7 +6,6 @@ luma network, at least `SMALLEST_SIDE`.
 """
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
@@ -15,6 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 from clearcall.deploy.lanes import fill_lanes, has_wide_lanes
+from clearcall.deploy.onnx_file import read_metadata
+from clearcall.deploy.trial import Precision, try_out
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
@@ -23,14 +24,25 @@ Provider = Literal["onnxruntime", "openvino"]
 KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
 # Of a luma network's frame: its look at the whole frame takes some pixels. A multiple of all strides.
 SMALLEST_SIDE = 8
+_MAX_STRIDE = 64  # of an RGB network; a luma network's divides SMALLEST_SIDE
 _MAX_MODEL_BYTES = 2**30
+_SHORT = 300  # characters of a runtime's message or of a value
 _CPU = "CPUExecutionProvider"
 # onnxruntime's errors have no common base of their own.
-_ORT_ERRORS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-_LOAD_ERRORS: tuple[type[Exception], ...] = (
+_ORT_ERRORS = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NoSuchFile",
+    "NotImplemented",
+    "RuntimeException",
+)
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     *(getattr(ort.capi.onnxruntime_pybind11_state, name) for name in _ORT_ERRORS),
     RuntimeError,
-    KeyError,
+    LookupError,
+    MemoryError,
     ValueError,
 )
 
@@ -75,30 +87,76 @@ def load_graph(path: Path) -> Graph:
         onnx = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no model file {path}") from None
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # only its metadata is wanted
     try:
-        metadata = ort.InferenceSession(onnx, options, providers=[_CPU]).get_modelmeta().custom_metadata_map
-        kind, stride = metadata[KIND_KEY], int(metadata[STRIDE_KEY])
-        if kind not in get_args(Kind) or stride < 1:
-            raise ValueError(f"its metadata says {KIND_KEY} = {kind}, {STRIDE_KEY} = {stride}")
-    except _LOAD_ERRORS as error:
+        metadata = read_metadata(onnx)
+    except ValueError as error:
         raise UserError(f"{path} is not a network that clearcall exported: {error}") from None
-    return Graph(path.name, onnx, cast(Kind, kind), stride)
+    kind, stride = metadata.get(KIND_KEY, ""), metadata.get(STRIDE_KEY, "")
+    if kind not in get_args(Kind) or not _is_stride(stride, kind):
+        raise UserError(
+            f"{path} is not a network that clearcall exported: its metadata says {KIND_KEY} = {shorten(kind)!r}, "
+            f"{STRIDE_KEY} = {shorten(stride)!r}"
+        )
+    return Graph(path.name, onnx, cast(Kind, kind), int(stride))
+
+
+def _is_stride(text: str, kind: str) -> bool:
+    known = [stride for stride in range(1, _MAX_STRIDE + 1) if kind == "rgb" or SMALLEST_SIDE % stride == 0]
+    return text in map(str, known)
+
+
+def shorten(said: object) -> str:
+    """Return a runtime's message as one short line."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= _SHORT else f"{line[:_SHORT]}..."
 
 
 def compile_graph(graph: Graph, provider: Provider, height: int, width: int, threads: int) -> Engine:
-    """Compile a graph for one frame size on one runtime with as many threads; raise UserError if it cannot be."""
-    make: dict[Provider, Callable[[Graph, int, int, int], Engine]] = {
-        "onnxruntime": _Onnxruntime,
-        "openvino": _Openvino,
-    }
+    """Compile a graph for one frame size on one runtime with as many threads; raise UserError if it cannot be.
+
+    A graph that is new on this machine is tried first.
+    """
+    verdict = try_out(graph)
+    if verdict.problem:
+        raise UserError(f"{graph.name} cannot be used: {verdict.problem}")
+    if provider == "openvino" and verdict.precision is None:
+        raise UserError(f"openvino cannot be used for {graph.name}: {verdict.reason}")
     try:
-        return make[provider](graph, height, width, threads)
-    except ImportError as error:
-        raise UserError(f"{provider} cannot be used here ({error}): pip install {provider}") from None
-    except _LOAD_ERRORS as error:
-        raise UserError(f"{provider} cannot compile {graph.name} for {width}x{height} frames: {error}") from None
+        return _make(graph, provider, height, width, threads, verdict.precision)
+    except RUNTIME_ERRORS as error:
+        raise UserError(
+            f"{provider} cannot compile {graph.name} for {width}x{height} frames: {shorten(error)}"
+        ) from None
+
+
+def answers(
+    graph: Graph, provider: Provider, height: int, width: int, inputs: list[Frame], precision: Precision | None = None
+) -> list[Frame]:
+    """Return the outputs of a graph that was not tried, on one thread; raise one of RUNTIME_ERRORS if it has none."""
+    engine, outputs = _make(graph, provider, height, width, 1, precision), []
+    for frame in inputs:
+        np.copyto(engine.input, frame)
+        engine.run()
+        outputs.append(engine.output.copy())
+    return outputs
+
+
+def openvino_precisions() -> tuple[Precision, ...]:
+    """Return what OpenVINO can compute in on this processor, the fastest first; raise ImportError without OpenVINO."""
+    import openvino  # noqa: PLC0415  # an optional extra
+
+    # bf16 halves the time where the processor multiplies it. Results differ by at most two 8-bit levels, on smooth
+    # frames in a few pixels of a thousand by up to four.
+    bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "f32") if bf16 else ("f32",)
+
+
+def _make(
+    graph: Graph, provider: Provider, height: int, width: int, threads: int, precision: Precision | None
+) -> Engine:
+    if provider == "onnxruntime":
+        return _Onnxruntime(graph, height, width, threads)
+    return _Openvino(graph, height, width, threads, cast(Precision, precision))
 
 
 class _Onnxruntime:
@@ -126,19 +184,17 @@ class _Onnxruntime:
 
 
 class _Openvino:
-    def __init__(self, graph: Graph, height: int, width: int, threads: int) -> None:
+    def __init__(self, graph: Graph, height: int, width: int, threads: int, precision: Precision) -> None:
         import openvino  # noqa: PLC0415  # an optional extra
 
         core = openvino.Core()
         model = core.read_model(graph.onnx)
         shapes = graph.shapes(height, width)
         model.reshape(list(shapes[0]))
-        # bf16 halves the time where the processor multiplies it, at the price of at most two grey levels.
-        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": precision,
             # Pinned threads of several sessions would share one core.
             "ENABLE_CPU_PINNING": False,
         }

@@ -4,7 +4,7 @@ With AVX-512 a convolution computes 16 output channels at once, and takes as lon
 two neighbouring pixels instead, as if they were twice the channels: its weights, once as they are and once moved by a
 pixel, in one kernel. An input of one channel leaves vectors empty too, so a stem gets blocks of 2 x 2 pixels as four
 channels. Networks of 8 channels take about a quarter less time by both, larger ones gain by their stem alone. Sums come
-in another order: computed in bfloat16, a result may differ by a grey level.
+in another order: computed in bfloat16, a result may differ by an 8-bit level.
 """
 
 from typing import Any
