@@ -678,7 +678,7 @@ def test_times_that_are_missing_or_run_backwards_go_on_at_the_rate(scene: Frame,
     """At 25 frames a second one frame is 512 units of 1 / 12800 s."""
     times = [0, 512, 300, None, 5000]
     with av.open(str(write_film(tmp_path / "in.mp4", scene))) as film:
-        reader = Reader(film, film.streams.video[0], (WIDTH, HEIGHT), tmp_path / "in.mp4", threading.Event())
+        reader = Reader(film, film.streams.video[0], lambda frame: frame, tmp_path / "in.mp4", threading.Event())
         prepared = []
         for pts in times:
             frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
