@@ -38,6 +38,7 @@ from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
 from clearcall.temporal import TemporalFilter
+from clearcall.video.fit import Fit
 
 Frame = npt.NDArray[np.uint8]
 Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -675,7 +676,7 @@ class Unhurried(threading.Event):
 def test_a_film_is_played_at_its_own_pace(rgb: Frame, tmp_path: Path) -> None:
     path = write_film(tmp_path / "in.mp4", rgb)
     stop, newest, started = Unhurried(), Newest(), time.perf_counter()
-    sources._play(path, (WIDTH, HEIGHT), Fraction(25), newest, stop, again=False)
+    sources._play(path, upright(), Fraction(25), newest, stop, again=False)
     passed_s = time.perf_counter() - started
     assert (newest.arrived, newest.dropped) == (10, 9)
     for number, wait_s in enumerate(stop.waits):
@@ -688,15 +689,19 @@ def test_a_film_is_played_at_its_own_pace(rgb: Frame, tmp_path: Path) -> None:
 def test_a_film_can_be_played_over_and_over(rgb: Frame, tmp_path: Path) -> None:
     path = write_film(tmp_path / "in.mp4", rgb)
     stop, newest = Unhurried(most=25), Newest()
-    sources._play(path, (WIDTH, HEIGHT), Fraction(25), newest, stop, again=True)
+    sources._play(path, upright(), Fraction(25), newest, stop, again=True)
     assert newest.arrived == 25
     assert stop.waits[25] > 0.5  # the second round begins where the first has ended
+
+
+def upright(size: Size = (WIDTH, HEIGHT)) -> Fit:
+    return sources._upright("in.mp4", size, {(WIDTH, HEIGHT): Fraction(1)})
 
 
 def film_frames(path: Path, size: Size) -> list[tuple[Frame, float]]:
     films = sources._over_and_over(path)
     film, main = next(films)
-    return list(sources._film_frames(film, main, path, size, threading.Event()))
+    return list(sources._film_frames(film, main, path, upright(size), threading.Event()))
 
 
 @pytest.mark.parametrize(("suffix", "opened"), [(".mp4", 1), (".mkv", 1), (".ts", 1), (".avi", 1), (".h264", 3)])
@@ -707,7 +712,7 @@ def test_a_film_played_over_and_over_stays_open_if_it_can_be_wound_back(
     path, films, rounds = write_film(tmp_path / f"in{suffix}", rgb), [], []
     for film, main in itertools.islice(sources._over_and_over(path), 3):
         films.append(film)
-        rounds.append(list(sources._film_frames(film, main, path, (WIDTH, HEIGHT), threading.Event())))
+        rounds.append(list(sources._film_frames(film, main, path, upright(), threading.Event())))
     assert len({id(film) for film in films}) == opened
     for again in rounds:
         assert len(again) == 10

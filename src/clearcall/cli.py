@@ -379,7 +379,7 @@ def video(
         errors.fail("name a file for the result, or say --dry-run to write none: clearcall video call.mp4 sharp.mp4")
     if dry_run and (target is not None or side_by_side or split or crf is not None):
         errors.fail("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
-    asked = parse_size(size) if size else None
+    asked = None if size is None else parse_size(size)
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
@@ -433,7 +433,7 @@ def camera(
         source=source,
         outputs=tuple(output or ("preview",)),
         fps=fps,
-        size=parse_size(size) if size else None,
+        size=None if size is None else parse_size(size),
         seconds=seconds,
         overlay=overlay,
         again=again,

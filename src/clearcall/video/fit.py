@@ -57,7 +57,7 @@ class Fit:
         self.size, self.pixel = size, pixel
         self._name, self._pixels, self._turns, self._convert = name, pixels, turns, convert
         self._first, self._default = next(iter(pixels.items()))
-        self._warned = False
+        self._warned, self._turned = False, turns
 
     @classmethod
     def of_video(cls, path: Path, first: VideoFrame, asked: Size | None) -> Self:
@@ -83,7 +83,9 @@ class Fit:
             self._warned = True
             width, height = self.size[::-1] if self._turns % 2 else self.size
             warn(f"{self._name} changes its size: all frames are scaled to {width}x{height}; --size names another")
-        turns = (quarter_turns(frame) - self._turns) % 4
+        if frame.key_frame or frame.side_data.get("DISPLAYMATRIX") is not None:
+            self._turned = quarter_turns(frame)  # it stays so until the next key frame, as H.264 and HEVC have it
+        turns = (self._turned - self._turns) % 4
         width, height = self._inside(frame, turns)
         flat = self._convert(frame, *((height, width) if turns % 2 else (width, height)))
         return self._placed(flat, turns) if turns or (width, height) != self.size else flat
@@ -192,7 +194,7 @@ def _vp9_frames(packet: bytes) -> list[bytes]:
     marker = packet[-1] if packet else 0
     count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
     index = packet[-(2 + count * width) :]
-    if marker >> 5 != 0b110 or index[0] != marker:  # noqa: PLR2004  # as the specification writes it
+    if marker >> 5 != 0b110 or len(index) < 2 + count * width or index[0] != marker:  # noqa: PLR2004  # as the specification writes it
         return [packet]
     ends = np.cumsum([int.from_bytes(index[at : at + width], "little") for at in range(1, len(index) - 1, width)])
     return [packet[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
