@@ -801,7 +801,7 @@ def played(path: Path, size: Size | None = None) -> tuple[Size, list[Frame]]:
     """Return the size that a source tells, and all frames of it."""
     frames: list[Frame] = []
     with open_source(str(path), size, None) as source:
-        source.newest.put = frames.append  # type: ignore[method-assign]  # none may be dropped
+        source.newest.put = frames.append  # type: ignore[method-assign,assignment]  # none may be dropped
         source.begin()
         while not source.newest.ended:
             time.sleep(0.01)
@@ -848,7 +848,7 @@ def test_a_camera_that_changes_its_size_keeps_the_one_it_began_with(
 
 def test_hdr_is_played_as_sdr_and_it_is_said(rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In PQ, a white of 203 cd/m2 is at 58 % of the range; BT.709 has its white there."""
-    tags = {"color_trc": 16, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    tags: dict[str, Any] = {"color_trc": 16, "color_primaries": 9, "colorspace": 9, "color_range": 1}
     white = np.full_like(rgb, round(0.58 * 255))
     path = write_film(tmp_path / "in.mp4", white, count=1, pixel_format="yuv420p10le", **tags)
     _, (frame,) = played(path)

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -31,7 +31,7 @@ from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener, _Variant
 from clearcall.temporal import TemporalFilter
-from clearcall.video import fit, hdr
+from clearcall.video import fit, hdr, read
 from clearcall.video.clock import BusyClock
 from clearcall.video.depth import add_change, eight_bits
 from clearcall.video.read import Reader, Timeline, frame_at, planar, plane_of, rate_of
@@ -993,7 +993,10 @@ def test_frames_that_are_turned_otherwise_are_laid_as_the_first(
     assert [frame.rotation for frame in frames_of(source)] == [90] + [0] * 19
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     after = shown(tmp_path / "out.mp4")
-    turned_back = [replace(one, planes=tuple(np.rot90(plane, -1) for plane in one.planes)) for one in upright]
+    turned_back = []
+    for one in upright:
+        y, u, v = (np.rot90(plane, -1) for plane in one.planes)
+        turned_back.append(replace(one, planes=(y, u, v)))
     before = scaled(lying, 96, 64) + turned_back
     assert {frame.rotation for frame in after} == {90}
     assert_luma(sharpener, before, after)
@@ -1002,19 +1005,19 @@ def test_frames_that_are_turned_otherwise_are_laid_as_the_first(
 def test_of_constant_sizes_only_key_frames_are_decoded(
     scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, decoded = fit.read, []
+    decode, frames = read.decoded, list[VideoFrame]()
 
-    def counted(*arguments: Any) -> Iterator[Any]:
-        for thing in read(*arguments):
-            decoded.append(thing)
-            yield thing
+    def counted(*arguments: Any) -> Iterator[VideoFrame]:
+        for frame in decode(*arguments):
+            frames.append(frame)
+            yield frame
 
-    monkeypatch.setattr(fit, "read", counted)
+    monkeypatch.setattr(fit, "decoded", counted)
     for codec, name in (("libx264", "in.mp4"), ("libvpx-vp9", "in.webm")):
         path = write_film(tmp_path / name, scene, range(0, 40 * 512, 512), codec=codec, options={"g": "10"})
-        decoded.clear()
+        frames.clear()
         assert list(fit.frame_pixels(path, frame_at(path, 0))) == [(96, 64)]
-        assert [thing.key_frame for thing in decoded] == [True] * 4
+        assert [frame.key_frame for frame in frames] == [True] * 4
 
 
 def vp9_header(bits: str) -> bytes:
@@ -1045,6 +1048,58 @@ def test_vp9_frames_that_state_their_size_are_known(bits: str, *, states: bool) 
     assert fit.states_size(vp9_header("1000" + "1") + frame + index) == states
     assert not fit.states_size(b"")
     assert not fit.states_size(marker)
+
+
+def restated(packet: bytes, width: int, height: int) -> bytes:
+    """Let a VP9 frame state a size instead of inheriting that of its first reference; one of few blocks, of profile 0.
+
+    Blocks are of 8x8 pixels: what is coded of them stays valid as long as there are as many.
+    """
+    bits = "".join(f"{byte:08b}" for byte in packet)
+    is_shown, resilient = bits[6], bits[7]
+    at = end = 8 + (is_shown == "0") + 2 * (resilient == "0") + 20
+    assert bits[at] == "1"
+
+    def taken(count: int) -> bool:
+        nonlocal end
+        end += count
+        return bits[end - 1] == "1"
+
+    taken(3)  # the reference, another size to show it at, precise motion
+    taken(0 if taken(1) else 2)  # interpolation
+    taken((2 if resilient == "0" else 0) + 2 + 9)  # contexts, the loop filter's level and sharpness
+    if taken(1) and taken(1):
+        for _ in range(6):
+            taken(7 if taken(1) else 0)
+    taken(8)
+    for _ in range(3):  # quantization
+        taken(5 if taken(1) else 0)
+    assert not taken(1)  # segments
+    taken(1 if taken(1) else 0)  # tiles
+    taken(16)  # how long the second header is
+    stated = f"{bits[:at]}000{width - 1:016b}{height - 1:016b}{bits[at + 1 : end]}"
+    whole = stated + "0" * (-len(stated) % 8)
+    return int(whole, 2).to_bytes(len(whole) // 8) + packet[-(-end // 8) :]
+
+
+def test_vp9_may_grow_between_key_frames(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """Browsers let it do so; of the key frames alone it would look small."""
+    small, source = growing(tmp_path / "small.webm", scene, "libvpx-vp9", (90, 58)), tmp_path / "in.webm"
+    with av.open(str(small)) as film, av.open(str(source), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
+        for packet in film.demux():
+            if packet.size:
+                data = bytes(packet) if packet.is_keyframe else restated(bytes(packet), 96, 64)
+                copy = packet_of(data, stream, packet.pts or 0, packet.time_base)
+                copy.is_keyframe = packet.is_keyframe
+                out.mux(copy)
+    sizes = [(frame.width, frame.height, frame.key_frame) for frame in frames_of(source)]
+    assert sizes == [(90, 58, True), (96, 64, False), (96, 64, False)]
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    before, after = scaled(source, 96, 64), shown(tmp_path / "out.mp4")
+    assert len(after) == 3
+    for old, new in zip(before[1:], after[1:], strict=True):  # those of the large size
+        np.testing.assert_array_equal(new.planes[1], old.planes[1])
 
 
 # HDR.
@@ -1121,7 +1176,7 @@ def static_of(frame: VideoFrame, name: str) -> list[float]:
     """Return the numbers of static metadata, rationals divided."""
     data = frame.side_data.get(name)
     assert data is not None
-    numbers = np.frombuffer(bytes(data), np.int32).astype(float)
+    numbers = np.frombuffer(cast(bytes, data), np.int32).astype(float)
     return list(numbers) if len(numbers) == 2 else list(numbers[:20:2] / numbers[1:20:2])
 
 

@@ -18,6 +18,7 @@ from clearcall.sizes import Size
 from clearcall.video.read import (
     PLANAR,
     PLANAR_10,
+    decoded,
     depth_scale,
     describe_as,
     film_stream,
@@ -27,7 +28,6 @@ from clearcall.video.read import (
     plane_of,
     quarter_turns,
     rate_of,
-    read,
 )
 
 # From a frame as stored, width and height to planar 4:2:0 of that size.
@@ -171,8 +171,8 @@ def _add_sizes(path: Path, pixels: dict[Size, Fraction], *, key_frames: bool) ->
                     yield packet
 
         with progress_of(film, main, "looking for the largest frame") as bar:
-            for frame in read(main, wanted(bar)):
-                if not isinstance(frame, VideoFrame) or frame.is_corrupt:
+            for frame in decoded(main, wanted(bar)):
+                if frame.is_corrupt:
                     continue
                 seen = context.sample_aspect_ratio or Fraction(0)
                 first = first or seen

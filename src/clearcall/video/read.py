@@ -144,7 +144,7 @@ def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> tuple
         if entered:
             with suppress(av.FFmpegError):
                 film.seek(int(entry * av.time_base))
-        for thing in read(stream, film.demux(stream)):
+        for thing in _read(stream, film.demux(stream)):
             if isinstance(thing, VideoFrame):
                 broken = (broken and not thing.key_frame) or thing.is_corrupt
                 found.append((thing, broken))
@@ -283,7 +283,7 @@ class Reader:
         self._end_s, self._broken = 0.0, 0
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
-        for thing in read(self._main, map(self._timeline.moved, self._film.demux())):
+        for thing in _read(self._main, map(self._timeline.moved, self._film.demux())):
             if self._stop.is_set():
                 return
             if isinstance(thing, av.FFmpegError):
@@ -323,7 +323,7 @@ def _packets(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
         yield from packets
 
 
-def read(
+def _read(
     main: VideoStream, packets: "Iterator[Packet[Any]]"
 ) -> "Iterator[VideoFrame | Packet[Stream] | av.FFmpegError]":
     """Yield the decoded frames of one stream, the packets of others, and an error where something is broken."""
@@ -346,3 +346,8 @@ def read(
             yield error
         if packet is None:
             return
+
+
+def decoded(main: VideoStream, packets: "Iterator[Packet[Any]]") -> Iterator[VideoFrame]:
+    """Yield the frames of one stream that can be decoded."""
+    return (thing for thing in _read(main, packets) if isinstance(thing, VideoFrame))

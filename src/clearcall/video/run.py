@@ -2,7 +2,7 @@
 
 Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
 and whatever else the new container can hold are copied packet by packet. Luma goes to the network as it is stored, of
-limited or full range alike; chroma is not touched.
+limited or full range alike; chroma is not touched. Of 10-bit luma it gets 8 bits, and its change is added to the 10.
 """
 
 import signal
