@@ -408,7 +408,9 @@ def camera(
     unsharp: _Unsharp = 0.0,
     past_frames: _PastFrames = True,
     fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
-    size: Annotated[str | None, typer.Option(help="Width x height; 1280x720, of a film its own, if not given.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Width x height; 1280x720, of a film its largest, if not given.")
+    ] = None,
     output: Annotated[
         list[str] | None, typer.Option(help="preview, virtual or a film's name; repeatable. preview if not given.")
     ] = None,

@@ -5,7 +5,7 @@ import re
 from clearcall.errors import UserError
 
 Size = tuple[int, int]  # width, height
-_MOST = 8192  # pixels of a side: 8K, beyond which encoders and memory end
+MOST_SIDE = 8192  # pixels of a side: 8K, beyond which encoders and memory end
 
 
 def parse_size(text: str, least: int = 2) -> Size:
@@ -15,6 +15,8 @@ def parse_size(text: str, least: int = 2) -> Size:
     """
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-    if min(width, height) < least or max(width, height) > _MOST or width % 2 or height % 2:
-        raise UserError(f"size {text!r}: give width x height as even numbers from {least} to {_MOST}, such as 1280x720")
+    if min(width, height) < least or max(width, height) > MOST_SIDE or width % 2 or height % 2:
+        raise UserError(
+            f"size {text!r}: give width x height as even numbers from {least} to {MOST_SIDE}, such as 1280x720"
+        )
     return width, height

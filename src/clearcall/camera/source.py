@@ -20,7 +20,17 @@ from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
 from clearcall.sizes import Size
 from clearcall.video.fit import Fit, frame_pixels, largest
-from clearcall.video.read import PLANAR, Reader, film_stream, frame_at, is_hdr, opened, quarter_turns, rate_of, to_sdr
+from clearcall.video.read import (
+    PLANAR,
+    Reader,
+    film_stream,
+    frame_at,
+    is_hdr,
+    opened,
+    quarter_turns,
+    rate_of,
+    reformat_to_sdr,
+)
 
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
@@ -125,9 +135,10 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
         stored = round(width * (pixels[width, height] or 1)), height
         # Phones store films lying, and say how they are to be turned.
         shape = _even(size or (stored[::-1] if quarter_turns(first) % 2 else stored))
+        fit = _upright(name, shape, pixels)
         if is_hdr(first):
             warn(f"{name} is HDR, which is converted to SDR: what is brighter than white is clipped")
-        fit = _upright(name, shape, pixels)
+            fit(first)  # the first takes seconds
         with _reading(name, newest, lambda: _play(path, fit, rate, newest, stop, again=again), stop) as thread:
             yield Source(name, shape, rate, newest, thread.start)
         return
@@ -270,7 +281,7 @@ def _upright(name: str, size: Size, pixels: Mapping[Size, Fraction]) -> Fit:
 
 def _limited_601(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     """Return a frame of a size as 4:2:0 of BT.601 and limited range, which keeps every value of one that is so."""
-    flat = frame.reformat(width, height, PLANAR, dst_colorspace=ITU601, dst_color_range=LIMITED, **to_sdr(frame))
+    flat = reformat_to_sdr(frame, width, height, PLANAR, dst_colorspace=ITU601, dst_color_range=LIMITED)
     flat.color_range = LIMITED
     return flat
 

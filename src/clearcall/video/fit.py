@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clearcall.console import ProgressBar, warn
-from clearcall.sizes import Size
+from clearcall.sizes import MOST_SIDE, Size
 from clearcall.video.read import (
     PLANAR,
     PLANAR_10,
@@ -172,7 +172,7 @@ def _add_sizes(path: Path, pixels: dict[Size, Fraction], *, key_frames: bool) ->
 
         with progress_of(film, main, "looking for the largest frame") as bar:
             for frame in decoded(main, wanted(bar)):
-                if frame.is_corrupt:
+                if frame.is_corrupt or max(frame.width, frame.height) > MOST_SIDE:
                     continue
                 seen = context.sample_aspect_ratio or Fraction(0)
                 first = first or seen

@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from clearcall.console import warn
@@ -23,7 +24,9 @@ from clearcall.errors import UserError, describe
 
 # As FFmpeg numbers matrices, ranges, primaries and transfers.
 _ITU709, _ITU2020, _LIMITED = 1, 9, 1
-_PQ, _HLG, _SDR = 16, 18, 1
+_BT709, _PQ, _HLG = 1, 16, 18
+# It keeps its table, which takes seconds to make.
+_SDR, _SDR_LOCK = VideoReformatter(), threading.Lock()
 Plane = npt.NDArray[Any]  # of 8-bit or 16-bit unsigned integers
 PLANAR, PLANAR_10 = "yuv420p", "yuv420p10le"
 _DESCRIBED = ("pts", "time_base", "duration", "colorspace", "color_range", "color_primaries", "color_trc")
@@ -163,12 +166,23 @@ def is_hdr(frame: VideoFrame) -> bool:
     return frame.color_trc in {_PQ, _HLG}
 
 
-def to_sdr(frame: VideoFrame) -> dict[str, Any]:
-    """Return the arguments with which `reformat` gives an HDR frame the transfer and primaries of BT.709.
+def reformat_to_sdr(
+    frame: VideoFrame,
+    width: int,
+    height: int,
+    pixel_format: str,
+    **options: Any,  # noqa: ANN401  # handed on to PyAV
+) -> VideoFrame:
+    """Return a frame as `reformat` makes it; HDR gets the transfer and primaries of BT.709.
 
-    Reference white becomes white, and what is brighter is clipped to it. There are none for other frames.
+    Of HDR, reference white becomes white, and what is brighter is clipped to it.
     """
-    return {"dst_color_trc": _SDR, "dst_color_primaries": _SDR} if is_hdr(frame) else {}
+    if not is_hdr(frame):
+        return frame.reformat(width, height, pixel_format, **options)
+    with _SDR_LOCK:
+        return _SDR.reformat(
+            frame, width, height, pixel_format, dst_color_trc=_BT709, dst_color_primaries=_BT709, **options
+        )
 
 
 def planar(frame: VideoFrame, width: int, height: int, pixel_format: str = PLANAR) -> VideoFrame:
@@ -177,9 +191,8 @@ def planar(frame: VideoFrame, width: int, height: int, pixel_format: str = PLANA
     HDR stays HDR as yuv420p10le, and becomes SDR as yuv420p.
     """
     if frame.format.is_rgb or (pixel_format == PLANAR and is_hdr(frame)):
-        matrix = _ITU2020 if pixel_format == PLANAR_10 else _ITU709
-        tags = {} if pixel_format == PLANAR_10 else to_sdr(frame)
-        flat = frame.reformat(width, height, pixel_format, dst_colorspace=matrix, dst_color_range=_LIMITED, **tags)
+        convert, matrix = (reformat_to_sdr, _ITU709) if pixel_format == PLANAR else (VideoFrame.reformat, _ITU2020)
+        flat = convert(frame, width, height, pixel_format, dst_colorspace=matrix, dst_color_range=_LIMITED)
         flat.colorspace, flat.color_range = matrix, _LIMITED
         return flat
     flat = frame.reformat(width, height, pixel_format)
