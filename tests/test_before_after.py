@@ -125,6 +125,21 @@ def test_of_a_film_the_frame_in_the_middle_is_shown_upright(
     assert np.corrcoef(added.ravel(), (np.rot90(ours, rotation // 90).astype(int) - luma).ravel())[0, 1] > 0.9
 
 
+def test_of_hdr_sdr_is_shown(sharpener: Sharpener, tmp_path: Path) -> None:
+    """In PQ, a white of 203 cd/m2 is at 58 % of the range: shown as it is, it would be grey."""
+    with av.open(str(tmp_path / "in.mp4"), "w") as out:
+        stream = out.add_stream("libx264", 25, {"crf": "0"}, width=96, height=64)
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 16, 9, 1
+        frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), round(0.58 * 255), np.uint8), format="rgb24")
+        out.mux(stream.encode(frame.reformat(format="yuv420p10le")))
+        out.mux(stream.encode(None))
+    for half in halves(write_before_after(sharpener, tmp_path / "in.mp4", None), 96, 64):
+        assert half.mean() > 245
+
+
 def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     Image.fromarray(rgb).save(source)

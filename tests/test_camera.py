@@ -38,6 +38,7 @@ from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
 from clearcall.temporal import TemporalFilter
+from clearcall.video.fit import Fit
 
 Frame = npt.NDArray[np.uint8]
 Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -675,7 +676,7 @@ class Unhurried(threading.Event):
 def test_a_film_is_played_at_its_own_pace(rgb: Frame, tmp_path: Path) -> None:
     path = write_film(tmp_path / "in.mp4", rgb)
     stop, newest, started = Unhurried(), Newest(), time.perf_counter()
-    sources._play(path, (WIDTH, HEIGHT), Fraction(25), newest, stop, again=False)
+    sources._play(path, upright(), Fraction(25), newest, stop, again=False)
     passed_s = time.perf_counter() - started
     assert (newest.arrived, newest.dropped) == (10, 9)
     for number, wait_s in enumerate(stop.waits):
@@ -688,15 +689,19 @@ def test_a_film_is_played_at_its_own_pace(rgb: Frame, tmp_path: Path) -> None:
 def test_a_film_can_be_played_over_and_over(rgb: Frame, tmp_path: Path) -> None:
     path = write_film(tmp_path / "in.mp4", rgb)
     stop, newest = Unhurried(most=25), Newest()
-    sources._play(path, (WIDTH, HEIGHT), Fraction(25), newest, stop, again=True)
+    sources._play(path, upright(), Fraction(25), newest, stop, again=True)
     assert newest.arrived == 25
     assert stop.waits[25] > 0.5  # the second round begins where the first has ended
+
+
+def upright(size: Size = (WIDTH, HEIGHT)) -> Fit:
+    return sources._upright("in.mp4", size, {(WIDTH, HEIGHT): Fraction(1)})
 
 
 def film_frames(path: Path, size: Size) -> list[tuple[Frame, float]]:
     films = sources._over_and_over(path)
     film, main = next(films)
-    return list(sources._film_frames(film, main, path, size, threading.Event()))
+    return list(sources._film_frames(film, main, path, upright(size), threading.Event()))
 
 
 @pytest.mark.parametrize(("suffix", "opened"), [(".mp4", 1), (".mkv", 1), (".ts", 1), (".avi", 1), (".h264", 3)])
@@ -707,7 +712,7 @@ def test_a_film_played_over_and_over_stays_open_if_it_can_be_wound_back(
     path, films, rounds = write_film(tmp_path / f"in{suffix}", rgb), [], []
     for film, main in itertools.islice(sources._over_and_over(path), 3):
         films.append(film)
-        rounds.append(list(sources._film_frames(film, main, path, (WIDTH, HEIGHT), threading.Event())))
+        rounds.append(list(sources._film_frames(film, main, path, upright(), threading.Event())))
     assert len({id(film) for film in films}) == opened
     for again in rounds:
         assert len(again) == 10
@@ -783,6 +788,72 @@ def test_a_film_of_a_phone_is_played_upright(rgb: Frame, tmp_path: Path, matrix:
     shown = taken.frame[height:].reshape(2, height // 2, width // 2)
     for plane, before in zip(shown, chroma, strict=True):
         np.testing.assert_array_equal(plane, np.rot90(before, turns))
+
+
+def growing(path: Path, rgb: Frame, *sizes: Size) -> Path:
+    """Write a raw H.264 stream of ten frames of each size, one after the other."""
+    parts = [write_film(path.with_name(f"{number}.h264"), rgb, size=size) for number, size in enumerate(sizes)]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def played(path: Path, size: Size | None = None) -> tuple[Size, list[Frame]]:
+    """Return the size that a source tells, and all frames of it."""
+    frames: list[Frame] = []
+    with open_source(str(path), size, None) as source:
+        source.newest.put = frames.append  # type: ignore[method-assign,assignment]  # none may be dropped
+        source.begin()
+        while not source.newest.ended:
+            time.sleep(0.01)
+    return source.size, frames
+
+
+def test_a_film_that_grows_is_played_at_its_largest_size(
+    rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = growing(tmp_path / "in.h264", rgb, (48, 32), (WIDTH, HEIGHT), (72, 48))
+    size, frames = played(path)
+    assert size == (WIDTH, HEIGHT) and len(frames) == 30
+    with av.open(str(path)) as film:
+        expected = [frame.reformat(WIDTH, HEIGHT, "yuv420p").to_ndarray() for frame in film.decode(video=0)]
+    for frame, scaled in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame, scaled)
+    assert f"{path} changes its size: all frames are scaled to {WIDTH}x{HEIGHT}" in capsys.readouterr().err
+    assert played(path, (48, 32))[0] == (48, 32)
+
+
+def test_a_film_of_another_shape_has_bars(rgb: Frame, tmp_path: Path) -> None:
+    _, frames = played(write_film(tmp_path / "in.mp4", rgb, count=1), (128, 64))
+    (expected,), _ = decoded(tmp_path / "in.mp4")
+    luma, chroma = frames[0][:64], frames[0][64:].reshape(2, 32, 64)
+    np.testing.assert_array_equal(luma[:, 16:112], expected[:64])
+    assert (luma[:, :16] == 16).all() and (luma[:, 112:] == 16).all()
+    assert (chroma[:, :, :8] == 128).all() and (chroma[:, :, 56:] == 128).all()
+
+
+def test_a_camera_that_changes_its_size_keeps_the_one_it_began_with(
+    rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How large its frames will be is not known, and the outputs are open by then."""
+    path = growing(tmp_path / "in.h264", rgb, (48, 32), (WIDTH, HEIGHT))
+    for asked, size in ((None, (48, 32)), ((WIDTH, HEIGHT), (WIDTH, HEIGHT))):
+        with monkeypatch.context() as patch:
+            camera_of(path, 0, patch)
+            told, frames = played(Path("/dev/video7"), asked)
+        assert told == size and len(frames) == 20
+        assert {frame.shape for frame in frames} == {(size[1] * 3 // 2, size[0])}
+        said = capsys.readouterr().err
+        assert f"/dev/video7 changes its size: all frames are scaled to {size[0]}x{size[1]}; --size names" in said
+
+
+def test_hdr_is_played_as_sdr_and_it_is_said(rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In PQ, a white of 203 cd/m2 is at 58 % of the range; BT.709 has its white there."""
+    tags: dict[str, Any] = {"color_trc": 16, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    white = np.full_like(rgb, round(0.58 * 255))
+    path = write_film(tmp_path / "in.mp4", white, count=1, pixel_format="yuv420p10le", **tags)
+    _, (frame,) = played(path)
+    assert abs(float(frame[:HEIGHT].mean()) - 235) < 8
+    assert "in.mp4 is HDR, which is converted to SDR: what is brighter than white is clipped" in capsys.readouterr().err
 
 
 def camera_of(path: Path, refused: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:

@@ -8,28 +8,32 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
 from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener, _Variant
 from clearcall.temporal import TemporalFilter
+from clearcall.video import fit, hdr, read
 from clearcall.video.clock import BusyClock
+from clearcall.video.depth import add_change, eight_bits
 from clearcall.video.read import Reader, Timeline, frame_at, planar, plane_of, rate_of
 from clearcall.video.run import sharpen_video, time_video
 from clearcall.video.write import Writer
@@ -132,6 +136,11 @@ def shown(path: Path) -> list[Shown]:
             planes = (plane_of(flat, 0).copy(), plane_of(flat, 1).copy(), plane_of(flat, 2).copy())
             frames.append(Shown(planes, frame.pts * frame.time_base, colours, frame.rotation))
     return frames
+
+
+def frames_of(path: Path) -> list[VideoFrame]:
+    with av.open(str(path)) as video:
+        return list(video.decode(video=0))
 
 
 def packets(path: Path, kind: str) -> list[tuple[bytes, Fraction]]:
@@ -678,7 +687,7 @@ def test_times_that_are_missing_or_run_backwards_go_on_at_the_rate(scene: Frame,
     """At 25 frames a second one frame is 512 units of 1 / 12800 s."""
     times = [0, 512, 300, None, 5000]
     with av.open(str(write_film(tmp_path / "in.mp4", scene))) as film:
-        reader = Reader(film, film.streams.video[0], (WIDTH, HEIGHT), tmp_path / "in.mp4", threading.Event())
+        reader = Reader(film, film.streams.video[0], lambda frame: frame, tmp_path / "in.mp4", threading.Event())
         prepared = []
         for pts in times:
             frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
@@ -814,15 +823,427 @@ def test_a_packet_that_the_container_refuses_is_counted_and_the_others_go_on(sce
     assert [data for data, _ in packets(tmp_path / "out.mp4", "audio")] == [bytes(packet) for packet in heard[:4]]
 
 
-def test_frames_that_change_their_size_are_scaled_to_the_first(
+# Sizes that change, and one that is asked for.
+
+
+def pieces(path: Path, scene: Frame, *sizes: tuple[int, int], **traits: Any) -> Path:
+    """Write a raw H.264 stream of ten frames of each size, one after the other."""
+    parts = []
+    for number, size in enumerate(sizes):
+        part = path.with_name(f"{number}.h264")
+        parts.append(write_film(part, scene, kind="h264", size=size, options={"bf": "0"}, **traits).read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def growing(path: Path, scene: Frame, codec: str, *sizes: tuple[int, int]) -> Path:
+    """Write a WebM whose frames change their size, three of each, as recorders write what a call sends."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, 25, width=sizes[0][0], height=sizes[0][1])
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuv420p"
+        for piece, (width, height) in enumerate(sizes):
+            encoder = av.CodecContext.create(codec, "w")
+            assert isinstance(encoder, av.VideoCodecContext)
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+            encoder.options = (
+                {"preset": "12"} if codec == "libsvtav1" else {"crf": "4", "b": "4M", "lag-in-frames": "0"}
+            )
+            made = []
+            for number in range(3):
+                frame = VideoFrame.from_ndarray(rgb_at(scene, number, width, height), "rgb24").reformat(
+                    format="yuv420p"
+                )
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                made += encoder.encode(frame)
+            for number, packet in enumerate(made + encoder.encode(None)):
+                packet.pts = packet.dts = 3 * piece + number
+                packet.time_base, packet.stream = Fraction(1, 25), stream
+                out.mux(packet)
+    return path
+
+
+def scaled(path: Path, width: int, height: int) -> list[Shown]:
+    """Decode a video, each frame scaled to a size."""
+    with av.open(str(path)) as video:
+        frames = [planar(frame, width, height) for frame in video.decode(video=0)]
+    planes = [[plane_of(frame, index).copy() for index in range(3)] for frame in frames]
+    return [Shown((one[0], one[1], one[2]), Fraction(0), (0, 0, 0, 0), 0) for one in planes]
+
+
+def assert_luma(sharpener: Sharpener, before: list[Shown], after: list[Shown]) -> None:
+    assert len(after) == len(before)
+    for old, new, expected in zip(before, after, sharpened(sharpener, before), strict=True):
+        np.testing.assert_array_equal(new.planes[0], expected)
+        np.testing.assert_array_equal(new.planes[1], old.planes[1])
+
+
+@pytest.mark.parametrize("sizes", [((96, 64), (48, 32)), ((48, 32), (96, 64)), ((48, 32), (96, 64), (72, 48))])
+def test_frames_that_change_their_size_are_scaled_to_the_largest(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, sizes: tuple[tuple[int, int], ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """They were scaled to the first: a recording of a call, which begins small, stayed so."""
+    source = pieces(tmp_path / "in.h264", scene, *sizes)
+    summary = sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    assert summary.frames == 10 * len(sizes)
+    assert_luma(sharpener, scaled(source, 96, 64), shown(tmp_path / "out.mp4"))
+    assert "changes its size: all frames are scaled to 96x64; --size names another" in capsys.readouterr().err
+    assert time_video(sharpener, source).frames == summary.frames
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9", "libsvtav1"])
+def test_recordings_of_calls_that_grow_come_out_at_their_largest(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, codec: str
+) -> None:
+    source = growing(tmp_path / "in.webm", scene, codec, (80, 64), (161, 127), (102, 80))
+    sharpen_video(sharpener, source, tmp_path / "out.mkv", crf=0)
+    sharpen_video(sharpener, source, tmp_path / "out.webm")
+    h264, vp9 = shown(tmp_path / "out.mkv"), shown(tmp_path / "out.webm")
+    assert {frame.planes[0].shape for frame in h264} == {(128, 162)}  # the odd row and column are repeated
+    assert {frame.planes[0].shape for frame in vp9} == {(127, 161)}
+    expected = sharpened(sharpener, scaled(source, 161, 127))
+    assert len(h264) == len(vp9) == len(expected) == 9
+    for padded, luma in zip(h264, expected, strict=True):
+        np.testing.assert_array_equal(padded.planes[0][:127, :161], luma)
+
+
+def test_a_size_may_be_asked_for(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts = [write_film(tmp_path / f"{size[0]}.h264", scene, kind="h264", size=size) for size in ((96, 64), (48, 32))]
-    (tmp_path / "in.h264").write_bytes(b"".join(path.read_bytes() for path in parts))
-    summary = sharpen_video(sharpener, tmp_path / "in.h264", tmp_path / "out.mp4")
-    assert summary.frames == 20
-    assert {frame.planes[0].shape for frame in shown(tmp_path / "out.mp4")} == {(64, 96)}
-    assert "changes its size: all frames are scaled to that of the first, 96x64" in capsys.readouterr().err
+    source = write_film(tmp_path / "in.mp4", scene)
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, size=(144, 96))
+    assert_luma(sharpener, scaled(source, 144, 96), shown(tmp_path / "out.mp4"))
+    assert "changes its size" not in capsys.readouterr().err
+    # It is that of the picture as it is shown: a telephone's is stored lying.
+    turned = write_film(tmp_path / "turned.mp4", scene, rotation=90)
+    sharpen_video(sharpener, turned, tmp_path / "out.mp4", crf=0, size=(128, 192))
+    after = shown(tmp_path / "out.mp4")
+    assert after[0].planes[0].shape == (128, 192) and after[0].rotation == 90
+    assert_luma(sharpener, scaled(turned, 192, 128), after)
+
+
+def test_a_picture_keeps_its_shape_in_a_size_of_another(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene, tags={"color_range": 1})
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, size=(128, 64))
+    before = scaled(source, 96, 64)
+    for old, new in zip(before, shown(tmp_path / "out.mp4"), strict=True):
+        assert np.abs(new.planes[0][:, :12].astype(int) - 16).max() <= 8  # the network sees the edge
+        assert np.abs(new.planes[0][:, -12:].astype(int) - 16).max() <= 8
+        np.testing.assert_array_equal(new.planes[1][:, 8:56], old.planes[1])
+        assert (new.planes[1][:, :8] == 128).all() and (new.planes[1][:, 56:] == 128).all()
+        assert np.abs(new.planes[0][:, 20:108].astype(int) - old.planes[0][:, 4:92]).mean() < 8
+    # Where pixels are wide, the size that is asked for has square ones.
+    wide = write_film(tmp_path / "wide.mkv", scene, tags={"sample_aspect_ratio": Fraction(4, 3)})
+    sharpen_video(sharpener, wide, tmp_path / "wide.mp4", crf=0, size=(128, 64))
+    assert_luma(sharpener, scaled(wide, 128, 64), shown(tmp_path / "wide.mp4"))
+    with av.open(str(tmp_path / "wide.mp4")) as film:
+        assert film.streams.video[0].sample_aspect_ratio == 1
+
+
+@pytest.mark.parametrize("size", ["", "96", "96x63", "0x0", "-2x2", "8194x64", "axb"])
+def test_a_wrong_size_is_one_line(tmp_path: Path, size: str) -> None:
+    run = command("video", "in.mp4", str(tmp_path / "out.mp4"), f"--size={size}")
+    assert run.returncode == 1 and not list(tmp_path.iterdir())
+    assert run.stderr.startswith(f"error: size {size!r}: give width x height as even numbers from 2 to 8192")
+    assert run.stderr.count("\n") == 1
+
+
+def test_the_command_takes_a_size(scene: Frame, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mp4", scene)
+    options = ("--provider", "onnxruntime", "--threads", "1", "--size", "48x32")
+    done = command("video", str(source), str(tmp_path / "out.mp4"), *options)
+    assert done.returncode == 0, done.stderr
+    assert {frame.planes[0].shape for frame in shown(tmp_path / "out.mp4")} == {(32, 48)}
+
+
+def test_pixels_may_change_their_shape_with_the_size(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """96x64 of square pixels and 64x64 of 3:2 look alike; 64x64 of square ones has bars at its sides."""
+    first = pieces(tmp_path / "first.h264", scene, (96, 64), tags={"sample_aspect_ratio": Fraction(1)})
+    for name, pixel in (("alike", Fraction(3, 2)), ("square", Fraction(1))):
+        second = pieces(tmp_path / "second.h264", scene, (64, 64), tags={"sample_aspect_ratio": pixel})
+        source = tmp_path / f"{name}.h264"
+        source.write_bytes(first.read_bytes() + second.read_bytes())
+        sharpen_video(sharpener, source, tmp_path / f"{name}.mp4", crf=0)
+        after = shown(tmp_path / f"{name}.mp4")
+        with av.open(str(tmp_path / f"{name}.mp4")) as film:
+            assert film.streams.video[0].sample_aspect_ratio == 1
+        assert len(after) == 20 and after[-1].planes[0].shape == (64, 96)
+        bars = [(plane[:, 0] == plane[:, 7]).all() for plane in (after[0].planes[1], after[-1].planes[1])]
+        assert bars == [False, name == "square"]
+        if name == "alike":
+            assert_luma(sharpener, scaled(source, 96, 64), after)
+
+
+def test_frames_that_are_turned_otherwise_are_laid_as_the_first(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path
+) -> None:
+    """Of a rotation H.264 may tell in key frames alone; it holds until the next of them."""
+    lying = write_film(tmp_path / "lying.mp4", scene, options={"bf": "0"})
+    source = pieces(tmp_path / "in.h264", scene, (64, 96))
+    upright = scaled(source, 64, 96)
+    with av.open(str(lying)) as film:
+        stream = film.streams.video[0]
+        insert = "h264_mp4toannexb,h264_metadata=display_orientation=insert:rotate=90"
+        turned = BitStreamFilterContext(insert, stream)
+        data = b"".join(bytes(one) for packet in film.demux(stream) if packet.size for one in turned.filter(packet))
+    source.write_bytes(data + source.read_bytes())
+    assert [frame.rotation for frame in frames_of(source)] == [90] + [0] * 19
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    after = shown(tmp_path / "out.mp4")
+    turned_back = []
+    for one in upright:
+        y, u, v = (np.rot90(plane, -1) for plane in one.planes)
+        turned_back.append(replace(one, planes=(y, u, v)))
+    before = scaled(lying, 96, 64) + turned_back
+    assert {frame.rotation for frame in after} == {90}
+    assert_luma(sharpener, before, after)
+
+
+def test_of_constant_sizes_only_key_frames_are_decoded(
+    scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, frames = read.decoded, list[VideoFrame]()
+
+    def counted(*arguments: Any) -> Iterator[VideoFrame]:
+        for frame in decode(*arguments):
+            frames.append(frame)
+            yield frame
+
+    monkeypatch.setattr(fit, "decoded", counted)
+    for codec, name in (("libx264", "in.mp4"), ("libvpx-vp9", "in.webm")):
+        path = write_film(tmp_path / name, scene, range(0, 40 * 512, 512), codec=codec, options={"g": "10"})
+        frames.clear()
+        assert list(fit.frame_pixels(path, frame_at(path, 0))) == [(96, 64)]
+        assert [frame.key_frame for frame in frames] == [True] * 4
+
+
+def vp9_header(bits: str) -> bytes:
+    padded = bits.ljust(64, "0")
+    return bytes(int(padded[at : at + 8], 2) for at in range(0, 64, 8))
+
+
+@pytest.mark.parametrize(
+    ("bits", "states"),
+    [
+        ("10" + "00" + "0" + "0" + "1" + "0", False),  # a key frame
+        ("10" + "00" + "1" + "000", False),  # a frame that is shown once more
+        ("10" + "00" + "0" + "1" + "1" + "0" + "00" + "1" * 20 + "1", False),  # of the size of its first reference
+        ("10" + "00" + "0" + "1" + "1" + "0" + "00" + "1" * 20 + "001", False),  # of the third's
+        ("10" + "00" + "0" + "1" + "1" + "0" + "00" + "1" * 20 + "000", True),
+        ("10" + "00" + "0" + "1" + "1" + "1" + "1" * 20 + "000", True),  # resilient to errors
+        ("10" + "11" + "0" + "0" + "1" + "1" + "0" + "00" + "1" * 20 + "000", True),  # of profile 3
+        ("10" + "00" + "0" + "1" + "0" + "0" + "1", True),  # hidden, of no reference
+        ("10" + "00" + "0" + "1" + "0" + "0" + "0" + "00" + "1" * 20 + "010", False),  # hidden, of its second's
+        ("01" + "00" + "0" + "1" + "1" + "0" + "00" + "1" * 20 + "000", False),  # no VP9
+    ],
+)
+def test_vp9_frames_that_state_their_size_are_known(bits: str, *, states: bool) -> None:
+    frame = vp9_header(bits)
+    assert fit.states_size(frame) == states
+    marker = bytes([0b110_00_001])  # an index of two frames, whose lengths have a byte each
+    index = marker + bytes([8, 8]) + marker
+    assert fit.states_size(vp9_header("1000" + "1") + frame + index) == states
+    assert not fit.states_size(b"")
+    assert not fit.states_size(marker)
+
+
+def restated(packet: bytes, width: int, height: int) -> bytes:
+    """Let a VP9 frame state a size instead of inheriting that of its first reference; one of few blocks, of profile 0.
+
+    Blocks are of 8x8 pixels: what is coded of them stays valid as long as there are as many.
+    """
+    bits = "".join(f"{byte:08b}" for byte in packet)
+    is_shown, resilient = bits[6], bits[7]
+    at = end = 8 + (is_shown == "0") + 2 * (resilient == "0") + 20
+    assert bits[at] == "1"
+
+    def taken(count: int) -> bool:
+        nonlocal end
+        end += count
+        return bits[end - 1] == "1"
+
+    taken(3)  # the reference, another size to show it at, precise motion
+    taken(0 if taken(1) else 2)  # interpolation
+    taken((2 if resilient == "0" else 0) + 2 + 9)  # contexts, the loop filter's level and sharpness
+    if taken(1) and taken(1):
+        for _ in range(6):
+            taken(7 if taken(1) else 0)
+    taken(8)
+    for _ in range(3):  # quantization
+        taken(5 if taken(1) else 0)
+    assert not taken(1)  # segments
+    taken(1 if taken(1) else 0)  # tiles
+    taken(16)  # how long the second header is
+    stated = f"{bits[:at]}000{width - 1:016b}{height - 1:016b}{bits[at + 1 : end]}"
+    whole = stated + "0" * (-len(stated) % 8)
+    return int(whole, 2).to_bytes(len(whole) // 8) + packet[-(-end // 8) :]
+
+
+def test_vp9_may_grow_between_key_frames(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """Browsers let it do so; of the key frames alone it would look small."""
+    small, source = growing(tmp_path / "small.webm", scene, "libvpx-vp9", (90, 58)), tmp_path / "in.webm"
+    with av.open(str(small)) as film, av.open(str(source), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
+        for packet in film.demux():
+            if packet.size:
+                data = bytes(packet) if packet.is_keyframe else restated(bytes(packet), 96, 64)
+                copy = packet_of(data, stream, packet.pts or 0, packet.time_base)
+                copy.is_keyframe = packet.is_keyframe
+                out.mux(copy)
+    sizes = [(frame.width, frame.height, frame.key_frame) for frame in frames_of(source)]
+    assert sizes == [(90, 58, True), (96, 64, False), (96, 64, False)]
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
+    before, after = scaled(source, 96, 64), shown(tmp_path / "out.mp4")
+    assert len(after) == 3
+    for old, new in zip(before[1:], after[1:], strict=True):  # those of the large size
+        np.testing.assert_array_equal(new.planes[1], old.planes[1])
+
+
+# HDR.
+
+MASTERED = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+STATIC = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+
+
+def write_hdr(path: Path, *, trc: int = 16, mastered: bool = True, count: int = 6, rotation: int = 0) -> Path:
+    """Write a lossless 10-bit HEVC of a smooth ramp of 10-bit levels beside moving detail."""
+    told = f":hdr10=1:master-display={MASTERED}:max-cll=1000,400" if mastered else ""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx265", 25, {"x265-params": f"log-level=none:lossless=1{told}"}, width=96, height=64)
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuv420p10le"
+        if rotation:
+            stream.set_display_matrix(QUARTER[rotation])
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, trc, 9, 1
+        y, x = np.mgrid[0:64, 0:96]
+        for number in range(count):
+            frame = VideoFrame(96, 64, "yuv420p10le")
+            luma = 300 + x + 60 * np.sin((x + 2 * number) / 3) * np.cos(y / 3) * (y >= 32)
+            for index, plane in enumerate((luma, np.full((32, 48), 480), np.full((32, 48), 530))):
+                plane_of(frame, index)[:] = plane.astype(np.uint16)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc = 9, 1, 9, trc
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def tags_of(frame: VideoFrame) -> tuple[Any, ...]:
+    return frame.format.name, frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "hevc"), (".mov", "hevc"), (".mkv", "hevc"), (".webm", "av1")])
+@pytest.mark.parametrize(("trc", "mastered"), [(16, True), (18, False)])
+def test_hdr_keeps_its_ten_bits_and_what_they_mean(
+    sharpener: Sharpener, tmp_path: Path, suffix: str, codec: str, trc: int, *, mastered: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """PQ and HLG became 8 bits without the metadata that say how bright they are."""
+    source, target = write_hdr(tmp_path / "in.mp4", trc=trc, mastered=mastered), tmp_path / f"out{suffix}"
+    sharpen_video(sharpener, source, target, crf=1)
+    said = capfd.readouterr().err
+    assert "warning" not in said and "Svt" not in said and "x265" not in said
+    before, after = frames_of(source), frames_of(target)
+    assert len(after) == len(before) == 6
+    with av.open(str(target)) as film:
+        assert film.streams.video[0].codec_context.codec.canonical_name == codec
+    lumas = [np.minimum((plane_of(frame, 0) + 2) // 4, 255).astype(np.uint8) for frame in before]
+    temporal = TemporalFilter()
+    for old, new, luma in zip(before, after, lumas, strict=True):
+        assert tags_of(new) == tags_of(old) == ("yuv420p10le", trc, 9, 9, 1)
+        for name in STATIC:
+            assert (new.side_data.get(name) is not None) == mastered
+            if mastered:
+                assert static_of(new, name) == pytest.approx(static_of(old, name), rel=0.01, abs=1e-4)
+        ten, result = plane_of(old, 0).astype(int), plane_of(new, 0).astype(int)
+        around = sliding_window_view(np.pad(luma.astype(int), 1, "edge"), (3, 3)).reshape(*luma.shape, 9)
+        textured = around.max(axis=-1) - around.min(axis=-1) > 1
+        expected = ten + 4 * textured * (sharpener(temporal(luma), "gray").astype(int) - luma)
+        assert (expected != ten)[40:].mean() > 0.1 and (expected == ten)[:28].all()
+        assert np.abs(result - expected).mean() < 1.5  # 10-bit levels
+        assert np.abs(plane_of(new, 1).astype(int) - plane_of(old, 1)).mean() < 1.5
+        # A ramp of single 10-bit levels stays one, where 8 bits make steps of four.
+        ramp = result[4:28].mean(axis=0)[8:88]
+        assert np.abs(ramp - ten[4:28].mean(axis=0)[8:88]).mean() < 1
+        assert len(set(np.round(ramp))) > 60
+
+
+def static_of(frame: VideoFrame, name: str) -> list[float]:
+    """Return the numbers of static metadata, rationals divided."""
+    data = frame.side_data.get(name)
+    assert data is not None
+    numbers = np.frombuffer(cast(bytes, data), np.int32).astype(float)
+    return list(numbers) if len(numbers) == 2 else list(numbers[:20:2] / numbers[1:20:2])
+
+
+@pytest.mark.parametrize("view", ["side-by-side", "split"])
+def test_hdr_is_shown_beside_its_input(sharpener: Sharpener, tmp_path: Path, view: Any) -> None:
+    source = write_hdr(tmp_path / "in.mp4", rotation=90)
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", view=view, crf=1)
+    old, new = frames_of(source)[0], frames_of(tmp_path / "out.mp4")[0]
+    assert tags_of(new) == tags_of(old) and new.rotation == 90
+    luma, shown_luma = (as_displayed(plane_of(frame, 0), 90).astype(int) for frame in (old, new))
+    half = shown_luma.shape[1] // 2
+    assert np.abs(shown_luma[:, : half - 8] - luma[:, : half - 8]).mean() < 2
+    if view == "split":
+        assert np.abs(shown_luma[:, half : half + 2] - 940).mean() < 20
+
+
+def test_hdr_that_grows_keeps_its_depth(sharpener: Sharpener, tmp_path: Path) -> None:
+    source = write_hdr(tmp_path / "in.mp4")
+    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=1, size=(256, 128))
+    old, new = frames_of(source)[0], frames_of(tmp_path / "out.mp4")[0]
+    assert tags_of(new) == tags_of(old) and (new.width, new.height) == (256, 128)
+    luma = plane_of(new, 0)
+    assert np.abs(luma[:, :28].astype(int) - 64).mean() < 4  # the bars are black
+    ramp = luma[8:56].mean(axis=0)[48:208]
+    assert np.abs(np.diff(ramp, 2)).max() < 2 and len(set(np.round(ramp))) > 60
+
+
+def test_ten_bits_keep_what_the_network_does_not_change() -> None:
+    luma = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    eight = eight_bits(luma)
+    np.testing.assert_array_equal(eight, np.minimum(np.round(luma / 4 + 1e-9), 255))
+    np.testing.assert_array_equal(add_change(luma, eight), luma)
+    # Of a gradient rounding makes steps, which are not to be sharpened; elsewhere a level is one of four.
+    np.testing.assert_array_equal(add_change(luma.reshape(1, -1), 255 - eight.reshape(1, -1)), luma.reshape(1, -1))
+    lighter = add_change(luma, np.minimum(eight.astype(int) + 1, 255).astype(np.uint8))
+    np.testing.assert_array_equal(lighter, np.where(eight < 255, np.minimum(luma + 4, 1023), luma))
+
+
+def test_hdr_of_other_formats_is_converted_to_ten_bits_and_it_is_said(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tags = {"color_trc": 16, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    source = write_film(tmp_path / "in.mkv", scene, codec="ffv1", pixel_format="yuv422p10le", tags=tags)
+    sharpen_video(sharpener, source, tmp_path / "out.mkv")
+    assert "is yuv422p10le: it is converted to 10 bits, 4:2:0" in capsys.readouterr().err
+    assert {tags_of(frame) for frame in frames_of(tmp_path / "out.mkv")} == {("yuv420p10le", 16, 9, 9, 1)}
+
+
+def test_hdr_without_an_encoder_for_it_is_refused(
+    sharpener: Sharpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_hdr(tmp_path / "in.mp4", count=1)
+    monkeypatch.setattr("clearcall.video.hdr.av.codecs_available", {"libx264"})
+    for name, codec in (("out.mp4", "libx265"), ("out.webm", "libsvtav1")):
+        with pytest.raises(UserError, match=f"is HDR, for which this build of PyAV lacks {codec}: convert it to SDR"):
+            sharpen_video(sharpener, source, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_dynamic_metadata_of_hdr_are_told_of_and_dolby_vision_alone_is_refused() -> None:
+    """No encoder here can make them."""
+    frame: Any = SimpleNamespace(side_data={"DYNAMIC_HDR_PLUS": b"", "DOVI_METADATA": b""}, color_trc=16)
+    assert hdr.lost_metadata(frame) == ["HDR10+", "Dolby Vision"]
+    hdr.check_hdr(Path("in.mp4"), frame)
+    frame.color_trc = 2
+    with pytest.raises(UserError, match=r"in\.mp4 is HDR in Dolby Vision alone, .*: convert it"):
+        hdr.check_hdr(Path("in.mp4"), frame)
 
 
 @pytest.mark.usefixtures("_sound")

@@ -349,6 +349,9 @@ def video(
     strength: _Strength = 1.0,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Input to the left, result beside it.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
+    size: Annotated[
+        str | None, typer.Option(help="Width x height of the result; the largest that occurs, if not given.")
+    ] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
     unsharp: _Unsharp = 0.0,
     past_frames: _PastFrames = True,
@@ -358,7 +361,8 @@ def video(
 ) -> None:
     """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
 
-    The result is H.264, in WebM VP9. Ctrl-C leaves a film of what was done until then.
+    The result is H.264, in WebM VP9; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Smaller frames are upscaled to the
+    largest. Ctrl-C leaves a film of what was done until then.
 
     Example: clearcall video call.mp4 sharp.mp4
 
@@ -366,6 +370,7 @@ def video(
     """
     from clearcall.console import warn  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415  # the runtime takes a moment
+    from clearcall.sizes import parse_size  # noqa: PLC0415
     from clearcall.video.run import sharpen_video, time_video  # noqa: PLC0415
 
     if side_by_side and split:
@@ -374,12 +379,15 @@ def video(
         errors.fail("name a file for the result, or say --dry-run to write none: clearcall video call.mp4 sharp.mp4")
     if dry_run and (target is not None or side_by_side or split or crf is not None):
         errors.fail("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
+    asked = None if size is None else parse_size(size)
     sharpener = Sharpener(model, provider, threads, strength)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
-        summary = time_video(sharpener, source, unsharp=unsharp, past_frames=past_frames)
+        summary = time_video(sharpener, source, size=asked, unsharp=unsharp, past_frames=past_frames)
     else:
-        summary = sharpen_video(sharpener, source, target, view=view, crf=crf, unsharp=unsharp, past_frames=past_frames)
+        summary = sharpen_video(
+            sharpener, source, target, view=view, size=asked, crf=crf, unsharp=unsharp, past_frames=past_frames
+        )
     typer.echo(f"{target or source}: {summary}")
     if summary.interrupted:
         warn(f"interrupted: {f'{target} holds' if target else 'that is of'} what was done until then")
@@ -400,7 +408,9 @@ def camera(
     unsharp: _Unsharp = 0.0,
     past_frames: _PastFrames = True,
     fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
-    size: Annotated[str | None, typer.Option(help="Width x height; 1280x720, of a film its own, if not given.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Width x height; 1280x720, of a film its largest, if not given.")
+    ] = None,
     output: Annotated[
         list[str] | None, typer.Option(help="preview, virtual or a film's name; repeatable. preview if not given.")
     ] = None,
@@ -425,7 +435,7 @@ def camera(
         source=source,
         outputs=tuple(output or ("preview",)),
         fps=fps,
-        size=parse_size(size) if size else None,
+        size=None if size is None else parse_size(size),
         seconds=seconds,
         overlay=overlay,
         again=again,

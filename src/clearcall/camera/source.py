@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +19,18 @@ from clearcall.console import warn
 from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
 from clearcall.sizes import Size
-from clearcall.video.read import Reader, film_stream, frame_at, opened, quarter_turns, rate_of
+from clearcall.video.fit import Fit, frame_pixels, largest
+from clearcall.video.read import (
+    PLANAR,
+    Reader,
+    film_stream,
+    frame_at,
+    is_hdr,
+    opened,
+    quarter_turns,
+    rate_of,
+    reformat_to_sdr,
+)
 
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
@@ -109,27 +120,34 @@ def default_camera() -> str:
 def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = False) -> Iterator[Source]:
     """Open a film, or else a camera, and read it on a thread of its own until the block ends.
 
-    A camera is asked for the size and rate, else for 1280x720 at 30; frames of another size are scaled to the one
-    asked for, and odd sides of others to even ones. `again` plays a film over and over. Raises UserError if there is
-    no such camera or film.
+    A camera is asked for the size and rate, else for 1280x720 at 30. Frames are scaled to the size that is asked for,
+    or else to the camera's, or to the largest that occurs in the film, of even sides and square pixels. `again` plays
+    a film over and over. Raises UserError if there is no such camera or film.
     """
     path, stop = Path(name), threading.Event()
     if path.is_file():
         with opened(path) as film:
-            main = film_stream(film, path)
-            rate, newest = rate_of(main), Newest()
-            # Where pixels are wider than high: screens and virtual cameras have square ones.
-            stored = round(main.codec_context.width * (main.sample_aspect_ratio or 1)), main.codec_context.height
+            rate, newest = rate_of(film_stream(film, path)), Newest()
+        first = frame_at(path, 0.0)
+        pixels = frame_pixels(path, first, all_frames=size is None)
+        width, height = largest(pixels)
+        # Where pixels are wider than high: screens and virtual cameras have square ones.
+        stored = round(width * (pixels[width, height] or 1)), height
         # Phones store films lying, and say how they are to be turned.
-        shape = _even(size or (stored[::-1] if quarter_turns(frame_at(path, 0.0)) % 2 else stored))
-        with _reading(name, newest, lambda: _play(path, shape, rate, newest, stop, again=again), stop) as thread:
+        shape = _even(size or (stored[::-1] if quarter_turns(first) % 2 else stored))
+        fit = _upright(name, shape, pixels)
+        if is_hdr(first):
+            warn(f"{name} is HDR, which is converted to SDR: what is brighter than white is clipped")
+            fit(first)  # the first takes seconds
+        with _reading(name, newest, lambda: _play(path, fit, rate, newest, stop, again=again), stop) as thread:
             yield Source(name, shape, rate, newest, thread.start)
         return
     camera = _open_camera(name, size, fps)
     stream = film_stream(camera, path)
-    shape = _even(size or (stream.codec_context.width, stream.codec_context.height))
-    newest = Newest()
-    with _reading(name, newest, lambda: _watch(name, camera, shape, newest, stop), stop) as thread:
+    stored = stream.codec_context.width, stream.codec_context.height
+    shape, newest = _even(size or stored), Newest()
+    fit = _upright(name, shape, {stored: Fraction(1)})
+    with _reading(name, newest, lambda: _watch(name, camera, fit, newest, stop), stop) as thread:
         yield Source(name, shape, rate_of(stream), newest, thread.start)
     if not thread.is_alive():  # one that still waits for a dead camera must not lose it under its hands
         camera.close()
@@ -195,12 +213,12 @@ def _reading(name: str, newest: Newest, read: Callable[[], None], stop: threadin
             thread.join(_JOIN_S)
 
 
-def _play(path: Path, size: Size, rate: Fraction, newest: Newest, stop: threading.Event, *, again: bool) -> None:
+def _play(path: Path, fit: Fit, rate: Fraction, newest: Newest, stop: threading.Event, *, again: bool) -> None:
     """Put the frames of a film when their time has come."""
     begin_s = time.perf_counter()
     for film, main in _over_and_over(path):
         end_s = begin_s
-        for frame, time_s in _film_frames(film, main, path, size, stop):
+        for frame, time_s in _film_frames(film, main, path, fit, stop):
             if stop.wait(max(0.0, begin_s + time_s - time.perf_counter())):
                 return
             newest.put(frame)
@@ -227,19 +245,18 @@ def _over_and_over(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _film_frames(
-    film: InputContainer, main: VideoStream, path: Path, size: Size, stop: threading.Event
+    film: InputContainer, main: VideoStream, path: Path, fit: Fit, stop: threading.Event
 ) -> Iterator[tuple[Frame, float]]:
     """Yield the frames of a film that is at its beginning, and their times in s after the first."""
     first_s: float | None = None
-    stored = main.codec_context.width, main.codec_context.height
-    for thing in Reader(film, main, stored, path, stop):
+    for thing in Reader(film, main, fit, path, stop):
         if isinstance(thing, VideoFrame):
             time_s = thing.time or 0.0
             first_s = time_s if first_s is None else first_s
-            yield _i420(thing, size), time_s - first_s
+            yield _i420(thing), time_s - first_s
 
 
-def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: threading.Event) -> None:
+def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: threading.Event) -> None:
     """Put the frames of a camera as they come."""
     broken = 0
     while not stop.is_set() and broken < _BROKEN_IN_A_ROW:
@@ -248,7 +265,7 @@ def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: 
                 if stop.is_set():
                     return
                 broken = 0
-                newest.put(_i420(frame, size))
+                newest.put(_i420(fit(frame)))
             break
         except av.BlockingIOError:  # some systems' cameras say so instead of waiting
             stop.wait(_NAP_S)
@@ -257,15 +274,18 @@ def _watch(name: str, camera: InputContainer, size: Size, newest: Newest, stop: 
     newest.end(f"{name} sends no more frames: it may have been unplugged")
 
 
-def _i420(frame: VideoFrame, size: Size) -> Frame:
-    """Return a frame, upright, as I420 in the one form that all outputs expect; 4:2:0 of BT.601 keeps every value."""
-    turns = quarter_turns(frame)
-    width, height = stored = size[::-1] if turns % 2 else size
-    flat = np.asarray(
-        frame.reformat(*stored, "yuv420p", dst_colorspace=ITU601, dst_color_range=LIMITED).to_ndarray(), np.uint8
-    )
-    if not turns:
-        return flat
-    luma, chroma = flat[:height], flat[height:].reshape(2, height // 2, width // 2)
-    planes = [np.rot90(plane, turns).ravel() for plane in (luma, *chroma)]
-    return np.concatenate(planes).reshape(size[1] * 3 // 2, size[0])
+def _upright(name: str, size: Size, pixels: Mapping[Size, Fraction]) -> Fit:
+    """Return what fits frames, upright and of square pixels, to a size in the one form that all outputs expect."""
+    return Fit(name, size, Fraction(1), pixels, 0, _limited_601)
+
+
+def _limited_601(frame: VideoFrame, width: int, height: int) -> VideoFrame:
+    """Return a frame of a size as 4:2:0 of BT.601 and limited range, which keeps every value of one that is so."""
+    flat = reformat_to_sdr(frame, width, height, PLANAR, dst_colorspace=ITU601, dst_color_range=LIMITED)
+    flat.color_range = LIMITED
+    return flat
+
+
+def _i420(frame: VideoFrame) -> Frame:
+    """Return a fitted frame as an array."""
+    return np.asarray(frame.to_ndarray(), np.uint8)

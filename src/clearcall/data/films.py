@@ -12,7 +12,7 @@ from clearcall.console import warn
 from clearcall.data.codecs import CLIP_FRAMES, CONVERSION
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.video.read import CUT_SECONDS, film_span_s, frames_at, quarter_turns
+from clearcall.video.read import CUT_SECONDS, film_span_s, frames_at, quarter_turns, reformat_to_sdr
 
 
 class FilmPicture(NamedTuple):
@@ -52,8 +52,8 @@ def film_pictures(path: Path, count: int) -> Iterator[FilmPicture]:
 
 
 def upright_rgb(frame: VideoFrame, size: tuple[int, int]) -> Frame:
-    """Return a frame, scaled to (width, height) as it is stored, as 8-bit RGB, turned as it is to be shown."""
-    rgb = frame.reformat(*size, format="rgb24", interpolation=CONVERSION).to_ndarray()
+    """Return a frame, scaled to (width, height) as it is stored, as 8-bit SDR RGB, turned as it is shown."""
+    rgb = reformat_to_sdr(frame, *size, "rgb24", interpolation=CONVERSION).to_ndarray()
     return np.ascontiguousarray(np.rot90(np.asarray(rgb, np.uint8), quarter_turns(frame)))
 
 

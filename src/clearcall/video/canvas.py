@@ -6,23 +6,28 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from clearcall.metrics import Frame
-from clearcall.video.read import plane_of
+from clearcall.sizes import Size
+from clearcall.video.depth import add_change
+from clearcall.video.read import Plane, depth_scale, describe_as, plane_of
 
 View = Literal["plain", "side-by-side", "split"]
 Matrix = tuple[int, ...]
 UPRIGHT: Matrix = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_WHITE, _NEUTRAL = 235, 128
+_WHITE, _NEUTRAL = 235, 128  # 8-bit levels
 
 
 class Canvas:
-    """Makes of a frame and its sharpened luma what is shown: this alone, beside the input, or half and half."""
+    """Makes of a frame and its sharpened luma what is shown: this alone, beside the input, or half and half.
 
-    def __init__(self, first: VideoFrame, view: View, *, even: bool) -> None:
+    Frames have the size `size` in pixels, and are turned as `first` is.
+    """
+
+    def __init__(self, first: VideoFrame, size: Size, view: View, *, even: bool) -> None:
         self._view = view
         self.matrix = _display_matrix(first)
         # Of a frame that is shown turned by a quarter, the rows make the columns of the screen.
         self._lies = abs(self.matrix[3]) > abs(self.matrix[0])
-        self.size = first.width, first.height
+        self.size = size
         even |= view == "side-by-side"  # each half begins with a whole chroma sample
         width, height = (side + side % 2 if even else side for side in self.size)
         self.padded = (width, height) != self.size
@@ -31,24 +36,25 @@ class Canvas:
         self.width, self.height = width, height
 
     def show(self, frame: VideoFrame, luma: Frame) -> VideoFrame:
-        """Return the frame to encode; `frame` and `luma` are used up."""
+        """Return the frame to encode, `luma` being its 8 bits sharpened; both are used up."""
+        shown, scale = add_change(plane_of(frame, 0), luma), depth_scale(frame)
         if self._view == "split":
-            shown = self._displayed(luma)
-            at = shown.shape[1] // 4 * 2
-            shown[:, :at] = self._displayed(plane_of(frame, 0))[:, :at]
-            shown[:, at : at + 2] = _WHITE
+            displayed = self._displayed(shown)
+            at = displayed.shape[1] // 4 * 2
+            displayed[:, :at] = self._displayed(plane_of(frame, 0))[:, :at]
+            displayed[:, at : at + 2] = _WHITE * scale
         if (self.width, self.height) == self.size:
             frame.make_writable()  # the decoder may yet predict others from its own
-            plane_of(frame, 0)[:] = luma
+            plane_of(frame, 0)[:] = shown
         else:
-            frame = self._enlarged(frame, luma)
+            frame = self._enlarged(frame, shown)
         if self._view == "split":
             for index in (1, 2):
-                self._displayed(plane_of(frame, index))[:, at // 2] = _NEUTRAL
+                self._displayed(plane_of(frame, index))[:, at // 2] = _NEUTRAL * scale
         return frame
 
-    def _enlarged(self, frame: VideoFrame, luma: Frame) -> VideoFrame:
-        canvas = VideoFrame(self.width, self.height, "yuv420p")
+    def _enlarged(self, frame: VideoFrame, luma: Plane) -> VideoFrame:
+        canvas = VideoFrame(self.width, self.height, frame.format.name)
         for index in range(3):
             area, plane = plane_of(canvas, index), plane_of(frame, index)
             result = luma if index == 0 else plane
@@ -58,11 +64,9 @@ class Canvas:
                 _fill(right, self._displayed(result))
             else:
                 _fill(area, result)
-        for name in ("pts", "time_base", "duration", "colorspace", "color_range", "color_primaries", "color_trc"):
-            setattr(canvas, name, getattr(frame, name))
-        return canvas
+        return describe_as(canvas, frame)
 
-    def _displayed(self, plane: Frame) -> Frame:
+    def _displayed(self, plane: Plane) -> Plane:
         """Return a view of a plane whose columns run from left to right on the screen."""
         across = self.matrix[3 if self._lies else 0]
         return (plane.T if self._lies else plane)[:, :: -1 if across < 0 else 1]
@@ -74,6 +78,6 @@ def _display_matrix(frame: VideoFrame) -> Matrix:
     return UPRIGHT if data is None else tuple(np.frombuffer(cast(bytes, data), np.int32).tolist())
 
 
-def _fill(area: Frame, plane: Frame) -> None:
+def _fill(area: Plane, plane: Plane) -> None:
     """Copy a plane into an area that may be larger, where its last row and column are repeated."""
     area[:] = np.pad(plane, [(0, large - small) for large, small in zip(area.shape, plane.shape, strict=True)], "edge")

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -11,17 +11,25 @@ from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
-from clearcall.metrics import Frame
 
-_ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
+# As FFmpeg numbers matrices, ranges, primaries and transfers.
+_ITU709, _ITU2020, _LIMITED = 1, 9, 1
+_BT709, _PQ, _HLG = 1, 16, 18
+# It keeps its table, which takes seconds to make.
+_SDR, _SDR_LOCK = VideoReformatter(), threading.Lock()
+Plane = npt.NDArray[Any]  # of 8-bit or 16-bit unsigned integers
+PLANAR, PLANAR_10 = "yuv420p", "yuv420p10le"
+_DESCRIBED = ("pts", "time_base", "duration", "colorspace", "color_range", "color_primaries", "color_trc")
 # Containers that say in their head how long they are, from which a cut end can be told.
 _ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
 CUT_SECONDS = 1.0  # by how much a film may end before the end that it announces
@@ -153,22 +161,63 @@ def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> tuple
     return FilmFrames([frame for frame, _ in found], any(hurt for _, hurt in found)), not entered
 
 
-def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
-    """Return a frame as yuv420p of a size, itself if it is so already; of NV12 and full range no value changes."""
-    if frame.format.is_rgb:
-        flat = frame.reformat(width, height, "yuv420p", dst_colorspace=_ITU709, dst_color_range=_LIMITED)
-        flat.colorspace, flat.color_range = _ITU709, _LIMITED
+def is_hdr(frame: VideoFrame) -> bool:
+    """Return whether a frame is HDR, by its transfer function: PQ or HLG."""
+    return frame.color_trc in {_PQ, _HLG}
+
+
+def reformat_to_sdr(
+    frame: VideoFrame,
+    width: int,
+    height: int,
+    pixel_format: str,
+    **options: Any,  # noqa: ANN401  # handed on to PyAV
+) -> VideoFrame:
+    """Return a frame as `reformat` makes it; HDR gets the transfer and primaries of BT.709.
+
+    Of HDR, reference white becomes white, and what is brighter is clipped to it.
+    """
+    if not is_hdr(frame):
+        return frame.reformat(width, height, pixel_format, **options)
+    with _SDR_LOCK:
+        return _SDR.reformat(
+            frame, width, height, pixel_format, dst_color_trc=_BT709, dst_color_primaries=_BT709, **options
+        )
+
+
+def planar(frame: VideoFrame, width: int, height: int, pixel_format: str = PLANAR) -> VideoFrame:
+    """Return a frame as planar 4:2:0 of a size, itself if it is so already; of NV12 and full range no value changes.
+
+    HDR stays HDR as yuv420p10le, and becomes SDR as yuv420p.
+    """
+    if frame.format.is_rgb or (pixel_format == PLANAR and is_hdr(frame)):
+        convert, matrix = (reformat_to_sdr, _ITU709) if pixel_format == PLANAR else (VideoFrame.reformat, _ITU2020)
+        flat = convert(frame, width, height, pixel_format, dst_colorspace=matrix, dst_color_range=_LIMITED)
+        flat.colorspace, flat.color_range = matrix, _LIMITED
         return flat
-    flat = frame.reformat(width, height, "yuv420p")
+    flat = frame.reformat(width, height, pixel_format)
     # PyAV takes the number of the one matrix for that of another, of the same values.
     flat.colorspace, flat.color_range = frame.colorspace, frame.color_range
     return flat
 
 
-def plane_of(frame: VideoFrame, index: int) -> Frame:
-    """Return a plane of 8 bits as a view of (height, width), without the padding that each line has at its end."""
+def describe_as(frame: VideoFrame, model: VideoFrame) -> VideoFrame:
+    """Give a frame the times and colour tags of another, and return it."""
+    for name in _DESCRIBED:
+        setattr(frame, name, getattr(model, name))
+    return frame
+
+
+def depth_scale(frame: VideoFrame) -> int:
+    """Return how many levels of a frame make one 8-bit level: 1 at 8 bits, 4 at 10."""
+    return 1 << (frame.format.components[0].bits - 8)
+
+
+def plane_of(frame: VideoFrame, index: int) -> Plane:
+    """Return a plane as a view of (height, width), uint8 or uint16, without the padding at the end of each line."""
     plane = frame.planes[index]
-    rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, -1)  # a buffer, which its stubs conceal
+    kind = np.uint8 if depth_scale(frame) == 1 else np.uint16
+    rows = np.frombuffer(cast(bytes, plane), kind).reshape(plane.height, -1)  # a buffer, which its stubs conceal
     step = -1 if plane.line_size < 0 else 1
     return rows[::step, : plane.width]
 
@@ -229,17 +278,22 @@ class Timeline:
 
 
 class Reader:
-    """Yields, in the order of the file, the frames of one stream as the encoder wants them, and others' packets."""
+    """Yields, in the order of the file, the frames of one stream, as `fit` makes them, and others' packets."""
 
     def __init__(
-        self, film: InputContainer, main: VideoStream, size: tuple[int, int], path: Path, stop: threading.Event
+        self,
+        film: InputContainer,
+        main: VideoStream,
+        fit: Callable[[VideoFrame], VideoFrame],
+        path: Path,
+        stop: threading.Event,
     ) -> None:
-        self._film, self._main, self._size, self._path, self._stop = film, main, size, path, stop
+        self._film, self._main, self._fit, self._path, self._stop = film, main, fit, path, stop
         self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
         self._last: int | None = None
         # Players leave out what comes before zero.
         self._timeline = Timeline(max(Fraction(0), -(main.start_time or 0) * time_base_of(main)))
-        self._end_s, self._broken, self._resized = 0.0, 0, False
+        self._end_s, self._broken = 0.0, 0
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
         for thing in _read(self._main, map(self._timeline.moved, self._film.demux())):
@@ -254,15 +308,11 @@ class Reader:
             yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
-        """Return a frame as yuv420p, of the size of the first, and later than the one before."""
-        width, height = self._size
-        if not self._resized and (frame.width, frame.height) != self._size:
-            self._resized = True
-            warn(f"{self._path} changes its size: all frames are scaled to that of the first, {width}x{height}")
+        """Return a frame fitted, and later than the one before."""
         pts = frame.pts
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + self._step
-        prepared = planar(frame, width, height)
+        prepared = self._fit(frame)
         prepared.pts = self._last = pts or 0
         prepared.pict_type = PictureType.NONE  # or the encoder would repeat the choices of the old one
         return prepared
@@ -309,3 +359,8 @@ def _read(
             yield error
         if packet is None:
             return
+
+
+def decoded(main: VideoStream, packets: "Iterator[Packet[Any]]") -> Iterator[VideoFrame]:
+    """Yield the frames of one stream that can be decoded."""
+    return (thing for thing in _read(main, packets) if isinstance(thing, VideoFrame))

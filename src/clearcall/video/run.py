@@ -2,7 +2,7 @@
 
 Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
 and whatever else the new container can hold are copied packet by packet. Luma goes to the network as it is stored, of
-limited or full range alike; chroma is not touched.
+limited or full range alike; chroma is not touched. Of 10-bit luma it gets 8 bits, and its change is added to the 10.
 """
 
 import signal
@@ -24,15 +24,20 @@ from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
+from clearcall.sizes import Size
 from clearcall.temporal import TemporalFilter
 from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
-from clearcall.video.read import Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
+from clearcall.video.depth import eight_bits
+from clearcall.video.fit import Fit, progress_of
+from clearcall.video.hdr import check_hdr, lost_metadata
+from clearcall.video.read import Reader, failure_told, film_stream, frame_at, is_hdr, opened, plane_of
 from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, options_for, told
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
+_PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
 # Formats of pixels with transparency; VP8 and VP9 have it in a second picture, of which a tag tells.
 _TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16")
 _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
@@ -64,12 +69,15 @@ def sharpen_video(
     target: Path,
     *,
     view: View = "plain",
+    size: Size | None = None,
     crf: int | None = None,
     unsharp: float = 0.0,
     past_frames: bool = True,
 ) -> VideoSummary:
     """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
+    HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
+    the input, or `size`, as they are shown, and smaller ones are upscaled.
     `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
     the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. With
     `past_frames` each frame gets what those before it show of it, where most of the picture moves (`TemporalFilter`).
@@ -82,10 +90,12 @@ def sharpen_video(
     check_network(sharpener)
     check_amount(unsharp)
     first = frame_at(source, 0)
+    check_hdr(source, first)
     if target.is_dir():
         raise UserError(f"{target} is a folder: name a file")
     if target.exists() and target.samefile(source):
         raise UserError(f"{target} is the film itself: name another file for the result")
+    fit = Fit.of_video(source, first, size)
     with (
         failure_told(f"{source} cannot be sharpened into {target}"),
         stopped_by_interrupt() as stop,
@@ -94,13 +104,15 @@ def sharpen_video(
     ):
         options = options_for(kind, told(film.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, metadata_errors="surrogateescape") as out:
-            summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp, _prepare(past_frames))
+            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, unsharp, past_frames)
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
 
 
-def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0, past_frames: bool = True) -> VideoSummary:
+def time_video(
+    sharpener: Sharpener, source: Path, *, size: Size | None = None, unsharp: float = 0.0, past_frames: bool = True
+) -> VideoSummary:
     """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
 
     Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
@@ -108,15 +120,15 @@ def time_video(sharpener: Sharpener, source: Path, *, unsharp: float = 0.0, past
     check_network(sharpener)
     check_amount(unsharp)
     first = frame_at(source, 0)
+    fit = Fit.of_video(source, first, size)
     with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
         main, clock = film_stream(film, source), BusyClock()
-        start = planar(first, first.width, first.height)
-        reader = Reader(film, main, (first.width, first.height), source, stop)
+        reader = Reader(film, main, fit, source, stop)
         prepare = _prepare(past_frames)
-        lumas = (prepare(plane_of(thing, 0)) for thing in reader if isinstance(thing, VideoFrame))
+        lumas = (prepare(eight_bits(plane_of(thing, 0))) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
-        with _bar(film, main) as bar:
-            for _ in _sharpened(sharpener, lumas, start, unsharp, clock, bar):
+        with progress_of(film, main, "sharpening") as bar:
+            for _ in _sharpened(sharpener, lumas, fit(first), unsharp, clock, bar):
                 done += 1
         reader.warn_of_end()
         if not done:
@@ -135,11 +147,6 @@ def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # 
     return TemporalFilter() if past_frames else lambda luma: luma
 
 
-def _bar(film: InputContainer, main: VideoStream) -> ProgressBar:
-    announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
-    return ProgressBar("sharpening", announced)
-
-
 def _sharpened(
     sharpener: Sharpener,
     lumas: Iterator[Frame],
@@ -149,7 +156,7 @@ def _sharpened(
     bar: ProgressBar,
 ) -> Iterator[Frame]:
     """Yield the sharpened lumas and count them; the clock runs but while it is left."""
-    sharpener(plane_of(first, 0), "gray")  # how long a runtime takes to choose is not its rate
+    sharpener(eight_bits(plane_of(first, 0)), "gray")  # how long a runtime takes to choose is not its rate
     started = time.perf_counter()
     with clock:
         for done, luma in enumerate(sharpener.map(lumas, "gray", around=clock), 1):
@@ -164,17 +171,18 @@ def _sharpen(
     film: InputContainer,
     out: OutputContainer,
     first: VideoFrame,
+    fit: Fit,
     view: View,
     crf: int | None,
     stop: threading.Event,
     source: Path,
     unsharp: float,
-    prepare: Callable[[Frame], Frame],
+    past_frames: bool,  # noqa: FBT001  # handed on by a function of this module
 ) -> VideoSummary:
     """Write a whole file, from its header on, until the film ends or `stop` is set."""
     main = film_stream(film, source)
-    canvas = Canvas(first, view, even=out.format.name != "webm")
-    encoder = add_encoder(out, main, first, canvas, crf)
+    canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
+    encoder = add_encoder(out, main, first, fit, canvas, crf)
     copies = add_copies(film, out, main, source)
     for index, stream in {main.index: encoder, **copies}.items():
         stream.metadata.update(told(film.streams[index].metadata))
@@ -183,22 +191,21 @@ def _sharpen(
     out.set_chapters(film.chapters())
     out.start_encoding()
     _warn_of_changes(first, main, canvas, source)
-    reader, frames = Reader(film, main, canvas.size, source, stop), deque[VideoFrame]()
-    clock, done = BusyClock(), 0
+    reader, frames = Reader(film, main, fit, source, stop), deque[VideoFrame]()
+    clock, done, prepare = BusyClock(), 0, _prepare(past_frames)
 
     def lumas() -> Iterator[Frame]:
         for thing in reader:
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
-                yield prepare(plane_of(thing, 0))
+                yield prepare(eight_bits(plane_of(thing, 0)))
             elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
                 thing.stream = copies[thing.stream_index]
                 with clock.left():
                     writer.put(thing)
 
-    start = planar(first, *canvas.size)
-    with _bar(film, main) as bar, Writer(out, encoder) as writer:
-        for luma in _sharpened(sharpener, lumas(), start, unsharp, clock, bar):
+    with progress_of(film, main, "sharpening") as bar, Writer(out, encoder) as writer:
+        for luma in _sharpened(sharpener, lumas(), fit(first), unsharp, clock, bar):
             shown = canvas.show(frames.popleft(), luma)
             with clock.left():
                 writer.put(shown)
@@ -225,8 +232,11 @@ def stopped_by_interrupt() -> Iterator[threading.Event]:
 
 
 def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:
-    if first.format.name not in _PLANAR:
-        warn(f"{source} is {first.format.name}: it is converted to 8 bits, 4:2:0 (yuv420p)")
+    bits, kept = (10, _PLANAR_HDR) if is_hdr(first) else (8, _PLANAR)
+    if first.format.name not in kept:
+        warn(f"{source} is {first.format.name}: it is converted to {bits} bits, 4:2:0")
+    if lost := lost_metadata(first):
+        warn(f"{source} has {' and '.join(lost)} metadata, which are left out: static HDR metadata are kept")
     if first.format.name.startswith(_TRANSPARENT) or "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
         warn(f"{source} is transparent in places: that is left out")
     if canvas.padded:

@@ -3,7 +3,6 @@
 import io
 import threading
 import time
-from fractions import Fraction
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -20,7 +19,9 @@ from av.video.stream import VideoStream
 from clearcall.console import warn
 from clearcall.errors import UserError
 from clearcall.video.canvas import UPRIGHT, Canvas
-from clearcall.video.read import opened, planar, rate_of, time_base_of
+from clearcall.video.fit import Fit
+from clearcall.video.hdr import hdr_encoder
+from clearcall.video.read import is_hdr, opened, rate_of, time_base_of
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 # Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
@@ -39,18 +40,27 @@ _STATISTICS = ("number_of_", "_statistics_", "bps-", "duration-")
 
 
 def add_encoder(
-    out: OutputContainer, main: VideoStream, first: VideoFrame, canvas: Canvas, crf: int | None
+    out: OutputContainer, main: VideoStream, first: VideoFrame, fit: Fit, canvas: Canvas, crf: int | None
 ) -> VideoStream:
-    """Add the stream for the sharpened frames, with times, colours, pixel shape and rotation of the input's."""
-    codec, options = ("libvpx-vp9", _VP9) if out.format.name == "webm" else ("libx264", _H264)
+    """Add the stream for the sharpened frames, with times, colours, pixel shape and rotation of the input's.
+
+    Raises UserError for HDR where there is no encoder for it.
+    """
+    if is_hdr(first):
+        codec, options = hdr_encoder(first, out.format.name)
+    else:
+        codec, options = ("libvpx-vp9", _VP9) if out.format.name == "webm" else ("libx264", _H264)
     if crf is not None:
         options = options | {"crf": str(crf)}
     stream = out.add_stream(codec, rate_of(main), options, width=canvas.width, height=canvas.height)
     if not isinstance(stream, VideoStream):
         raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
-    context, colours = stream.codec_context, planar(first, *canvas.size)
+    context, colours = stream.codec_context, fit(first)
+    context.pix_fmt = colours.format.name
+    if codec == "libx265" and out.format.name in {"mp4", "mov"}:
+        context.codec_tag = "hvc1"  # the one that Apple's players take
     stream.time_base = context.time_base = time_base_of(main)
-    context.sample_aspect_ratio = main.sample_aspect_ratio or Fraction(0)  # 0: not known
+    context.sample_aspect_ratio = fit.pixel
     context.color_range, context.colorspace = colours.color_range, colours.colorspace
     context.color_primaries, context.color_trc = colours.color_primaries, colours.color_trc
     context.flags |= Flags.frame_duration
