@@ -406,8 +406,8 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut.bmp": (_save_cut, ""),
     "dot.png": (lambda path: picture(8, size=(1, 1)).save(path), "1 x 1 pixels, a side is below min_side 8"),
     "thin.png": (lambda path: picture(8, size=(99, 7)).save(path), "99 x 7 pixels"),
-    "bomb.png": (lambda path: path.write_bytes(_png(2**31 - 1, 2**31 - 1, 8, 2, b"")), "more than max_pixels"),
-    "large.png": (lambda path: path.write_bytes(_png(10_000, 10_000, 8, 2, b"")), "more than max_pixels 60000000"),
+    "bomb.png": (lambda path: path.write_bytes(_png(2**31 - 1, 2**31 - 1, 8, 2, b"")), "more than 60000000"),
+    "large.png": (lambda path: path.write_bytes(_png(10_000, 10_000, 8, 2, b"")), "more than 60000000"),
     "float.tif": (lambda path: Image.new("F", (SIDE, SIDE)).save(path), "mode F"),
     "link.png": (lambda path: path.symlink_to("nowhere"), "No such file"),
 }
@@ -433,7 +433,7 @@ def test_all_bad_files_are_reported_at_once(photos: Path, raw: Path) -> None:
 def test_pillow_limit_is_put_back(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("x")
     limit = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(ValueError, match="its content is not PNG"):
         read_picture(tmp_path / "a.png", 8, 100)
     assert limit and limit == Image.MAX_IMAGE_PIXELS
 
