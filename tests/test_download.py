@@ -258,8 +258,8 @@ def test_converted_pictures_are_stored_as_png(photos: Path, raw: Path) -> None:
         ("L", "a.png", "grey to RGB"),
         ("1", "a.png", "grey to RGB"),
         ("P", "a.png", "palette to RGB"),
-        ("CMYK", "a.jpg", "CMYK to RGB"),
-        ("CMYK", "a.tif", "CMYK to RGB"),
+        ("CMYK", "a.jpg", "CMYK converted to RGB as (1 - C)(1 - K), it has no colour profile"),
+        ("CMYK", "a.tif", "CMYK converted to RGB as (1 - C)(1 - K), it has no colour profile"),
     ],
 )
 def test_modes(tmp_path: Path, mode: str, name: str, note: str) -> None:
@@ -269,6 +269,14 @@ def test_modes(tmp_path: Path, mode: str, name: str, note: str) -> None:
     found, pixels = note_and_pixels(tmp_path / name)
     assert found == note
     np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_cmyk_is_converted_with_its_profile(cmyk_profile: bytes, tmp_path: Path, name: str) -> None:
+    Image.new("CMYK", (SIDE, SIDE), (255, 0, 0, 0)).save(tmp_path / name, icc_profile=cmyk_profile)
+    note, pixels = note_and_pixels(tmp_path / name)
+    assert note == "CMYK converted to sRGB by its colour profile"
+    np.testing.assert_allclose(pixels, np.full_like(pixels, 119), atol=3)
 
 
 def test_alpha_is_put_onto_white(tmp_path: Path) -> None:

@@ -313,6 +313,49 @@ def test_all_that_a_png_tells_is_kept(sharpener: Sharpener, rgb: Frame, tmp_path
     np.testing.assert_array_equal(stored(tmp_path / "out.png"), sharp_deep(sharpener, pixels))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+@pytest.mark.parametrize("profile", ["none", "its own", "corrupt", "of RGB"])
+def test_cmyk_is_converted_with_its_profile_or_as_stated(
+    student_onnx: "tuple[nn.Module, Path]",
+    cmyk_profile: bytes,
+    icc: bytes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
+    profile: str,
+) -> None:
+    inks = Image.new("CMYK", (64, 32), (255, 0, 0, 0))
+    inks.paste((0, 0, 0, 255), (32, 0, 64, 32))
+    embedded = {"none": None, "its own": cmyk_profile, "corrupt": b"profile" * 40, "of RGB": icc}[profile]
+    inks.save(tmp_path / f"in{suffix}", icc_profile=embedded, **({"quality": 100} if suffix == ".jpg" else {}))
+    idle = Sharpener(student_onnx[1], "onnxruntime", 1, strength=0)
+    sharpen_file(idle, tmp_path / f"in{suffix}", tmp_path / "out.png")
+    left, right = ((119, 119, 119) if profile == "its own" else (0, 255, 255)), (0, 0, 0)
+    result = opened(tmp_path / "out.png")
+    np.testing.assert_allclose(np.asarray(result)[:, 4:28].reshape(-1, 3), [left] * 768, atol=3)
+    np.testing.assert_allclose(np.asarray(result)[:, 36:60].reshape(-1, 3), [right] * 768, atol=3)
+    assert "icc_profile" not in result.info  # it was of the inks
+    how = {
+        "none": "RGB as (1 - C)(1 - K), it has no colour profile",
+        "its own": "sRGB by its colour profile",
+    }.get(profile, "RGB as (1 - C)(1 - K), its colour profile cannot be used")
+    assert capsys.readouterr().err == f"warning: {tmp_path / f'in{suffix}'}: CMYK converted to {how}\n"
+
+
+def test_a_file_that_exists_is_replaced_only_if_that_is_wanted(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / "in.png")
+    (tmp_path / "out.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"out\.png exists: name another file for the result, or --overwrite"):
+        sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png")
+    assert (tmp_path / "out.png").read_bytes() == b"mine"
+    with pytest.raises(UserError, match="is the input itself"):
+        sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "in.png", overwrite=True)
+    sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png", overwrite=True)
+    assert opened(tmp_path / "out.png").size == (WIDTH, HEIGHT)
+
+
 def test_broken_exif_is_a_warning_with_the_files_name(
     sharpener: Sharpener,
     rgb: Frame,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from clearcall.console import warn
 from clearcall.errors import UserError
@@ -17,6 +17,7 @@ MAX_PIXELS = 178_000_000  # above, Pillow takes an image for an attack
 _CHEAP_PIXELS = 2**24
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.
 _MAX_EXPANSION = 2000
+_GREY_STEPS = {"L;2": 255 // 3, "L;4": 255 // 15}
 _SPELLED = {"WEBP": "WebP"}
 
 
@@ -56,6 +57,7 @@ def open_image(
                 raise ValueError("it has no palette")
             image.verify()  # of a PNG the checksums, which decoding skips; after it the file must be opened anew
         with _opened(source, formats) as image:
+            _scale_transparent_grey(image)
             yield image
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -88,6 +90,13 @@ def _opened(source: Path | bytes, formats: Collection[str]) -> Image.Image:
     except UnidentifiedImageError:
         *first, last = (_SPELLED.get(name, name) for name in dict.fromkeys(formats))
         raise ValueError(f"its content is not {', '.join(first)} or {last}, or corrupt") from None
+
+
+def _scale_transparent_grey(image: Image.Image) -> None:
+    """Give the transparent grey of a PNG of 2 or 4 bits the scale of its pixels, which Pillow brings to 8 bits."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(key, int) and isinstance(image, ImageFile.ImageFile):
+        image.info["transparency"] = key * _GREY_STEPS.get(str(image.tile[0].args), 1)
 
 
 def _refuse_size(image: Image.Image, file_bytes: int, max_pixels: int) -> None:

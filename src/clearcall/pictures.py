@@ -285,12 +285,13 @@ def _deep_pixels(image: Image.Image, data: bytes) -> Pixels:
     if image.format == "PNG" and struct.unpack(">II", data[16:24]) != image.size:  # OpenCV heeds the first header
         raise ValueError("it has two headers that differ")
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    shallow = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    if decoded is None or decoded.dtype != np.uint16 or decoded.shape != shallow.shape:
+    shallow, key = np.asarray(image), image.info.get("transparency")
+    height, width, channels = shallow.shape
+    if decoded is None or decoded.dtype != np.uint16 or decoded.shape != (height, width, channels + bool(key)):
         raise ValueError("OpenCV cannot read its 16 bits a channel: save it as PNG")
     pixels = decoded[..., _BGR[decoded.shape[2]]].astype(np.uint16, copy=False)
     # Of rare layouts (planes apart, premultiplied alpha) the two may make different pictures: then neither is trusted.
-    if cv2.norm((pixels >> 8).astype(np.uint8), shallow, cv2.NORM_INF) > 1:
+    if cv2.norm((pixels[..., :channels] >> 8).astype(np.uint8), shallow, cv2.NORM_INF) > 1:
         raise ValueError("its 16 bits a channel are stored in an unusual way: save it as PNG")
     return pixels[..., [0, 3]] if image.format == "PNG" and data[25] == _GREY_ALPHA else pixels
 
