@@ -356,6 +356,13 @@ def test_a_size_that_the_file_cannot_hold_is_refused_before_it_costs_memory(read
     assert found["seconds"] < MAX_SECONDS
 
 
+def test_a_jpeg_that_declares_more_than_it_can_hold_is_not_filled_with_grey(tmp_path: Path) -> None:
+    small = saved(Image.new("RGB", (16, 16)), "JPEG", optimize=True)
+    (tmp_path / "in.jpg").write_bytes(declared(small, (b"\xff\xc0", 5, ">HH"), side=1000))
+    with pytest.raises(UserError, match="1000 x 1000 pixels in a file of"):
+        read_rgb(tmp_path / "in.jpg", 1)
+
+
 @pytest.mark.parametrize(("mode", "suffix"), [("1", "png"), ("RGB", "png"), ("RGB", "jpg"), ("RGB", "tif")])
 def test_a_large_flat_image_in_a_small_file_is_read(tmp_path: Path, mode: str, suffix: str) -> None:
     size = (4200, 4100)

@@ -13,10 +13,10 @@ from clearcall.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # as Pillow names them
 MAX_PIXELS = 178_000_000  # above, Pillow takes an image for an attack
-# An image of at most so many pixels is cheap to decode, whatever its file's size.
-_CHEAP_PIXELS = 2**24
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.
 _MAX_EXPANSION = 2000
+# In these, flat areas may cost next to nothing (lossless WebP, fax codes): so many pixels are cheap to decode anyway.
+_CHEAP_PIXELS = {"WEBP": 2**24, "TIFF": 2**24}
 _GREY_STEPS = {"L;2": 255 // 3, "L;4": 255 // 15}
 _SPELLED = {"WEBP": "WebP"}
 
@@ -106,8 +106,8 @@ def _refuse_size(image: Image.Image, file_bytes: int, max_pixels: int) -> None:
         raise ValueError(f"{width} x {height} pixels: it is empty")
     if pixels > max_pixels:
         raise ValueError(f"{width} x {height} pixels, more than {max_pixels}")
-    # One channel may have one bit a pixel.
-    if pixels > _CHEAP_PIXELS and pixels * channels > _MAX_EXPANSION * file_bytes * (8 if channels == 1 else 1):
+    held = _MAX_EXPANSION * file_bytes * (8 if channels == 1 else 1)  # one channel may have one bit a pixel
+    if pixels * channels > held and pixels > _CHEAP_PIXELS.get(str(image.format), 0):
         raise ValueError(
             f"{width} x {height} pixels in a file of {file_bytes} bytes: truncated or a decompression bomb"
         )
