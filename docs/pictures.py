@@ -66,7 +66,7 @@ def main() -> None:
         folder = Path(temporary)
         blurred, film = folder / "blurred.png", folder / "call.mp4"
         Image.fromarray(scaled(scaled(photograph, 0.5), 2)).save(blurred)
-        run("compare", blurred, HERE / "image.png")
+        run("compare", blurred, HERE / "image.png", "--overwrite")
         write_film(film, arrived)
         run("video", film, folder / "split.mp4", "--model", "call", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)

@@ -1,9 +1,11 @@
 """What several test files share: the committed params, real photographs, and a small folder of pairs."""
 
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:  # torch takes a second to import, which many files do without
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
 settings.load_profile("clearcall")
+# `pytest --hypothesis-profile acceptance tests/test_corrupt_images.py`: 150 mutations of each of four formats.
+settings.register_profile("acceptance", deadline=None, max_examples=150)
 
 Frame = npt.NDArray[np.uint8]
 TINY_SIZES: dict[str, tuple[Split, int, int]] = {  # name: split, height, width
@@ -63,6 +67,20 @@ def photos() -> dict[str, Frame]:
 
     names = ("astronaut", "chelsea", "coffee")
     return {name: np.asarray(getattr(data, name)(), np.uint8) for name in names}
+
+
+@pytest.fixture(scope="session")
+def cmyk_profile() -> bytes:
+    """A colour profile by which full cyan is the grey of L* 50, full magenta that of 80, and black covers all."""
+    identity = struct.pack(">9i", *(65536 * (index % 4 == 0) for index in range(9)))
+    lightness = [0 if k else round(2.55 * (100 - 50 * c - 20 * m)) for c, m, _, k in product((0, 1), repeat=4)]
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + 4 * bytes(range(256))
+    table += b"".join(bytes([value, 128, 128]) for value in lightness) + 3 * bytes(range(256))
+    table += bytes(-len(table) % 4)
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    head = struct.pack(">II", 128 + len(tags) + len(table), 0) + struct.pack(">I", 0x02400000) + b"prtrCMYKLab "
+    head += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(128, b"\0") + tags + table
 
 
 @pytest.fixture(scope="session")

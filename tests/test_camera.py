@@ -1065,9 +1065,10 @@ def test_what_cannot_be_done_is_one_message_each_and_no_file(sharpener: Sharpene
         (str(tmp_path / "text.mp4"), target, "cannot be read as a film"),
         (str(tmp_path / "sound.wav"), target, "holds no moving picture"),
         (str(tmp_path), target, "cannot be used as a camera"),
-        (film, film, "is the film itself"),
+        (film, film, "is the input itself"),
         (film, str(tmp_path / "out.avi"), "is no output: name preview, virtual, or a film in .mp4"),
         (film, str(tmp_path / "folder.mp4"), "is a folder: name a file"),
+        (film, str(tmp_path / "text.mp4"), "text.mp4 exists: name another file for the result, or --overwrite"),
         (film, str(tmp_path / "text.mp4" / "out.mp4"), "cannot be sharpened into"),
     ):
         with pytest.raises(UserError, match=message):
@@ -1087,7 +1088,7 @@ def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Pat
     frames, times = decoded(target)
     assert frames[0].shape == (72, 64) and times[-1] < 1
     assert f"{len(frames)} out: " in done.stdout
-    arguments = [sys.executable, "-c", COMMAND, "camera", "/dev/video99", *options]
+    arguments = [sys.executable, "-c", COMMAND, "camera", "/dev/video99", *options, "--overwrite"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == ""
     assert (

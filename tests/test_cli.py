@@ -208,6 +208,25 @@ def test_image_sharpens_one_picture(
         np.testing.assert_array_equal(np.asarray(result), expected)
 
 
+def test_a_result_that_exists_is_replaced_only_if_that_is_wanted(
+    student_onnx: "tuple[nn.Module, Path]", photos: "dict[str, npt.NDArray[np.uint8]]", tmp_path: Path
+) -> None:
+    Image.fromarray(photos["chelsea"][50:150, 100:221]).save(tmp_path / "in.png")
+    (tmp_path / "out.png").write_bytes(b"mine")
+    for name in ("image", "compare"):
+        arguments = [name, "in.png", "out.png", "--model", str(student_onnx[1]), *ONE_RUNTIME]
+        refused = command(*arguments, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert refused.stderr == (
+            "error: out.png exists: name another file for the result, or --overwrite to replace it\n"
+        )
+        assert (tmp_path / "out.png").read_bytes() == b"mine"
+        assert command(*arguments, "--overwrite", cwd=tmp_path).returncode == 0
+        with Image.open(tmp_path / "out.png") as image:
+            assert image.format == "PNG"
+        (tmp_path / "out.png").write_bytes(b"mine")
+
+
 def test_folder_sharpens_what_it_can_and_ends_with_a_count(
     student_onnx: "tuple[nn.Module, Path]", photos: "dict[str, npt.NDArray[np.uint8]]", tmp_path: Path
 ) -> None:
@@ -236,6 +255,7 @@ def test_folder_sharpens_what_it_can_and_ends_with_a_count(
         (["image", "in.png", "out.gif"], 1, "error: out.gif must end in one of"),
         (["image", "none.png", "out.png"], 1, "error: there is no picture none.png"),
         (["folder", "none", "out"], 1, "error: there is no folder none"),
+        (["compare", "none.png"], 1, "error: there is no picture none.png"),
         (["image", "in.png", "out.png", "--strength", "2"], 2, "--strength"),
         (["folder", "in", "out", "--provider", "cuda"], 2, "--provider"),
     ],

@@ -225,6 +225,60 @@ def test_zip_bombs_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("content_bytes", "refused"), [(90_000_000, False), (110_000_000, True)])
+def test_a_zip_bomb_is_known_by_its_ratio(tmp_path: Path, content_bytes: int, *, refused: bool) -> None:
+    body = zipped({"a.png": bytes(content_bytes)})
+    assert len(body) < 200_000
+    if not refused:
+        assert unpacked(tmp_path, body) == ["a.zip", "out/in/a.png"]
+        return
+    with pytest.raises(UserError, match="1 files of 110000000 bytes in all, more than"):
+        unpacked(tmp_path, body)
+    assert not (tmp_path / "out").exists()
+
+
+FLAGS, METHOD = 6, 8  # places in a local header; two bytes further on in the directory's
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (FLAGS, 1, r"is encrypted \(b\.png\)"),
+        (FLAGS, 1 << 6 | 1, r"is encrypted \(b\.png\)"),
+        (FLAGS, 1 << 5, r"unsupported method \(b\.png"),
+        (METHOD, 97, r"unsupported method \(b\.png, method 97\)"),
+    ],
+)
+def test_an_encrypted_image_or_an_unknown_method_is_one_message_and_nothing_is_unpacked(
+    tmp_path: Path, place: int, value: int, message: str
+) -> None:
+    body = bytearray(zipped({"a.png": photo(1), "b.png": photo(2)}))
+    local, central = body.rfind(b"PK\x03\x04"), body.rfind(b"PK\x01\x02")
+    for at in (local + place, central + place + 2):
+        body[at : at + 2] = value.to_bytes(2, "little")
+    with pytest.raises(UserError, match=message) as raised:
+        unpacked(tmp_path, bytes(body))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_corrupt_member_is_one_message(tmp_path: Path, method: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("a.png", photo(1))
+    body = bytearray(buffer.getvalue())
+    body[len(body) // 3 : len(body) // 2] = bytes(len(body) // 2 - len(body) // 3)
+    with pytest.raises(UserError, match="is not a whole zip file"):
+        unpacked(tmp_path, bytes(body))
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.png/b.png"), ("x" * 300 + ".png",)])
+def test_names_that_no_files_can_have_are_one_message(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="is not a whole zip file"):
+        unpacked(tmp_path, zipped({name: photo(1) for name in names}))
+
+
 def test_a_member_larger_than_it_says_is_refused(tmp_path: Path) -> None:
     body = zipped({"a.png": bytes(10**6)})
     lying = body.replace((10**6).to_bytes(4, "little"), (1000).to_bytes(4, "little"))

@@ -305,5 +305,5 @@ def test_a_stack_that_does_not_fit_its_frame_is_refused(committed: Params, folde
     Image.new("RGB", (128, 100)).save(raw / records[at].before)
     records[at] = replace(records[at], before_sha256=sha256_of(raw / records[at].before))
     params = committed.degrade_pairs.model_copy(update={"mix": ("call",), "workers": 1})
-    with pytest.raises(UserError, match=r"is \(100, 128, 3\), not the 96x128 RGB of the manifest"):
+    with pytest.raises(UserError, match=r"is 100x128 RGB, not the 96x128 RGB of the manifest"):
         degrade_pairs(raw, tmp_path / "pairs", records, params)

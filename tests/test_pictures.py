@@ -313,6 +313,49 @@ def test_all_that_a_png_tells_is_kept(sharpener: Sharpener, rgb: Frame, tmp_path
     np.testing.assert_array_equal(stored(tmp_path / "out.png"), sharp_deep(sharpener, pixels))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+@pytest.mark.parametrize("profile", ["none", "its own", "corrupt", "of RGB"])
+def test_cmyk_is_converted_with_its_profile_or_as_stated(
+    student_onnx: "tuple[nn.Module, Path]",
+    cmyk_profile: bytes,
+    icc: bytes,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
+    profile: str,
+) -> None:
+    inks = Image.new("CMYK", (64, 32), (255, 0, 0, 0))
+    inks.paste((0, 0, 0, 255), (32, 0, 64, 32))
+    embedded = {"none": None, "its own": cmyk_profile, "corrupt": b"profile" * 40, "of RGB": icc}[profile]
+    inks.save(tmp_path / f"in{suffix}", icc_profile=embedded, quality=100)  # a TIFF is not compressed
+    idle = Sharpener(student_onnx[1], "onnxruntime", 1, strength=0)
+    sharpen_file(idle, tmp_path / f"in{suffix}", tmp_path / "out.png")
+    left, right = ((119, 119, 119) if profile == "its own" else (0, 255, 255)), (0, 0, 0)
+    result = opened(tmp_path / "out.png")
+    np.testing.assert_allclose(np.asarray(result)[:, 4:28].reshape(-1, 3), [left] * 768, atol=3)
+    np.testing.assert_allclose(np.asarray(result)[:, 36:60].reshape(-1, 3), [right] * 768, atol=3)
+    assert "icc_profile" not in result.info  # it was of the inks
+    how = {
+        "none": "RGB as (1 - C)(1 - K), it has no colour profile",
+        "its own": "sRGB by its colour profile",
+    }.get(profile, "RGB as (1 - C)(1 - K), its colour profile cannot be used")
+    assert capsys.readouterr().err == f"warning: {tmp_path / f'in{suffix}'}: CMYK converted to {how}\n"
+
+
+def test_a_file_that_exists_is_replaced_only_if_that_is_wanted(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / "in.png")
+    (tmp_path / "out.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"out\.png exists: name another file for the result, or --overwrite"):
+        sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png")
+    assert (tmp_path / "out.png").read_bytes() == b"mine"
+    with pytest.raises(UserError, match="is the input itself"):
+        sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "in.png", overwrite=True)
+    sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png", overwrite=True)
+    assert opened(tmp_path / "out.png").size == (WIDTH, HEIGHT)
+
+
 def test_broken_exif_is_a_warning_with_the_files_name(
     sharpener: Sharpener,
     rgb: Frame,
@@ -381,10 +424,6 @@ def test_grey_of_sixteen_bits_with_alpha(sharpener: Sharpener, rgb: Frame, alpha
 # Refusals, each one message
 
 
-def save_cmyk(path: Path, rgb: Frame) -> None:
-    Image.fromarray(rgb).convert("CMYK").save(path)
-
-
 def save_cut(path: Path, rgb: Frame) -> None:
     Image.fromarray(rgb).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -418,8 +457,6 @@ def save_nothing(path: Path, rgb: Frame) -> None:
 
 
 FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
-    ("cmyk.jpg", save_cmyk, "CMYK is not handled: convert it to RGB first"),
-    ("cmyk.tif", save_cmyk, "CMYK is not handled"),
     ("cut.png", save_cut, "cannot be read"),
     ("cut.jpg", save_cut, "cannot be read: image file is truncated"),
     ("cut.webp", save_cut, "cannot be read"),
@@ -430,8 +467,8 @@ FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
     ("bomb.png", save_bomb, "60000 x 60000 pixels, more than 178000000"),
     ("float.tif", save_float, "32 bits a channel in mode F"),
     ("negative.tif", save_white_is_zero, "only RGB and grey where 0 is black"),
-    ("text.png", save_text, "cannot be read: no PNG, JPEG, WebP or TIFF"),
-    ("nothing.tif", save_nothing, "cannot be read: no PNG, JPEG, WebP or TIFF"),
+    ("text.png", save_text, "cannot be read: its content is not PNG, JPEG, WebP or TIFF, or corrupt"),
+    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP or TIFF"),
 ]
 
 
@@ -474,7 +511,7 @@ def test_a_format_that_would_lose_something_is_refused(
 
 def test_a_picture_wider_than_a_format_allows_is_one_message(sharpener: Sharpener, tmp_path: Path) -> None:
     Image.new("RGB", (16384, 2)).save(tmp_path / "wide.png")
-    with pytest.raises(UserError, match="cannot be written as WEBP"):
+    with pytest.raises(UserError, match="cannot be sharpened into WEBP: encoding error"):
         sharpen_file(sharpener, tmp_path / "wide.png", tmp_path / "wide.webp")
 
 
@@ -497,7 +534,7 @@ def test_wrong_names_are_one_message_each(sharpener: Sharpener, rgb: Frame, tmp_
     for target, message in (
         ("out.gif", "must end in one of"),
         ("out", "must end in one of"),
-        ("in.png", "is the picture itself"),
+        ("in.png", "is the input itself"),
         ("folder.png", "is a folder"),
         ("in.png/out.png", "cannot be sharpened"),
         (f"{'x' * 300}.png", "cannot be sharpened"),

@@ -1272,14 +1272,27 @@ def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame,
         ("sound.wav", "out.mp4", "holds no moving picture"),
         ("none.mkv", "out.mp4", "holds no frame that can be decoded"),
         ("film.mp4", "out.avi", "must end in one of .mp4, .m4v, .mov, .mkv, .webm"),
-        ("film.mp4", "film.mp4", "is the film itself"),
-        ("film.mp4", "link.mp4", "is the film itself"),
+        ("film.mp4", "film.mp4", "is the input itself"),
+        ("film.mp4", "link.mp4", "is the input itself"),
         ("film.mp4", "folder.mp4", "is a folder: name a file"),
+        ("film.mp4", "none.mkv", "none.mkv exists: name another file for the result, or --overwrite to replace it"),
         ("film.mp4", "text.mp4/out.mp4", "cannot be sharpened into"),
     ):
         with pytest.raises(UserError, match=message):
             sharpen_video(sharpener, tmp_path / source, tmp_path / target)
         assert sorted(tmp_path.iterdir()) == ours
+
+
+def test_a_film_that_exists_is_replaced_only_if_that_is_wanted(scene: Frame, tmp_path: Path) -> None:
+    source, target = write_film(tmp_path / "in.mp4", scene), tmp_path / "out.mp4"
+    target.write_bytes(b"mine")
+    arguments = ("video", str(source), str(target), "--provider", "onnxruntime", "--threads", "1")
+    refused = command(*arguments)
+    assert refused.returncode == 1
+    assert f"error: {target} exists: name another file for the result, or --overwrite to replace it\n" in refused.stderr
+    assert target.read_bytes() == b"mine"
+    assert command(*arguments, "--overwrite").returncode == 0
+    assert len(shown(target)) == len(shown(source))
 
 
 def test_a_network_for_rgb_is_refused(

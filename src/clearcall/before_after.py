@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clearcall.data.single import read_rgb
 from clearcall.errors import UserError
-from clearcall.files import atomic_path
+from clearcall.files import atomic_path, check_target
 from clearcall.metrics import Frame
 from clearcall.pictures import FORMATS
 from clearcall.report.pictures import ZOOM, enlarge
@@ -19,23 +19,18 @@ _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
 _BLUR = 5  # pixels: what such a blur takes away is detail
 
 
-def write_before_after(sharpener: Sharpener, source: Path, target: Path | None) -> Path:
+def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, *, overwrite: bool = False) -> Path:
     """Draw a picture, or the frame in the middle of a film, before and after; return the PNG that was written.
 
-    It is `target`, or `<name>_compare.png` beside the input, which is not replaced then. Raises UserError if that
-    cannot be done.
+    It is `target`, or `<name>_compare.png` beside the input; a file that exists is replaced only with `overwrite`.
+    Raises UserError if that cannot be done.
     """
     path = target or source.with_name(f"{source.stem}_compare.png")
     if path.suffix.lower() != ".png":
         raise UserError(f"{path} must end in .png")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file")
+    check_target(path, source, overwrite=overwrite)
     picture = source.suffix.lower() in FORMATS
     before, after = (_picture if picture else _middle_frame)(sharpener, source)
-    if target is None and path.exists():
-        raise UserError(f"{path} is there already: name a file for the result, which may then be this one")
-    if path.exists() and path.samefile(source):
-        raise UserError(f"{path} is the picture itself: name another file for the result")
     with atomic_path(path) as temporary:
         draw_before_after(before, after).save(temporary, "PNG")
     return path

@@ -258,6 +258,9 @@ _PastFrames = Annotated[
 ]
 
 
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+
+
 @app.command()
 def image(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A PNG, JPEG, WebP or TIFF picture.")],
@@ -267,6 +270,7 @@ def image(
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Sharpen one picture; its depth, transparency, EXIF and colour profile are kept.
 
@@ -275,7 +279,7 @@ def image(
     from clearcall.pictures import picture_sharpener, sharpen_file  # noqa: PLC0415
 
     sharpener = picture_sharpener(model, provider, threads, strength)
-    sharpen_file(sharpener, source, target)
+    sharpen_file(sharpener, source, target, overwrite=overwrite)
     typer.echo(f"{target} ({sharpener.choice})")
 
 
@@ -358,6 +362,7 @@ def video(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing: how fast are decoding and sharpening here?")
     ] = False,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
 
@@ -386,7 +391,15 @@ def video(
         summary = time_video(sharpener, source, size=asked, unsharp=unsharp, past_frames=past_frames)
     else:
         summary = sharpen_video(
-            sharpener, source, target, view=view, size=asked, crf=crf, unsharp=unsharp, past_frames=past_frames
+            sharpener,
+            source,
+            target,
+            view=view,
+            size=asked,
+            crf=crf,
+            unsharp=unsharp,
+            past_frames=past_frames,
+            overwrite=overwrite,
         )
     typer.echo(f"{target or source}: {summary}")
     if summary.interrupted:
@@ -419,6 +432,7 @@ def camera(
         bool | None, typer.Option("--overlay/--no-overlay", help="Status on the picture; on the preview if not given.")
     ] = None,
     again: Annotated[bool, typer.Option("--loop", help="Play a film over and over.")] = False,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Sharpen a camera live, at a fixed rate: a frame that would be late is passed through as it came.
 
@@ -441,6 +455,7 @@ def camera(
         again=again,
         unsharp=unsharp,
         past_frames=past_frames,
+        overwrite=overwrite,
     )
     summary = run_camera(Sharpener(model, provider, threads, strength), settings)
     typer.echo(summary)
@@ -459,6 +474,7 @@ def compare(
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Show input and output beside each other in one picture, and their most detailed part enlarged.
 
@@ -467,7 +483,8 @@ def compare(
     from clearcall.before_after import write_before_after  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415
 
-    typer.echo(f"written: {write_before_after(Sharpener(model, provider, threads, strength), source, target)}")
+    sharpener = Sharpener(model, provider, threads, strength)
+    typer.echo(f"written: {write_before_after(sharpener, source, target, overwrite=overwrite)}")
 
 
 @app.command()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clearcall.errors import UserError
+
 _NAME = 20  # letters of a file's name in that of its temporary one, which may not be longer than names may be
 
 
@@ -26,6 +28,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path, source: Path, *, overwrite: bool) -> None:
+    """Raise UserError if a result must not be written to `path`: a folder, its own source, or a file that exists."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"{path} is the input itself: name another file for the result")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists: name another file for the result, or --overwrite to replace it")
 
 
 @contextmanager

@@ -120,7 +120,9 @@ def _run_films(
             summaries.append(_whole(time_video(sharpeners[model], film, past_frames=past_frames)))
     out = film.with_name("out.mp4")
     encoded = {
-        (model, past_frames): _whole(sharpen_video(sharpeners[model], film, out, past_frames=past_frames))
+        (model, past_frames): _whole(
+            sharpen_video(sharpeners[model], film, out, past_frames=past_frames, overwrite=True)
+        )
         for model, past_frames in timed
     }
     return timed, encoded

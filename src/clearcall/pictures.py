@@ -12,7 +12,6 @@ import os
 import struct
 import sys
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,28 +22,25 @@ from typing import Any, Literal, cast
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from clearcall.console import track, warn
-from clearcall.decoding import pillow_limit_off
+from clearcall.decoding import cmyk_to_rgb, image_errors, open_image
 from clearcall.deploy.engines import Provider
 from clearcall.errors import UserError, describe
-from clearcall.files import atomic_path, read_json, sha256_of, write_json
+from clearcall.files import atomic_path, check_target, read_json, sha256_of, write_json
 from clearcall.sharpener import Choice, Sharpener, find_model
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 KINDS = "PNG, JPEG, WebP or TIFF"
-MAX_PIXELS = 178_000_000  # above, Pillow takes a picture for an attack
 RECORD = ".clearcall.json"
 _MAX_FILE_BYTES = 2**31
 _RECORD_SECONDS = 5.0
 _SHOWN = 20  # names in one message
-# What Pillow raises for a broken file or broken EXIF, besides its own errors, which are OSErrors.
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, MemoryError, cv2.error)
 _MODES = {
     "1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA",
-    "RGBa": "RGBA", "YCbCr": "RGB",
+    "RGBa": "RGBA", "YCbCr": "RGB", "CMYK": "RGB",
 }  # fmt: skip
 _QUALITY = 95
 _EXIF_PREFIX = b"Exif\0\0"
@@ -108,17 +104,17 @@ def picture_sharpener(
     return Sharpener(path, choice.provider, choice.threads, strength)
 
 
-def sharpen_file(sharpener: Sharpener, source: Path, target: Path) -> None:
-    """Sharpen one picture into `target`, whose suffix tells the format; raise UserError if that cannot be done."""
+def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Sharpen one picture into `target`, whose suffix tells the format; raise UserError if that cannot be done.
+
+    A file that exists is replaced only with `overwrite`.
+    """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the format")
     try:
         data = _read(source)
-        if target.is_dir():
-            raise UserError(f"{target} is a folder: name a file")
-        if target.exists() and target.samefile(source):
-            raise UserError(f"{target} is the picture itself: name another file for the result")
+        check_target(target, source, overwrite=overwrite)
         _write(target, _sharpened(sharpener, data, source, kind))
     except OSError as error:
         if describe(error):
@@ -203,22 +199,11 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
 
 def _sharpened(sharpener: Sharpener, data: bytes, path: Path, kind: str | None) -> bytes:
     """Return the bytes of the sharpened picture's file, of the input's own format if `kind` is None."""
-    try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", UserWarning)
-            picture = _decode(data, path)
-    except UnidentifiedImageError:
-        raise UserError(f"{path} cannot be read: no {KINDS} of a kind that is handled, or broken") from None
-    except _BROKEN as error:
-        raise UserError(f"{path} cannot be read: {error or 'too little memory'}") from None
-    for warning in told:  # of metadata that Pillow cannot read, which it tells without the file's name
-        warn(f"{path}: {warning.message}")
+    with image_errors(path):
+        picture = _decode(data, path)
     kind = kind or picture.format
-    pixels = sharpen_pixels(sharpener, picture.pixels)
-    try:
-        return _encode(pixels, picture, kind)
-    except _BROKEN as error:
-        raise UserError(f"{path} cannot be written as {kind}: {error or 'too little memory'}") from None
+    with image_errors(path, f"cannot be sharpened into {kind}"):
+        return _encode(sharpen_pixels(sharpener, picture.pixels), picture, kind)
 
 
 def _read(path: Path) -> bytes:
@@ -236,10 +221,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _decode(data: bytes, path: Path) -> Picture:
     """Decode a picture; raise ValueError if it is of a kind that cannot be kept as it is, or what Pillow raises."""
-    with pillow_limit_off(), Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+    with open_image(data, formats=FORMATS.values()) as image:
         kind, frames = str(image.format), getattr(image, "n_frames", 1)
         # A phone's JPEG may hold a preview or a depth map behind the picture: that is not another page.
         if frames > 1 and kind != "MPO":
@@ -247,8 +229,14 @@ def _decode(data: bytes, path: Path) -> Picture:
         deep = _is_deep(image, data)
         subsampling = JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else 0
         image.load()
-        pixels = _deep_pixels(image, data) if deep else _plain_pixels(image)
-        info = image.info
+        info = dict(image.info)
+        if image.mode == "CMYK":
+            rgb, note = cmyk_to_rgb(image)
+            pixels: Pixels = np.asarray(rgb)
+            info.pop("icc_profile", None)  # it describes the CMYK
+            warn(f"{path}: {note}")
+        else:
+            pixels = _deep_pixels(image, data) if deep else _plain_pixels(image)
         exif = _told(image.getexif()).tobytes() if kind == "TIFF" else info.get("exif", b"")
     if kind == "MPO":
         warn(f"{path}: of the {frames} pictures in the file only the first is kept")
@@ -294,13 +282,16 @@ def _deep_pixels(image: Image.Image, data: bytes) -> Pixels:
         if "transparency" not in image.info:
             return grey
         return np.dstack([grey, np.where(grey == image.info["transparency"], 0, 65535).astype(np.uint16)])
+    if image.format == "PNG" and struct.unpack(">II", data[16:24]) != image.size:  # OpenCV heeds the first header
+        raise ValueError("it has two headers that differ")
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    shallow = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    if decoded is None or decoded.dtype != np.uint16 or decoded.shape != shallow.shape:
+    shallow, key = np.asarray(image), image.info.get("transparency")
+    height, width, channels = shallow.shape
+    if decoded is None or decoded.dtype != np.uint16 or decoded.shape != (height, width, channels + bool(key)):
         raise ValueError("OpenCV cannot read its 16 bits a channel: save it as PNG")
     pixels = decoded[..., _BGR[decoded.shape[2]]].astype(np.uint16, copy=False)
     # Of rare layouts (planes apart, premultiplied alpha) the two may make different pictures: then neither is trusted.
-    if cv2.norm((pixels >> 8).astype(np.uint8), shallow, cv2.NORM_INF) > 1:
+    if cv2.norm((pixels[..., :channels] >> 8).astype(np.uint8), shallow, cv2.NORM_INF) > 1:
         raise ValueError("its 16 bits a channel are stored in an unusual way: save it as PNG")
     return pixels[..., [0, 3]] if image.format == "PNG" and data[25] == _GREY_ALPHA else pixels
 
@@ -317,7 +308,7 @@ def _told(exif: Image.Exif) -> Image.Exif:
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
     start = 8
-    while start + 8 <= len(data):
+    while data[start + 4 : start + 8] not in {b"", b"IEND"}:
         length = int.from_bytes(data[start : start + 4], "big")
         if data[start + 4 : start + 8] in _PNG_CHUNKS:
             yield data[start : start + 12 + length]

@@ -20,7 +20,7 @@ from clearcall.camera.overlay import draw_overlay
 from clearcall.camera.source import ITU601, LIMITED
 from clearcall.camera.status import Status
 from clearcall.errors import UserError
-from clearcall.files import atomic_path
+from clearcall.files import atomic_path, check_target
 from clearcall.metrics import Frame
 from clearcall.sizes import Size
 from clearcall.video.write import FORMATS, Writer
@@ -170,17 +170,14 @@ class TkWindow:
         self._root.destroy()
 
 
-def check_output(name: str, source: str) -> None:
-    """Raise UserError unless a name is `preview`, `virtual` or that of a film other than the source."""
+def check_output(name: str, source: str, *, overwrite: bool = False) -> None:
+    """Raise UserError unless a name is `preview`, `virtual` or a film's that may be written: see `check_target`."""
     if name in {PREVIEW, VIRTUAL}:
         return
     path = Path(name)
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"{name} is no output: name preview, virtual, or a film in {', '.join(FORMATS)}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file")
-    if path.exists() and Path(source).exists() and path.samefile(source):
-        raise UserError(f"{path} is the film itself: name another file for the result")
+    check_target(path, Path(source), overwrite=overwrite)
 
 
 @contextmanager

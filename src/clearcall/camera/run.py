@@ -26,7 +26,7 @@ class Settings:
     `source` is a camera or film, None for the first camera; `outputs` are `preview`, `virtual` or films; `fps` None is
     the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the status
     onto the preview alone; `again` plays a film over and over; `unsharp` is the amount of a mask after the network,
-    `past_frames` lets each frame have what those before it show of it.
+    `past_frames` lets each frame have what those before it show of it. `overwrite` lets films be replaced.
     """
 
     source: str | None = None
@@ -38,6 +38,7 @@ class Settings:
     again: bool = False
     unsharp: float = 0.0
     past_frames: bool = True
+    overwrite: bool = False
 
 
 class _Told:
@@ -67,7 +68,7 @@ def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
     name = settings.source or default_camera()
     check_amount(settings.unsharp)
     for output in settings.outputs:
-        check_output(output, name)
+        check_output(output, name, overwrite=settings.overwrite)
     with (
         failure_told(f"{name} cannot be sharpened into {', '.join(settings.outputs)}"),
         stopped_by_interrupt() as stop,

@@ -1,30 +1,28 @@
 """Checks of the photographs and of the pairs by Great Expectations; this is its only importer."""
 
 import math
-import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from clearcall.console import track
 from clearcall.data.check_page import Finding, write_page
 from clearcall.data.manifest import MANIFEST, SPLITS, read_manifest
 from clearcall.data.pairs import INDEX, read_pairs
-from clearcall.decoding import pillow_limit_off
+from clearcall.decoding import MAX_PIXELS, image_errors, open_image
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, sha256_of
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
 PAIR_KEY = ["image", "scale", "degradation", "variant"]
 OFFENDERS_SHOWN = 10  # in the message; the page shows more
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, MemoryError)  # of Pillow's decoders
 PAGE = "index.html"
 _LIBRARY = "great_expectations"  # folder of the library's own pages, beside ours
 _ANY_SPLIT = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+_STACKED = 8  # frames of a film in one file, at most
 
 
 @dataclass(frozen=True)
@@ -399,13 +397,11 @@ def _file_facts(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = dict.fromkeys(("file_sha256", "file_mode", "file_width", "file_height"))
     try:
         facts["file_sha256"] = sha256_of(path)
-        with pillow_limit_off(), Image.open(path) as image:
-            image.verify()  # the checksums; after it the file must be opened anew
-        with pillow_limit_off(), Image.open(path) as image:
+        with image_errors(path), open_image(path, _STACKED * MAX_PIXELS) as image:
             image.load()
             seen = {"file_mode": image.mode, "file_width": image.width, "file_height": image.height}
             return {**facts, **seen, "readable": True}
-    except DECODE_ERRORS:
+    except (UserError, OSError):  # of the decoder, and of a file that is not there
         return {**facts, "readable": False}
 
 

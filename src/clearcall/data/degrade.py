@@ -20,7 +20,7 @@ from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pages import text_page
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged
-from clearcall.decoding import pillow_limit_off
+from clearcall.decoding import image_errors, open_image
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder
 from clearcall.metrics import Frame, psnr_db, ssim
@@ -195,14 +195,15 @@ def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: boo
 
     Raises UserError if the size is not that of the manifest.
     """
-    with pillow_limit_off(), Image.open(path) as image:
-        stack = np.asarray(image)
     height, width = photograph.height, photograph.width
-    if stack.shape[1:] != (width, 3) or (stack.shape[0] % height if stacked else stack.shape[0] != height):
-        raise UserError(
-            f"{path} is {stack.shape}, not the {height}x{width} RGB of the manifest: "
-            "run `dvc repro -f -s download_data`"
-        )
+    with image_errors(path), open_image(path, CLIP_FRAMES * width * height) as image:
+        rest = image.height % height if stacked else image.height - height
+        if image.mode != "RGB" or image.width != width or rest:
+            raise UserError(
+                f"{path} is {image.height}x{image.width} {image.mode}, not the {height}x{width} RGB of the manifest: "
+                "run `dvc repro -f -s download_data`"
+            )
+        stack = np.asarray(image)
     pictures = stack.reshape(-1, height, width, 3)
     if pair.scale == 1:
         return [*pictures]

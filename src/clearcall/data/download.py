@@ -3,9 +3,7 @@
 import hashlib
 import re
 import shutil
-import struct
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, count
@@ -13,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from clearcall.console import track, warn
 from clearcall.data.fetch import DIV2K, DIV2K_LICENCE, Archive, fetch, unpack
@@ -22,7 +20,6 @@ from clearcall.data.kaggle import UNSPLASH_SR, dataset_page, fetch_dataset
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.data.sources import (
     FILMS,
-    KINDS,
     SHOWN,
     SUFFIXES,
     Original,
@@ -32,14 +29,12 @@ from clearcall.data.sources import (
     paired_originals,
     unsplash_folder,
 )
-from clearcall.decoding import pillow_limit_off
+from clearcall.decoding import cmyk_to_rgb, image_errors, open_image
 from clearcall.errors import UserError
 from clearcall.files import atomic_folder, cache_folder, sha256_of
 from clearcall.params import DownloadData
 from clearcall.video.read import film_size
 
-# What Pillow's decoders raise for a broken file, besides their own errors, which are OSErrors.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 # Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
 _DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
 
@@ -115,11 +110,10 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
     """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
 
     Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
-    anything is decoded. Raises ValueError, OSError or what else Pillow raises if the file cannot be used.
+    anything is decoded. Raises ValueError, or what else Pillow raises, if the file cannot be used: see `image_errors`.
     """
-    with pillow_limit_off(), Image.open(path, formats=sorted(set(SUFFIXES.values()))) as image:
-        width, height = image.size
-        if (problem := _refused_size(width, height, min_side, max_pixels)) is not None:
+    with open_image(path, max_pixels) as image:
+        if (problem := _refused_size(*image.size, min_side, max_pixels)) is not None:
             raise ValueError(problem)
         if image.mode in ("I", "F"):
             raise ValueError(f"mode {image.mode} says not which value is white: save it with 8 or 16 bits a channel")
@@ -130,15 +124,9 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
         pixels = ImageOps.exif_transpose(image)
     changes = [f"first of {frames} frames"] if frames > 1 else []
-    if mode.startswith("I;16"):
-        # 65535 / 257 = 255: this is the nearest level, where dropping the low byte may be one off.
-        pixels = Image.fromarray(((np.asarray(pixels, dtype=np.uint32) + 128) // 257).astype(np.uint8))
-    if mode in ("1", "L", "LA", "La") or mode.startswith("I;16"):
-        changes.append("grey to RGB")
-    elif mode in ("P", "PA"):
-        changes.append("palette to RGB")
-    elif mode not in ("RGB", "RGBA"):
-        changes.append(f"{mode} to RGB")
+    if mode not in ("RGB", "RGBA"):
+        pixels, change = _of_8_bits(pixels, mode)
+        changes.append(change)
     if deep:
         changes.append("16 to 8 bit")
     if pixels.has_transparency_data:
@@ -149,6 +137,18 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
     pixels = pixels.convert("RGB")
     pixels.info = {}  # a colour profile or an orientation of the original no longer holds
     return Picture(pixels, mode, kind, changes)
+
+
+def _of_8_bits(pixels: Image.Image, mode: str) -> tuple[Image.Image, str]:
+    """Return pixels of 8 bits a channel that Pillow converts to RGB as they are, and what that changes."""
+    if mode.startswith("I;16"):
+        # 65535 / 257 = 255: this is the nearest level, where dropping the low byte may be one off.
+        pixels = Image.fromarray(((np.asarray(pixels, dtype=np.uint32) + 128) // 257).astype(np.uint8))
+    if mode in ("1", "L", "LA", "La") or mode.startswith("I;16"):
+        return pixels, "grey to RGB"
+    if mode == "CMYK":
+        return cmyk_to_rgb(pixels)
+    return pixels, "palette to RGB" if mode in ("P", "PA") else f"{mode} to RGB"
 
 
 def _refuse_overlap(folder: Path, raw: Path) -> None:
@@ -228,12 +228,8 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
     pictures = []
     for path in filter(None, (original.path, original.degraded)):
         name = original.name if path == original.path else f"the partner {path} of {original.name}"
-        try:
+        with image_errors(name, problem=""):
             pictures.append(read_picture(path, params.min_side, params.max_pixels))
-        except UnidentifiedImageError:
-            raise UserError(f"{name}: its content is not {KINDS}") from None
-        except BROKEN as error:
-            raise UserError(f"{name}: {error}") from None
     sizes = [f"{picture.pixels.width} x {picture.pixels.height}" for picture in pictures]
     if len(set(sizes)) > 1:
         raise UserError(f"{original.name}: {sizes[0]} pixels, but its partner {original.degraded} has {sizes[1]}")
@@ -258,7 +254,7 @@ def _refused_size(width: int, height: int, min_side: int, max_pixels: int) -> st
     if min(width, height) < min_side:
         return f"{width} x {height} pixels, a side is below min_side {min_side}"
     if width * height > max_pixels:
-        return f"{width} x {height} pixels, more than max_pixels {max_pixels}"
+        return f"{width} x {height} pixels, more than {max_pixels}"
     return None
 
 

@@ -1,8 +1,10 @@
 """Published archives: downloaded with resume, checked by SHA-256, unpacked safely."""
 
 import http.client
+import lzma
 import ssl
 import stat
+import struct
 import sys
 import urllib.error
 import urllib.request
@@ -24,13 +26,21 @@ from rich.progress import (
 
 from clearcall.data.manifest import Split
 from clearcall.data.sources import SUFFIXES
-from clearcall.errors import UserError
+from clearcall.errors import UserError, describe
 from clearcall.files import sha256_of
 
 TIMEOUT_SECONDS = 30
 MAX_FILES = 20_000
 MAX_BYTES = 50 * 10**9
+MAX_RATIO = 50  # unpacked bytes per byte of archive; images are compressed already, and BMP hardly shrinks so much
+_UNSUSPICIOUS_BYTES = 10**8  # so much may be unpacked of any archive
+_ENCRYPTED, _PATCHED = 1 << 0 | 1 << 6, 1 << 5  # flags of a member
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _CHUNK = 1 << 20
+# What zipfile and its decompressors raise for a corrupt archive; OSError: bz2, or a name that no file can have.
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError, struct.error),
+)
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
@@ -84,30 +94,53 @@ def fetch(archive: Archive, cache: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
-    """Unpack a zip file's images into a folder; raise UserError if it is broken, too big or would write elsewhere."""
+    """Unpack a zip file's images into a folder.
+
+    Raises UserError if it is corrupt, too big or would write elsewhere, or if an image in it is encrypted or compressed
+    by an unknown method; all but corrupt content is seen before anything is unpacked.
+    """
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = [member for member in zipped.infolist() if not member.is_dir()]
             # zipfile never yields more than a member's declared size, so this sum bounds what is written.
             size = sum(member.file_size for member in members)
-            if len(members) > max_files or size > max_bytes:
+            allowed = min(max_bytes, max(_UNSUSPICIOUS_BYTES, MAX_RATIO * archive.stat().st_size))
+            if len(members) > max_files or size > allowed:
                 raise UserError(
-                    f"{archive} would unpack to {len(members)} files of {size} bytes in all, more than "
-                    f"the {max_files} files and {max_bytes} bytes allowed: it is not the published archive, delete it"
+                    f"{archive} would unpack to {len(members)} files of {size} bytes in all, more than the {max_files} "
+                    f"files and {allowed} bytes allowed for its size: get it again from where it is published"
                 )
             for member in members:
-                path = PurePosixPath(member.filename.replace("\\", "/"))
-                if path.is_absolute() or ".." in path.parts or ":" in member.filename:
-                    raise UserError(f"{archive} holds the path {member.filename}, outside of its own folder: delete it")
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(f"{archive} holds the link {member.filename}, which may lead anywhere: delete it")
-            for member in members:
-                if PurePosixPath(member.filename).suffix.lower() in SUFFIXES:
-                    zipped.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                _refuse_place(archive, member)
+            images = [one for one in members if PurePosixPath(one.filename).suffix.lower() in SUFFIXES]
+            for image in images:
+                _refuse_content(archive, image)
+            for image in images:
+                zipped.extract(image, folder)
+    except _ZIP_ERRORS as error:
+        if describe(error):  # a full disk, a missing permission
+            raise
         raise UserError(
             f"{archive} is not a whole zip file ({error}): delete it and run the same command again"
         ) from None
+
+
+def _refuse_place(archive: Path, member: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+        raise UserError(f"{archive} holds the path {member.filename}, outside of its own folder: delete it")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise UserError(f"{archive} holds the link {member.filename}, which may lead anywhere: delete it")
+
+
+def _refuse_content(archive: Path, image: zipfile.ZipInfo) -> None:
+    if image.flag_bits & _ENCRYPTED:
+        raise UserError(f"{archive} is encrypted ({image.filename}): unpack it by hand and name its folder")
+    if image.compress_type not in _METHODS or image.flag_bits & _PATCHED:
+        raise UserError(
+            f"{archive} is compressed by an unsupported method ({image.filename}, method {image.compress_type}): "
+            "unpack it by hand and name its folder"
+        )
 
 
 def _download(archive: Archive, path: Path) -> Path:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from clearcall.data.download import BROKEN, read_picture
-from clearcall.errors import UserError
-from clearcall.pictures import MAX_PIXELS
+from clearcall.data.download import read_picture
+from clearcall.decoding import MAX_PIXELS, image_errors
 
 
 def read_rgb(path: Path, min_side: int) -> Image.Image:
@@ -14,7 +13,5 @@ def read_rgb(path: Path, min_side: int) -> Image.Image:
 
     `min_side` in pixels.
     """
-    try:
+    with image_errors(path, "cannot be used"):
         return read_picture(path, min_side, MAX_PIXELS).pixels
-    except BROKEN as error:
-        raise UserError(f"{path} cannot be used ({error}): mend or remove it") from None

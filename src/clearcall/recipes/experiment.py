@@ -215,6 +215,7 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
 
     from clearcall.classical import unsharp_mask  # noqa: PLC0415
     from clearcall.data.degradations import build_degradation  # noqa: PLC0415
+    from clearcall.data.single import read_rgb  # noqa: PLC0415
     from clearcall.data.sources import bundled_originals  # noqa: PLC0415
     from clearcall.live import surrounded  # noqa: PLC0415
     from clearcall.models.inference import restore  # noqa: PLC0415
@@ -222,7 +223,7 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
     from clearcall.report.pictures import draw_comparison  # noqa: PLC0415
 
     shown = next(one for one in bundled_originals() if one.split == "test")
-    sharp = np.asarray(Image.open(shown.path).convert("RGB"), np.uint8)
+    sharp = np.asarray(read_rgb(shown.path, 1), np.uint8)
     # A source of pairs has no steps for a photograph of ours; motion blur is what such sources are about.
     named = params.degrade_pairs.mix[-1]
     degradation = "motion_blur" if params.degrade_pairs.takes_given(named) else named

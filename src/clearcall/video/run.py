@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from clearcall.console import ProgressBar, warn
 from clearcall.errors import UserError
-from clearcall.files import atomic_path
+from clearcall.files import atomic_path, check_target
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
@@ -73,6 +73,7 @@ def sharpen_video(
     crf: int | None = None,
     unsharp: float = 0.0,
     past_frames: bool = True,
+    overwrite: bool = False,
 ) -> VideoSummary:
     """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
@@ -82,7 +83,7 @@ def sharpen_video(
     the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. With
     `past_frames` each frame gets what those before it show of it, where most of the picture moves (`TemporalFilter`).
     Ctrl-C, and an input that ends early, leave a film of what was done until then. Raises UserError, and writes
-    nothing, if there is no film to sharpen or `target` cannot hold the result.
+    nothing, if there is no film to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -90,11 +91,8 @@ def sharpen_video(
     check_network(sharpener)
     check_amount(unsharp)
     first = frame_at(source, 0)
+    check_target(target, source, overwrite=overwrite)
     check_hdr(source, first)
-    if target.is_dir():
-        raise UserError(f"{target} is a folder: name a file")
-    if target.exists() and target.samefile(source):
-        raise UserError(f"{target} is the film itself: name another file for the result")
     fit = Fit.of_video(source, first, size)
     with (
         failure_told(f"{source} cannot be sharpened into {target}"),
