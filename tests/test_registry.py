@@ -2,8 +2,11 @@
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -390,6 +393,94 @@ def test_a_server_that_is_away_is_the_users_to_mend(
     finally:
         monkeypatch.undo()
         tracking.client.cache_clear()
+
+
+@contextmanager
+def server(status: int, kind: str, body: str) -> Iterator[int]:
+    """Yield the port of an HTTP server on this machine that gives one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  # the library's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield listening.server_port
+        listening.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "message"),
+    [
+        (401, "text/plain", "You are not authenticated.", "refuses the credentials (401"),
+        (401, "application/json", '{"detail": "Unauthorized"}', "refuses the credentials (401"),
+        (401, "application/json", '{"error_code": "UNAUTHENTICATED", "message": "no"}', "refuses the credentials (401"),
+        (403, "text/plain", "Permission denied", "forbids this with these credentials (403)"),
+        (403, "application/json", '{"message": "Forbidden"}', "forbids this with these credentials (403)"),
+    ],
+)
+def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(  # a table's columns and four fixtures
+    status: int,
+    kind: str,
+    body: str,
+    message: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with server(status, kind, body) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:secret@127.0.0.1:{port}")
+        tracking.client.cache_clear()
+        try:
+            with pytest.raises(UserError) as caught:
+                promote(MODEL, sha("one"), replace=False)
+            with pytest.raises(UserError) as loading:
+                Sharpener(f"models:/{MODEL}@champion")
+            with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json", active=True) as run:
+                run.log([{"step": 1, "loss_l1": 1.0}])
+        finally:
+            monkeypatch.undo()
+            tracking.client.cache_clear()
+    for said in (str(caught.value), str(loading.value), capsys.readouterr().err):
+        assert f"MLflow at http://127.0.0.1:{port} {message}" in said
+        assert "MLFLOW_TRACKING_PASSWORD" in said
+        assert "Start the server" not in said
+        assert "secret" not in said
+        assert "somebody" not in said
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://somebody:secret@127.0.0.1:9", "http://127.0.0.1:9 cannot be used"),
+        ("http://somebody:se/secret@127.0.0.1:9", "MLFLOW_TRACKING_URI is no valid address"),
+        ("postgresql+none://somebody:secret@127.0.0.1/db", "postgresql+none://127.0.0.1/db"),
+        ("htp://somebody:secret@127.0.0.1", "htp://127.0.0.1"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_named_without_its_password(
+    uri: str, message: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert home.is_dir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking.client.cache_clear()
+    try:
+        with pytest.raises(UserError) as caught:
+            promote(MODEL, sha("one"), replace=False)
+    finally:
+        monkeypatch.undo()
+        tracking.client.cache_clear()
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_projects_folder_is_found_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
