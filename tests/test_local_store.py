@@ -40,7 +40,7 @@ def enter(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
         tracking.client.cache_clear()
         from mlflow.tracking._tracking_service import utils
 
-        utils._artifact_repos_cache.clear()  # type: ignore[no-untyped-call]
+        utils._artifact_repos_cache.clear()
         return folder
 
     return go

@@ -72,7 +72,8 @@ def _create(database: Path) -> None:
         for suffix in ("-journal", "-wal", "-shm"):  # of a killed process: SQLite would apply it to the new file
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     temporary.unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{temporary}", (database.parent / ARTIFACTS).as_uri())
+    artifacts = (database.parent / ARTIFACTS).as_uri()
+    store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts)  # type: ignore[no-untyped-call]  # MLflow has no type
     store.engine.dispose()
     temporary.replace(database)
 

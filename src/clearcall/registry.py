@@ -89,7 +89,7 @@ def _publish(params: Params) -> Published:
         _log_model(run_id, onnx)
         version = _register(name, run_id, sha256)
     elif not _has_files(registered := client().get_model_version(name, version)):
-        _log_model(registered.run_id, onnx)
+        _log_model(registered.run_id or run_id, onnx)
     tags = {
         "ssim": f"{mean['student']['ssim']:.6f}",
         "psnr_db": f"{mean['student']['psnr_db']:.4f}",

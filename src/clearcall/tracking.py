@@ -25,7 +25,7 @@ _CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN), or user:password@ in "
     "MLFLOW_TRACKING_URI with special characters percent-encoded, and run the command again"
 )
-_REFUSED = {
+_REFUSED: dict[int | None, str] = {
     HTTPStatus.UNAUTHORIZED: f"refuses the credentials (401, unauthenticated): {_CREDENTIALS}",
     HTTPStatus.FORBIDDEN: f"forbids this with these credentials (403): ask for the permission, or {_CREDENTIALS}",
 }
@@ -117,9 +117,10 @@ def _http_status(error: Exception) -> int | None:
     if isinstance(error, RestException) and "error_code" not in error.json:
         # A proxy's JSON, of which MLflow forgets the status.
         said = str(error).lower()
-        return next((status for status in _REFUSED if status.phrase.lower() in said), None)
+        refusals = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        return next((status for status in refusals if status.phrase.lower() in said), None)
     if isinstance(error, MlflowException):
-        return error.get_http_status_code()
+        return int(error.get_http_status_code())  # type: ignore[no-untyped-call]  # MLflow has no type for it
     return error.response.status_code if isinstance(error, HTTPError) and error.response is not None else None
 
 
