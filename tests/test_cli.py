@@ -176,6 +176,15 @@ def test_an_unknown_command_or_option_is_exit_code_2(arguments: list[str]) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_the_address_of_a_teams_mlflow_is_shown_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://somebody:secret@mlflow.example.org/team")
+    done = command("ui", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == "MLFLOW_TRACKING_URI names a server: open https://mlflow.example.org/team\n"
+
+
 def test_no_command_shows_the_help() -> None:
     done = command()
     assert "Usage" in done.stdout + done.stderr

@@ -29,8 +29,9 @@ OBSERVERS = {
     "src/clearcall/console.py": "shows progress",
     "src/clearcall/cores.py": "counts cores and names the machine, neither of which DVC can track",
     "src/clearcall/tracking.py": "tells MLflow, but for the stage that exists to do so",
+    "src/clearcall/local_store.py": "is MLflow's database, likewise",
 }
-NO_OBSERVER = {("publish", "src/clearcall/tracking.py")}
+NO_OBSERVER = {("publish", "src/clearcall/tracking.py"), ("publish", "src/clearcall/local_store.py")}
 # Sections of params.yaml that belong to no stage, and why.
 NO_STAGE = {
     "paths": "of all stages",

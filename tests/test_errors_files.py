@@ -55,6 +55,47 @@ def test_a_bug_shows_its_traceback() -> None:
         errors.run(raiser(ZeroDivisionError()))
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET http://user:secret@host:5000/api failed", "GET http://host:5000/api failed"),
+        ("'https://token-in-place-of-a-user@host/'", "'https://host/'"),
+        ("postgresql+psycopg2://u:p@ss@host/db?sslmode=off", "postgresql+psycopg2://host/db?sslmode=off"),
+        ("mysql://host/db?user=me&password=secret&x=1", "mysql://host/db?user=me&password=***&x=1"),
+        ("models:/clearcall@champion and a@b.org", "models:/clearcall@champion and a@b.org"),
+    ],
+)
+def test_credentials_in_urls_are_not_shown(text: str, shown: str) -> None:
+    assert errors.redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://user:se/cr@et:1@host:5000"),  # which urllib would cut at the slash
+        ("MLFLOW_TRACKING_URI", "http://user:se%2Fcr%40et%3A1@host:5000"),
+        ("MLFLOW_TRACKING_PASSWORD", "se/cr@et:1"),
+        ("MLFLOW_TRACKING_TOKEN", "se/cr@et:1"),
+    ],
+)
+def test_what_mlflow_is_given_to_log_in_is_never_printed(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In messages, warnings and even a bug's traceback, whether quoted as an address or alone."""
+    monkeypatch.setenv(variable, value)
+    for body in (
+        f"raise errors.UserError('{value} is away')",
+        "raise errors.UserError('login se/cr@et:1 is wrong')",
+        "raise ValueError('login se/cr@et:1 is wrong')",
+        f"raise ValueError('{value}')",
+        f"from clearcall.console import warn; warn('{value}')",
+    ):
+        done = run_program(body)
+        assert ("Traceback" in done.stderr) == ("ValueError" in body)
+        for secret in ("se/cr@et:1", "se%2Fcr%40et%3A1"):
+            assert secret not in done.stderr.replace(f"    {body}\n", "")  # the source line that is quoted
+
+
 def test_success_says_nothing() -> None:
     done = run_program("pass")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

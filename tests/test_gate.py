@@ -186,8 +186,8 @@ def home(tmp_path: Path, committed: Params, project: Path) -> Path:
     return tmp_path
 
 
-def clearcall_gate(home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from clearcall.cli import main; main()", "gate"]
+def clearcall_gate(home: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "from clearcall.cli import main; main()", "gate", *options]
     values = {**os.environ, "NO_COLOR": "1", "DVC_ROOT": str(home), **environment}
     return subprocess.run(command, cwd=home, env=values, capture_output=True, text=True, check=False)
 
@@ -210,19 +210,35 @@ def test_reports_that_are_missing_end_with_exit_code_1(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_student_that_was_never_published_is_not_crowned(home: Path, committed: Params) -> None:
-    write_reports(home, committed, GOOD)
-    done = clearcall_gate(home)
-    assert done.returncode == 1
-    assert done.stdout.count("passed") == 4
-    assert "this model is not registered: run `dvc repro publish`" in done.stderr
-
-
-def test_a_server_that_is_away_does_not_fail_the_gate(home: Path, committed: Params) -> None:
+def test_a_student_that_was_never_published_is_no_champion(home: Path, committed: Params) -> None:
+    """So is a fresh clone: its publish.json names a version of another registry."""
     write_reports(home, committed, GOOD)
     published = {"model": "clearcall", "version": "1", "run_id": "0" * 32, "onnx_sha256": ONNX_SHA256}
     write_json(home / "reports" / "publish.json", published)
-    done = clearcall_gate(home, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
-    assert done.returncode == 0
-    assert "the alias 'champion' was not set" in done.stderr
+    done = clearcall_gate(home)
+    assert done.returncode == 1
+    assert done.stdout.count("passed") == 4
+    assert "this model is not in the registry" in done.stderr
+    assert "Run `dvc repro -f -s publish`, then `clearcall gate` again" in done.stderr
+    assert "server" not in done.stderr
+
+
+def test_a_server_that_is_away_is_exit_code_1_unless_no_registry_is_wanted(home: Path, committed: Params) -> None:
+    """`clearcall gate && deploy models:/clearcall@champion` must not deploy the champion of before."""
+    write_reports(home, committed, GOOD)
+    server = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = clearcall_gate(home, **server)
+    assert done.returncode == 1
+    assert "the alias 'champion' was not set: MLflow at http://127.0.0.1:9 cannot be used" in done.stderr
+    assert "Start the server" in done.stderr
     assert "Traceback" not in done.stderr
+    done = clearcall_gate(home, "--no-registry", **server)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("the gate is passed\n")
+
+
+def test_a_failed_check_is_exit_code_1_without_registry_too(home: Path, committed: Params) -> None:
+    write_reports(home, committed, with_student(fps=12.5))
+    done = clearcall_gate(home, "--no-registry")
+    assert (done.returncode, done.stderr) == (1, "error: the gate is not passed: fps\n")
+    assert not (home / "mlflow.db").exists()

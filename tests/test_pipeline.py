@@ -1,7 +1,9 @@
 """The whole pipeline in miniature: real DVC, MLflow, Great Expectations and onnxruntime in a folder of its own."""
 
+import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +137,26 @@ def test_gate_passes_and_crowns_then_fails_on_a_limit(miniature: Miniature) -> N
     assert "the gate is not passed: SSIM" in printed
     assert "Traceback" not in printed
     miniature.change("gate", min_ssim=0.5)
+
+
+def test_a_clone_that_pulled_everything_is_told_how_to_publish(miniature: Miniature, tmp_path: Path) -> None:
+    """Its registry is empty, while its publish.json names the version of another and `dvc repro` has nothing to do."""
+    for command in (
+        f"dvc remote add --default here {tmp_path}/remote",
+        "dvc push --quiet",
+        "git add --all",
+        "git -c user.name=a -c user.email=a commit --quiet --message=x",
+        f"git clone --quiet . {tmp_path}/clone",
+    ):
+        miniature.run(*command.split())
+    clone = copy.copy(miniature)
+    clone.folder = tmp_path / "clone"
+    clone.run("dvc", "pull", "--quiet")
+    printed = clone.run("clearcall", "gate", expect=1)
+    assert "this model is not in the registry" in printed
+    (told,) = re.findall(r"Run `(dvc .*?)`", printed)
+    clone.run(*told.split())
+    assert "is now the champion: models:/clearcall@champion" in clone.run("clearcall", "gate")
 
 
 def test_the_student_can_be_shipped_with_a_card(miniature: Miniature) -> None:

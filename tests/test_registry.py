@@ -1,8 +1,12 @@
 """The registry against a real MLflow on a database of its own."""
 
 import hashlib
+import shutil
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from clearcall import tracking
 from clearcall.errors import UserError
 from clearcall.files import read_json, write_json
 from clearcall.params import Params
-from clearcall.registry import Published, crown, publish
+from clearcall.registry import Published, promote, publish
 from clearcall.sharpener import Sharpener
 
 if TYPE_CHECKING:
@@ -118,6 +122,10 @@ def sha(name: str) -> str:
 def first(results: Callable[..., Params]) -> Published:
     """The first model of an empty registry."""
     return publish(results(ssim=0.93, onnx="one"))
+
+
+def promote_one(published: Published, *, replace: bool = False) -> str:
+    return promote(published.model, published.onnx_sha256, replace=replace)
 
 
 def aliases() -> dict[str, str]:
@@ -288,32 +296,65 @@ def test_publishing_again_makes_no_second_stand_in(first: Published, results: Ca
 def test_champions_follow_one_another(first: Published, results: Callable[..., Params]) -> None:
     """One story, in order: each model's SSIM against that of the champion before it."""
     assert "champion" not in aliases()
-    assert "is now the champion" in crown(first, replace=False)
+    assert "is now the champion" in promote_one(first)
     assert aliases()["champion"] == "1"
     assert tags("1")["gate"] == "passed"
-    assert "is the champion already" in crown(first, replace=False)
+    assert "is the champion already" in promote_one(first)
 
     worse = publish(results(ssim=0.929, onnx="two"))
     assert worse.version == "2"
     assert aliases() == {"candidate": "2", "champion": "1"}
-    assert "the champion stays version 1: SSIM 0.9300 against 0.9290" in crown(worse, replace=False)
+    assert "the champion stays version 1: SSIM 0.9300 against 0.9290" in promote_one(worse)
     assert tags("2")["gate"] == "passed"
     equal = publish(results(ssim=0.93, onnx="three"))
-    assert "stays version 1" in crown(equal, replace=False)
+    assert "stays version 1" in promote_one(equal)
     assert aliases()["champion"] == "1"
 
     better = publish(results(ssim=0.931, onnx="four"))
-    assert f"version {better.version} is now the champion" in crown(better, replace=False)
+    assert f"version {better.version} is now the champion" in promote_one(better)
     assert aliases() == {"candidate": better.version, "champion": better.version}
 
     elsewhere = publish(results(ssim=0.99, onnx="five", manifest="n" * 64))
-    assert "other test pictures" in crown(elsewhere, replace=False)
+    with pytest.raises(UserError, match=r"other test pictures.*`clearcall gate --replace-champion`"):
+        promote_one(elsewhere)
     assert aliases()["champion"] == better.version
-    assert "is now the champion" in crown(elsewhere, replace=True)
+    assert "is now the champion" in promote_one(elsewhere, replace=True)
     assert aliases()["champion"] == elsewhere.version
 
     assert publish(results(ssim=0.93, onnx="one")) == first  # an old file is found again among many
     assert aliases()["candidate"] == "1"
+
+
+def test_a_version_whose_files_are_gone_is_no_champion_until_they_are_published_again(
+    first: Published, results: Callable[..., Params], home: Path
+) -> None:
+    """Also the copy of a database alone: what it registers lies in the folder of the original."""
+    assert promote_one(first, replace=True)
+    files = home / "mlartifacts" / EXPERIMENT / first.run_id / "artifacts" / "model"
+    shutil.rmtree(files)
+    with pytest.raises(UserError, match=r"not in the registry of .* Run `dvc repro -f -s publish`"):
+        promote_one(first)
+    with pytest.raises(UserError, match="`dvc repro -f -s publish`"):
+        Sharpener(f"models:/{MODEL}@champion")
+    better = publish(results(ssim=0.92, onnx="six"))
+    shutil.rmtree(files)  # the same run's
+    assert publish(results(ssim=0.92, onnx="six")) == better
+    assert Sharpener(f"models:/{MODEL}@champion", "onnxruntime", threads=1)
+    assert "the champion stays" in promote_one(better)
+
+
+def test_a_version_that_was_registered_but_not_measured_is_no_champion(
+    first: Published, results: Callable[..., Params]
+) -> None:
+    """Publishing was killed after the version was made, before its tags."""
+    killed = publish(results(ssim=0.99, onnx="seven"))
+    for key in ("ssim", "test_pairs_sha256"):
+        tracking.client().delete_model_version_tag(MODEL, killed.version, key)
+    with pytest.raises(UserError, match="Run `dvc repro -f -s publish`"):
+        promote_one(killed)
+    assert publish(results(ssim=0.99, onnx="seven")) == killed
+    assert promote_one(killed)
+    assert promote_one(first, replace=True)
 
 
 def test_a_missing_report_is_not_blamed_on_the_server(results: Callable[..., Params]) -> None:
@@ -338,7 +379,6 @@ def test_a_server_that_is_away_is_the_users_to_mend(
     first: Published,
     results: Callable[..., Params],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     params = results(ssim=0.93, onnx="one")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -348,11 +388,99 @@ def test_a_server_that_is_away_is_the_users_to_mend(
         with pytest.raises(UserError, match=r"MLflow at http://127.0.0.1:9 cannot be used") as caught:
             publish(params)
         assert "MLFLOW_TRACKING_URI" in str(caught.value)
-        assert crown(first, replace=False) == "no alias was set"
-        assert "warning: the gate is passed, but the alias 'champion' was not set" in capsys.readouterr().err
+        with pytest.raises(UserError, match="the gate is passed, but the alias 'champion' was not set: MLflow at"):
+            promote_one(first)
     finally:
         monkeypatch.undo()
         tracking.client.cache_clear()
+
+
+@contextmanager
+def server(status: int, kind: str, body: str) -> Iterator[int]:
+    """Yield the port of an HTTP server on this machine that gives one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  # the library's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield listening.server_port
+        listening.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "message"),
+    [
+        (401, "text/plain", "You are not authenticated.", "refuses the credentials (401"),
+        (401, "application/json", '{"detail": "Unauthorized"}', "refuses the credentials (401"),
+        (401, "application/json", '{"error_code": "UNAUTHENTICATED", "message": "no"}', "refuses the credentials (401"),
+        (403, "text/plain", "Permission denied", "forbids this with these credentials (403)"),
+        (403, "application/json", '{"message": "Forbidden"}', "forbids this with these credentials (403)"),
+    ],
+)
+def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(  # a table's columns and four fixtures
+    status: int,
+    kind: str,
+    body: str,
+    message: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with server(status, kind, body) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:secret@127.0.0.1:{port}")
+        tracking.client.cache_clear()
+        try:
+            with pytest.raises(UserError) as caught:
+                promote(MODEL, sha("one"), replace=False)
+            with pytest.raises(UserError) as loading:
+                Sharpener(f"models:/{MODEL}@champion")
+            with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json", active=True) as run:
+                run.log([{"step": 1, "loss_l1": 1.0}])
+        finally:
+            monkeypatch.undo()
+            tracking.client.cache_clear()
+    for said in (str(caught.value), str(loading.value), capsys.readouterr().err):
+        assert f"MLflow at http://127.0.0.1:{port} {message}" in said
+        assert "MLFLOW_TRACKING_PASSWORD" in said
+        assert "Start the server" not in said
+        assert "secret" not in said
+        assert "somebody" not in said
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://somebody:secret@127.0.0.1:9", "http://127.0.0.1:9 cannot be used"),
+        ("http://somebody:se/secret@127.0.0.1:9", "MLFLOW_TRACKING_URI is no valid address"),
+        ("postgresql+none://somebody:secret@127.0.0.1/db", "postgresql+none://127.0.0.1/db"),
+        ("htp://somebody:secret@127.0.0.1", "htp://127.0.0.1"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_named_without_its_password(
+    uri: str, message: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert home.is_dir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking.client.cache_clear()
+    try:
+        with pytest.raises(UserError) as caught:
+            promote(MODEL, sha("one"), replace=False)
+    finally:
+        monkeypatch.undo()
+        tracking.client.cache_clear()
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_projects_folder_is_found_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

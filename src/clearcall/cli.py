@@ -39,19 +39,21 @@ def gate(
     replace_champion: Annotated[
         bool, typer.Option(help="Take the alias `champion` even from a model measured on other test pictures.")
     ] = False,
+    registry: Annotated[
+        bool, typer.Option("--registry/--no-registry", help="Promote the model in the MLflow registry, or only judge.")
+    ] = True,
 ) -> None:
     """Fail with exit code 1 unless the trained student may be shipped.
 
     Each check is printed with its value and its limit; the limits stand in params.yaml under `gate`. A model that
     passes becomes `champion` in the MLflow registry if its SSIM is higher than the present champion's on the same test
-    pictures.
+    pictures. If the registry cannot be used, or the two cannot be compared, the exit code is 1 too.
 
     Example: dvc repro && clearcall gate
     """
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    from clearcall.files import read_json  # noqa: PLC0415
     from clearcall.gate import judge, read_reports  # noqa: PLC0415
     from clearcall.live import require_alone  # noqa: PLC0415
     from clearcall.params import load_params  # noqa: PLC0415
@@ -66,18 +68,14 @@ def gate(
         table.add_row(check.name, f"{check.value:.6g}", f"{check.limit:g}", verdict)
     Console().print(table)
 
-    from clearcall.registry import Published, crown, mark_failed  # noqa: PLC0415
+    from clearcall.registry import mark_failed, promote  # noqa: PLC0415
 
-    path = params.paths.reports / "publish.json"
-    published = Published(**read_json(path)) if path.is_file() else None
-    registered = published is not None and published.onnx_sha256 == found["export_onnx"]["student"]["sha256"]
+    model = (params.publish.model_name, found["export_onnx"]["student"]["sha256"])
     if failed := [check.name for check in checks if not check.passed]:
-        if published is not None and registered:
-            mark_failed(published)
+        if registry:
+            mark_failed(*model)
         errors.fail(f"the gate is not passed: {', '.join(failed)}")
-    if published is None or not registered:
-        errors.fail("the gate is passed, but this model is not registered: run `dvc repro publish`, then this again")
-    typer.echo(crown(published, replace=replace_champion))
+    typer.echo(promote(*model, replace=replace_champion) if registry else "the gate is passed")
 
 
 @app.command()
@@ -624,15 +622,17 @@ def ui(
     """
     import os  # noqa: PLC0415
 
-    from clearcall.tracking import tracking_uri  # noqa: PLC0415
+    from clearcall.tracking import prepare_store, tracking_uri  # noqa: PLC0415
 
     if (uri := tracking_uri()).startswith("http"):
-        typer.echo(f"MLFLOW_TRACKING_URI names a server: open {uri}")
+        typer.echo(f"MLFLOW_TRACKING_URI names a server: open {errors.redact(uri)}")
         return
+    prepare_store()
     typer.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
     mlflow = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [*mlflow, "--backend-store-uri", uri])  # noqa: S606  # a list, no shell
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # no argument: others see those, and a password may be in it
+    os.execv(sys.executable, mlflow)  # noqa: S606  # a list, no shell
 
 
 def main() -> None:

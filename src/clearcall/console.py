@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from clearcall.errors import redact
+
 T = TypeVar("T")
 LINE_SECONDS = 30.0
 
@@ -81,4 +83,4 @@ def track(things: Iterable[T], total: int, description: str) -> Iterator[T]:
 
 def warn(message: str) -> None:
     """Print one warning on standard error."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(f"warning: {redact(message)}", file=sys.stderr, flush=True)

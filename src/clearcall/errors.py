@@ -2,14 +2,37 @@
 
 import errno
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
+from urllib.parse import unquote
+
+_USERINFO = re.compile(r"(\w://)[^\s/'\"]*@")
+_SECRET_IN_QUERY = re.compile(r"([?&][\w-]*(?:pass|secret|token|key)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
+_SHORTEST_SECRET = 4  # characters; shorter ones stand in many words
 
 
 class UserError(Exception):
     """Something the user can mend; its text says what is wrong and what to do."""
+
+
+def redact(text: str) -> str:
+    """Return a text without the user names and passwords in its URLs, and without those that MLflow is given."""
+    # A password that is not percent-encoded may hold any character: the variable's own is looked for as it stands.
+    given = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
+    if given:
+        text = text.replace(f"{given}@", "")
+    text = _SECRET_IN_QUERY.sub(r"\1***", _USERINFO.sub(r"\1", text))
+    password = given.partition(":")[2]
+    token, other = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("TOKEN", "PASSWORD"))
+    for secret in (password, unquote(password), token, other):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    return text
 
 
 def describe(error: BaseException) -> str | None:
@@ -27,7 +50,7 @@ def describe(error: BaseException) -> str | None:
 
 def fail(message: str) -> NoReturn:
     """Print one message on standard error and end with exit code 1."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {redact(message)}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -49,5 +72,11 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:
         message = describe(error)
         if message is None:
+            sys.excepthook = _print_traceback
             raise
         fail(message)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug, without the passwords that its messages quote."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

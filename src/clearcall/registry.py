@@ -7,13 +7,25 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearcall.console import warn
-from clearcall.errors import UserError
+from clearcall.errors import UserError, redact
 from clearcall.files import read_json
 from clearcall.params import Params
-from clearcall.tracking import client, experiment_id, known_run, log_params, log_rows, server_errors, unreachable
+from clearcall.tracking import (
+    client,
+    experiment_id,
+    known_run,
+    log_params,
+    log_rows,
+    server_errors,
+    tracking_uri,
+    unreachable,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 # Two versions may be compared if these are the same: the photographs of the test split, and how they were degraded.
@@ -72,7 +84,12 @@ def _publish(params: Params) -> Published:
     client().log_artifacts(run_id, str(paths.reports / "figures"), "report/figures")
 
     name, sha256 = params.publish.model_name, reports["export_onnx"]["student"]["sha256"]
-    version = _registered(name, sha256) or _register(name, run_id, onnx, sha256)
+    version = _registered(name, sha256)
+    if version is None:
+        _log_model(run_id, onnx)
+        version = _register(name, run_id, sha256)
+    elif not _has_files(registered := client().get_model_version(name, version)):
+        _log_model(registered.run_id or run_id, onnx)
     tags = {
         "ssim": f"{mean['student']['ssim']:.6f}",
         "psnr_db": f"{mean['student']['psnr_db']:.4f}",
@@ -86,32 +103,37 @@ def _publish(params: Params) -> Published:
     return Published(name, version, run_id, sha256)
 
 
-def mark_failed(published: Published) -> None:
-    """Tag a version that has not passed the gate; without a server there is nothing to tag."""
+def mark_failed(name: str, onnx_sha256: str) -> None:
+    """Tag a model that has not passed the gate, if it is registered; without a server there is nothing to tag."""
     errors = server_errors()
     try:
-        client().set_model_version_tag(published.model, published.version, "gate", "failed")
+        if (version := _registered(name, onnx_sha256)) is not None:
+            client().set_model_version_tag(name, version, "gate", "failed")
     except errors as error:
         warn(str(unreachable(error)))
 
 
-def crown(published: Published, *, replace: bool) -> str:
-    """Tag a version that has passed the gate, make it champion if it beats the present one, and say what was done.
+def promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
+    """Tag a model that has passed the gate, make it champion if it beats the present one, and say what was done.
 
     It takes the alias if there is no champion, or if its SSIM is higher on the same test pictures. A champion that was
-    measured on other pictures cannot be compared: it stays unless `replace` is true.
+    measured on other pictures cannot be compared: `replace` puts this model in its place. Raises UserError if who is
+    the champion was not decided, or if the champion's files are not there.
     """
     errors = server_errors()
     try:
-        return _crown(published, replace=replace)
+        return _promote(name, onnx_sha256, replace=replace)
     except errors as error:
-        warn(f"the gate is passed, but the alias {CHAMPION!r} was not set. {unreachable(error)}")
-        return "no alias was set"
+        raise UserError(f"the gate is passed, but the alias {CHAMPION!r} was not set: {unreachable(error)}") from None
 
 
-def _crown(published: Published, *, replace: bool) -> str:
-    name, version = published.model, published.version
-    challenger = client().get_model_version(name, version)
+def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
+    version = _registered(name, onnx_sha256)
+    if version is None or not _is_whole(challenger := client().get_model_version(name, version)):
+        raise UserError(
+            f"this model is not in the registry of {redact(tracking_uri())}. Run `dvc repro -f -s publish`, then "
+            "`clearcall gate` again; or `clearcall gate --no-registry` for the limits alone"
+        )
     client().set_model_version_tag(name, version, "gate", "passed")
     label = f"{name} version {version}"
     aliases = client().get_registered_model(name).aliases
@@ -119,11 +141,14 @@ def _crown(published: Published, *, replace: bool) -> str:
         return f"{label} is the champion already"
     if CHAMPION in aliases and not replace:
         champion = client().get_model_version(name, str(aliases[CHAMPION]))
+        instead = "`clearcall gate --replace-champion` puts this one in its place"
         if any(champion.tags.get(key) != challenger.tags.get(key) for key in SAME_TEST):
-            return (
-                f"the champion, version {champion.version}, was measured on other test pictures: no comparison. "
-                "It stays. `clearcall gate --replace-champion` puts this one in its place"
+            raise UserError(
+                f"the champion, version {champion.version}, was measured on other test pictures, so that the two "
+                f"cannot be compared. {instead}"
             )
+        if not _has_files(champion):
+            raise UserError(f"the files of the champion, version {champion.version}, are not there. {instead}")
         if float(challenger.tags["ssim"]) <= float(champion.tags["ssim"]):
             return (
                 f"the champion stays version {champion.version}: SSIM {float(champion.tags['ssim']):.4f} against "
@@ -174,7 +199,21 @@ def _registered(name: str, onnx_sha256: str) -> str | None:
     return str(max(versions)) if versions else None
 
 
-def _register(name: str, run_id: str, onnx_path: Path, sha256: str) -> str:
+def _is_whole(version: "ModelVersion") -> bool:
+    """Return whether publishing a version came to its end, and its files are there."""
+    return all(key in version.tags for key in ("ssim", *SAME_TEST)) and _has_files(version)
+
+
+def _has_files(version: "ModelVersion") -> bool:
+    """Return whether the ONNX file of a registered version can be had: its folder may be gone."""
+    import mlflow  # noqa: PLC0415
+
+    uri = client().get_model_version_download_uri(version.name, version.version)
+    return any(file.path.endswith(".onnx") for file in mlflow.artifacts.list_artifacts(artifact_uri=uri))
+
+
+def _log_model(run_id: str, onnx_path: Path) -> None:
+    """Attach an ONNX model to a run, as MLflow stores one."""
     import mlflow.onnx  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     import onnx  # noqa: PLC0415
@@ -202,6 +241,10 @@ def _register(name: str, run_id: str, onnx_path: Path, sha256: str) -> str:
             save_as_external_data=False,
         )
         client().log_artifacts(run_id, str(folder), "model")
+
+
+def _register(name: str, run_id: str, sha256: str) -> str:
+    """Register the model that is attached to a run, and return its version."""
     if not client().search_registered_models(f"name='{name}'"):
         client().create_registered_model(name, description="Sharpens video-call frames; trained by `dvc repro`.")
     source = f"{client().get_run(run_id).info.artifact_uri}/model"

@@ -1,33 +1,70 @@
-"""MLflow, and the only module that imports it: runs while training, the registry afterwards."""
+"""MLflow, which nothing but this and the local store imports: runs while training, the registry afterwards."""
 
 import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from clearcall.console import warn
-from clearcall.errors import UserError
+from clearcall.errors import UserError, redact
 from clearcall.files import read_json, write_json
+from clearcall.local_store import artifact_location, prepare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
+_UNHARMED = "Nothing that was trained is lost."
+_CREDENTIALS = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN), or user:password@ in "
+    "MLFLOW_TRACKING_URI with special characters percent-encoded, and run the command again"
+)
+_REFUSED: dict[int | None, str] = {
+    HTTPStatus.UNAUTHORIZED: f"refuses the credentials (401, unauthenticated): {_CREDENTIALS}",
+    HTTPStatus.FORBIDDEN: f"forbids this with these credentials (403): ask for the permission, or {_CREDENTIALS}",
+}
+
+
 def project_root() -> Path:
-    """Return the folder that holds dvc.yaml: DVC names it, elsewhere it is this folder or one above."""
+    """Return the folder that holds dvc.yaml: DVC names it, elsewhere it is this folder or one above.
+
+    DVC names the project itself, not the temporary folder in which it runs an experiment and which it removes.
+    """
     if root := os.environ.get("DVC_ROOT"):
-        return Path(root)
+        return Path(root).resolve()
     here = Path.cwd()
     return next((folder for folder in [here, *here.parents] if (folder / "dvc.yaml").exists()), here)
 
 
 def tracking_uri() -> str:
-    """Return the team's server from MLFLOW_TRACKING_URI, or the database in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+    """Return the team's server from MLFLOW_TRACKING_URI, or the database in the project's folder.
+
+    It may hold a password: never print it without `errors.redact`.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_own_database()}"
+
+
+def prepare_store() -> None:
+    """Make the local database ready, if MLflow is to use one; raise UserError if the store cannot be used."""
+    uri = tracking_uri()
+    if (database := _database()) is not None:
+        prepare(database, follow=database == _own_database())
+    elif uri.startswith(("http:", "https:")):
+        try:
+            valid = urlsplit(uri).port != 0 and bool(urlsplit(uri).hostname)
+        except ValueError:  # it may quote a part of the password
+            valid = False
+        if not valid:
+            raise UserError(
+                "MLFLOW_TRACKING_URI is no valid address: write http://host:port, with special characters in user and "
+                "password percent-encoded"
+            )
 
 
 @cache
@@ -36,31 +73,65 @@ def client() -> "MlflowClient":
     # An unreachable server must cost seconds, not the minutes of MLflow's own retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    for noisy in ("alembic", "mlflow"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     import mlflow  # noqa: PLC0415
 
+    # After the import, which sets levels of its own. What is logged as an error is raised too.
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    prepare_store()
     mlflow.set_tracking_uri(tracking_uri())
     return mlflow.MlflowClient(tracking_uri())
 
 
 def server_errors() -> tuple[type[Exception], ...]:
-    """Return what MLflow raises if its server or database cannot be used."""
+    """Return what is raised if MLflow's server or database cannot be used."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
     from requests.exceptions import RequestException  # noqa: PLC0415
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
-    return MlflowException, RequestException, SQLAlchemyError, OSError
+    # The module is a database's driver.
+    return MlflowException, RequestException, SQLAlchemyError, OSError, ModuleNotFoundError, UserError
 
 
 def unreachable(error: Exception) -> UserError:
-    """Return the message for a server that cannot be used."""
-    first_line = str(error).strip().split("\n")[0][:200]
-    return UserError(
-        f"MLflow at {tracking_uri()} cannot be used: {first_line}\n"
-        "Start the server, or unset MLFLOW_TRACKING_URI to use the project's own database, and run the command "
-        "again. Nothing that was trained is lost."
-    )
+    """Return the message for a server or database that cannot be used, without credentials."""
+    if isinstance(error, UserError):
+        return error
+    store, status = f"MLflow at {redact(tracking_uri())}", _http_status(error)
+    if status in _REFUSED:
+        return UserError(f"{store} {_REFUSED[status]}. {_UNHARMED}")
+    reason = redact(str(error)).strip().split("\n")[0][:300]  # cut last: half a password is not recognised
+    if status is not None and HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return UserError(f"{store} answers: {reason}")
+    advice = "Start the server, or unset MLFLOW_TRACKING_URI to use the project's own database"
+    if (database := _database()) is not None:
+        advice = f"Close what uses {database}, check the disk and its mode, or put a copy of the file back"
+    return UserError(f"{store} cannot be used: {reason}\n{advice}, and run the command again. {_UNHARMED}")
+
+
+def _http_status(error: Exception) -> int | None:
+    """Return the status of a server's answer, or of what would be its answer; None for other errors."""
+    from mlflow.exceptions import MlflowException, RestException  # noqa: PLC0415
+    from requests.exceptions import HTTPError  # noqa: PLC0415
+
+    if isinstance(error, RestException) and "error_code" not in error.json:
+        # A proxy's JSON, of which MLflow forgets the status.
+        said = str(error).lower()
+        refusals = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        return next((status for status in refusals if status.phrase.lower() in said), None)
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code())  # type: ignore[no-untyped-call]  # MLflow has no type for it
+    return error.response.status_code if isinstance(error, HTTPError) and error.response is not None else None
+
+
+def _own_database() -> Path:
+    return project_root() / "mlflow.db"
+
+
+def _database() -> Path | None:
+    """Return the file of the SQLite database that MLflow uses, None if it uses a server or another database."""
+    scheme, _, path = tracking_uri().partition(":///")
+    return Path(path).resolve() if scheme == "sqlite" and path not in ("", ":memory:") else None
 
 
 def experiment_id(name: str) -> str:
@@ -68,8 +139,8 @@ def experiment_id(name: str) -> str:
     found = client().get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = tracking_uri().startswith("sqlite:")
-    location = (project_root() / "mlartifacts" / name).as_uri() if local else None
+    database = _database()
+    location = None if database is None else artifact_location(database, name)
     return str(client().create_experiment(name, artifact_location=location))
 
 
@@ -139,13 +210,16 @@ class TrainingRun:
 
 def download_model(uri: str) -> Path:
     """Return the local path of the ONNX file behind an MLflow URI, fetched if need be; raise UserError if none is."""
-    client()
+    errors = server_errors()
     import mlflow  # noqa: PLC0415
 
-    errors = server_errors()
     try:
+        client()
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except errors as error:
+        if _http_status(error) == HTTPStatus.NOT_FOUND:
+            advice = "`dvc repro -f -s publish` registers the project's present model"
+            raise UserError(f"{uri} is not there. {unreachable(error)}. {advice}") from None
         raise unreachable(error) from None
     found = sorted(folder.rglob("*.onnx"))
     if len(found) != 1:

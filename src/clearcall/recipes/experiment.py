@@ -51,8 +51,6 @@ def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, 
     What DVC has done before with the same values is not done again, and a training that was killed goes on from its
     checkpoint. Raises UserError if a stage fails.
     """
-    from clearcall.tracking import experiment_id  # noqa: PLC0415  # takes two seconds
-
     document = read_yaml(Path("params.yaml"))
     params = recipe_params(overrides)
     # The experiment has a folder of its own, which neither has what git ignores nor stays.
@@ -62,7 +60,6 @@ def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, 
         "paths.checkpoints": str(params.paths.checkpoints.resolve()),
         "publish.model_name": f"{params.publish.model_name}-{name}",
     }
-    experiment_id(params.publish.experiment)  # here, where its artifacts are to be; the experiment's folder is removed
     experiment = f"recipe-{name}"
     if _revision(experiment):
         subprocess.run([*_DVC, "exp", "remove", "--quiet", experiment], check=True)
@@ -79,10 +76,8 @@ def run_recipe(name: str, recipe: Recipe, overrides: Overrides, *, small: bool, 
 
 def _run(command: list[str]) -> bool:
     """Run DVC, show what it prints, and tell whether a long stage came from its cache; raise UserError if it fails."""
-    from clearcall.tracking import tracking_uri  # noqa: PLC0415
-
+    # DVC then names this project, not the experiment's temporary folder: MLflow's database is here.
     environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"}
-    environment["MLFLOW_TRACKING_URI"] = tracking_uri()
     cached = False
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():

@@ -1,0 +1,260 @@
+"""The project's MLflow database: real SQLite, real MLflow, processes that are really killed, folders that move."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from clearcall import local_store, tracking
+from clearcall.errors import UserError
+
+PLAIN_MLFLOW = "import mlflow, sys; mlflow.MlflowClient(f'sqlite:///{sys.argv[1]}/mlflow.db')"
+CLEARCALL = "from clearcall import tracking; tracking.client()"
+MOST_TABLES = 60  # entries of the schema; all are about 200
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    tracking.client.cache_clear()
+
+
+@pytest.fixture
+def enter(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """A function that works in a project's folder from then on, as a new process would."""
+
+    def go(folder: Path) -> Path:
+        (folder / "dvc.yaml").touch()
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for its children
+        tracking.client.cache_clear()
+        from mlflow.tracking._tracking_service import utils
+
+        utils._artifact_repos_cache.clear()
+        return folder
+
+    return go
+
+
+def schema_size(database: Path) -> int:
+    """Return how many entries a database's schema has at present, 0 if it cannot be read now."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            (count,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            return int(count)
+    except sqlite3.Error:
+        return 0
+
+
+def kill_while_it_makes_tables(folder: Path, program: str) -> None:
+    """Run a program that makes MLflow's database in a folder, and kill it in the middle."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
+    command = [sys.executable, "-c", program, str(folder)]
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL) as process:
+        while max((schema_size(path) for path in folder.glob("mlflow.db*")), default=0) < MOST_TABLES:
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_kill_while_the_database_is_made_leaves_no_half_of_it(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+    enter(tmp_path)
+    kill_while_it_makes_tables(tmp_path, CLEARCALL)
+    assert not (tmp_path / "mlflow.db").exists()
+    assert tracking.experiment_id("clearcall") == "1"
+    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_half_made_database_is_made_anew(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+    enter(tmp_path)
+    kill_while_it_makes_tables(tmp_path, PLAIN_MLFLOW)
+    assert (tmp_path / "mlflow.db").exists()
+    assert tracking.experiment_id("clearcall") == "1"
+    tracking.client.cache_clear()
+    assert tracking.experiment_id("clearcall") == "1", "a sound database stays"
+
+
+def test_processes_that_start_together_share_one_database(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+    """As trainings of queued experiments do in a fresh clone: none may replace what another has logged to."""
+    enter(tmp_path)
+    program = "from clearcall import tracking as t; t.client().create_experiment(__import__('sys').argv[1])"
+    started = [subprocess.Popen([sys.executable, "-c", program, name], cwd=tmp_path) for name in ("a", "b", "c")]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    assert {found.name for found in tracking.client().search_experiments()} == {"Default", "a", "b", "c"}
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but of some length", b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_damaged_database_is_named_and_left_alone(
+    tmp_path: Path, enter: Callable[[Path], Path], content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = enter(tmp_path) / "mlflow.db"
+    database.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{database} is damaged: .* move it away") as caught:
+        tracking.client()
+    assert "server" not in str(caught.value)
+    with tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json", active=True) as run:
+        run.log([{"step": 1, "loss": 1.0}])
+    assert "is damaged" in capsys.readouterr().err
+    assert database.read_bytes() == content
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a champion, whose ONNX file holds `first`; the database's creation takes seconds."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+            patch.delenv(name, raising=False)
+        patch.chdir(folder)
+        tracking.client.cache_clear()
+        log_run("first")
+    return folder
+
+
+@pytest.fixture
+def old(finished: Path, enter: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """The finished project in a folder of the test's own."""
+    shutil.copytree(finished, tmp_path / "old")
+    enter(tmp_path / "old")
+    tracking.client()
+    return tmp_path / "old"
+
+
+def champion_run() -> str:
+    return str(tracking.client().get_model_version_by_alias("clearcall", "champion").run_id)
+
+
+def log_run(text: str) -> str:
+    """Log a run with one artifact, register that and make it champion."""
+    client = tracking.client()
+    run = client.create_run(tracking.experiment_id("clearcall"))
+    client.log_text(run.info.run_id, text, "model/model.onnx")
+    if not client.search_registered_models():
+        client.create_registered_model("clearcall")
+    version = client.create_model_version("clearcall", f"{run.info.artifact_uri}/model", run.info.run_id)
+    client.set_registered_model_alias("clearcall", "champion", version.version)
+    return str(run.info.run_id)
+
+
+def locations(database: Path) -> set[str]:
+    """Return all artifact locations that a database holds."""
+    with closing(sqlite3.connect(database)) as connection:
+        return {
+            location
+            for table, column in local_store._LOCATIONS
+            for (location,) in connection.execute(f"SELECT {column} FROM {table}")  # noqa: S608  # constants
+        }
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "old/below", "with space, ü and 100%"])
+def test_a_moved_project_reads_and_writes_in_its_new_folder(
+    old: Path, tmp_path: Path, enter: Callable[[Path], Path], name: str
+) -> None:
+    """Also below its own old folder, whose path is then the beginning of the new one."""
+    new, run_id = tmp_path / name, champion_run()
+    old.rename(tmp_path / "moving")
+    new.parent.mkdir(exist_ok=True)
+    (tmp_path / "moving").rename(new)
+    enter(new)
+    assert tracking.download_model("models:/clearcall@champion").read_text() == "first"
+    tracking.client().log_text(run_id, "more", "report/more.txt")
+    assert log_run("second") != run_id
+    assert tracking.download_model("models:/clearcall@champion").read_text() == "second"
+    assert (new / "mlartifacts" / "clearcall" / run_id / "artifacts" / "report" / "more.txt").is_file()
+    assert not (old / "mlartifacts").exists()
+    inside = (f"{new.as_uri()}/mlartifacts/", f"{new}/mlartifacts/")
+    assert all(location.startswith(inside) for location in locations(new / "mlflow.db"))
+    # Moved back and above, too: the old folder's path begins with the new one's.
+    shutil.move(new / "mlflow.db", tmp_path)
+    shutil.move(new / "mlartifacts", tmp_path)
+    enter(tmp_path)
+    assert tracking.download_model("models:/clearcall@champion").read_text() == "second"
+
+
+def test_a_copied_project_leaves_the_original_alone(old: Path, tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+    copied, run_id = tmp_path / "copy", champion_run()
+    shutil.copytree(old, copied)
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    enter(copied)
+    assert tracking.download_model("models:/clearcall@champion").is_relative_to(copied)
+    tracking.client().log_text(run_id, "changed", "model/model.onnx")
+    log_run("copy")
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+    enter(old)
+    assert tracking.download_model("models:/clearcall@champion").read_text() == "first"
+
+
+def test_the_ui_shows_the_artifacts_of_a_moved_project(old: Path, tmp_path: Path) -> None:
+    """`clearcall ui` puts the locations right before the server starts, which knows nothing of folders."""
+    old.rename(tmp_path / "new")
+    own = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    program = (
+        "import os\nfrom clearcall import cli\n"
+        "os.execv = lambda *command: print(command, os.environ['MLFLOW_BACKEND_STORE_URI'])\ncli.ui(port=5001)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "new", env=own, capture_output=True, text=True, check=True
+    )
+    assert f"sqlite:///{tmp_path}/new/mlflow.db" in done.stdout
+    assert not any("/old/" in location for location in locations(tmp_path / "new" / "mlflow.db"))
+
+
+def test_locations_outside_the_project_stay(old: Path, tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+    client = tracking.client()
+    others = {"bucket": "s3://bucket/mlartifacts/bucket", "disk": (tmp_path / "old disk" / "runs").as_uri()}
+    for name, location in others.items():
+        client.create_experiment(name, artifact_location=location)
+    enter(old.rename(tmp_path / "new"))
+    for name, location in others.items():
+        found = tracking.client().get_experiment_by_name(name)
+        assert found is not None
+        assert found.artifact_location == location
+
+
+def test_artifacts_lie_beside_a_database_that_several_projects_share(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not move with one of the projects, nor are those of before touched."""
+    shutil.copy(old / "mlflow.db", tmp_path / "runs.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    tracking.client.cache_clear()
+    before = locations(tmp_path / "runs.db")
+    tracking.experiment_id("another")
+    assert locations(tmp_path / "runs.db") - before == {f"{tmp_path.as_uri()}/mlartifacts/another"}
+    assert locations(tmp_path / "runs.db") > before
+
+
+def test_an_experiment_in_a_temporary_folder_logs_in_the_project(tmp_path: Path) -> None:
+    """`dvc exp run --temp` and queued experiments run in folders that DVC removes."""
+    (tmp_path / "stage.py").write_text(
+        "from clearcall import tracking; open('out', 'w').write(tracking.tracking_uri())"
+    )
+    (tmp_path / "dvc.yaml").write_text("stages:\n  s:\n    cmd: python stage.py\n    outs: [out: {cache: false}]\n")
+    own = {key: value for key, value in os.environ.items() if key not in ("DVC_ROOT", "MLFLOW_TRACKING_URI")}
+    identity = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def run(command: str) -> str:
+        environment = {**own, **identity, "PATH": path}
+        done = subprocess.run(
+            command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    for command in ("git init", "dvc init", "git add --all", "git commit --message=x"):
+        run(command)
+    run("dvc exp run --temp --name here")
+    commit = run("git for-each-ref --format=%(objectname) refs/exps/*/*/here").strip()
+    assert run(f"git show {commit}:out") == f"sqlite:///{tmp_path}/mlflow.db"
