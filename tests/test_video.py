@@ -30,7 +30,7 @@ from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener, _Variant
 from clearcall.temporal import TemporalFilter
 from clearcall.video.clock import BusyClock
-from clearcall.video.read import Reader, Timeline, frame_at, planar, plane_of, rate_of
+from clearcall.video.read import METADATA, Reader, Timeline, frame_at, planar, plane_of, rate_of
 from clearcall.video.run import sharpen_video, time_video
 from clearcall.video.write import Writer
 
@@ -91,7 +91,7 @@ def write_film(
     muxer: dict[str, str] | None = None,
 ) -> Path:
     """Write a film of a photograph that moves, its colour tags and other traits as given, `sound` of 20 packets."""
-    with av.open(str(path), "w", format=kind, options=muxer or {}, metadata_errors="surrogateescape") as out:
+    with av.open(str(path), "w", format=kind, options=muxer or {}, **METADATA) as out:
         stream = out.add_stream(codec, 25, options or {}, width=size[0], height=size[1])
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = pixel_format

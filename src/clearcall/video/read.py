@@ -30,6 +30,8 @@ _FROM_ZERO = {"matroska"}
 _JUMP_S = 1  # a stream whose times go back further begins anew
 _SETTING_THE_PACE = {"video", "audio"}  # texts may well stand out of order
 _MOST_FPS = 300
+# PyAV 18 refuses metadata that is no UTF-8 unless told so; from 19 on it always reads and writes it byte by byte.
+METADATA: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}  # noqa: PLR2004  # PyAV's
 _ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted a film is entered
 
 
@@ -40,7 +42,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
         raise UserError(f"there is no film {path}")
     try:
         # Absolute: a name with a colon would be taken for a protocol.
-        film = av.open(str(path.resolve()), metadata_errors="surrogateescape")
+        film = av.open(str(path.resolve()), **METADATA)
     except (OSError, av.FFmpegError) as error:
         if describe(error):
             raise

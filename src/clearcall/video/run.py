@@ -28,7 +28,7 @@ from clearcall.temporal import TemporalFilter
 from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
-from clearcall.video.read import Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
+from clearcall.video.read import METADATA, Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
 from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, options_for, told
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
@@ -93,7 +93,7 @@ def sharpen_video(
         atomic_path(target) as temporary,
     ):
         options = options_for(kind, told(film.metadata))
-        with av.open(str(temporary), "w", format=kind, options=options, metadata_errors="surrogateescape") as out:
+        with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
             summary = _sharpen(sharpener, film, out, first, view, crf, stop, source, unsharp, _prepare(past_frames))
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
