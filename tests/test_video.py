@@ -707,7 +707,7 @@ def test_the_timeline_by_hand() -> None:
 
     def moved(stream: int, at: int) -> int:
         kind = SimpleNamespace(type=("video", "audio", "subtitle")[stream])
-        times = {"pts": at, "dts": at, "time_base": Fraction(1), "duration": 1}
+        times = {"pts": at, "dts": at, "time_base": Fraction(1), "duration": 1, "is_discard": False}
         packet: Any = SimpleNamespace(stream=kind, stream_index=stream, **times)
         timeline.moved(packet)
         assert packet.pts == packet.dts

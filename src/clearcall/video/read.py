@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
+from clearcall.video.edits import has_edits, is_hidden, without_hidden
 
 _ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
 # Containers that say in their head how long they are, from which a cut end can be told.
@@ -217,6 +218,8 @@ class Timeline:
         piece = self._piece.get(index, 0)
         if piece < newest:
             piece = min((piece, newest), key=lambda one: abs(at + self._offsets[one] - self._end))
+        elif packet.is_discard:  # an edit list goes back to a key frame to decode on from there
+            at = self._last.get(index, at)
         elif packet.stream.type in _SETTING_THE_PACE and at < self._last.get(index, at) - _JUMP_S:
             self._offsets.append(self._end - at)
             piece = newest + 1
@@ -239,12 +242,14 @@ class Reader:
         self._film, self._main, self._size, self._path, self._stop = film, main, size, path, stop
         self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
         self._last: int | None = None
-        # Players leave out what comes before zero.
-        self._timeline = Timeline(max(Fraction(0), -(main.start_time or 0) * time_base_of(main)))
+        # Players leave out what comes before zero: where no edit list puts it there, all begins later instead.
+        early = Fraction(0) if has_edits(film) else max(Fraction(0), -(main.start_time or 0) * time_base_of(main))
+        self._timeline = Timeline(early)
         self._end_s, self._broken, self._resized = 0.0, 0, False
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
-        for thing in _read(self._main, map(self._timeline.moved, self._film.demux())):
+        packets = without_hidden(self._film, self._main, self._film.demux(), str(self._path))
+        for thing in _read(self._main, map(self._timeline.moved, packets)):
             if self._stop.is_set():
                 return
             if isinstance(thing, av.FFmpegError):
@@ -265,7 +270,7 @@ class Reader:
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + self._step
         prepared = planar(frame, width, height)
-        prepared.pts = self._last = pts or 0
+        prepared.pts = self._last = max(0, pts or 0)
         prepared.pict_type = PictureType.NONE  # or the encoder would repeat the choices of the old one
         return prepared
 
@@ -292,6 +297,7 @@ def _read(
     main: VideoStream, packets: "Iterator[Packet[Any]]"
 ) -> "Iterator[VideoFrame | Packet[Stream] | av.FFmpegError]":
     """Yield the decoded frames of one stream, the packets of others, and an error where something is broken."""
+    edited = has_edits(main.container)
     while True:
         try:
             packet = next(packets, None)
@@ -306,7 +312,8 @@ def _read(
         try:
             for frame in main.decode(packet):
                 frame.time_base = time_base_of(main)  # the last ones come without
-                yield frame
+                if not (edited and is_hidden(frame, main)):
+                    yield frame
         except av.FFmpegError as error:
             yield error
         if packet is None:

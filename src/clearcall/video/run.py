@@ -28,7 +28,17 @@ from clearcall.temporal import TemporalFilter
 from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
-from clearcall.video.read import METADATA, Reader, failure_told, film_stream, frame_at, opened, planar, plane_of, rate_of
+from clearcall.video.read import (
+    METADATA,
+    Reader,
+    failure_told,
+    film_stream,
+    frame_at,
+    opened,
+    planar,
+    plane_of,
+    rate_of,
+)
 from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, options_for, told
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
