@@ -12,7 +12,11 @@ import numpy.typing as npt
 import pytest
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
+from PIL import Image
 
+from clearcall.before_after import write_before_after
+from clearcall.errors import UserError
+from clearcall.pictures import sharpen_file, sharpen_folder
 from clearcall.sharpener import Sharpener
 from clearcall.video.read import plane_of
 from clearcall.video.run import sharpen_video
@@ -251,3 +255,95 @@ def test_hidden_frames_of_a_fragmented_file_are_left_out(sharpener: Sharpener, t
     assert len(found.levels) == len([at for at in times if at >= 0]) == 65
     assert found.levels[0][0] == pytest.approx(0.0, abs=0.025)
     assert found.begin == pytest.approx(0.0, abs=0.025)
+
+
+# Moving images.
+
+DURATIONS_MS = (100, 200, 50, 400, 110)
+
+
+def write_animation(path: Path, *, hole: int | None = None) -> Path:
+    """Write five frames of uneven durations; frame number `hole` is transparent in a corner."""
+    frames = []
+    for number in range(5):
+        pixels = np.full((64, 96, 4), (40 * number, 90, 200, 255), np.uint8)
+        if number == hole:
+            pixels[:8, :8, 3] = 0
+        frames.append(Image.fromarray(pixels if hole is not None else pixels[..., :3]))
+    options: dict[str, Any] = {"lossless": True} if path.suffix == ".webp" else {"disposal": 2}
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=list(DURATIONS_MS), loop=0, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+def test_an_animation_is_a_video_with_its_times(
+    sharpener: Sharpener, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, target: str
+) -> None:
+    sharpen_video(sharpener, write_animation(tmp_path / f"in{suffix}"), tmp_path / target, crf=0)
+    said = capsys.readouterr().err
+    assert "transparent" not in said and "broken" not in said and "cut short" not in said
+    with av.open(str(tmp_path / target)) as film:
+        frames = list(film.decode(video=0))
+    assert [round(1000 * (frame.time or 0)) for frame in frames] == [0, 100, 300, 350, 750]
+    assert [frame.to_ndarray(format="rgb24")[32, 48, 0] for frame in frames] == pytest.approx(
+        [0, 40, 80, 120, 160], abs=4
+    )
+    if target == "out.mkv":
+        assert [round(1000 * (frame.duration or 0) * (frame.time_base or 0)) for frame in frames] == list(DURATIONS_MS)
+
+
+@pytest.mark.parametrize(("suffix", "hole"), [(".gif", 0), (".png", 3), (".webp", 3)])
+def test_a_frame_that_is_transparent_is_told_once(
+    sharpener: Sharpener, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, hole: int
+) -> None:
+    sharpen_video(sharpener, write_animation(tmp_path / f"in{suffix}", hole=hole), tmp_path / "out.mkv")
+    assert capsys.readouterr().err.count("is transparent in places: that is left out") == 1
+
+
+def test_a_corrupt_animated_webp_is_done_as_far_as_it_goes(
+    sharpener: Sharpener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_animation(tmp_path / "in.webp")
+    data = bytearray(source.read_bytes())
+    last = data.rindex(b"VP8L") + 8 + 5  # what follows the heads of the last frame
+    data[last:] = b"\xff" * (len(data) - last)
+    source.write_bytes(data)
+    assert sharpen_video(sharpener, source, tmp_path / "out.mkv").frames == 4
+    assert f"{source} is corrupt: from frame 5 on it is left out" in capsys.readouterr().err
+
+
+def test_a_webp_that_cannot_be_read_is_one_message(sharpener: Sharpener, tmp_path: Path) -> None:
+    (tmp_path / "in.webp").write_bytes(b"RIFF\x10\0\0\0WEBPno more")
+    with pytest.raises(UserError, match=r"in.webp cannot be read as a film: "):
+        sharpen_video(sharpener, tmp_path / "in.webp", tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+def test_an_image_command_names_the_one_for_animations(sharpener: Sharpener, tmp_path: Path, suffix: str) -> None:
+    source = write_animation(tmp_path / f"in{suffix}")
+    with pytest.raises(UserError, match="it is an animation of 5 frames: sharpen it with clearcall video"):
+        sharpen_file(sharpener, source, tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_animations_in_a_folder_are_named_and_the_images_are_done(
+    sharpener: Sharpener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for suffix in (".gif", ".png", ".webp"):
+        write_animation(tmp_path / "in" / f"moving{suffix}")
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in" / "still.png")
+    done = sharpen_folder(sharpener, tmp_path / "in", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert (done.done, done.failed, done.ignored) == (1, 2, ["moving.gif"])
+    assert said.count("it is an animation of 5 frames: sharpen it with clearcall video") == 2
+    assert "moving.gif; clearcall video sharpens a GIF" in said
+
+
+def test_the_middle_of_an_animation_is_compared(sharpener: Sharpener, tmp_path: Path) -> None:
+    for suffix in (".gif", ".png", ".webp"):
+        shown = Image.open(write_before_after(sharpener, write_animation(tmp_path / f"in{suffix}"), None))
+        assert shown.convert("RGB").getpixel((40, 60))[0] == pytest.approx(160, abs=6)  # type: ignore[index]  # RGB
+        (tmp_path / "in_compare.png").unlink()

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
 from clearcall.metrics import Frame
+from clearcall.video.animation import AnimatedWebP, is_webp
 from clearcall.video.edits import has_edits, is_hidden, without_hidden
 
 _ITU709, _LIMITED = 1, 1  # as FFmpeg numbers matrix and range
@@ -31,6 +32,7 @@ _FROM_ZERO = {"matroska"}
 _JUMP_S = 1  # a stream whose times go back further begins anew
 _SETTING_THE_PACE = {"video", "audio"}  # texts may well stand out of order
 _MOST_FPS = 300
+_OPAQUE = 255  # 8-bit level of alpha
 # PyAV 18 refuses metadata that is no UTF-8 unless told so; from 19 on it always reads and writes it byte by byte.
 METADATA: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}  # noqa: PLR2004  # PyAV's
 _ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted a film is entered
@@ -43,11 +45,12 @@ def opened(path: Path) -> Iterator[InputContainer]:
         raise UserError(f"there is no film {path}")
     try:
         # Absolute: a name with a colon would be taken for a protocol.
-        film = av.open(str(path.resolve()), **METADATA)
+        file = AnimatedWebP(path) if is_webp(path) else str(path.resolve())
+        film = av.open(file, **METADATA)
     except (OSError, av.FFmpegError) as error:
         if describe(error):
             raise
-        raise UserError(f"{path} cannot be read as a film: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read as a film: {error.strerror or error}") from None
     with film:
         yield film
 
@@ -168,6 +171,13 @@ def planar(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     return flat
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Return whether a pixel of a frame is transparent; many formats have alpha that is opaque everywhere."""
+    return (
+        any(one.is_alpha for one in frame.format.components) and frame.to_ndarray(format="rgba")[..., 3].min() < _OPAQUE
+    )
+
+
 def plane_of(frame: VideoFrame, index: int) -> Frame:
     """Return a plane of 8 bits as a view of (height, width), without the padding that each line has at its end."""
     plane = frame.planes[index]
@@ -245,7 +255,7 @@ class Reader:
         # Players leave out what comes before zero: where no edit list puts it there, all begins later instead.
         early = Fraction(0) if has_edits(film) else max(Fraction(0), -(main.start_time or 0) * time_base_of(main))
         self._timeline = Timeline(early)
-        self._end_s, self._broken, self._resized = 0.0, 0, False
+        self._end_s, self._broken, self._resized, self._transparent = 0.0, 0, False, False
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
         packets = without_hidden(self._film, self._main, self._film.demux(), str(self._path))
@@ -266,6 +276,9 @@ class Reader:
         if not self._resized and (frame.width, frame.height) != self._size:
             self._resized = True
             warn(f"{self._path} changes its size: all frames are scaled to that of the first, {width}x{height}")
+        if not self._transparent and is_transparent(frame):
+            self._transparent = True
+            warn(f"{self._path} is transparent in places: that is left out")
         pts = frame.pts
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + self._step

@@ -43,8 +43,7 @@ from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, opti
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
-# Formats of pixels with transparency; VP8 and VP9 have it in a second picture, of which a tag tells.
-_TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16")
+# VP8 and VP9 have transparency in a second picture, which is not decoded; a tag tells of it.
 _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
 
 
@@ -237,7 +236,7 @@ def stopped_by_interrupt() -> Iterator[threading.Event]:
 def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:
     if first.format.name not in _PLANAR:
         warn(f"{source} is {first.format.name}: it is converted to 8 bits, 4:2:0 (yuv420p)")
-    if first.format.name.startswith(_TRANSPARENT) or "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
+    if "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
         warn(f"{source} is transparent in places: that is left out")
     if canvas.padded:
         warn(f"{source} has an odd side, which H.264 and side by side cannot have: the last row or column is repeated")
