@@ -122,21 +122,28 @@ def edited(data: bytes, edits: tuple[Edit, ...]) -> bytes:
     whole = b""
     for name, content in boxes(data):
         if name == b"moov":
-            inner = (edited_track(one, edits) if kind == b"trak" else one for kind, one in boxes(content, 8))
+            scale = scale_of(content, b"mvhd")
+            inner = (edited_track(one, edits, scale) if kind == b"trak" else one for kind, one in boxes(content, 8))
             whole += box(b"moov", b"".join(inner))
         else:
             whole += content
     return whole
 
 
-def edited_track(track: bytes, edits: tuple[Edit, ...]) -> bytes:
+def scale_of(parent: bytes, name: bytes) -> int:
+    """Return the units a second of the box of that name in another."""
+    return int.from_bytes(dict(boxes(parent, 8))[name][20:24], "big")
+
+
+def edited_track(track: bytes, edits: tuple[Edit, ...], movie_scale: int) -> bytes:
     inner = list(boxes(track, 8))
-    media = next(content for name, content in inner if name == b"mdia")
-    scale = int.from_bytes(next(content for name, content in boxes(media, 8) if name == b"mdhd")[20:24], "big")
+    scale = scale_of(next(content for name, content in inner if name == b"mdia"), b"mdhd")
     old = next((content for name, content in inner if name == b"edts"), None)
     begins: int = struct.unpack(">i", old[-8:-4])[0] if old else 0
     entries = b"".join(
-        struct.pack(">IiI", round(1000 * length), -1 if begin is None else begins + round(scale * begin), 1 << 16)
+        struct.pack(
+            ">IiI", round(movie_scale * length), -1 if begin is None else begins + round(scale * begin), 1 << 16
+        )
         for begin, length in edits
     )
     listed = box(b"edts", box(b"elst", struct.pack(">II", 0, len(edits)) + entries))

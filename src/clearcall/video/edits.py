@@ -34,6 +34,13 @@ def begins_at(stream: Stream) -> int:
     return max(0, stream.start_time or 0)
 
 
+def begins_hidden(stream: Stream) -> bool:
+    """Return whether FFmpeg says, as it does from version 9 on, that players skip more of a stream than its priming."""
+    context = stream.codec_context
+    padding = getattr(context, "initial_padding", 0)  # samples
+    return padding > _PRIMING_PACKETS * getattr(context, "frame_size", 0)
+
+
 def is_hidden(frame: VideoFrame, main: VideoStream) -> bool:
     """Return whether a frame is over before its stream begins; fragmented files do not mark such frames."""
     return frame.pts is not None and frame.pts + max(1, frame.duration or 0) <= begins_at(main)

@@ -39,14 +39,14 @@ _ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted a film i
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
-    """Open a film for reading; raise UserError if it is none."""
+def opened(path: Path, **options: str) -> Iterator[InputContainer]:
+    """Open a film for reading, with options of FFmpeg's; raise UserError if it is none."""
     if not path.is_file():
         raise UserError(f"there is no film {path}")
     try:
         # Absolute: a name with a colon would be taken for a protocol.
         file = AnimatedWebP(path) if is_webp(path) else str(path.resolve())
-        film = av.open(file, **METADATA)
+        film = av.open(file, options=options, **METADATA)
     except (OSError, av.FFmpegError) as error:
         if describe(error):
             raise

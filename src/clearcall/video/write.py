@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from clearcall.console import warn
 from clearcall.errors import UserError
 from clearcall.video.canvas import UPRIGHT, Canvas
+from clearcall.video.edits import begins_hidden
 from clearcall.video.read import opened, planar, rate_of, time_base_of
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -71,7 +72,7 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
         if cover and out.format.name == "matroska":
             _attach(out, stream, source)
         elif _holds(out.format.name, stream):
-            copies[stream.index] = copy = out.add_stream_from_template(stream, opaque=True)
+            copies[stream.index] = copy = _add_copy(out, stream, source)
             if isinstance(stream, VideoStream) and isinstance(copy, VideoStream) and not cover:
                 copy.codec_context.framerate = rate_of(stream)
                 warn(f"{what} is copied as it is: only the first film of a file is sharpened")
@@ -83,6 +84,14 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
         else:
             warn(f"{what} cannot be in a {out.format.name} file and is left out")
     return copies
+
+
+def _add_copy(out: OutputContainer, stream: Stream, source: Path) -> Stream:
+    if not begins_hidden(stream):
+        return out.add_stream_from_template(stream, opaque=True)
+    # Or Matroska would tell players to skip what is copied, which is no more than what is shown.
+    with opened(source, ignore_editlist="1") as unedited:
+        return out.add_stream_from_template(unedited.streams[stream.index], opaque=True)
 
 
 def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
