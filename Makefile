@@ -66,7 +66,7 @@ test-newest: ## run the runtime's tests with the newest dependencies that pyproj
 		> $(NEWEST)/runtime.txt
 	$(NEWEST)/bin/pip install --quiet --upgrade -r $(NEWEST)/runtime.txt $(NEWEST_TOOLS)
 	$(NEWEST)/bin/pip list
-	PYTHONPATH=src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
+	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
 	rm -rf $(NEWEST)
 
 ui: install ## show the runs and models in the MLflow UI, on this machine only

@@ -354,3 +354,10 @@ def test_the_middle_of_an_animation_is_compared(sharpener: Sharpener, tmp_path: 
         shown = Image.open(write_before_after(sharpener, write_animation(tmp_path / f"in{suffix}"), None))
         assert shown.convert("RGB").getpixel((40, 60))[0] == pytest.approx(160, abs=6)  # type: ignore[index]  # RGB
         (tmp_path / "in_compare.png").unlink()
+
+
+def test_sound_of_an_unknown_codec_is_refused_by_its_stream(sharpener: Sharpener, tmp_path: Path) -> None:
+    source = write_edited(tmp_path / "in.mp4", UNCUT)
+    source.write_bytes(source.read_bytes().replace(b"mp4a", b"xxxx").replace(b"esds", b"xxxx"))
+    with pytest.raises(UserError, match=r"stream 1 \(audio, unknown\) cannot be copied into a matroska file"):
+        sharpen_video(sharpener, source, tmp_path / "out.mkv")

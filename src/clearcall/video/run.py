@@ -39,7 +39,7 @@ from clearcall.video.read import (
     plane_of,
     rate_of,
 )
-from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, options_for, told
+from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, codec_of, options_for, told
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
@@ -200,7 +200,9 @@ def _sharpen(
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
                 yield prepare(plane_of(thing, 0))
-            elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
+            elif thing.stream_index in copies and not (
+                codec_of(thing.stream) == "mov_text" and bytes(thing) == _NO_TEXT
+            ):
                 thing.stream = copies[thing.stream_index]
                 with clock.left():
                     writer.put(thing)

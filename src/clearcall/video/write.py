@@ -63,8 +63,8 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
     """Add a stream for each other that the container can hold, by index; raise UserError for sound and subtitles."""
     copies: dict[int, Stream] = {}
     for stream in film.streams:
-        what = f"{source}: stream {stream.index} ({stream.type}, {stream.name or 'unknown'})"
-        if stream.index == main.index or (stream.name == "bin_data" and film.chapters()):
+        what = f"{source}: stream {stream.index} ({stream.type}, {codec_of(stream) or 'unknown'})"
+        if stream.index == main.index or (codec_of(stream) == "bin_data" and film.chapters()):
             continue  # the latter holds the chapters of MP4, which are copied by themselves
         if stream.type == "data" and "timecode" in stream.metadata and "timecode" in main.metadata:
             continue  # a track of it is made of what the film's own metadata tells
@@ -98,7 +98,7 @@ def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
     """Attach a cover picture, as Matroska wants it: as a stream it would come back as a film of one frame."""
     with opened(source) as film:
         picture = next(bytes(packet) for packet in film.demux(film.streams[stream.index]) if packet.size)
-    kind = "png" if stream.name == "png" else "jpeg"
+    kind = "png" if codec_of(stream) == "png" else "jpeg"
     name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
     out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
 
@@ -112,6 +112,11 @@ def _holds(kind: str, stream: Stream) -> bool:
     except (ValueError, av.FFmpegError):
         return False
     return True
+
+
+def codec_of(stream: Stream) -> str | None:
+    """Return the name of a stream's codec, None if it is not known: PyAV's streams have no name then."""
+    return getattr(stream, "name", None)
 
 
 def told(metadata: dict[str, str]) -> dict[str, str]:
