@@ -1,8 +1,8 @@
 """One film sharpened into another.
 
 Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
-and whatever else the new container can hold are copied packet by packet. Luma goes to the network as it is stored, of
-limited or full range alike; chroma is not touched.
+and whatever else the new container can hold are copied packet by packet, without what an edit list hides. Luma goes to
+the network as it is stored, of limited or full range alike; chroma is not touched.
 """
 
 import signal
