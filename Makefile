@@ -7,9 +7,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
 LICENCE ?= unknown
+NEWEST := $(VENV)-newest
+# What these tests make their photographs and models with.
+NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetensors scikit-image tabulate $(TORCH)
+RUNTIME_TESTS := before_after camera errors_files lanes metrics motion pictures sharpener sizes temporal video video_streams
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -53,6 +57,17 @@ recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments 
 
 test: install ## run the fast tests
 	pytest
+
+# Whatever is newest today, not what is locked. PyAV 19 is for Python 3.12 and later: say PYTHON=python3.12 to try it.
+test-newest: ## run the runtime's tests with the newest dependencies that pyproject.toml allows
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+		> $(NEWEST)/runtime.txt
+	$(NEWEST)/bin/pip install --quiet --upgrade -r $(NEWEST)/runtime.txt $(NEWEST_TOOLS)
+	$(NEWEST)/bin/pip list
+	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
+	rm -rf $(NEWEST)
 
 ui: install ## show the runs and models in the MLflow UI, on this machine only
 	clearcall ui

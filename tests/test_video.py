@@ -34,7 +34,7 @@ from clearcall.temporal import TemporalFilter
 from clearcall.video import fit, hdr, read
 from clearcall.video.clock import BusyClock
 from clearcall.video.depth import add_change, eight_bits
-from clearcall.video.read import Reader, Timeline, frame_at, planar, plane_of, rate_of
+from clearcall.video.read import METADATA, Reader, Timeline, frame_at, planar, plane_of, rate_of
 from clearcall.video.run import sharpen_video, time_video
 from clearcall.video.write import Writer
 
@@ -95,7 +95,7 @@ def write_film(
     muxer: dict[str, str] | None = None,
 ) -> Path:
     """Write a film of a photograph that moves, its colour tags and other traits as given, `sound` of 20 packets."""
-    with av.open(str(path), "w", format=kind, options=muxer or {}, metadata_errors="surrogateescape") as out:
+    with av.open(str(path), "w", format=kind, options=muxer or {}, **METADATA) as out:
         stream = out.add_stream(codec, 25, options or {}, width=size[0], height=size[1])
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = pixel_format
@@ -716,7 +716,7 @@ def test_the_timeline_by_hand() -> None:
 
     def moved(stream: int, at: int) -> int:
         kind = SimpleNamespace(type=("video", "audio", "subtitle")[stream])
-        times = {"pts": at, "dts": at, "time_base": Fraction(1), "duration": 1}
+        times = {"pts": at, "dts": at, "time_base": Fraction(1), "duration": 1, "is_discard": False}
         packet: Any = SimpleNamespace(stream=kind, stream_index=stream, **times)
         timeline.moved(packet)
         assert packet.pts == packet.dts

@@ -13,6 +13,7 @@ from clearcall.metrics import Frame
 from clearcall.pictures import FORMATS
 from clearcall.report.pictures import ZOOM, enlarge
 from clearcall.sharpener import Sharpener
+from clearcall.video.animation import is_animation
 from clearcall.video.read import frame_at, planar, plane_of, quarter_turns
 
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
@@ -29,7 +30,7 @@ def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, 
     if path.suffix.lower() != ".png":
         raise UserError(f"{path} must end in .png")
     check_target(path, source, overwrite=overwrite)
-    picture = source.suffix.lower() in FORMATS
+    picture = source.suffix.lower() in FORMATS and not is_animation(source)
     before, after = (_picture if picture else _middle_frame)(sharpener, source)
     with atomic_path(path) as temporary:
         draw_before_after(before, after).save(temporary, "PNG")

@@ -339,7 +339,9 @@ def look(
 
 @app.command()
 def video(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A film in any format that FFmpeg reads.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A film in any format that FFmpeg reads, or an animated WebP.")
+    ],
     target: Annotated[
         Path | None,
         typer.Argument(metavar="OUT", help="The result: .mp4, .m4v, .mov, .mkv or .webm; none with --dry-run."),

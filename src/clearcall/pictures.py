@@ -34,6 +34,7 @@ from clearcall.sharpener import Choice, Sharpener, find_model
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 KINDS = "PNG, JPEG, WebP or TIFF"
+_ANIMATED = ["GIF", "PNG", "WEBP"]
 RECORD = ".clearcall.json"
 _MAX_FILE_BYTES = 2**31
 _RECORD_SECONDS = 5.0
@@ -172,7 +173,8 @@ def sharpen_folder(sharpener: Sharpener, source: Path, target: Path, *, overwrit
         write_json(target / RECORD, record)
     if ignored:
         more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
-        print(f"ignored, not {KINDS}: {', '.join(ignored[:_SHOWN])}{more}", file=sys.stderr)
+        hint = "; clearcall video sharpens a GIF" if any(name.lower().endswith(".gif") for name in ignored) else ""
+        print(f"ignored, not {KINDS}: {', '.join(ignored[:_SHOWN])}{more}{hint}", file=sys.stderr)
     return FolderSummary(done, skipped, failed, ignored)
 
 
@@ -221,11 +223,15 @@ def _write(path: Path, data: bytes) -> None:
 
 def _decode(data: bytes, path: Path) -> Picture:
     """Decode a picture; raise ValueError if it is of a kind that cannot be kept as it is, or what Pillow raises."""
-    with open_image(data, formats=FORMATS.values()) as image:
+    with open_image(data, formats=[*FORMATS.values(), "GIF"]) as image:
         kind, frames = str(image.format), getattr(image, "n_frames", 1)
         # A phone's JPEG may hold a preview or a depth map behind the picture: that is not another page.
+        if frames > 1 and kind in _ANIMATED:
+            raise ValueError(f"it is an animation of {frames} frames: sharpen it with clearcall video")
         if frames > 1 and kind != "MPO":
-            raise ValueError(f"it holds {frames} pictures (an animation or pages): save one of them by itself")
+            raise ValueError(f"it holds {frames} pages: save one of them by itself")
+        if kind == "GIF":
+            raise ValueError("a GIF cannot be written: save it as PNG")
         deep = _is_deep(image, data)
         subsampling = JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else 0
         image.load()

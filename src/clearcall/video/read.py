@@ -21,6 +21,8 @@ from av.video.stream import VideoStream
 
 from clearcall.console import warn
 from clearcall.errors import UserError, describe
+from clearcall.video.animation import AnimatedWebP, is_webp
+from clearcall.video.edits import has_edits, is_hidden, without_hidden
 
 # As FFmpeg numbers matrices, ranges, primaries and transfers.
 _ITU709, _ITU2020, _LIMITED = 1, 9, 1
@@ -38,21 +40,25 @@ _FROM_ZERO = {"matroska"}
 _JUMP_S = 1  # a stream whose times go back further begins anew
 _SETTING_THE_PACE = {"video", "audio"}  # texts may well stand out of order
 _MOST_FPS = 300
+_OPAQUE = 255  # 8-bit level of alpha
+# PyAV 18 refuses metadata that is no UTF-8 unless told so; from 19 on it always reads and writes it byte by byte.
+METADATA: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}  # noqa: PLR2004  # PyAV's
 _ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted a film is entered
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
-    """Open a film for reading; raise UserError if it is none."""
+def opened(path: Path, **options: str) -> Iterator[InputContainer]:
+    """Open a film for reading, with options of FFmpeg's; raise UserError if it is none."""
     if not path.is_file():
         raise UserError(f"there is no film {path}")
     try:
         # Absolute: a name with a colon would be taken for a protocol.
-        film = av.open(str(path.resolve()), metadata_errors="surrogateescape")
+        file = AnimatedWebP(path) if is_webp(path) else str(path.resolve())
+        film = av.open(file, options=options, **METADATA)
     except (OSError, av.FFmpegError) as error:
         if describe(error):
             raise
-        raise UserError(f"{path} cannot be read as a film: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read as a film: {error.strerror or error}") from None
     with film:
         yield film
 
@@ -213,6 +219,13 @@ def depth_scale(frame: VideoFrame) -> int:
     return 1 << (frame.format.components[0].bits - 8)
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Return whether a pixel of a frame is transparent; many formats have alpha that is opaque everywhere."""
+    return (
+        any(one.is_alpha for one in frame.format.components) and frame.to_ndarray(format="rgba")[..., 3].min() < _OPAQUE
+    )
+
+
 def plane_of(frame: VideoFrame, index: int) -> Plane:
     """Return a plane as a view of (height, width), uint8 or uint16, without the padding at the end of each line."""
     plane = frame.planes[index]
@@ -264,6 +277,8 @@ class Timeline:
         piece = self._piece.get(index, 0)
         if piece < newest:
             piece = min((piece, newest), key=lambda one: abs(at + self._offsets[one] - self._end))
+        elif packet.is_discard:  # an edit list goes back to a key frame to decode on from there
+            at = self._last.get(index, at)
         elif packet.stream.type in _SETTING_THE_PACE and at < self._last.get(index, at) - _JUMP_S:
             self._offsets.append(self._end - at)
             piece = newest + 1
@@ -291,12 +306,14 @@ class Reader:
         self._film, self._main, self._fit, self._path, self._stop = film, main, fit, path, stop
         self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
         self._last: int | None = None
-        # Players leave out what comes before zero.
-        self._timeline = Timeline(max(Fraction(0), -(main.start_time or 0) * time_base_of(main)))
-        self._end_s, self._broken = 0.0, 0
+        # Players leave out what comes before zero: where no edit list puts it there, all begins later instead.
+        early = Fraction(0) if has_edits(film) else max(Fraction(0), -(main.start_time or 0) * time_base_of(main))
+        self._timeline = Timeline(early)
+        self._end_s, self._broken, self._transparent = 0.0, 0, False
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
-        for thing in _read(self._main, map(self._timeline.moved, self._film.demux())):
+        packets = without_hidden(self._film, self._main, self._film.demux(), str(self._path))
+        for thing in _read(self._main, map(self._timeline.moved, packets)):
             if self._stop.is_set():
                 return
             if isinstance(thing, av.FFmpegError):
@@ -309,11 +326,14 @@ class Reader:
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame fitted, and later than the one before."""
+        if not self._transparent and is_transparent(frame):
+            self._transparent = True
+            warn(f"{self._path} is transparent in places: that is left out")
         pts = frame.pts
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + self._step
         prepared = self._fit(frame)
-        prepared.pts = self._last = pts or 0
+        prepared.pts = self._last = max(0, pts or 0)
         prepared.pict_type = PictureType.NONE  # or the encoder would repeat the choices of the old one
         return prepared
 
@@ -340,6 +360,7 @@ def _read(
     main: VideoStream, packets: "Iterator[Packet[Any]]"
 ) -> "Iterator[VideoFrame | Packet[Stream] | av.FFmpegError]":
     """Yield the decoded frames of one stream, the packets of others, and an error where something is broken."""
+    edited = has_edits(main.container)
     while True:
         try:
             packet = next(packets, None)
@@ -354,7 +375,8 @@ def _read(
         try:
             for frame in main.decode(packet):
                 frame.time_base = time_base_of(main)  # the last ones come without
-                yield frame
+                if not (edited and is_hidden(frame, main)):
+                    yield frame
         except av.FFmpegError as error:
             yield error
         if packet is None:

@@ -1,8 +1,9 @@
 """One film sharpened into another.
 
 Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
-and whatever else the new container can hold are copied packet by packet. Luma goes to the network as it is stored, of
-limited or full range alike; chroma is not touched. Of 10-bit luma it gets 8 bits, and its change is added to the 10.
+and whatever else the new container can hold are copied packet by packet, without what an edit list hides. Luma goes to
+the network as it is stored, of limited or full range alike; chroma is not touched. Of 10-bit luma it gets 8 bits, and
+its change is added to the 10.
 """
 
 import signal
@@ -32,14 +33,13 @@ from clearcall.video.clock import BusyClock
 from clearcall.video.depth import eight_bits
 from clearcall.video.fit import Fit, progress_of
 from clearcall.video.hdr import check_hdr, lost_metadata
-from clearcall.video.read import Reader, failure_told, film_stream, frame_at, is_hdr, opened, plane_of
-from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, options_for, told
+from clearcall.video.read import METADATA, Reader, failure_told, film_stream, frame_at, is_hdr, opened, plane_of
+from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, codec_of, options_for, told
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 _PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
-# Formats of pixels with transparency; VP8 and VP9 have it in a second picture, of which a tag tells.
-_TRANSPARENT = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16")
+# VP8 and VP9 have transparency in a second picture, which is not decoded; a tag tells of it.
 _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
 
 
@@ -101,7 +101,7 @@ def sharpen_video(
         atomic_path(target) as temporary,
     ):
         options = options_for(kind, told(film.metadata))
-        with av.open(str(temporary), "w", format=kind, options=options, metadata_errors="surrogateescape") as out:
+        with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
             summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, unsharp, past_frames)
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
@@ -197,7 +197,9 @@ def _sharpen(
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
                 yield prepare(eight_bits(plane_of(thing, 0)))
-            elif thing.stream_index in copies and not (thing.stream.name == "mov_text" and bytes(thing) == _NO_TEXT):
+            elif thing.stream_index in copies and not (
+                codec_of(thing.stream) == "mov_text" and bytes(thing) == _NO_TEXT
+            ):
                 thing.stream = copies[thing.stream_index]
                 with clock.left():
                     writer.put(thing)
@@ -235,7 +237,7 @@ def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, sourc
         warn(f"{source} is {first.format.name}: it is converted to {bits} bits, 4:2:0")
     if lost := lost_metadata(first):
         warn(f"{source} has {' and '.join(lost)} metadata, which are left out: static HDR metadata are kept")
-    if first.format.name.startswith(_TRANSPARENT) or "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
+    if "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
         warn(f"{source} is transparent in places: that is left out")
     if canvas.padded:
         warn(f"{source} has an odd side, which H.264 and side by side cannot have: the last row or column is repeated")

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from clearcall.console import warn
 from clearcall.errors import UserError
 from clearcall.video.canvas import UPRIGHT, Canvas
+from clearcall.video.edits import begins_hidden
 from clearcall.video.fit import Fit
 from clearcall.video.hdr import hdr_encoder
 from clearcall.video.read import is_hdr, opened, rate_of, time_base_of
@@ -72,8 +73,8 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
     """Add a stream for each other that the container can hold, by index; raise UserError for sound and subtitles."""
     copies: dict[int, Stream] = {}
     for stream in film.streams:
-        what = f"{source}: stream {stream.index} ({stream.type}, {stream.name or 'unknown'})"
-        if stream.index == main.index or (stream.name == "bin_data" and film.chapters()):
+        what = f"{source}: stream {stream.index} ({stream.type}, {codec_of(stream) or 'unknown'})"
+        if stream.index == main.index or (codec_of(stream) == "bin_data" and film.chapters()):
             continue  # the latter holds the chapters of MP4, which are copied by themselves
         if stream.type == "data" and "timecode" in stream.metadata and "timecode" in main.metadata:
             continue  # a track of it is made of what the film's own metadata tells
@@ -81,7 +82,7 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
         if cover and out.format.name == "matroska":
             _attach(out, stream, source)
         elif _holds(out.format.name, stream):
-            copies[stream.index] = copy = out.add_stream_from_template(stream, opaque=True)
+            copies[stream.index] = copy = _add_copy(out, stream, source)
             if isinstance(stream, VideoStream) and isinstance(copy, VideoStream) and not cover:
                 copy.codec_context.framerate = rate_of(stream)
                 warn(f"{what} is copied as it is: only the first film of a file is sharpened")
@@ -95,11 +96,19 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
     return copies
 
 
+def _add_copy(out: OutputContainer, stream: Stream, source: Path) -> Stream:
+    if not begins_hidden(stream):
+        return out.add_stream_from_template(stream, opaque=True)
+    # Or Matroska would tell players to skip what is copied, which is no more than what is shown.
+    with opened(source, ignore_editlist="1") as unedited:
+        return out.add_stream_from_template(unedited.streams[stream.index], opaque=True)
+
+
 def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
     """Attach a cover picture, as Matroska wants it: as a stream it would come back as a film of one frame."""
     with opened(source) as film:
         picture = next(bytes(packet) for packet in film.demux(film.streams[stream.index]) if packet.size)
-    kind = "png" if stream.name == "png" else "jpeg"
+    kind = "png" if codec_of(stream) == "png" else "jpeg"
     name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
     out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
 
@@ -113,6 +122,11 @@ def _holds(kind: str, stream: Stream) -> bool:
     except (ValueError, av.FFmpegError):
         return False
     return True
+
+
+def codec_of(stream: Stream) -> str | None:
+    """Return the name of a stream's codec, None if it is not known: PyAV's streams have no name then."""
+    return getattr(stream, "name", None)
 
 
 def told(metadata: dict[str, str]) -> dict[str, str]:
