@@ -42,9 +42,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it replaces `path` if the block succeeds, else it is removed."""
-    with _temporary(
-        path.parent, lambda: tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{_MARK}")
-    ) as temporary:
+
+    def make() -> str:
+        return tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.{_MARK}")
+
+    with _temporary(path.parent, make) as temporary:
         temporary.chmod(0o777 & ~_umask())
         try:
             yield temporary
@@ -119,7 +121,7 @@ def hold_lock(path: Path, doing: str) -> None:
         os.close(handle)
         time.sleep(_POLL_SECONDS)
     os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()} ({doing})".encode(), 0)
+    os.write(handle, f"{os.getpid()} ({doing})".encode())
     _held[path] = handle
 
 
