@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 LICENCE ?= unknown
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test chaos ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -33,6 +33,7 @@ $(INSTALLED): requirements.lock requirements-openvino.lock pyproject.toml
 
 repro: install ## run the whole pipeline, print the results and where the report is
 	clearcall params
+	clearcall mend
 	dvc repro
 # What was measured elsewhere and came with the clone says nothing about this machine.
 	clearcall measured-here || { dvc repro -f -s benchmark_fps && dvc repro; }
@@ -53,6 +54,9 @@ recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments 
 
 test: install ## run the fast tests
 	pytest
+
+chaos: install ## kill and interrupt a miniature pipeline in every stage; takes many minutes
+	pytest -m chaos
 
 ui: install ## show the runs and models in the MLflow UI, on this machine only
 	clearcall ui
