@@ -13,7 +13,7 @@ NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetens
 RUNTIME_TESTS := before_after camera errors_files lanes metrics motion pictures sharpener sizes temporal video video_streams
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest chaos ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -37,6 +37,7 @@ $(INSTALLED): requirements.lock requirements-openvino.lock pyproject.toml
 
 repro: install ## run the whole pipeline, print the results and where the report is
 	clearcall params
+	clearcall mend
 	dvc repro
 # What was measured elsewhere and came with the clone says nothing about this machine.
 	clearcall measured-here || { dvc repro -f -s benchmark_fps && dvc repro; }
@@ -68,6 +69,8 @@ test-newest: ## run the runtime's tests with the newest dependencies that pyproj
 	$(NEWEST)/bin/pip list
 	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
 	rm -rf $(NEWEST)
+chaos: install ## kill and interrupt a miniature pipeline in every stage; takes many minutes
+	pytest -m chaos
 
 ui: install ## show the runs and models in the MLflow UI, on this machine only
 	clearcall ui

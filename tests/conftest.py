@@ -20,6 +20,7 @@ from clearcall.files import sha256_of
 from clearcall.params import DegradePairs, Params, load_params
 
 if TYPE_CHECKING:  # torch takes a second to import, which many files do without
+    from tests.miniature import Miniature
     from torch import nn
 
     from clearcall.architectures import Kind
@@ -231,6 +232,20 @@ def _disturbed(kind: "Kind", name: str, arguments: dict[str, int]) -> "nn.Module
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     return model.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory, project: Path, photos: dict[str, Frame]) -> "Miniature":
+    """A miniature project in which the pipeline has run once, with the MLflow server down from training on."""
+    from tests.miniature import STAGES, Miniature
+
+    made = Miniature(tmp_path_factory.mktemp("miniature"), project, photos)
+    # Nothing listens at port 9: training must go on, publish alone must fail.
+    ran = made.reproduce(expect=255, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert ran == STAGES
+    assert made.reproduce() == ["publish"]
+    made.first_weights = made.weights()
+    return made
 
 
 @pytest.fixture

@@ -16,7 +16,16 @@ import pytest
 
 from clearcall import errors
 from clearcall.errors import UserError
-from clearcall.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
+from clearcall.files import (
+    atomic_folder,
+    atomic_path,
+    hold_lock,
+    read_json,
+    release_lock,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 
 def raiser(error: BaseException) -> Callable[[], None]:
@@ -171,6 +180,9 @@ def test_a_name_may_be_as_long_as_names_may_be(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 125 + ".png")  # 254 bytes, and 255 may be
     write_text(path, "x")
     assert path.read_text(encoding="utf-8") == "x"
+    with atomic_folder(tmp_path / ("ü" * 127)):
+        pass
+    assert (tmp_path / ("ü" * 127)).is_dir()
 
 
 def test_a_failed_atomic_path_keeps_what_was_there(tmp_path: Path) -> None:
@@ -300,3 +312,124 @@ def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
         process.terminate()
     assert process.returncode == 143
     assert list(tmp_path.iterdir()) == []
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from clearcall.files import atomic_folder, atomic_path
+with atomic_path(Path("film.mp4")) as file, atomic_folder(Path("pairs")) as folder:
+    (folder / "half").touch()
+    print("shown", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    users = [tmp_path / ".film.mp4.abcdefgh.mp4", tmp_path / ".settings"]
+    for file in users:
+        file.touch()
+    command = [sys.executable, "-c", WRITER]
+    with (
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as killed,
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as living,
+    ):
+        for process in (killed, living):
+            assert process.stdout is not None and process.stdout.readline() == b"shown\n"
+        of_both = {path for path in tmp_path.iterdir() if path not in users}
+        assert len(of_both) == 4
+        killed.kill()
+        killed.wait()
+        write_text(tmp_path / "other.txt", "x")
+        left = {path for path in tmp_path.iterdir() if path not in [*users, tmp_path / "other.txt"]}
+        assert len(left) == 2 and left < of_both
+        assert sorted(path.is_dir() for path in left) == [False, True]
+        living.terminate()
+    assert all(file.exists() for file in users)
+
+
+def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each process cleans the folder once, while others create their temporary files in it."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom clearcall import files\n"
+        "for number in range(100):\n"
+        "    files._cleaned.clear()\n"
+        "    files.write_text(Path(sys.argv[1]) / f'{sys.argv[2]}-{number}', 'x')\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(name)]) for name in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) == 300
+
+
+HOLDER = """
+import time
+from pathlib import Path
+from clearcall.locks import hold_lock
+hold_lock(Path("locks") / "one.lock", "trains")
+hold_lock(Path("locks") / "one.lock", "again, which it may")
+print("shown", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"shown\n"
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as second:
+            assert second.stdout is not None and second.stderr is not None
+            assert f"waiting until process {first.pid} (trains) ends" in second.stderr.readline()
+            first.kill()
+            assert second.stdout.readline() == "shown\n"
+            second.kill()
+
+
+def test_a_released_lock_leaves_no_file_and_can_be_held_again(tmp_path: Path) -> None:
+    path = tmp_path / "one.lock"
+    for _ in range(2):
+        hold_lock(path, "trains")
+        assert path.read_text() == f"{os.getpid()} (trains)"
+        release_lock(path)
+        assert list(tmp_path.iterdir()) == []
+    release_lock(path)
+
+
+STAGE = """
+import time
+from pathlib import Path
+from clearcall import errors
+from clearcall.files import atomic_path
+def main():
+    with atomic_path(Path("half")):
+        print('shown', flush=True)
+        time.sleep(60)
+errors.run(main)
+"""
+
+
+def test_a_stage_ends_with_the_dvc_that_runs_it(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(STAGE)
+    dvc = f"import subprocess\nsubprocess.run([{sys.executable!r}, 'stage.py'])"
+    environment = {**os.environ, "DVC_STAGE": "stage"}
+    with subprocess.Popen(
+        [sys.executable, "-c", dvc], cwd=tmp_path, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"shown\n"
+        process.kill()
+        # The pipe is at its end when the stage, which writes to it, has ended.
+        assert process.stdout.read() == b""
+    assert not (tmp_path / "half").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".half")] == []
+
+
+def test_a_program_outside_dvc_outlives_the_shell_that_started_it(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(STAGE.replace("60", "2") + "print('done', flush=True)")
+    shell = f"import subprocess\nsubprocess.run([{sys.executable!r}, 'program.py'])"
+    with subprocess.Popen([sys.executable, "-c", shell], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        assert process.stdout.read() == b"done\n"

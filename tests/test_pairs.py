@@ -1,6 +1,9 @@
 """The pairs: the same bytes for any number of workers and any order, and read back as they were written."""
 
 import csv
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -324,3 +328,27 @@ def test_the_hash_of_a_split_is_of_its_photographs_alone(tiny_raw: Raw) -> None:
     assert split_sha256(records, "train") != test
     assert split_sha256([replace(record, path=f"x{record.path}") for record in records], "test") == test
     assert split_sha256([replace(record, sha256="0" * 64) for record in records], "test") != test
+
+
+def test_workers_end_with_a_stage_that_is_killed(tiny_raw: Raw, tiny_mix: DegradePairs, tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom clearcall.data.degrade import degrade_pairs\n"
+        "from clearcall.data.manifest import read_manifest\nfrom clearcall.params import DegradePairs\n"
+        "if __name__ == '__main__':\n"
+        "    raw = Path(sys.argv[1])\n"
+        "    params = DegradePairs.model_validate_json(Path('mix.json').read_text())\n"
+        "    degrade_pairs(raw, Path('pairs'), read_manifest(raw), params)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    much = tiny_mix.model_dump() | {"workers": 2, "variants": 100}
+    (tmp_path / "mix.json").write_text(DegradePairs.model_validate(much).model_dump_json())
+    with subprocess.Popen([sys.executable, "program.py", str(tiny_raw[0])], cwd=tmp_path) as stage:
+        workers: list[psutil.Process] = []
+        # Both at work, beside multiprocessing's resource tracker, which never uses the processor much.
+        while sum(worker.cpu_times().user > 0.3 for worker in workers) < 2:
+            assert stage.poll() is None
+            time.sleep(0.05)
+            workers = psutil.Process(stage.pid).children()
+        stage.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive

@@ -40,7 +40,7 @@ def _at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def through_hydra(folder: Path, arguments: list[str]) -> Any:
     """What DVC makes of params.yaml and the arguments of `dvc exp run`."""
-    from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]  # the library ships no types
+    from dvc.utils.hydra import apply_overrides
 
     assert arguments[::2] == ["-S"] * (len(arguments) // 2)
     path = folder / "params.yaml"

@@ -2,7 +2,12 @@
 
 import copy
 import math
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -789,7 +794,7 @@ def test_a_student_is_distilled_from_pairs_to_weights(
     assert summary["validation"]["restored"] == vars(quality)
     assert summary["validation"]["degraded"] == vars(validator.degraded_quality())
     # Until the stage has written all it makes, a kill must find what training goes on from.
-    assert {path.suffix for path in paths.checkpoints.iterdir()} == {".bin", ".pt"}
+    assert {path.suffix for path in paths.checkpoints.iterdir()} == {".bin", ".lock", ".pt"}
     trained.remove_leftovers()
     assert not list(paths.checkpoints.iterdir())
 
@@ -974,3 +979,165 @@ def test_the_twin_never_needs_a_teacher(weights: dict[str, float]) -> None:
     assert needs_teacher(weights) == bool(weights.keys() - against_sharp)
     assert without_teacher(weights).keys() == (weights.keys() & against_sharp or {"mse"})
     assert not needs_teacher(without_teacher(weights))
+
+
+# Several processes
+
+TRAIN = """
+import os, sys
+from pathlib import Path
+
+import psutil
+import torch
+
+from clearcall import errors
+from clearcall.params import Model, Paths, Training
+from clearcall.training import processes
+from clearcall.training.loop import make_fabric
+
+def main():
+    torch.set_num_threads(1)
+    processes.JOIN_SECONDS = float(os.environ.get("JOIN_SECONDS", processes.JOIN_SECONDS))
+    training = Training.model_validate_json(Path("training.json").read_text())
+    paths = Paths.model_validate_json(Path("paths.json").read_text())
+    fabric = make_fabric(training)
+    if "only" in sys.argv:
+        return
+    from clearcall.training.train import train_network
+    trained = train_network(
+        "students",
+        Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0}),
+        {"l1": 1.0},
+        training,
+        paths,
+        fabric,
+        name="student",
+        experiment="clearcall",
+        folder=paths.weights / "student",
+    )
+    for connection in psutil.Process().net_connections():
+        if connection.status == psutil.CONN_LISTEN:
+            with open("listening", "a") as file:
+                file.write(f"{fabric.global_rank} {connection.laddr.ip}\\n")
+    fabric.barrier()
+
+errors.run(main)
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, paths: Paths, training: Training) -> Callable[..., "subprocess.Popen[str]"]:
+    """Start a training in a process of its own, with such environment variables and changed params.
+
+    With `nodes` it ends as soon as all have joined.
+    """
+
+    def start(environment: dict[str, str] | None = None, **changes: object) -> "subprocess.Popen[str]":
+        (tmp_path / "train.py").write_text(TRAIN)
+        (tmp_path / "training.json").write_text(changed(training, **changes).model_dump_json())
+        (tmp_path / "paths.json").write_text(paths.model_dump_json())
+        # Nothing listens at port 9: these trainings log nowhere.
+        own = {
+            **os.environ,
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
+        command = [sys.executable, "train.py", *(["only"] if "nodes" in changes else [])]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, env=own, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+    """Return the first line on standard error that holds a text."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if text in line:
+            return line
+    raise AssertionError("".join(said))
+
+
+def test_two_devices_listen_on_the_loopback_interface_alone(
+    trainer: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    with trainer(devices=2) as process:
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    listening = (tmp_path / "listening").read_text().split("\n")
+    # The first process serves the store, and gloo listens in each.
+    assert sorted(filter(None, listening)) == ["0 127.0.0.1", "0 127.0.0.1", "1 127.0.0.1"]
+    assert load_weights(tmp_path / "weights" / "student")
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+def test_two_machines_wait_for_each_other_and_say_so(trainer: Callable[..., "subprocess.Popen[str]"]) -> None:
+    at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    with trainer({**at, "NODE_RANK": "1"}, nodes=2) as second:
+        waiting = f"waiting at 127.0.0.1:{at['MASTER_PORT']} for training processes"
+        line = wait_for(second, waiting)
+        assert f"{waiting}: 0 of 2 have joined. Run the same command on all 2 machines" in line
+        with trainer({**at, "NODE_RANK": "0"}, nodes=2) as first:
+            wait_for(first, "2 of 2 have joined")
+            first.communicate()
+        second.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+@pytest.mark.parametrize(("node", "joined"), [("0", 1), ("1", 0)])
+def test_a_machine_that_nobody_joins_gives_up_in_time(
+    trainer: Callable[..., "subprocess.Popen[str]"], node: str, joined: int
+) -> None:
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "NODE_RANK": node, "JOIN_SECONDS": "1.5"}
+    with trainer(environment, nodes=2) as process:
+        _, said = process.communicate()
+    assert process.returncode == 1
+    last = said.splitlines()[-1]
+    found = f"error: after 1.5 s {joined} of 2 training processes have joined at 127.0.0.1:{environment['MASTER_PORT']}"
+    assert last.startswith(found)
+    assert "NODE_RANK" in last and "`nodes: 1`" in last
+    assert "Traceback" not in said
+
+
+def test_a_waiting_machine_heeds_sigterm(trainer: Callable[..., "subprocess.Popen[str]"]) -> None:
+    with trainer({"MASTER_PORT": free_port()}, nodes=2) as process:
+        wait_for(process, "1 of 2 have joined")
+        process.terminate()
+        assert process.wait(timeout=10) == 143
+
+
+def test_a_taken_port_is_named(trainer: Callable[..., "subprocess.Popen[str]"]) -> None:
+    with socket.create_server(("", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        with trainer({"MASTER_PORT": port}, nodes=2) as process:
+            _, said = process.communicate()
+    assert process.returncode == 1
+    assert f"error: cannot listen at 127.0.0.1:{port}, choose another MASTER_PORT" in said
+    assert "Traceback" not in said
+
+
+def test_a_second_training_waits_for_the_first_and_goes_on_from_its_checkpoint(
+    trainer: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    """As after a kill of DVC alone, whose next run starts the same training again."""
+    # Within the warm-up no network is taken for dead.
+    endless = {"steps": 10**6, "warmup_steps": 10**6, "validate_every": 2}
+    with trainer(**endless) as first:
+        while not list(tmp_path.glob("checkpoints/*.pt")):
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.05)
+        with trainer(**endless) as second:
+            line = wait_for(second, "waiting until process")
+            assert f"waiting until process {first.pid} (trains on" in line and f"`kill {first.pid}`" in line
+            first.kill()
+            assert second.stdout is not None
+            going_on = second.stdout.readline()
+            second.kill()
+    assert "student: going on from step" in going_on

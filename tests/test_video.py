@@ -919,8 +919,8 @@ def test_a_size_may_be_asked_for(
     assert "changes its size" not in capsys.readouterr().err
     # It is that of the picture as it is shown: a telephone's is stored lying.
     turned = write_film(tmp_path / "turned.mp4", scene, rotation=90)
-    sharpen_video(sharpener, turned, tmp_path / "out.mp4", crf=0, size=(128, 192))
-    after = shown(tmp_path / "out.mp4")
+    sharpen_video(sharpener, turned, tmp_path / "turned_out.mp4", crf=0, size=(128, 192))
+    after = shown(tmp_path / "turned_out.mp4")
     assert after[0].planes[0].shape == (128, 192) and after[0].rotation == 90
     assert_luma(sharpener, scaled(turned, 192, 128), after)
 

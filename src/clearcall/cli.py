@@ -104,6 +104,18 @@ def params() -> None:
 
 
 @app.command()
+def mend() -> None:
+    """Free DVC's locks of killed processes, and restore a dvc.lock that was cut; `make repro` does it first.
+
+    Example: clearcall mend && dvc repro
+    """
+    from clearcall.mend import mend_dvc  # noqa: PLC0415
+    from clearcall.tracking import project_root  # noqa: PLC0415
+
+    mend_dvc(project_root())
+
+
+@app.command()
 def study(
     file: Annotated[Path, typer.Argument(help="A study, for example studies/ablation.yaml.")],
     *,

@@ -5,15 +5,24 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 from urllib.parse import unquote
 
+from clearcall.locks import hold_lock
+
 _USERINFO = re.compile(r"(\w://)[^\s/'\"]*@")
 _SECRET_IN_QUERY = re.compile(r"([?&][\w-]*(?:pass|secret|token|key)[\w-]*=)[^&\s'\"]+", re.IGNORECASE)
 _SHORTEST_SECRET = 4  # characters; shorter ones stand in many words
+
+# At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
+_PARENT = os.getppid()
+_PARENT_POLL_SECONDS = 0.2
 
 
 class UserError(Exception):
@@ -57,10 +66,16 @@ def fail(message: str) -> NoReturn:
 def run(main: Callable[[], None]) -> None:
     """Run a program's main function; a user's mistake ends it with one message and exit code 1, no traceback.
 
-    SIGTERM ends it as a mistake would: what is half-written is removed.
+    SIGTERM ends it as a mistake would: what is half-written is removed. A stage that DVC runs ends with that DVC, and
+    waits for one of the same name that an earlier DVC has left.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        # Training processes for further devices work for the one that holds the lock.
+        if "DVC_STAGE" in os.environ and "LOCAL_RANK" not in os.environ:
+            end_with_parent()
+            name = Path(sys.argv[0]).name
+            hold_lock(Path(".dvc", "tmp", f"{name}.lock"), f"runs {name} in {Path.cwd()}")
         main()
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
@@ -80,3 +95,14 @@ def run(main: Callable[[], None]) -> None:
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print the traceback of a bug, without the passwords that its messages quote."""
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
+def end_with_parent() -> None:
+    """End this process, as SIGTERM would, soon after the one that started it has ended, which may have been killed."""
+
+    def watch() -> None:
+        while os.getppid() == _PARENT:
+            time.sleep(_PARENT_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()

@@ -5,29 +5,36 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from clearcall.errors import UserError
+from clearcall.locks import lock, open_to_lock
 
 _NAME = 20  # letters of a file's name in that of its temporary one, which may not be longer than names may be
+# In every temporary name: no file of the user's is ever taken for one that a killed process left.
+_MARK = "clearcall-"
+_cleaned = set[Path]()
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~_umask())
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def make() -> str:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.{_MARK}", suffix=path.suffix)
+        os.close(handle)
+        return name
+
+    with _temporary(path.parent, make) as temporary:
+        temporary.chmod(0o666 & ~_umask())
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path, source: Path, *, overwrite: bool) -> None:
@@ -43,16 +50,56 @@ def check_target(path: Path, source: Path, *, overwrite: bool) -> None:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it replaces `path` if the block succeeds, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    temporary.chmod(0o777 & ~_umask())
+
+    def make() -> str:
+        return tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.{_MARK}")
+
+    with _temporary(path.parent, make) as temporary:
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(folder: Path, make: Callable[[], str]) -> Iterator[Path]:
+    """Yield what `make` creates in `folder`, locked, so that no other process takes it for a killed one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    while True:
+        temporary = Path(make())
+        handle = open_to_lock(temporary)
+        mine = handle is None or lock(handle) is not False
+        # Another process may have come between its creation and its lock, and removed it.
+        if mine and temporary.exists():
+            break
+        if handle is not None:
+            os.close(handle)
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; a process looks once into each."""
+    if folder.absolute() in _cleaned:
+        return
+    _cleaned.add(folder.absolute())
+    for path in folder.glob(f".*.{_MARK}*"):
+        if (handle := open_to_lock(path)) is None:
+            continue
+        if lock(handle):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _umask() -> int:

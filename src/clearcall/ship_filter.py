@@ -28,7 +28,7 @@ from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, pan_and_zoom,
 from clearcall.data.pages import text_page
 from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged, lit, with_noise
 from clearcall.data.single import read_rgb
-from clearcall.errors import UserError
+from clearcall.errors import UserError, end_with_parent
 from clearcall.files import atomic_path, write_text
 from clearcall.metrics import Frame
 from clearcall.params import CallCodec
@@ -96,7 +96,9 @@ def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: i
     weigh = Perceptron([(np.zeros((_FEATURES, 1), np.float32), np.zeros(1, np.float32))])
     for number, clips in enumerate(_CLIPS):
         made = partial(_lessons, clips=clips, weigh=weigh, seed=seed)
-        with ProcessPoolExecutor(available_cores(), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            available_cores(), mp_context=get_context("spawn"), initializer=end_with_parent
+        ) as pool:
             name = f"clips, round {number + 1} of {len(_CLIPS)}"
             of_each = [*track(pool.map(made, photographs), len(photographs), name)]
         lessons = [lesson for some in of_each for lesson in some]

@@ -21,7 +21,7 @@ from clearcall.data.pages import text_page
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.data.recorded import MAX_BEND, SOFTNESS, bent, enlarged
 from clearcall.decoding import image_errors, open_image
-from clearcall.errors import UserError
+from clearcall.errors import UserError, end_with_parent
 from clearcall.files import atomic_folder
 from clearcall.metrics import Frame, psnr_db, ssim
 from clearcall.params import DegradePairs
@@ -69,7 +69,9 @@ def degrade_pairs(
             done = list(track(map(work, of_plan, plan), len(plan), "degrading photographs"))
         else:
             # spawn: forking a process in which OpenCV or torch already run threads can hang.
-            with ProcessPoolExecutor(min(workers, len(plan)), mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(
+                min(workers, len(plan)), mp_context=get_context("spawn"), initializer=end_with_parent
+            ) as pool:
                 done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
         results = [record for image_records in done for record in image_records]
         _write_index(folder / INDEX, results)

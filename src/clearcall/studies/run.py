@@ -2,15 +2,13 @@
 
 import csv
 import hashlib
-import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -19,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearcall.console import ProgressBar
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
-from clearcall.errors import UserError
+from clearcall.errors import UserError, end_with_parent
 from clearcall.evaluation import clean_psnr_db, mean_scores, score_contenders
 from clearcall.files import atomic_path, sha256_of
 from clearcall.models import collapsed, parameter_count
@@ -130,14 +128,8 @@ def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
 def _start_worker() -> None:
     # Tiny networks gain little from a second thread: two trainings side by side finish sooner than one after the other.
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the study's ends, however it does: a training nobody waits for would go on for hours."""
-    if (parent := parent_process()) is not None:
-        parent.join()
-        os._exit(1)
+    # A training nobody waits for would go on for hours.
+    end_with_parent()
 
 
 def _key(study: Study, params: Params) -> str:

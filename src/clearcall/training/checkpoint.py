@@ -1,4 +1,4 @@
-"""Where a killed training goes on from."""
+"""Training checkpoints: lock, save, load, resume."""
 
 import hashlib
 import io
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 import clearcall
 from clearcall.console import warn
 from clearcall.files import atomic_path
+from clearcall.locks import hold_lock
 
 _SOURCES = ("models", "losses", "training")
 
@@ -26,6 +28,19 @@ def checkpoint_key(*parts: str) -> str:
     for part in parts:
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()[:16]
+
+
+def lock_path(checkpoint: Path) -> Path:
+    """Return the file whose lock a process holds that trains on a checkpoint."""
+    return checkpoint.with_suffix(".lock")
+
+
+def lock_checkpoint(checkpoint: Path, fabric: Fabric) -> None:
+    """Wait until no other training uses a checkpoint, then keep it for this one on all its devices."""
+    if fabric.is_global_zero:
+        hold_lock(lock_path(checkpoint), f"trains on {checkpoint}")
+    # No other process of this training may read it earlier.
+    fabric.barrier()
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from clearcall.errors import UserError
 from clearcall.params import Training
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
+from clearcall.training.processes import JoinedProcesses
 from clearcall.training.task import Task, WithFeatures
 from clearcall.training.validation import DEAD_GREY_LEVELS, Quality, Validator
 
@@ -43,12 +44,17 @@ class Fitted:
 
 
 def make_fabric(training: Training) -> Fabric:
-    """Start Lightning Fabric for the devices of the params; on one CPU everything is deterministic."""
+    """Start Lightning Fabric for the devices of the params; on one CPU everything is deterministic.
+
+    Raises UserError if there is no such hardware, or if processes on other machines do not join in time.
+    """
+    several = training.devices * training.nodes > 1 and training.accelerator != "tpu"  # which knows XLA alone
     try:
         fabric = Fabric(
             accelerator=training.accelerator,
             devices=training.devices,
             num_nodes=training.nodes,
+            strategy=JoinedProcesses() if several else "auto",
             precision=_precision(training),
         )
     except (RuntimeError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:

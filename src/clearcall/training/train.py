@@ -15,6 +15,7 @@ from clearcall.architectures import Kind
 from clearcall.data.pairs import INDEX, PairRecord, degradations_of, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
+from clearcall.locks import release_lock
 from clearcall.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.models import build_model, parameter_count
 from clearcall.models.weights import WEIGHTS, load_weights, save_weights
@@ -22,7 +23,7 @@ from clearcall.params import DistillStudent, FeatureLayers, Model, Paths, Pretra
 from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
-from clearcall.training.checkpoint import checkpoint_key
+from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone, find_factor
 from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
 from clearcall.training.loop import Row, fit, make_fabric
@@ -57,9 +58,10 @@ class Trained:
     leftovers: list[Path]
 
     def remove_leftovers(self) -> None:
-        """Remove the checkpoint and what belongs to it."""
+        """Remove the checkpoint and what belongs to it, its lock last."""
         for path in self.leftovers:
             path.unlink(missing_ok=True)
+            release_lock(path)
 
 
 def train_network(
@@ -110,6 +112,7 @@ def train_network(
     what = str((dict(loss_weights), pretrained, round_teacher, feature_layers))
     key = checkpoint_key(name, model.model_dump_json(), what, training.model_dump_json(), data_key)
     checkpoint = paths.checkpoints / f"{name}-{key}.pt"
+    lock_checkpoint(checkpoint, fabric)
 
     values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
     if pretrained is not None:
@@ -136,7 +139,7 @@ def train_network(
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(quality)},
     }
-    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *([loaded.path] if loaded else [])]
+    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *([loaded.path] if loaded else []), lock_path(checkpoint)]
     return Trained(summary, run.run_id, fitted.rows, leftovers)
 
 
@@ -161,10 +164,12 @@ def train_student(
     validation = read_pairs(paths.pairs, "validation")
     validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     checkpoint = paths.checkpoints / f"{name}.pt"
+    lock_checkpoint(checkpoint, fabric)
     fitted = fit(
         task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
     )
     checkpoint.unlink(missing_ok=True)
+    release_lock(lock_path(checkpoint))
     if stage.dead_zone:
         _, network = _with_dead_zone(stage.model, fitted.state, paths.pairs, [*records, *validation])
         return network, validator.quality(network)
