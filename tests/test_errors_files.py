@@ -16,16 +16,8 @@ import pytest
 
 from clearcall import errors
 from clearcall.errors import UserError
-from clearcall.files import (
-    atomic_folder,
-    atomic_path,
-    hold_lock,
-    read_json,
-    release_lock,
-    sha256_of,
-    write_json,
-    write_text,
-)
+from clearcall.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
+from clearcall.locks import hold_lock, release_lock
 
 
 def raiser(error: BaseException) -> Callable[[], None]:
