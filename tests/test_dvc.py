@@ -26,6 +26,7 @@ OBSERVERS = {
     "src/clearcall/params.py": "reads params.yaml, whose values DVC tracks by itself",
     "src/clearcall/errors.py": "turns errors into messages",
     "src/clearcall/files.py": "renames whole files into place",
+    "src/clearcall/locks.py": "keeps two processes apart",
     "src/clearcall/console.py": "shows progress",
     "src/clearcall/cores.py": "counts cores and names the machine, neither of which DVC can track",
     "src/clearcall/tracking.py": "tells MLflow, but for the stage that exists to do so",
