@@ -467,8 +467,8 @@ FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
     ("bomb.png", save_bomb, "60000 x 60000 pixels, more than 178000000"),
     ("float.tif", save_float, "32 bits a channel in mode F"),
     ("negative.tif", save_white_is_zero, "only RGB and grey where 0 is black"),
-    ("text.png", save_text, "cannot be read: its content is not PNG, JPEG, WebP or TIFF, or corrupt"),
-    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP or TIFF"),
+    ("text.png", save_text, "cannot be read: its content is not PNG, JPEG, WebP, TIFF or GIF, or corrupt"),
+    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP, TIFF or GIF"),
 ]
 
 

@@ -31,7 +31,7 @@ KINDS = {
 }
 # A process of its own, which may crash or swell, does one video after another: paths in, outcomes out, a line each.
 PROGRAM = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from clearcall.errors import describe
 from clearcall.sharpener import Sharpener
@@ -46,7 +46,9 @@ for line in sys.stdin:
         told = describe(error) or f"BUG {error!r}"
     left = [path.name for path in source.parent.iterdir() if path.name.startswith(".")]
     target.unlink(missing_ok=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss, in which Linux counts what the parent had before exec.
+    status = Path("/proc/self/status")
+    peak = int(status.read_text().partition("VmHWM:")[2].split()[0]) if status.exists() else 0
     print(json.dumps({"told": told, "kib": peak, "left": left, "seconds": time.process_time() - started}), flush=True)
 """
 
