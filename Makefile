@@ -10,7 +10,8 @@ LICENCE ?= unknown
 NEWEST := $(VENV)-newest
 # What these tests make their photographs and models with.
 NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetensors scikit-image tabulate $(TORCH)
-RUNTIME_TESTS := before_after camera errors_files lanes metrics motion pictures sharpener sizes temporal video video_streams
+RUNTIME_TESTS := before_after camera errors_files lanes metrics motion onnx_file pictures sharpener sizes temporal trial \
+	video video_fuzz video_streams
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro ship ship-filter recipe test test-newest chaos ui gate lint lock clean
@@ -69,6 +70,7 @@ test-newest: ## run the runtime's tests with the newest dependencies that pyproj
 	$(NEWEST)/bin/pip list
 	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
 	rm -rf $(NEWEST)
+
 chaos: install ## kill and interrupt a miniature pipeline in every stage; takes many minutes
 	pytest -m chaos
 
@@ -98,4 +100,4 @@ lock: ## write requirements.lock anew from pyproject.toml
 
 clean: ## remove what pipeline and tools made, the MLflow runs and models too; .venv and data/photos stay
 	rm -rf data/raw data/pairs data/weights data/models data/runs data/data_docs .checkpoints .dvc/cache .dvc/tmp
-	rm -rf mlflow.db* mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(NEWEST) mlflow.db* mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

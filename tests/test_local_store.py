@@ -73,7 +73,7 @@ def test_a_kill_while_the_database_is_made_leaves_no_half_of_it(tmp_path: Path, 
     kill_while_it_makes_tables(tmp_path, CLEARCALL)
     assert not (tmp_path / "mlflow.db").exists()
     assert tracking.experiment_id("clearcall") == "1"
-    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]
+    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db"]
 
 
 def test_a_half_made_database_is_made_anew(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
@@ -258,3 +258,23 @@ def test_an_experiment_in_a_temporary_folder_logs_in_the_project(tmp_path: Path)
     run("dvc exp run --temp --name here")
     commit = run("git for-each-ref --format=%(objectname) refs/exps/*/*/here").strip()
     assert run(f"git show {commit}:out") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("sqlite:////data/a.db", "/data/a.db"),
+        ("sqlite:////data/a.db?timeout=30", "/data/a.db"),
+        ("sqlite+pysqlite:////data/a.db", "/data/a.db"),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+        ("http://user:secret@host:port/", None),
+        ("postgresql://host/runs", None),
+    ],
+)
+def test_the_file_of_a_database_is_told_from_its_uri(
+    uri: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options behind the file's name are none of it, and drivers may be named."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking._database() == (name and Path(name))

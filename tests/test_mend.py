@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clearcall.errors import UserError
 from clearcall.mend import mend_dvc
 
 Locks = dict[str, dict[str, Any]]
@@ -94,3 +95,13 @@ def test_dvc_runs_again_after_files_that_it_was_writing_were_cut(tmp_path: Path,
     assert lockfile.exists() == committed
     assert dvc(tmp_path) == 0
     assert lockfile.read_text() == whole
+
+
+def test_conflict_markers_are_the_users_to_resolve(tmp_path: Path) -> None:
+    """They come from a merge, not from a kill, and both sides may be worth keeping."""
+    lockfile = tmp_path / "dvc.lock"
+    conflict = "<<<<<<< HEAD\nschema: '2.0'\n=======\nschema: '2.0'\n>>>>>>> other\n"
+    lockfile.write_text(conflict)
+    with pytest.raises(UserError, match=r"dvc\.lock has conflict markers of a merge: resolve them"):
+        mend_dvc(tmp_path)
+    assert lockfile.read_text() == conflict

@@ -810,3 +810,21 @@ def test_a_killed_run_goes_on_where_it_was(
     assert summary.skipped >= 3
     for number, name in enumerate(names):
         np.testing.assert_array_equal(stored(target / name), sharpener(np.roll(rgb, number, axis=1)))
+
+
+def test_a_network_that_fails_is_not_called_a_corrupt_image(
+    student_onnx: "tuple[nn.Module, Path]", rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours keeps its traceback; what is too large for the machine is one line."""
+    Image.fromarray(rgb).save(tmp_path / "in.png")
+    sharpener = Sharpener(student_onnx[1], "onnxruntime", 1)
+    for raised, expected in ((RuntimeError("a bug"), RuntimeError), (MemoryError(), UserError)):
+
+        def fail(*_: object, raised: Exception = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr(pictures, "sharpen_pixels", fail)
+        with pytest.raises(expected) as caught:
+            sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png")
+        assert "corrupt" not in str(caught.value)
+    assert not (tmp_path / "out.png").exists()

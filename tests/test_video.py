@@ -939,6 +939,9 @@ def test_a_picture_keeps_its_shape_in_a_size_of_another(sharpener: Sharpener, sc
     wide = write_film(tmp_path / "wide.mkv", scene, tags={"sample_aspect_ratio": Fraction(4, 3)})
     sharpen_video(sharpener, wide, tmp_path / "wide.mp4", crf=0, size=(128, 64))
     assert_luma(sharpener, scaled(wide, 128, 64), shown(tmp_path / "wide.mp4"))
+    sharpen_video(sharpener, wide, tmp_path / "same.mp4", crf=0, size=(96, 64))
+    with av.open(str(tmp_path / "same.mp4")) as same:
+        assert same.streams.video[0].sample_aspect_ratio in (None, 0, 1)
     with av.open(str(tmp_path / "wide.mp4")) as film:
         assert film.streams.video[0].sample_aspect_ratio == 1
 

@@ -22,7 +22,7 @@ _SHORTEST_SECRET = 4  # characters; shorter ones stand in many words
 
 # At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
 _PARENT = os.getppid()
-_PARENT_POLL_SECONDS = 0.2
+_PARENT_POLL_SECONDS, _GRACE_SECONDS = 0.2, 60.0
 
 
 class UserError(Exception):
@@ -98,11 +98,16 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def end_with_parent() -> None:
-    """End this process, as SIGTERM would, soon after the one that started it has ended, which may have been killed."""
+    """End this process soon after the one that started it has ended, which may have been killed.
+
+    As SIGTERM would, so that what is half-written is removed; by SIGKILL where that takes longer than a minute.
+    """
 
     def watch() -> None:
         while os.getppid() == _PARENT:
             time.sleep(_PARENT_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()

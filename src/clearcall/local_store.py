@@ -1,13 +1,12 @@
 """The project's own MLflow database: made in one piece, mended, and kept with the folder in which it lies."""
 
-import fcntl
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
 from clearcall.errors import UserError
+from clearcall.locks import hold_lock, release_lock
 
 ARTIFACTS = "mlartifacts"
 # Where MLflow stores absolute locations of artifacts.
@@ -36,9 +35,13 @@ def prepare(database: Path, *, follow: bool) -> None:
     """
     try:
         if _holds_nothing(database):
-            with _locked(database):
+            lock = database.with_name(f"{database.name}.lock")
+            hold_lock(lock, f"makes {database}")
+            try:
                 if _holds_nothing(database):  # still: another process may have been faster
                     _create(database)
+            finally:
+                release_lock(lock)
         if follow:
             _follow_folder(database)
     except sqlite3.OperationalError as error:  # locked, read-only, no permission: the file itself is sound
@@ -107,12 +110,3 @@ def _follow_folder(database: Path) -> None:
         for table, column in _LOCATIONS:
             connection.execute(f"UPDATE {table} SET {column} = moved({column})")  # noqa: S608  # constants, above
         connection.execute("COMMIT")
-
-
-@contextmanager
-def _locked(database: Path) -> Iterator[None]:
-    """Let one process at a time create a database; a killed one loses its lock."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,11 +8,14 @@ from typing import Any
 import yaml
 
 from clearcall.console import warn
+from clearcall.errors import UserError
 from clearcall.files import write_text
 
 
 def mend_dvc(root: Path) -> None:
     """Mend the locks and dvc.lock of the project in `root`, as far as no living DVC uses them.
+
+    Raises UserError for a dvc.lock with conflict markers.
 
     DVC writes both in place. It frees the locks of dead processes itself, but not if the number of one was given to
     another process, if one was never waited for, or if the file is not whole.
@@ -62,8 +65,12 @@ def _is_dvc(pid: int) -> bool:
 
 def _restore_lockfile(path: Path) -> None:
     """Replace a dvc.lock that was cut by the last one committed, or remove it: DVC's run-cache knows the runs since."""
-    if not path.exists() or _is_lockfile(path.read_bytes()):
+    if not path.exists() or _is_lockfile(content := path.read_bytes()):
         return
+    if b"<<<<<<<" in content:
+        raise UserError(
+            f"{path} has conflict markers of a merge: resolve them, or run `git checkout HEAD -- {path.name}`"
+        )
     shown = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True, check=False)  # noqa: S607  # the user's git
     if shown.returncode == 0 and _is_lockfile(shown.stdout):
         warn(f"{path} was cut when DVC was killed: the last one committed is restored")

@@ -204,8 +204,12 @@ def _sharpened(sharpener: Sharpener, data: bytes, path: Path, kind: str | None) 
     with image_errors(path):
         picture = _decode(data, path)
     kind = kind or picture.format
+    try:
+        pixels = sharpen_pixels(sharpener, picture.pixels)
+    except (MemoryError, cv2.error) as error:  # of an image that is too large for this machine, not a corrupt one
+        raise UserError(f"{path} cannot be sharpened: {' '.join(str(error).split()) or 'too little memory'}") from None
     with image_errors(path, f"cannot be sharpened into {kind}"):
-        return _encode(sharpen_pixels(sharpener, picture.pixels), picture, kind)
+        return _encode(pixels, picture, kind)
 
 
 def _read(path: Path) -> bytes:

@@ -130,8 +130,15 @@ def _own_database() -> Path:
 
 def _database() -> Path | None:
     """Return the file of the SQLite database that MLflow uses, None if it uses a server or another database."""
-    scheme, _, path = tracking_uri().partition(":///")
-    return Path(path).resolve() if scheme == "sqlite" and path not in ("", ":memory:") else None
+    from sqlalchemy.engine import make_url  # noqa: PLC0415  # of the extra `pipeline`
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    try:
+        url = make_url(tracking_uri())
+    except (ArgumentError, ValueError):  # of a server, for example, whose port is no number
+        return None
+    named = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(str(url.database)).resolve() if named else None
 
 
 def experiment_id(name: str) -> str:

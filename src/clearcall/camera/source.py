@@ -188,7 +188,7 @@ def _no_camera(name: str, error: OSError | av.FFmpegError) -> UserError:
     if isinstance(error, av.PermissionError):
         return UserError(f"no permission to use the camera {name}: join the group `video`, or allow it in the settings")
     return UserError(
-        f"{name} cannot be used as a camera: {error.strerror}; another program may hold it, or it is no camera"
+        f"{name} cannot be used as a camera: {error.strerror or error}; another program may hold it, or it is no camera"
     )
 
 

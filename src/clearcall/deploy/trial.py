@@ -24,6 +24,7 @@ import numpy as np
 
 from clearcall import __version__
 from clearcall.cores import machine_id, processor
+from clearcall.errors import end_with_parent
 from clearcall.files import cache_folder, read_json, write_json
 from clearcall.metrics import Frame
 
@@ -38,7 +39,9 @@ _TIMEOUT_S = 300.0  # the largest networks take some seconds
 # What a network may claim: constants and buffers, copies of its file, and the stacks of the runtimes' threads.
 _CONSTANTS_BYTES, _COPIES_OF_FILE, _BYTES_A_CORE = 2**30, 8, 2**25
 _PROGRAM = ("-c", "from clearcall.deploy.trial import main; main()")
-_CRASHES = {-signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV, -signal.SIGABRT}
+# Of the processor's making: they would come again. SIGABRT may be want of memory.
+_CRASHES = {-signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV}
+_FAILED = "it failed: "  # what may be different the next time
 _STARTED, _RAN = "started", "ran on onnxruntime"
 
 
@@ -123,7 +126,8 @@ def _run_trial(graph: "Graph") -> tuple[Verdict, bool]:
         output, code, end = b"", 1, f"could not be started: {error}"
     lines = output.decode(errors="replace").splitlines()
     if code == 0 and lines:
-        return Verdict(**json.loads(lines[-1])), True
+        verdict = Verdict(**json.loads(lines[-1]))
+        return verdict, not verdict.problem and not verdict.reason.startswith(_FAILED)
     # Ended by something else than its own crash, such as want of time, it may do better the next time.
     lasting = code in _CRASHES
     if _RAN in lines or _STARTED not in lines:
@@ -144,6 +148,7 @@ def main() -> None:
     # Loaded before memory is bounded, and here, since engines need the verdicts of this module.
     from clearcall.deploy.engines import RUNTIME_ERRORS, answers, openvino_precisions, shorten  # noqa: PLC0415
 
+    end_with_parent()
     graph: Graph = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # from the process that started this one
     precisions: tuple[Precision, ...] = ()
     reason = ""
@@ -152,7 +157,7 @@ def main() -> None:
     except ImportError as error:
         reason = f"{error}: pip install openvino"
     except RUNTIME_ERRORS as error:
-        reason = shorten(error)
+        reason = f"{_FAILED}{shorten(error)}"
     _bound_memory(_CONSTANTS_BYTES + _COPIES_OF_FILE * len(graph.onnx) + _BYTES_A_CORE * (os.cpu_count() or 1))
     print(_STARTED, flush=True)
     size, frames = _size(graph), _frames(graph)
@@ -162,13 +167,16 @@ def main() -> None:
         verdict = Verdict(f"onnxruntime cannot run it: {shorten(error)}", None)
     else:
         print(_RAN, flush=True)
-        if not reason:
+        while precisions:
             try:
                 verdict = settle(
                     expected, lambda precision: answers(graph, "openvino", *size, frames, precision), precisions
                 )
+                reason = ""
+                break
             except RUNTIME_ERRORS as error:
-                reason = shorten(error)
+                reason = f"{_FAILED}{shorten(error)}"
+                precisions = precisions[1:]
         if reason:
             verdict = Verdict("", None, reason)
     print(json.dumps(asdict(verdict)), flush=True)

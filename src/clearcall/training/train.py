@@ -60,8 +60,10 @@ class Trained:
     def remove_leftovers(self) -> None:
         """Remove the checkpoint and what belongs to it, its lock last."""
         for path in self.leftovers:
-            path.unlink(missing_ok=True)
-            release_lock(path)
+            if path.suffix == ".lock":
+                release_lock(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def train_network(

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -56,6 +57,12 @@ class AnimatedWebP(io.RawIOBase):
         return data
 
 
+@cache
+def _tell(message: str) -> None:
+    """Warn once, though a video is opened more than once."""
+    warn(message)
+
+
 def _matroska(path: Path) -> Iterator[bytes]:
     """Yield a Matroska file piece by piece; it ends before a frame that cannot be decoded."""
     sink, live = io.BytesIO(), {"live": "1", "flush_packets": "1"}
@@ -69,7 +76,7 @@ def _matroska(path: Path) -> Iterator[bytes]:
                 image.seek(number)
                 rgba = image.convert("RGBA")
             except Exception as error:  # noqa: BLE001  # a decoder may raise anything for a corrupt file
-                warn(f"{path} is corrupt: from frame {number + 1} on it is left out ({error})")
+                _tell(f"{path} is corrupt: from frame {number + 1} on it is left out ({error})")
                 break
             if stream is None:
                 stream = out.add_stream("ffv1", 25, width=rgba.width, height=rgba.height, pix_fmt="bgra")

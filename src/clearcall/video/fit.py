@@ -23,6 +23,7 @@ from clearcall.video.read import (
     describe_as,
     film_stream,
     is_hdr,
+    is_transparent,
     opened,
     planar,
     plane_of,
@@ -57,7 +58,7 @@ class Fit:
         self.size, self.pixel = size, pixel
         self._name, self._pixels, self._turns, self._convert = name, pixels, turns, convert
         self._first, self._default = next(iter(pixels.items()))
-        self._warned, self._turned = False, turns
+        self._warned, self._transparent, self._turned = False, False, turns
 
     @classmethod
     def of_video(cls, path: Path, first: VideoFrame, asked: Size | None) -> Self:
@@ -71,7 +72,7 @@ class Fit:
         return cls(
             path,
             size,
-            pixels.get(size, Fraction(1)),
+            Fraction(1) if asked else pixels[size],
             pixels,
             turns,
             lambda frame, width, height: planar(frame, width, height, depth),
@@ -83,6 +84,9 @@ class Fit:
             self._warned = True
             width, height = self.size[::-1] if self._turns % 2 else self.size
             warn(f"{self._name} changes its size: all frames are scaled to {width}x{height}; --size names another")
+        if not self._transparent and is_transparent(frame):
+            self._transparent = True
+            warn(f"{self._name} is transparent in places: that is left out")
         if frame.key_frame or frame.side_data.get("DISPLAYMATRIX") is not None:
             self._turned = quarter_turns(frame)  # it stays so until the next key frame, as H.264 and HEVC have it
         turns = (self._turned - self._turns) % 4

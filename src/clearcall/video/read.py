@@ -71,7 +71,7 @@ def failure_told(what: str) -> Iterator[None]:
     except (OSError, av.FFmpegError) as error:
         if describe(error):
             raise
-        raise UserError(f"{what}: {error.strerror}") from None
+        raise UserError(f"{what}: {error.strerror or error}") from None
 
 
 def film_stream(film: InputContainer, path: Path) -> VideoStream:
@@ -221,9 +221,12 @@ def depth_scale(frame: VideoFrame) -> int:
 
 def is_transparent(frame: VideoFrame) -> bool:
     """Return whether a pixel of a frame is transparent; many formats have alpha that is opaque everywhere."""
-    return (
-        any(one.is_alpha for one in frame.format.components) and frame.to_ndarray(format="rgba")[..., 3].min() < _OPAQUE
-    )
+    alpha = next((one for one in frame.format.components if one.is_alpha), None)
+    if alpha is None:
+        return False
+    if frame.format.is_planar:
+        return int(plane_of(frame, alpha.plane).min()) < (1 << alpha.bits) - 1
+    return int(frame.to_ndarray(format="rgba")[..., 3].min()) < _OPAQUE
 
 
 def plane_of(frame: VideoFrame, index: int) -> Plane:
@@ -309,7 +312,7 @@ class Reader:
         # Players leave out what comes before zero: where no edit list puts it there, all begins later instead.
         early = Fraction(0) if has_edits(film) else max(Fraction(0), -(main.start_time or 0) * time_base_of(main))
         self._timeline = Timeline(early)
-        self._end_s, self._broken, self._transparent = 0.0, 0, False
+        self._end_s, self._broken = 0.0, 0
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
         packets = without_hidden(self._film, self._main, self._film.demux(), str(self._path))
@@ -326,9 +329,6 @@ class Reader:
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame fitted, and later than the one before."""
-        if not self._transparent and is_transparent(frame):
-            self._transparent = True
-            warn(f"{self._path} is transparent in places: that is left out")
         pts = frame.pts
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + self._step

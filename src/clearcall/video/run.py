@@ -118,6 +118,7 @@ def time_video(
     check_network(sharpener)
     check_amount(unsharp)
     first = frame_at(source, 0)
+    check_hdr(source, first)
     fit = Fit.of_video(source, first, size)
     with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
         main, clock = film_stream(film, source), BusyClock()
