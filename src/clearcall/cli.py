@@ -352,7 +352,7 @@ def look(
 @app.command()
 def video(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A film in any format that FFmpeg reads, or an animated WebP.")
+        Path, typer.Argument(metavar="IN", help="A video in any format that FFmpeg reads, or an animated WebP.")
     ],
     target: Annotated[
         Path | None,
@@ -379,7 +379,7 @@ def video(
     """Sharpen a film; sound, subtitles, times, colours, rotation, chapters and metadata are kept.
 
     The result is H.264, in WebM VP9; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Smaller frames are upscaled to the
-    largest. Ctrl-C leaves a film of what was done until then.
+    largest. Ctrl-C leaves a video of what was done until then.
 
     Example: clearcall video call.mp4 sharp.mp4
 
@@ -434,7 +434,7 @@ def camera(
     past_frames: _PastFrames = True,
     fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Width x height; 1280x720, of a film its largest, if not given.")
+        str | None, typer.Option(help="Width x height; 1280x720, of a video its largest, if not given.")
     ] = None,
     output: Annotated[
         list[str] | None, typer.Option(help="preview, virtual or a film's name; repeatable. preview if not given.")

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from clearcall.console import warn
 from clearcall.errors import UserError
 
+ANIMATED = ("GIF", "PNG", "WEBP")  # which may hold more than one frame
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # as Pillow names them
 MAX_PIXELS = 178_000_000  # above, Pillow takes an image for an attack
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.

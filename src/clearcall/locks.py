@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _POLL_SECONDS = 0.2
@@ -28,7 +29,7 @@ def hold_lock(path: Path, doing: str) -> None:
         if not told and (holder := os.pread(handle, 1000, 0).decode(errors="replace")):
             pid = holder.split()[0]
             print(
-                f"waiting until process {holder} ends; `kill {pid}` ends it now, and this one goes on from there",
+                f"waiting until process {holder} ends; `kill {pid}` ends it now, and this one resumes its work",
                 file=sys.stderr,
                 flush=True,
             )
@@ -43,7 +44,8 @@ def hold_lock(path: Path, doing: str) -> None:
 def release_lock(path: Path) -> None:
     """Remove a lock's file and free it, if this process holds it."""
     if (handle := _held.pop(path.absolute(), None)) is not None:
-        path.unlink(missing_ok=True)  # before others can lock it
+        with suppress(PermissionError):  # Windows removes no open file
+            path.unlink(missing_ok=True)  # before others can lock it
         os.close(handle)
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from clearcall.console import track, warn
-from clearcall.decoding import cmyk_to_rgb, image_errors, open_image
+from clearcall.decoding import ANIMATED, cmyk_to_rgb, image_errors, open_image
 from clearcall.deploy.engines import Provider
 from clearcall.errors import UserError, describe
 from clearcall.files import atomic_path, check_target, read_json, sha256_of, write_json
@@ -34,7 +34,6 @@ from clearcall.sharpener import Choice, Sharpener, find_model
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 KINDS = "PNG, JPEG, WebP or TIFF"
-_ANIMATED = ["GIF", "PNG", "WEBP"]
 RECORD = ".clearcall.json"
 _MAX_FILE_BYTES = 2**31
 _RECORD_SECONDS = 5.0
@@ -230,12 +229,12 @@ def _decode(data: bytes, path: Path) -> Picture:
     with open_image(data, formats=[*FORMATS.values(), "GIF"]) as image:
         kind, frames = str(image.format), getattr(image, "n_frames", 1)
         # A phone's JPEG may hold a preview or a depth map behind the picture: that is not another page.
-        if frames > 1 and kind in _ANIMATED:
+        if frames > 1 and kind in ANIMATED:
             raise ValueError(f"it is an animation of {frames} frames: sharpen it with clearcall video")
         if frames > 1 and kind != "MPO":
             raise ValueError(f"it holds {frames} pages: save one of them by itself")
         if kind == "GIF":
-            raise ValueError("a GIF cannot be written: save it as PNG")
+            raise ValueError("a GIF is not read here: save it as PNG first")
         deep = _is_deep(image, data)
         subsampling = JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else 0
         image.load()

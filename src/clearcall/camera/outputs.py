@@ -171,7 +171,7 @@ class TkWindow:
 
 
 def check_output(name: str, source: str, *, overwrite: bool = False) -> None:
-    """Raise UserError unless a name is `preview`, `virtual` or a film's that may be written: see `check_target`."""
+    """Raise UserError unless a name is `preview`, `virtual` or a video file that may be written: see `check_target`."""
     if name in {PREVIEW, VIRTUAL}:
         return
     path = Path(name)

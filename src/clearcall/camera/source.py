@@ -121,8 +121,8 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
     """Open a film, or else a camera, and read it on a thread of its own until the block ends.
 
     A camera is asked for the size and rate, else for 1280x720 at 30. Frames are scaled to the size that is asked for,
-    or else to the camera's, or to the largest that occurs in the film, of even sides and square pixels. `again` plays
-    a film over and over. Raises UserError if there is no such camera or film.
+    or else to the camera's, or to the largest that occurs in the video, of even sides and square pixels. `again` plays
+    a video over and over. Raises UserError if there is no such camera or video.
     """
     path, stop = Path(name), threading.Event()
     if path.is_file():

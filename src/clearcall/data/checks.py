@@ -22,7 +22,7 @@ OFFENDERS_SHOWN = 10  # in the message; the page shows more
 PAGE = "index.html"
 _LIBRARY = "great_expectations"  # folder of the library's own pages, beside ours
 _ANY_SPLIT = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-_STACKED = 8  # frames of a film in one file, at most
+_STACKED = 8  # frames of a video in one file, at most
 
 
 @dataclass(frozen=True)

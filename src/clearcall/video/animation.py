@@ -13,17 +13,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clearcall.console import warn
-from clearcall.decoding import image_errors, open_image
+from clearcall.decoding import ANIMATED, image_errors, open_image
 
 _MOST_PIXELS = 33_177_600  # of a frame, 7680 x 4320: Pillow holds several at once
-_KINDS = ["GIF", "PNG", "WEBP"]
 _UNIT = Fraction(1, 1000)  # s, of WebP's times
 
 
 def is_animation(path: Path) -> bool:
     """Return whether a file is a GIF, PNG or WebP of more than one frame; False if it cannot be read."""
     try:
-        with open_image(path, formats=_KINDS) as image:
+        with open_image(path, formats=ANIMATED) as image:
             return getattr(image, "n_frames", 1) > 1
     except Exception:  # noqa: BLE001  # a decoder may raise anything for a corrupt file; whoever reads it says so
         return False
