@@ -68,9 +68,10 @@ def main() -> None:
         Image.fromarray(scaled(scaled(photograph, 0.5), 2)).save(blurred)
         run("compare", blurred, HERE / "image.png", "--overwrite")
         write_film(film, arrived)
-        run("video", film, folder / "split.mp4", "--model", "call", "--split", "--crf", 8)
+        run("video", film, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
-        run("camera", film, "--model", "call", "--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
+        shown = ("--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
+        run("camera", film, "--model", "quality", *shown)
         frame_of(folder / "camera.mkv", FRAMES).save(HERE / "camera.png", optimize=True)
 
 

@@ -7,7 +7,13 @@ from clearcall import errors
 from clearcall.classical import unsharp_mask
 from clearcall.cores import machine
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.deploy.benchmark import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
+from clearcall.deploy.benchmark import (
+    at_most,
+    make_frames,
+    measure_latency,
+    measure_peak_memory_mib,
+    measure_throughput,
+)
 from clearcall.files import read_json, sha256_of, write_json
 from clearcall.live import surrounded
 from clearcall.metrics import Restore
@@ -23,12 +29,12 @@ def main() -> None:
     (first, *_) = read_pairs(paths.pairs, "test")
     frames = make_frames(PairReader(paths.pairs).degraded(first), stage.width, stage.height)
     mask = read_json(paths.reports / "evaluate.json")["unsharp_mask"]
-    sharpener = Sharpener(student, stage.provider, stage.threads)
-    sharpener(frames[0])  # chooses
+    sharpener, restore = at_most(student, stage.provider, stage.threads)
+    restore(frames[0])  # chooses
     if sharpener.choice is None:
         raise RuntimeError("no runtime was chosen")
     contenders: dict[str, Restore] = {
-        "student": surrounded(sharpener, params.live),
+        "student": surrounded(restore, params.live),
         "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
         "teacher": Sharpener(teacher, sharpener.choice.provider, sharpener.choice.threads),
     }

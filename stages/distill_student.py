@@ -1,6 +1,7 @@
-"""Distil the student from the teacher, and train its twin, which never sees the teacher, for comparison."""
+"""Distil the student from the teacher, and train its baseline, which never sees the teacher, for comparison."""
 
 from clearcall import errors
+from clearcall.experts.train import train_experts
 from clearcall.files import write_json
 from clearcall.params import load_params
 from clearcall.training.loop import make_fabric
@@ -9,42 +10,43 @@ from clearcall.training.train import train_network, write_curves
 
 
 def main() -> None:
-    """Train the student and, if wanted, the twin with the same seed and steps; write the summaries and run ids."""
+    """Train the student and, if wanted, the baseline with the same seed and steps; write the summaries and run ids."""
     params = load_params()
-    stage = params.distill_student
-    fabric = make_fabric(stage.training)
+    stage, paths = params.distill_student, params.paths
+    students = paths.weights / "students"
     losses_of = {"student": stage.losses.weights()}
     if stage.twin:
         losses_of["twin"] = without_teacher(losses_of["student"])
-    trained = {
-        name: train_network(
-            "students",
-            stage.model,
-            losses,
-            stage.training,
-            params.paths,
-            fabric,
-            name=name,
-            budget=params.budget,
-            experiment=params.publish.experiment,
-            folder=params.paths.weights / "students" / name,
-            teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
-            round_teacher=stage.round_teacher,
-            feature_layers=stage.feature_layers,
-            dead_zone=stage.dead_zone,
-        )
-        for name, losses in losses_of.items()
-    }
-    if fabric.is_global_zero:
-        run_ids = {name: network.run_id for name, network in trained.items()}
-        write_curves(params.paths.reports / "distill_student_curve.csv", trained)
-        write_json(params.paths.runs / "distill_student.json", run_ids)
-        write_json(
-            params.paths.reports / "distill_student.json", {name: network.summary for name, network in trained.items()}
-        )
-        # Only now: a stage that is killed while the twin trains goes on with the student done.
-        for network in trained.values():
-            network.remove_leftovers()
+    if stage.experts is not None:
+        trained = {name: train_experts(params, losses, name, students / name) for name, losses in losses_of.items()}
+    else:
+        fabric = make_fabric(stage.training)
+        trained = {
+            name: train_network(
+                "students",
+                stage.model,
+                losses,
+                stage.training,
+                paths,
+                fabric,
+                name=name,
+                budget=params.budget,
+                experiment=params.publish.experiment,
+                folder=students / name,
+                teacher_folder=paths.weights / "teacher" if needs_teacher(losses) else None,
+                round_teacher=stage.round_teacher,
+                feature_layers=stage.feature_layers,
+            )
+            for name, losses in losses_of.items()
+        }
+        if not fabric.is_global_zero:
+            return
+    write_curves(paths.reports / "distill_student_curve.csv", trained)
+    write_json(paths.runs / "distill_student.json", {name: network.run_id for name, network in trained.items()})
+    write_json(paths.reports / "distill_student.json", {name: network.summary for name, network in trained.items()})
+    # Only now: a stage that is killed while the baseline trains resumes with the student done.
+    for network in trained.values():
+        network.remove_leftovers()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from clearcall import errors
 from clearcall.data.manifest import read_manifest, split_sha256
 from clearcall.data.pairs import pairs_sha256, read_pairs, spread
-from clearcall.evaluation import clean_psnr_db, mean_scores, score_contenders, tune_unsharp_mask
+from clearcall.evaluation import clean_psnr_db, least_gains_db, mean_scores, score_contenders, tune_unsharp_mask
 from clearcall.files import atomic_path, sha256_of, write_json
 from clearcall.live import surrounded
 from clearcall.metrics import Restore
@@ -50,6 +50,7 @@ def main() -> None:
             "pairs": len(test),
             "unsharp_mask": asdict(mask),
             "mean": mean_scores(scores),
+            "least_gain_db": least_gains_db(scores),
             "by_degradation": {
                 name: mean_scores(score for score in scores if score.degradation == name)
                 for name in params.degrade_pairs.mix

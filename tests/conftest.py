@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # torch takes a second to import, which many files do without
     from torch import nn
 
     from clearcall.architectures import Kind
-    from clearcall.training.train import Trained
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
@@ -149,57 +148,13 @@ def add_film() -> Callable[[Path, list[Frame]], None]:
     return add
 
 
-@pytest.fixture
-def train_with_zones(
-    committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> "Callable[[dict[str, object], int], Trained]":
-    """Train `luma_strided` with such arguments and batch size into `student`, at a rate that harms; find its zones."""
-    import torch
-
-    from clearcall.params import Model, Paths, Training
-    from clearcall.training.loop import make_fabric
-    from clearcall.training.train import train_network
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    folders = {name: tmp_path / name for name in type(committed.paths).model_fields} | {"pairs": tiny_pairs}
-
-    def train(arguments: dict[str, object], batch_size: int) -> "Trained":
-        changes = {
-            "steps": 4,
-            "validate_every": 4,
-            "batch_size": batch_size,
-            "patch_size": 32,
-            "warmup_steps": 0,
-            "precision": "fp32",
-            "learning_rate": 0.1,
-        }
-        training = Training.model_validate(committed.distill_student.training.model_dump() | changes)
-        try:
-            return train_network(
-                "students",
-                Model(name="luma_strided", arguments=arguments),
-                {"l1": 1.0},
-                training,
-                Paths(**folders),
-                make_fabric(training),
-                name="student",
-                experiment="clearcall",
-                folder=tmp_path / "student",
-                dead_zone=True,
-            )
-        finally:
-            torch.use_deterministic_algorithms(mode=False)
-
-    return train
-
-
 @pytest.fixture(scope="session")
 def student_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
     """A tiny student whose every layer does something, and its exported graph."""
     from clearcall.deploy.export import export_onnx
 
     model, path = (
-        _disturbed("students", "luma_strided", {"channels": 4, "body_layers": 1, "frame_gain": True}),
+        _disturbed("students", "luma_strided", {"channels": 4, "body_layers": 1}),
         "student.onnx",
     )
     folder = tmp_path_factory.mktemp("student_onnx")

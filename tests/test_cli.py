@@ -265,7 +265,7 @@ def test_folder_sharpens_what_it_can_and_ends_with_a_count(
         (["image", "none.png", "out.png"], 1, "error: there is no picture none.png"),
         (["folder", "none", "out"], 1, "error: there is no folder none"),
         (["compare", "none.png"], 1, "error: there is no picture none.png"),
-        (["image", "in.png", "out.png", "--strength", "2"], 2, "--strength"),
+        (["image", "in.png", "out.png", "--strength", "3"], 2, "--strength"),
         (["folder", "in", "out", "--provider", "cuda"], 2, "--provider"),
     ],
 )

@@ -135,11 +135,13 @@ def selected_models(stage: str) -> set[str]:
         f"{weights}/teacher": ("teachers", "train_teacher"),
         f"{weights}/students": ("students", "distill_student"),
     }
-    return {
+    files = {
         f"src/clearcall/models/{kind}/{DOCUMENT[section]['model']['name']}.py"
         for folder, (kind, section) in sections.items()
         if folder in touched
     }
+    experts = DOCUMENT["distill_student"]["experts"] and f"{weights}/students" in touched
+    return files | ({"src/clearcall/models/students/routed.py"} if experts else set())
 
 
 def needed(stage: str) -> set[str]:
@@ -197,7 +199,7 @@ def test_the_walk_follows_what_is_easily_missed() -> None:
     assert selected_models("train_teacher") == {
         f"src/clearcall/models/teachers/{DOCUMENT['train_teacher']['model']['name']}.py"
     }
-    assert len(selected_models("distill_student")) == 2
+    assert len(selected_models("distill_student")) == 3
     assert selected_models("check_pairs") == set()
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from clearcall import film_benchmark as b
 b._CAMERA_FILM_S = 1
 sizes = {"film_size": (192, 128), "camera_size": (160, 96)}
-b.benchmark_films(["call", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)
+b.benchmark_films(["quality", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)
 """
 
 
@@ -53,7 +53,7 @@ def test_all_of_the_film_moves_all_the_time_and_its_end_meets_its_beginning(tmp_
 def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(film_benchmark, "_CAMERA_FILM_S", 1)  # so that it is played again
     path = benchmark_films(
-        ["call", "fast"],
+        ["quality", "fast"],
         "this command",
         tmp_path / "reports",
         seconds=2.5,
@@ -65,7 +65,12 @@ def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.Mon
     text = path.read_text()
     lines = [line for line in text.splitlines() if "openvino |" in line or "onnxruntime |" in line]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [[row[0], row[2]] for row in table] == [["call", "yes"], ["call", "no"], ["fast", "yes"], ["fast", "no"]]
+    assert [[row[0], row[2]] for row in table] == [
+        ["quality", "yes"],
+        ["quality", "no"],
+        ["fast", "yes"],
+        ["fast", "no"],
+    ]
     for row in table:
         median, least, most, encode = map(float, row[3:])
         assert 0 < least <= median <= most and encode > 0

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from clearcall.deploy import engines
 from clearcall.errors import UserError
 from clearcall.models import CollapsibleConv, build_model, collapsed, halved, he_, pad_to_multiple, parameter_count
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
-from clearcall.models.students.luma_strided import SMALLEST_SIDE, FrameGain, LumaStrided
+from clearcall.models.students.luma_strided import SMALLEST_SIDE
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
 
@@ -32,9 +31,12 @@ TINY: dict[tuple[Kind, str], dict[str, Any]] = {
     ("students", "compact_resnet"): {"channels": 4},
     ("students", "dncnn_student"): {"channels": 4, "convs": 4},
     ("students", "imdn"): {"channels": 16, "blocks": 1},
-    ("students", "luma_strided"): {"channels": 4, "body_layers": 1, "expansion": 6, "frame_gain": True},
+    ("students", "luma_strided"): {"channels": 4, "body_layers": 1, "expansion": 6},
     ("students", "luminous_student"): {"channels": 4},
     ("students", "plain_cnn"): {"channels": 4},
+    ("students", "routed"): {
+        "experts": {"one": {"channels": 4, "body_layers": 1}, "two": {"channels": 6, "body_layers": 0}}
+    },
     ("teachers", "dncnn"): {"channels": 4, "convs": 4},
     ("teachers", "residual_blocks"): {"channels": 4, "blocks": 1},
     ("teachers", "residual_cnn"): {"channels": 32},
@@ -410,51 +412,10 @@ def test_the_luma_student_leaves_chroma_alone() -> None:
     assert torch.allclose(added[:, 0], added[:, 2], atol=1e-6)
 
 
-def test_the_highest_band_of_a_frame_by_hand() -> None:
-    """Columns of 10 and 12 in turn: only the highest filter, 1 -6 15 -20 15 -6 1, sees them, and answers 64 or -64."""
-    stripes = torch.tensor([10.0, 12.0]).repeat(20).expand(1, 1, 40, 40)
-    nothing, highest = math.log(0.05), math.log(64**2 / 924 + 0.05)
-    for frame in (stripes, stripes.mT.contiguous()):
-        levels = FrameGain().levels(frame)[0].tolist()
-        assert levels == pytest.approx([nothing] * 5 + [highest], abs=1e-5)
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_the_bands_do_not_see_brightness(*, training: bool) -> None:
-    picture, gain = noise(2, 1, 64, 64) * 100, FrameGain().train(training)
-    assert torch.allclose(gain.levels(picture), gain.levels(picture + 100), atol=1e-4)
-    assert gain.levels(torch.full((1, 1, 8, 8), 255.0))[0].tolist() == pytest.approx([math.log(0.05)] * 6)
-
-
-def test_a_blurred_frame_is_told_from_a_sharp_one() -> None:
-    blurred = blur(noise(1, 1, 64, 64) * 255)
-    sharp_levels, blurred_levels = FrameGain().levels(noise(1, 1, 64, 64) * 255)[0], FrameGain().levels(blurred)[0]
-    lost = sharp_levels - blurred_levels
-    assert (lost[1:] > lost[:-1]).all()  # the higher a band, the more
-
-
-def blur(picture: Tensor) -> Tensor:
-    taps = torch.tensor([1.0, 2.0, 1.0]) / 4
-    return torch.nn.functional.conv2d(picture, (taps[:, None] * taps)[None, None])
-
-
-def test_untrained_gains_are_1_and_trained_ones_scale_input_and_output() -> None:
-    model, picture = disturbed(tiny("students", "luma_strided")), noise(1, 3, 32, 32)
-    assert isinstance(model, LumaStrided)
-    assert isinstance(model.frame_gain, FrameGain)
-    assert FrameGain()(FrameGain().levels(picture[:, :1]))[0].tolist() == [1, 1]
-    with torch.no_grad():
-        last = model.frame_gain.last
-        last.weight.zero_()
-        last.bias.copy_(torch.logit(torch.tensor([0.75, 0.25])))  # gains of 1.5 and 0.5
-        sub_pixels = 0.5 * model.tail(model.body(1.5 * model.luma(picture)))
-        assert torch.allclose(model(picture), picture + torch.nn.functional.pixel_shuffle(sub_pixels, 2), atol=1e-6)
-
-
-def test_a_small_frame_is_continued_as_far_as_the_look_at_it_needs() -> None:
+def test_a_small_frame_is_continued_as_far_as_the_router_needs() -> None:
     assert SMALLEST_SIDE == engines.SMALLEST_SIDE
     model, picture = disturbed(tiny("students", "luma_strided")), noise(1, 3, 3, 5)
-    continued = torch.nn.functional.pad(picture, (0, 3, 0, 5), mode="replicate")
+    continued = torch.nn.functional.pad(picture, (0, SMALLEST_SIDE - 5, 0, SMALLEST_SIDE - 3), mode="replicate")
     assert torch.equal(model(picture), model(continued)[..., :3, :5])
 
 

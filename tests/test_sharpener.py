@@ -88,7 +88,7 @@ def halved(student_onnx: "tuple[nn.Module, Path]") -> Network:
 @pytest.fixture(scope="session")
 def quartered(tmp_path_factory: pytest.TempPathFactory) -> Network:
     """A luma network of stride 4, trained wide."""
-    arguments = {"channels": 4, "body_layers": 1, "stride": 4, "expansion": 8, "frame_gain": False}
+    arguments = {"channels": 4, "body_layers": 1, "stride": 4, "expansion": 8}
     return exported(tmp_path_factory.mktemp("quartered"), "students", "luma_strided", arguments, 0.02)
 
 
@@ -274,7 +274,7 @@ def test_two_threads_give_what_one_gives(network: Network, provider: Provider) -
 @pytest.mark.parametrize(
     ("kind", "name", "arguments"),
     [
-        ("students", "luma_strided", {"channels": 2, "body_layers": 0, "stride": 4, "frame_gain": True}),
+        ("students", "luma_strided", {"channels": 2, "body_layers": 0, "stride": 4}),
         ("teachers", "unshuffle_resnet", {"channels": 2, "blocks": 1, "unshuffle": 2}),
     ],
     ids=["student", "teacher"],

@@ -19,10 +19,10 @@ Frame = npt.NDArray[np.uint8]
 
 
 def test_there_are_two_for_enlarged_pictures_and_one_for_calls() -> None:
-    assert shipped_models() == ["call", "fast", "quality"]
+    assert shipped_models() == ["fast", "quality"]
 
 
-@pytest.mark.parametrize("name", ["call", "fast", "quality"])
+@pytest.mark.parametrize("name", ["fast", "quality"])
 class TestEveryShippedNetwork:
     def test_is_the_file_that_its_card_tells_of(self, name: str) -> None:
         facts = read_json(SHIPPED / f"{name}.json")

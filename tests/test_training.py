@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,9 @@ class Poisoned:
     def model(self, model: nn.Module) -> None:
         self._task.model = model
 
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         self._good -= 1
-        losses = self._task.losses(batch, progress)
+        losses = self._task.losses(batch)
         return losses if self._good >= 0 else losses | {"total": losses["total"] * math.nan}
 
 
@@ -619,30 +620,6 @@ def test_the_floor_of_luma_gains_is_that_of_the_params(training: Training, fabri
     assert task.losses(batch)["luma_gain"].item() == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(("progress", "times"), [(0.0, 1), (0.5, 3), (1.0, 5)])
-def test_caution_grows_to_that_of_the_params(progress: float, times: float, training: Training, fabric: Fabric) -> None:
-    black, network = torch.zeros(1, 3, 16, 16), new_network()
-    torch.nn.init.constant_(network.get_parameter("tail.bias"), 0.1)
-    setting = changed(training, relative_floor=0.04, caution=5.0)
-    task = _task(WithFeatures(network), {"luma_gain": 1.0}, setting, None, fabric, round_teacher=False, layers=())
-    batch = Batch(black, black, torch.tensor([0.01]), None)
-    assert task.losses(batch, progress)["luma_gain"].item() == pytest.approx(0.2 * times)
-
-
-def test_the_loop_says_how_far_it_is(
-    run: Callable[..., Fitted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heard, losses = list[float](), RestorationTask.losses
-
-    def listen(task: RestorationTask, batch: Batch, progress: float) -> dict[str, Tensor]:
-        heard.append(progress)
-        return losses(task, batch, progress)
-
-    monkeypatch.setattr(RestorationTask, "losses", listen)
-    run(tmp_path / "student.pt", steps=4)
-    assert heard == [0, 0.25, 0.5, 0.75]
-
-
 @pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])
 def test_a_loss_that_needs_a_teacher_does_not_go_without(name: str) -> None:
     with pytest.raises(ValueError, match="need a teacher"):
@@ -839,7 +816,7 @@ def test_every_loss_trains_a_student_and_leaves_nothing_of_itself_in_it(
     trained = train(
         "one", [FeatureLayers(student="body.6", teacher="body"), FeatureLayers(student="body", teacher="head")]
     )
-    (row,) = (row for row in trained.rows if "loss_total" in row)
+    (row,) = (row for row in trained.curves["student"] if "loss_total" in row)
     assert set(row) == {"step", "learning_rate", "loss_total", *(f"loss_{name}" for name in losses)}
     assert row["loss_total"] == pytest.approx(sum(row[f"loss_{name}"] for name in losses) / 2, rel=1e-4)
     assert all(row[f"loss_{name}"] > 0 for name in losses)
@@ -940,9 +917,8 @@ def test_pairs_without_a_validation_split_are_refused(
 
 def test_curves_are_one_table_for_all_networks(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": 20, "loss_l1": 0.125}, {"step": 20, "validation_ssim": 0.91234567}]
-    write_curves(
-        tmp_path / "curve.csv", {"student": Trained({}, None, rows, []), "twin": Trained({}, "id", rows[:1], [])}
-    )
+    student = Trained(STUDENT, {}, {}, None, {"student": rows}, [])
+    write_curves(tmp_path / "curve.csv", {"student": student, "twin": replace(student, curves={"twin": rows[:1]})})
     assert (tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines() == [
         "network,step,loss_l1,validation_ssim",
         "student,20,0.125,",

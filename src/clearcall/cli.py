@@ -258,7 +258,7 @@ _Model = Annotated[
 ]
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
-_Strength = Annotated[float, typer.Option(min=0, max=1, help="How much of what the network adds is added.")]
+_Strength = Annotated[float, typer.Option(min=0, max=2, help="How much of what the network adds is added.")]
 _Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unsharp mask after it; 0 is none.")]
 _PastFrames = Annotated[
     bool,
@@ -469,7 +469,7 @@ def camera(
         past_frames=past_frames,
         overwrite=overwrite,
     )
-    summary = run_camera(Sharpener(model, provider, threads, strength), settings)
+    summary = run_camera(Sharpener(model, provider, threads, strength, video=True), settings)
     typer.echo(summary)
     if summary.trouble:
         errors.fail(summary.trouble)
@@ -600,7 +600,7 @@ def benchmark_films(
 ) -> None:
     """Measure a 1080p film, with past frames and without, and a 720p camera; as it stands, in about six minutes.
 
-    Example: clearcall benchmark-films --model call --seconds 600 --output here
+    Example: clearcall benchmark-films --model quality --seconds 600 --output here
     """
     import shlex  # noqa: PLC0415
 
@@ -608,7 +608,7 @@ def benchmark_films(
         from clearcall.film_benchmark import benchmark_films as measure  # noqa: PLC0415
     except ModuleNotFoundError as error:
         errors.fail(f"{error.name} is not installed: pip install 'clearcall[pipeline]'")
-    models = model or ["fast", "quality", "call"]
+    models = model or ["fast", "quality"]
     command = ["clearcall", "benchmark-films", *(f"--model={one}" for one in model or ()), f"--seconds={seconds:g}"]
     typer.echo(f"written: {measure(models, shlex.join(command), output, seconds=seconds)}")
 

@@ -109,6 +109,16 @@ def mean_scores(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
     }
 
 
+def least_gains_db(scores: Iterable[Score]) -> dict[str, float]:
+    """Return what the worst pair of each contender has gained over its input, in dB: below 0 where it was harmed."""
+    psnr_db: dict[tuple[str, str, int], dict[str, float]] = {}
+    for score in scores:
+        if score.reference == "sharp":
+            psnr_db.setdefault((score.image, score.degradation, score.variant), {})[score.contender] = score.psnr_db
+    names = dict.fromkeys(name for pair in psnr_db.values() for name in pair)
+    return {name: min(pair[name] - pair["degraded"] for pair in psnr_db.values()) for name in names}
+
+
 def clean_psnr_db(pairs: Path, records: Sequence[PairRecord], restore: Restore) -> float:
     """Return the mean PSNR in dB of sharp pictures after a restorer has touched them: it should leave them alone."""
     reader = PairReader(pairs)

@@ -1,6 +1,6 @@
 """Every parameter of the pipeline as frozen pydantic models; only what is not in use has a default."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -61,6 +61,7 @@ class DownloadData(_Params):
     validation_fraction: Fraction
     test_fraction: Fraction
     film_pictures: int = Field(ge=1, le=10_000)
+    video_scale: float = Field(gt=0, le=1)
     min_side: int = Field(ge=8)
     max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes a picture for an attack
     seed: int = Field(ge=0)
@@ -291,8 +292,7 @@ class Training(_Params):
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
     validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
-    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB. What
-    loses instead of gaining counts as `caution` times in luma_gain at the training's end, once at its beginning.
+    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
     """
 
     steps: int = Field(ge=1)
@@ -307,7 +307,6 @@ class Training(_Params):
     warmup_steps: int = Field(ge=0)
     gradient_clip: float = Field(gt=0)
     relative_floor: float = Field(default=2e-3, gt=0)
-    caution: float = Field(default=1.0, ge=1)
     ema_decay: Fraction
     validate_every: int = Field(ge=1)
     validation_pairs: int | None = Field(default=None, ge=1)
@@ -342,18 +341,31 @@ class FeatureLayers(_Params):
     teacher: str
 
 
-class DistillStudent(_Params):
-    """The student and its no-teacher twin; with `dead_zone` both learn, once trained, which frames to leave alone.
+class Expert(_Params):
+    """One expert of the student: the degradations that it learns from, and of which images if not of all.
 
-    Experts learn then which frames are not for their first network.
+    `images` is a pattern of their names as a shell has it, such as `*head*`. `arguments` go over those of the model.
+    """
+
+    degradations: tuple[str, ...] = Field(min_length=1)
+    images: str = "*"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class DistillStudent(_Params):
+    """The student and its no-teacher baseline: one network, or experts of which a router picks one for each frame.
+
+    `experts: each` makes one for each degradation of the mix. `neighbours` is the share of an expert's samples that are
+    drawn from the pairs of all others, so that a frame which is routed to it by mistake loses little.
     """
 
     model: Model
+    experts: dict[str, Expert] | Literal["each"] | None = None
+    neighbours: Fraction = 0.0
     losses: StudentLosses
     feature_layers: tuple[FeatureLayers, ...] = ()
     round_teacher: bool
     twin: bool
-    dead_zone: bool = False
     training: Training
 
     @model_validator(mode="after")
@@ -363,14 +375,21 @@ class DistillStudent(_Params):
                 "the loss feature_projection compares layers by name: add feature_layers, for example "
                 "[{student: body.3, teacher: body.7}]"
             )
-        if self.losses.feature_projection and self.model.arguments.get("experts"):
-            raise ValueError("the loss feature_projection needs the layers of one network: leave out experts: true")
-        looks = {name for name in ("frame_gain", "experts") if self.model.arguments.get(name)}
-        if self.dead_zone and not (self.model.name == "luma_strided" and looks):
-            raise ValueError(
-                "dead_zone needs the look at the frame of luma_strided with frame_gain: true or experts: true"
-            )
+        if self.experts is None:
+            return self
+        if self.model.name != "luma_strided":
+            raise ValueError(f"experts must be of luma_strided, not {self.model.name}: set experts: null")
+        if not self.experts:
+            raise ValueError("experts is empty: name some, or set it to each or null")
+        if self.training.devices * self.training.nodes > 1:
+            raise ValueError("experts are trained one a core: set training.devices and nodes to 1, or experts: null")
         return self
+
+    def named_experts(self, mix: Sequence[str]) -> dict[str, Expert]:
+        """Return the experts by name for the degradations of a mix; none for a single network."""
+        if self.experts == "each":
+            return {name: Expert(degradations=(name,)) for name in mix}
+        return self.experts or {}
 
 
 class Live(_Params):
@@ -477,12 +496,16 @@ class Params(_Params):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        smallest = self.download_data.min_side * min(self.degrade_pairs.scales)
+        smallest = self.download_data.min_side * self.download_data.video_scale * min(self.degrade_pairs.scales)
         if smallest < SSIM_WINDOW:
             raise ValueError(
-                f"download_data.min_side times the smallest of degrade_pairs.scales is {smallest:g} pixels, and SSIM "
-                f"needs {SSIM_WINDOW}: raise min_side or leave out the smallest scale"
+                f"download_data.min_side times video_scale and the smallest of degrade_pairs.scales is {smallest:g} "
+                f"pixels, and SSIM needs {SSIM_WINDOW}: raise min_side or leave out the smallest scale"
             )
+        mix = self.degrade_pairs.mix
+        wanted = {name for expert in self.distill_student.named_experts(mix).values() for name in expert.degradations}
+        if missing := sorted(wanted - set(mix)):
+            raise ValueError(f"distill_student.experts name {missing}, which degrade_pairs.mix lacks: {sorted(mix)}")
         source, given = self.download_data.source, [*filter(self.degrade_pairs.takes_given, self.degrade_pairs.mix)]
         if source in PAIRED and not given:
             raise ValueError(

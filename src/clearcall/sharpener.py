@@ -18,16 +18,21 @@ import numpy as np
 from clearcall.console import warn
 from clearcall.cores import available_cores
 from clearcall.deploy.engines import (
+    BY_ROUTER,
+    IDENTITY,
+    NOTHING_TO_ADD,
     RUNTIME_ERRORS,
     SMALLEST_SIDE,
     Engine,
     Graph,
     Provider,
+    Scores,
     compile_graph,
     installed_providers,
     load_graph,
     shorten,
 )
+from clearcall.deploy.steady import SteadyChoice
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 
@@ -36,10 +41,10 @@ SHIPPED = Path(__file__).parent / "shipped"
 # Frame sizes whose compiled variants are kept; a call has one or two.
 _KEPT_SIZES = 4
 _WARM_UP_RUNS, _TIMED_RUNS = 2, 5
-_NOTHING_TO_ADD = 128
 # Frames that wait for a thread: whoever makes them shares the cores with the threads, and none should be idle for it.
 _QUEUED = 2
 _NOTHING = nullcontext()
+_MOST_STRENGTH = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,12 @@ class Sharpener:
     `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, or an MLflow URI
     such as `models:/clearcall@champion`. `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
     installed at the first frame of each size and keeps the fastest; `choice` then tells which. `threads`: None measures
-    too. `strength` from 0 (the frame as it is) to 1 (all that the network adds). Calls from several threads take turns.
+    too. `strength` from 0 (the frame as it is) over 1 (what the network adds) to 2 (twice that). Calls from several
+    threads take turns.
+
+    A student of experts has a router, which chooses one of `experts` for each frame. With `video` the frames of all
+    calls are those of one video: the choice changes only when several frames agree. `expert` takes the place of the
+    router where it is known how frames were degraded.
     """
 
     def __init__(
@@ -70,6 +80,9 @@ class Sharpener:
         provider: Provider | Literal["auto"] = "auto",
         threads: int | None = None,
         strength: float = 1.0,
+        *,
+        video: bool = False,
+        expert: str | None = None,
     ) -> None:
         if provider != "auto" and provider not in installed_providers():
             known = ", ".join(["auto", *get_args(Provider)])
@@ -84,16 +97,19 @@ class Sharpener:
         self._variants = _Variants(self._fastest)
         self._lock = Lock()
         self.choice: Choice | None = None  # for the last frame; None before the first
+        self.expert: str | None = None  # of the last frame; None of a single network
+        self._fixed = None if expert is None else self._number_of(expert)
+        self._steady = SteadyChoice() if video else None
 
     @property
     def strength(self) -> float:
-        """How much of what the network adds is added, from 0 to 1; may be changed between frames."""
+        """How much of what the network adds is added, from 0 to 2; may be changed between frames."""
         return self._strength
 
     @strength.setter
     def strength(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise UserError(f"strength must be from 0 to 1, not {value}")
+        if not 0 <= value <= _MOST_STRENGTH:
+            raise UserError(f"strength must be from 0 to {_MOST_STRENGTH}, not {value}")
         self._strength = float(value)
 
     def __call__(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
@@ -113,8 +129,39 @@ class Sharpener:
         with self._lock:
             variant = self._variants.get(size)
             self.choice = variant.choice
-            variant.sharpen(frame, pixel_format, self._strength, out)
+            chosen = self._chosen(variant, frame, pixel_format, self._steady)
+            self._note(variant.sharpen(frame, pixel_format, self._strength, out, chosen))
         return out
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The router's choices by name, the identity first; none for a single network."""
+        return self.graph.choices
+
+    def scores(self, frame: Frame, pixel_format: PixelFormat = "rgb") -> Scores:
+        """Return the router's score of each of `experts` for one frame, float32: the highest is the best."""
+        size = _checked_size(frame, pixel_format, self.graph)
+        if not self.experts:
+            raise UserError(f"{self.graph.name} is a single network: it has no router that could score a frame")
+        with self._lock:
+            return self._variants.get(size).route(frame, pixel_format)
+
+    def _number_of(self, expert: str) -> int:
+        if expert not in self.experts:
+            known = ", ".join(self.experts) or "none: it is a single network"
+            raise UserError(f"{self.graph.name} has no expert {expert!r}; it has {known}")
+        return self.experts.index(expert)
+
+    def _chosen(self, variant: "_Variant", frame: Frame, pixel_format: PixelFormat, steady: SteadyChoice | None) -> int:
+        """Return the number of the expert for a frame, or BY_ROUTER for the router to choose by this frame alone."""
+        if self._fixed is not None:
+            return self._fixed
+        if steady is None or not self.experts:
+            return BY_ROUTER
+        return steady.choose(variant.route(frame, pixel_format))
+
+    def _note(self, choice: int) -> None:
+        self.expert = self.experts[choice] if self.experts else None
 
     def map(
         self,
@@ -137,13 +184,15 @@ class Sharpener:
         idle: SimpleQueue[_Variants] = SimpleQueue()
         for _ in range(count):
             idle.put(_Variants(self._single_threaded))
+        # In the order of the frames, whatever thread sharpens them.
+        routers, steady = _Variants(self._single_threaded), SteadyChoice()
 
-        def work(frame: Frame, size: tuple[int, int]) -> Frame:
+        def work(frame: Frame, size: tuple[int, int], chosen: int) -> Frame:
             variants = idle.get()
             try:
                 out = np.empty_like(frame, order="C")
                 with around:
-                    variants.get(size).sharpen(frame, pixel_format, self._strength, out)
+                    variants.get(size).sharpen(frame, pixel_format, self._strength, out, chosen)
             finally:
                 idle.put(variants)
             return out
@@ -155,7 +204,9 @@ class Sharpener:
                 if self.choice is None:
                     with self._lock:
                         self.choice = self._variants.get(size).choice
-                waiting.append(pool.submit(work, frame, size))
+                chosen = self._chosen(routers.get(size), frame, pixel_format, steady) if self.experts else BY_ROUTER
+                self._note(chosen)
+                waiting.append(pool.submit(work, frame, size, chosen))
                 if len(waiting) > count + _QUEUED:
                     yield waiting.popleft().result()
             while waiting:
@@ -265,37 +316,52 @@ class _Variant:
         self._residual_rgb: Frame | None = None
 
     def run_ms(self) -> float:
-        """Return how long the network alone takes, in ms."""
+        """Return how long the network alone takes, in ms; of experts, the last one."""
         started = time.perf_counter()
-        self._run()
+        self._run(max(0, self._engine.scores.size - 1))
         return (time.perf_counter() - started) * 1000
 
-    def sharpen(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
-        """Sharpen a frame whose shape was checked into `out`, which may be the frame itself."""
+    def sharpen(
+        self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame, choice: int = BY_ROUTER
+    ) -> int:
+        """Sharpen a frame whose shape was checked into `out`, which may be the frame itself; return the choice made."""
         frame = np.ascontiguousarray(frame)
         if self._kind == "rgb":
             self._restore(frame, pixel_format, strength, out)
-        elif pixel_format in {"rgb", "bgr"}:
-            self._sharpen_colour(frame, pixel_format, strength, out)
+            return choice
+        self._fill_luma(frame, pixel_format)
+        self._run_luma(choice)
+        if pixel_format in {"rgb", "bgr"}:
+            self._add_to_colour(frame, strength, out)
         else:
-            self._sharpen_planes(frame, strength, out)
+            self._add_to_planes(frame, strength, out)
+        return int(self._engine.scores.argmax()) if choice == BY_ROUTER and self._engine.scores.size else choice
 
-    def _sharpen_colour(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
+    def route(self, frame: Frame, pixel_format: PixelFormat) -> Scores:
+        """Return the router's scores of a frame whose shape was checked."""
+        self._fill_luma(np.ascontiguousarray(frame), pixel_format)
+        self._continue_edges(self._luma)
+        self._run(IDENTITY)
+        return self._engine.scores.copy()
+
+    def _fill_luma(self, frame: Frame, pixel_format: PixelFormat) -> None:
+        """Write a frame's luma to the input of a luma network."""
+        luma = self._luma[: self._height, : self._width]
+        if pixel_format in {"rgb", "bgr"}:
+            cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY if pixel_format == "rgb" else cv2.COLOR_BGR2GRAY, dst=luma)
+        else:
+            np.copyto(luma, frame[: self._height])
+
+    def _add_to_colour(self, frame: Frame, strength: float, out: Frame) -> None:
         """Add the luma network's residual to R, G and B alike, which leaves chroma as it is."""
-        code = cv2.COLOR_RGB2GRAY if pixel_format == "rgb" else cv2.COLOR_BGR2GRAY
-        cv2.cvtColor(frame, code, dst=self._luma[: self._height, : self._width])
-        self._run_luma()
         if self._residual_rgb is None:
             self._residual_rgb = np.empty((self._height, self._width, 3), np.uint8)
         cv2.merge([self._residual] * 3, dst=self._residual_rgb)
         _add(frame, self._residual_rgb, strength, out)
 
-    def _sharpen_planes(self, frame: Frame, strength: float, out: Frame) -> None:
-        """Sharpen the luma plane of I420, NV12 or grey; chroma is copied."""
-        luma = frame[: self._height]
-        np.copyto(self._luma[: self._height, : self._width], luma)
-        self._run_luma()
-        _add(luma, self._residual, strength, out[: self._height])
+    def _add_to_planes(self, frame: Frame, strength: float, out: Frame) -> None:
+        """Add the residual to the luma plane of I420, NV12 or grey; chroma is copied."""
+        _add(frame[: self._height], self._residual, strength, out[: self._height])
         np.copyto(out[self._height :], frame[self._height :])
 
     def _restore(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
@@ -309,18 +375,18 @@ class _Variant:
             cv2.cvtColor(restored, cv2.COLOR_RGB2BGR, dst=restored)
         cv2.addWeighted(frame, 1 - strength, restored, strength, 0, dst=out)
 
-    def _run(self) -> None:
+    def _run(self, choice: int = BY_ROUTER) -> None:
         try:
-            self._engine.run()
+            self._engine.run(choice)
         except RUNTIME_ERRORS as error:
             size = f"{self._width}x{self._height}"
             raise UserError(
                 f"{self.choice.provider} cannot run {self._name} on {size} frames: {shorten(error)}"
             ) from None
 
-    def _run_luma(self) -> None:
+    def _run_luma(self, choice: int) -> None:
         self._continue_edges(self._luma)
-        self._run()
+        self._run(choice)
         for planes, row in self._rows:
             if len(planes) == 1:
                 np.copyto(row[..., 0], planes[0])
@@ -336,7 +402,7 @@ class _Variant:
 
 def _add(frame: Frame, residual: Frame, strength: float, out: Frame) -> None:
     """Write frame + strength * (residual - 128), rounded and clipped, to `out`."""
-    cv2.addWeighted(frame, 1, residual, strength, -_NOTHING_TO_ADD * strength, dst=out)
+    cv2.addWeighted(frame, 1, residual, strength, -NOTHING_TO_ADD * strength, dst=out)
 
 
 def _checked_size(frame: Frame, pixel_format: str, graph: Graph) -> tuple[int, int]:

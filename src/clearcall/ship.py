@@ -13,7 +13,7 @@ from clearcall.live import require_alone
 from clearcall.metrics import MAX_PSNR_DB
 from clearcall.params import Params
 from clearcall.report.results import Results, measured, read_results
-from clearcall.report.tables import breakdown_table, markdown_table
+from clearcall.report.tables import arguments_of, breakdown_table, markdown_table, routing_table
 
 MAX_BYTES = 1_000_000
 _REPORTS = ("download_data", "degrade_pairs", "distill_student", "evaluate", "export_onnx")
@@ -74,6 +74,7 @@ def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
             "quality": {key: value["student"] for key, value in evaluated["by_degradation"].items()},
             "mean": evaluated["mean"],
             "clean_psnr_db": evaluated["clean_psnr_db"]["student"],
+            "least_gain_db": evaluated["least_gain_db"]["student"],
         },
     )
     card = folder / f"{name}.md"
@@ -94,13 +95,13 @@ def _require_worth_shipping(name: str, reports: Results, params: Params) -> None
 
 def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     trained, evaluated = reports["distill_student"]["student"], reports["evaluate"]
-    arguments = ", ".join(f"{key} {value}" for key, value in trained["model"]["arguments"].items())
+    arguments = arguments_of(trained["model"])
     images = reports["download_data"]["images"]
     mean = evaluated["mean"]
     rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in measured(reports)]
     training = params.distill_student.training
     floor = f"relative_floor {training.relative_floor:g}"
-    settings = {"relative_mse": f" ({floor})", "luma_gain": f" ({floor}, caution {training.caution:g})"}
+    settings = {"relative_mse": f" ({floor})", "luma_gain": f" ({floor})"}
     losses = ", ".join(f"{key} {value}{settings.get(key, '')}" for key, value in trained["losses"].items())
     licences = sorted({record.licence for record in read_manifest(params.paths.raw)})
     behind = [
@@ -115,6 +116,7 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     clean_psnr_db = evaluated["clean_psnr_db"]["student"]
     untouched = ", untouched" if clean_psnr_db >= MAX_PSNR_DB else ""
     colour = "Colour detail is left as it is. " if luma else ""
+    routing = f"\n## Routing of the validation images\n\n{table}\n" if (table := routing_table(reports)) else ""
     use, limits = _FOR_CALLS if params.degrade_pairs.has_codec() else _FOR_ENLARGED
     return f"""# Model card: `{name}`
 
@@ -130,6 +132,7 @@ that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them
 - **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
 - **Limits**: {limits}
   {colour}An undegraded picture comes back at {clean_psnr_db:.1f} dB{untouched}.
+  The worst image of the test split changes by {evaluated["least_gain_db"]["student"]:+.2f} dB.
 - **Not better than both the input and the unsharp mask on**: {against}.
 
 ## Quality on the test photographs (SSIM of Wang et al. / PSNR of RGB in dB)
@@ -137,4 +140,4 @@ that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them
 {markdown_table(["contender", "mean"], rows)}
 
 {breakdown_table(reports, "by_degradation")}
-"""
+{routing}"""

@@ -20,13 +20,13 @@ from clearcall.classical import unsharp_mask
 from clearcall.comparison.peers import PEERS, export_peer, open_peer
 from clearcall.console import ProgressBar, warn
 from clearcall.cores import available_cores, machine
-from clearcall.deploy.benchmark import make_frames, measure_if_slow, measure_latency, peak_memory_mib
+from clearcall.deploy.benchmark import at_most, make_frames, measure_if_slow, measure_latency, peak_memory_mib
 from clearcall.deploy.engines import Provider, installed_providers, load_graph
 from clearcall.errors import UserError
 from clearcall.files import read_json
 from clearcall.metrics import Frame, Restore
 from clearcall.params import BenchmarkFps
-from clearcall.sharpener import Sharpener, find_model, shipped_models
+from clearcall.sharpener import find_model, shipped_models
 from clearcall.sizes import Size
 
 SIZES = ((1280, 720), (1920, 1080), (3840, 2160))
@@ -201,7 +201,7 @@ def open_contender(contender: Contender, provider: str, threads: int, frames: Se
     runtime: Provider = provider  # type: ignore[assignment]  # only the classical ones have others
     if contender.kind == "published":
         return open_peer(contender.path, contender.scale, runtime, threads, frames)
-    return Sharpener(contender.path, runtime, threads)
+    return at_most(contender.path, runtime, threads)[1]
 
 
 def _our_models(models: Sequence[str]) -> list[Contender]:

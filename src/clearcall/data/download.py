@@ -244,7 +244,7 @@ def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
             raise UserError(f"{original.name}: {problem}")
 
     require_size(*film_size(original.path))
-    for frame, before, seconds in film_pictures(original.path, params.film_pictures):
+    for frame, before, seconds in film_pictures(original.path, params.film_pictures, params.video_scale):
         require_size(*frame.shape[1::-1])  # it may change
         picture = Picture(Image.fromarray(frame), "RGB", "film", ["frame of a film"])
         yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)

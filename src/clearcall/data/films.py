@@ -9,7 +9,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from clearcall.console import warn
-from clearcall.data.codecs import CLIP_FRAMES, CONVERSION
+from clearcall.data.codecs import CLIP_FRAMES, CONVERSION, resized
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.video.read import CUT_SECONDS, film_span_s, frames_at, quarter_turns, reformat_to_sdr
@@ -26,11 +26,12 @@ class FilmPicture(NamedTuple):
     seconds: float
 
 
-def film_pictures(path: Path, count: int) -> Iterator[FilmPicture]:
+def film_pictures(path: Path, count: int, scale: float = 1.0) -> Iterator[FilmPicture]:
     """Yield `count` frames of a film at even distances, upright, each with up to seven frames of its size before it.
 
-    Of a film that is shorter, or cut short, it yields fewer, none of them twice. Raises UserError if the film has no
-    frame that can be decoded, or is seen to be broken where one is to be taken.
+    All are downscaled by `scale`, antialiased. Of a film that is shorter, or cut short, it yields fewer, none of them
+    twice. Raises UserError if the film has no frame that can be decoded, or is seen to be broken where one is to be
+    taken.
     """
     (begin_s, length_s), last = film_span_s(path), None
     for index in range(count):
@@ -43,7 +44,7 @@ def film_pictures(path: Path, count: int) -> Iterator[FilmPicture]:
         if shown.pts is None or shown.pts != last:
             # It may change its size, or be turned.
             alike = takewhile(lambda one: _shape(one) == _shape(shown), reversed(found.frames))  # noqa: B023  # used at once
-            frame, *before = (upright_rgb(one, (shown.width, shown.height)) for one in alike)
+            frame, *before = (_downscaled(upright_rgb(one, (shown.width, shown.height)), scale) for one in alike)
             yield FilmPicture(frame, before[::-1], at_s)
         last = shown.pts
         if at_s < wanted_s - CUT_SECONDS:
@@ -55,6 +56,11 @@ def upright_rgb(frame: VideoFrame, size: tuple[int, int]) -> Frame:
     """Return a frame, scaled to (width, height) as it is stored, as 8-bit SDR RGB, turned as it is shown."""
     rgb = reformat_to_sdr(frame, *size, "rgb24", interpolation=CONVERSION).to_ndarray()
     return np.ascontiguousarray(np.rot90(np.asarray(rgb, np.uint8), quarter_turns(frame)))
+
+
+def _downscaled(frame: Frame, scale: float) -> Frame:
+    height, width = frame.shape[:2]
+    return resized(frame, (max(1, round(width * scale)), max(1, round(height * scale))))
 
 
 def _shape(frame: VideoFrame) -> tuple[int, int, int]:

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from clearcall.console import ProgressBar
+from clearcall.deploy.engines import Provider
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, Restore
 from clearcall.params import BenchmarkFps
@@ -36,6 +37,24 @@ def make_frames(picture: Frame, width: int, height: int) -> list[Frame]:
     large = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     offsets = np.linspace(0, 63, DISTINCT_FRAMES).astype(int)
     return [np.ascontiguousarray(large[shift : shift + height, shift : shift + width], np.uint8) for shift in offsets]
+
+
+def at_most(model: str | Path, provider: Provider | Literal["auto"], threads: int | None) -> tuple[Sharpener, Restore]:
+    """Return a sharpener, and what restores a frame at the highest cost that it can have.
+
+    Of a student of experts that is the router and an expert, whatever the router says: left alone, a frame that is not
+    like those of training would cost next to nothing, and its fps would say nothing.
+    """
+    sharpener = Sharpener(model, provider, threads)
+    if not sharpener.experts:
+        return sharpener, sharpener
+    fixed = Sharpener(model, provider, threads, expert=sharpener.experts[-1])
+
+    def restore(frame: Frame) -> Frame:
+        fixed.scores(frame)
+        return fixed(frame)
+
+    return fixed, restore
 
 
 def measure_latency(

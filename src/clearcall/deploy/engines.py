@@ -2,15 +2,19 @@
 
 A graph is a luma network (`luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride)) or an
 RGB network (`frame` uint8 (1, H, W, 3) to `restored` of the same form); H and W are multiples of `stride` and, for a
-luma network, at least `SMALLEST_SIDE`.
+luma network, at least `SMALLEST_SIDE`. A luma network may consist of experts: it then takes the number of one beside
+the frame, and gives the router's `scores` (see `clearcall.deploy.export`).
 """
 
 import importlib.util
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from clearcall.deploy.lanes import fill_lanes, has_wide_lanes
@@ -21,10 +25,14 @@ from clearcall.metrics import Frame
 
 Kind = Literal["luma", "rgb"]
 Provider = Literal["onnxruntime", "openvino"]
-KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
-# Of a luma network's frame: its look at the whole frame takes some pixels. A multiple of all strides.
-SMALLEST_SIDE = 8
+Scores = npt.NDArray[np.float32]
+BY_ROUTER, IDENTITY = -1, 0  # in place of an expert's number
+KIND_KEY, STRIDE_KEY, EXPERTS_KEY = "clearcall.kind", "clearcall.stride", "clearcall.experts"
+# Of a luma network's frame: the router's filters have as many taps. A multiple of all strides.
+SMALLEST_SIDE = 32
+NOTHING_TO_ADD = 128  # in `sub_pixels`
 _MAX_STRIDE = 64  # of an RGB network; a luma network's divides SMALLEST_SIDE
+_MAX_EXPERTS = 256
 _MAX_MODEL_BYTES = 2**30
 _SHORT = 300  # characters of a runtime's message or of a value
 _CPU = "CPUExecutionProvider"
@@ -55,6 +63,7 @@ class Graph:
     onnx: bytes
     kind: Kind
     stride: int
+    choices: tuple[str, ...] = ()  # of the router: the identity and each expert; none for a single network
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
@@ -64,13 +73,20 @@ class Graph:
 
 
 class Engine(Protocol):
-    """A graph compiled for one frame size: fill `input`, call `run`, read `output`; both stay where they are."""
+    """A graph compiled for one frame size: fill `input`, call `run`, read `output`; both stay where they are.
+
+    `scores`, float32 (choices,), are the router's of the last run in which it took part; none for a single network.
+    """
 
     input: Frame
     output: Frame
+    scores: Scores
 
-    def run(self) -> None:
-        """Compute `output` from `input`."""
+    def run(self, choice: int = BY_ROUTER) -> None:
+        """Compute `output` from `input`, of a graph with experts by the number of a choice.
+
+        BY_ROUTER lets the router choose; IDENTITY only scores the frame, and its output adds nothing.
+        """
         ...
 
 
@@ -97,7 +113,21 @@ def load_graph(path: Path) -> Graph:
             f"{path} is not a network that clearcall exported: its metadata says {KIND_KEY} = {shorten(kind)!r}, "
             f"{STRIDE_KEY} = {shorten(stride)!r}"
         )
-    return Graph(path.name, onnx, cast(Kind, kind), int(stride))
+    return Graph(path.name, onnx, cast(Kind, kind), int(stride), _choices(path, metadata.get(EXPERTS_KEY, "")))
+
+
+def _choices(path: Path, text: str) -> tuple[str, ...]:
+    """Return the names of the router's choices from a graph's metadata."""
+    try:
+        names = json.loads(text) if text else []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > _MAX_EXPERTS:
+            raise ValueError("no list of at most 256 names")  # noqa: TRY301  # the same message as for other damage
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not a network that clearcall exported: its metadata says {EXPERTS_KEY} = {shorten(text)!r} "
+            f"({error})"
+        ) from None
+    return tuple(names)
 
 
 def _is_stride(text: str, kind: str) -> bool:
@@ -136,8 +166,9 @@ def answers(
     engine, outputs = _make(graph, provider, height, width, 1, precision), []
     for frame in inputs:
         np.copyto(engine.input, frame)
-        engine.run()
-        outputs.append(engine.output.copy())
+        for choice in range(len(graph.choices) or 1):
+            engine.run(choice)
+            outputs.append(engine.output.copy())
     return outputs
 
 
@@ -170,16 +201,24 @@ class _Onnxruntime:
         options.add_free_dimension_override_by_name("height", height)
         options.add_free_dimension_override_by_name("width", width)
         self._session = ort.InferenceSession(graph.onnx, options, providers=[_CPU])
-        shapes = graph.shapes(height, width)
-        self.input, self.output = (np.zeros(shape, np.uint8) for shape in shapes)
+        self.input, self.output = (np.zeros(shape, np.uint8) for shape in graph.shapes(height, width))
+        self._choice, scores = np.zeros(1, np.int64), np.zeros((1, len(graph.choices)), np.float32)
+        self.scores: Scores = scores[0]
+        inputs: list[npt.NDArray[Any]] = [self.input]
+        outputs: list[npt.NDArray[Any]] = [self.output]
+        if graph.choices:
+            inputs.append(self._choice)
+            outputs.append(scores)
         self._binding = self._session.io_binding()
-        for bind, value, array in (
-            (self._binding.bind_input, self._session.get_inputs()[0], self.input),
-            (self._binding.bind_output, self._session.get_outputs()[0], self.output),
+        for bind, values, arrays in (
+            (self._binding.bind_input, self._session.get_inputs(), inputs),
+            (self._binding.bind_output, self._session.get_outputs(), outputs),
         ):
-            bind(value.name, "cpu", 0, np.uint8, array.shape, array.ctypes.data)
+            for value, array in zip(values, arrays, strict=True):
+                bind(value.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self) -> None:
+    def run(self, choice: int = BY_ROUTER) -> None:
+        self._choice[0] = choice
         self._session.run_with_iobinding(self._binding)
 
 
@@ -190,45 +229,58 @@ class _Openvino:
         core = openvino.Core()
         model = core.read_model(graph.onnx)
         shapes = graph.shapes(height, width)
-        model.reshape(list(shapes[0]))
-        config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": precision,
-            # Pinned threads of several sessions would share one core.
-            "ENABLE_CPU_PINNING": False,
-        }
 
-        def request(part: Any) -> Any:  # noqa: ANN401  # openvino's
+        def request(part: Any, precision: Precision) -> Any:  # noqa: ANN401  # openvino's
+            part.reshape({part.input(0): list(shapes[0])})
             if has_wide_lanes():
                 fill_lanes(part)
-            return core.compile_model(part, "CPU", config).create_infer_request()
+            config: dict[str, Any] = {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": precision,
+                # Pinned threads of several sessions would share one core.
+                "ENABLE_CPU_PINNING": False,
+            }
+            compiled = core.compile_model(part, "CPU", config).create_infer_request()
+            compiled.set_input_tensor(openvino.Tensor(self.input, shared_memory=True))
+            return compiled
 
         self.input, self.output = (np.zeros(shape, np.uint8) for shape in shapes)
-        source, sink = (openvino.Tensor(array, shared_memory=True) for array in (self.input, self.output))
-        last = model.get_results()[0].input_value(0).get_node()
-        self._branches: list[Any] = []
-        if last.get_type_name() != "If":  # one further inside is part of the whole
-            self._request = request(model)
-            self._request.set_input_tensor(source)
-            self._request.set_output_tensor(sink)
-            return
-        # As part of the whole, a branch would take a quarter more time than as a graph of its own.
-        values = last.input_values()  # the condition, then what the branches need: some computed, some the frame
-        computed = list(dict.fromkeys(value for value in values if value.get_node() not in model.get_parameters()))
-        self._request = request(openvino.Model(computed, model.get_parameters()))
-        self._request.set_input_tensor(source)
-        tensors = {value: self._request.get_output_tensor(number) for number, value in enumerate(computed)}
-        self._condition = tensors[values[0]].data
-        for number in range(2):
-            branch = request(last.get_function(number))
-            for needed in last.get_input_descriptions(number):
-                tensor = tensors.get(values[needed.input_index], source)
-                branch.set_input_tensor(needed.body_parameter_index, tensor)
-            branch.set_output_tensor(sink)
-            self._branches.append(branch)
+        self.scores: Scores = np.zeros(len(graph.choices), np.float32)
+        self._sink = openvino.Tensor(self.output, shared_memory=True)
+        # Each expert as a graph of its own: as part of the whole it would take a quarter more time. They are compiled
+        # when they are first chosen, since few of them ever are.
+        router, self._parts = _parts(model) if graph.choices else (None, [model])
+        self._router = request(router, "f32") if router else None
+        self._request: Callable[[Any], Any] = lambda part: request(part, precision)
+        self._experts: dict[int, Any] = {}
+        if not graph.choices:
+            self._expert(0)
 
-    def run(self) -> None:
-        self._request.infer(share_outputs=True)  # or it would copy the output
-        if self._branches:
-            self._branches[0 if self._condition.all() else 1].infer(share_outputs=True)
+    def run(self, choice: int = BY_ROUTER) -> None:
+        if self._router is None:
+            choice = 1
+        elif choice <= IDENTITY:
+            self._router.infer(share_outputs=True)
+            self.scores[:] = self._router.get_output_tensor(0).data[0]
+            choice = int(self.scores.argmax()) if choice == BY_ROUTER else IDENTITY
+        if choice == IDENTITY:
+            self.output.fill(NOTHING_TO_ADD)
+            return
+        self._expert(choice - 1).infer(share_outputs=True)  # or it would copy the output
+
+    def _expert(self, number: int) -> Any:  # noqa: ANN401  # openvino's
+        if number not in self._experts:
+            self._experts[number] = self._request(self._parts[number])
+            self._experts[number].set_output_tensor(self._sink)
+        return self._experts[number]
+
+
+def _parts(model: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401  # openvino's
+    """Return the router and the experts of a graph, each as a model from the frame, out of its chain of conditions."""
+    by_name = {result.input_value(0).get_any_name(): result.input_value(0).get_node() for result in model.get_results()}
+    router, experts, rest = by_name["scores"].get_function(0), [], by_name["sub_pixels"]
+    while rest.get_type_name() == "If":
+        experts.append(rest.get_function(0))
+        rest = rest.get_function(1).get_results()[0].input_value(0).get_node()
+    return router, experts

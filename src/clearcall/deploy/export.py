@@ -3,17 +3,19 @@
 Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
 - `luma`: `luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride): what to add to luma,
-  plus 128, before the pixel shuffle (channel `row * stride + column` of a block). Sides are at least 8.
+  plus 128, before the pixel shuffle (channel `row * stride + column` of a block). Sides are at least 32.
+  With experts it has one more input and output, see `_routed_part`; `clearcall.experts` then names the choices.
 - `rgb`: `frame` uint8 (1, H, W, 3) to `restored` uint8 (1, H, W, 3).
 
 `clearcall.stride` says what height and width must be multiples of; the sharpener pads and crops.
 """
 
+import json
 import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +24,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from clearcall.deploy.engines import KIND_KEY, SMALLEST_SIDE, STRIDE_KEY, Kind
+from clearcall.deploy.engines import EXPERTS_KEY, KIND_KEY, NOTHING_TO_ADD, SMALLEST_SIDE, STRIDE_KEY
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
 from clearcall.models import collapsed
 from clearcall.models.inference import restore
-from clearcall.models.students.luma_strided import FrameLook, LumaExperts, LumaStrided
+from clearcall.models.students.luma_strided import LumaStrided
+from clearcall.models.students.routed import Routed, Router
 from clearcall.sharpener import Sharpener
 
 _LARGEST_SIDE = 16384
@@ -47,46 +50,42 @@ class _LumaCore(nn.Module):
         return residual
 
 
-class _Levels(nn.Module):
-    """What a look at the whole frame sees: luma in [0, 255] to levels."""
+class _Scores(nn.Module):
+    """What the router makes of a whole frame: luma in 8-bit levels to a score for each choice."""
 
-    def __init__(self, look: FrameLook) -> None:
+    def __init__(self, router: Router) -> None:
         super().__init__()
-        self.look = look
+        self.router = router
 
-    def forward(self, grey_levels: Tensor) -> Tensor:
-        return self.look.levels(grey_levels)
+    def forward(self, luma_levels: Tensor) -> Tensor:
+        scores: Tensor = self.router(self.router.spectrum(luma_levels))
+        return scores
 
 
 def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
     model = collapsed(model)
-    shapes: tuple[tuple[int | str, ...], tuple[int | str, ...]]
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
-    kind: Kind = "luma" if isinstance(model, LumaStrided | LumaExperts) else "rgb"
-    if kind == "luma":
-        names = ("luma", "sub_pixels")
-        shapes = (1, 1, "height", "width"), (1, stride**2, "rows", "columns")
-    else:
-        names = ("frame", "restored")
-        shapes = (1, "height", "width", 3), (1, "height", "width", 3)
-    scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "grey_level")
-    zero = numpy_helper.from_array(np.array(128 if kind == "luma" else 0, np.uint8), "zero")
+    properties = {KIND_KEY: "luma", STRIDE_KEY: str(stride)}
+    luma = helper.make_tensor_value_info("luma", TensorProto.UINT8, (1, 1, "height", "width"))
+    sub_pixels = helper.make_tensor_value_info("sub_pixels", TensorProto.UINT8, (1, stride**2, "rows", "columns"))
     if isinstance(model, LumaStrided):
-        part = _luma_part(model, opset)
-    elif isinstance(model, LumaExperts):
-        part = _experts_part(model, opset, names[1], shapes[1])
+        part, inputs, outputs = _luma_part(model, opset, "sub_pixels"), [luma], [sub_pixels]
+    elif isinstance(model, Routed):
+        part = _routed_part(model, opset, sub_pixels)
+        inputs = [luma, helper.make_tensor_value_info("expert", TensorProto.INT64, (1,))]
+        outputs = [sub_pixels, helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, len(model.names)))]
+        properties[EXPERTS_KEY] = json.dumps(model.names)
     else:
+        properties[KIND_KEY] = "rgb"
         part = _rgb_part(model, opset)
-    graph = helper.make_graph(
-        part.nodes,
-        "clearcall",
-        [helper.make_tensor_value_info(names[0], TensorProto.UINT8, shapes[0])],
-        [helper.make_tensor_value_info(names[1], TensorProto.UINT8, shapes[1])],
-        [*part.constants, scale, zero],
-    )
+        inputs, outputs = (
+            [helper.make_tensor_value_info(name, TensorProto.UINT8, (1, "height", "width", 3))]
+            for name in ("frame", "restored")
+        )
+    graph = helper.make_graph(part.nodes, "clearcall", inputs, outputs, part.constants)
     exported = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
-    helper.set_model_props(exported, {KIND_KEY: kind, STRIDE_KEY: str(stride)})
+    helper.set_model_props(exported, properties)
     onnx.checker.check_model(exported, full_check=True)
     with atomic_path(path) as temporary:
         onnx.save(exported, temporary)
@@ -105,110 +104,114 @@ def _rgb_part(model: nn.Module, opset: int) -> _Part:
     core = _frame_graph(model, 3, int(model.stride), opset, "core/")  # type: ignore[arg-type]  # every network has it
     nodes = [
         helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("DequantizeLinear", ["planes", "grey_level"], [core.input[0].name]),
+        helper.make_node("DequantizeLinear", ["planes", "level"], [core.input[0].name]),
         *core.node,
-        helper.make_node("QuantizeLinear", [core.output[0].name, "grey_level", "zero"], ["restored_planes"]),
+        helper.make_node("QuantizeLinear", [core.output[0].name, "level", "zero"], ["restored_planes"]),
         helper.make_node("Transpose", ["restored_planes"], ["restored"], perm=[0, 2, 3, 1]),
     ]
-    return _Part(nodes, [*core.initializer])
+    return _Part(nodes, [*core.initializer, *_arrays(level=np.array(1 / 255, np.float32), zero=np.array(0, np.uint8))])
 
 
-def _luma_part(student: LumaStrided, opset: int) -> _Part:
-    """Return a luma network from `luma` to `sub_pixels`."""
-    network = _network_part(student, opset, "sub_pixels")
-    if student.frame_gain is None:
-        return network
-    look = _look_part(student.frame_gain, opset)
-    return _Part([*look.nodes, *network.nodes], [*look.constants, *network.constants])
+def _luma_part(student: LumaStrided, opset: int, output: str, prefix: str = "") -> _Part:
+    """Return a luma network from `luma` to `output`, all names between with a prefix.
 
-
-def _experts_part(model: LumaExperts, opset: int, output: str, shape: tuple[int | str, ...]) -> _Part:
-    """Return two luma networks of which the gate lets one be run; all three go by one look."""
-    look, gate = _look_part(model.gate, opset), _levels_graph(model.gate, opset, "gate/")
-    branches = {}
-    for name, expert, share in (("first", model.first, "share"), ("second", model.second, None)):
-        part = _network_part(expert, opset, f"{name}/sub_pixels", f"{name}/", share)
-        info = helper.make_tensor_value_info(f"{name}/sub_pixels", TensorProto.UINT8, shape)
-        branches[name] = helper.make_graph(part.nodes, name, [], [info], part.constants)
-    nodes = [
-        *look.nodes,
-        *gate.node,
-        helper.make_node("Reshape", [gate.output[0].name, "gate/single"], ["share"]),
-        helper.make_node("Greater", ["share", "gate/nothing"], ["for_first"]),
-        helper.make_node("If", ["for_first"], [output], then_branch=branches["first"], else_branch=branches["second"]),
-    ]
-    constants = _arrays({"single": np.array([1], np.int64), "nothing": np.zeros(1, np.float32)}, "gate/")
-    return _Part(nodes, [*look.constants, *gate.initializer, *constants])
-
-
-def _look_part(look: FrameLook, opset: int) -> _Part:
-    """Return a look at the whole frame from `luma` to `levels`."""
-    graph = _frame_graph(_Levels(look), 1, SMALLEST_SIDE, opset, "look/")
-    nodes = [
-        helper.make_node("DequantizeLinear", ["luma", "look/one"], [graph.input[0].name]),
-        *graph.node,
-        helper.make_node("Identity", [graph.output[0].name], ["levels"]),
-    ]
-    return _Part(nodes, [*graph.initializer, *_arrays({"one": np.array(1, np.float32)}, "look/")])
-
-
-def _network_part(student: LumaStrided, opset: int, output: str, prefix: str = "", share: str | None = None) -> _Part:
-    """Return a luma network from `luma`, and `levels` if it goes by them, to `output`, all names between with a prefix.
-
-    `share` is the name of a number that what it gives is multiplied by. One pass each way: (de)quantising scales,
-    rounds half to even, clips and casts. The shuffle is the sharpener's.
-
-    The input's gain for the whole frame is part of the scale from 8 bits, which costs nothing. The output's has a pass
-    of its own: as part of the scale to 8 bits, which is free in onnxruntime, it made OpenVINO a third slower.
+    One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
     """
     core = _frame_graph(_LumaCore(student), 1, student.stride, opset, f"{prefix}core/")
-    core_input, core_output = core.input[0].name, core.output[0].name
-    constants: dict[str, npt.NDArray[Any]] = {}
-    factors = [share] if share else []
+    level, nothing = f"{prefix}level", f"{prefix}nothing_to_add"
+    nodes = [
+        helper.make_node("DequantizeLinear", ["luma", level], [core.input[0].name]),
+        *core.node,
+        helper.make_node("QuantizeLinear", [core.output[0].name, level, nothing], [output]),
+    ]
+    arrays: dict[str, npt.NDArray[Any]] = {level: np.array(1 / 255, np.float32)}
+    arrays[nothing] = np.array(NOTHING_TO_ADD, np.uint8)
+    return _Part(nodes, [*core.initializer, *_arrays(**arrays)])
 
-    def node(kind: str, inputs: list[str], output: str) -> onnx.NodeProto:
-        return helper.make_node(kind, inputs, [output])
 
-    def own(name: str) -> str:
-        return prefix + name
+def _routed_part(model: Routed, opset: int, sub_pixels: onnx.ValueInfoProto) -> _Part:
+    """Return experts and router, from `luma` and `expert` to `sub_pixels` and `scores`.
 
-    if student.frame_gain is None:
-        nodes = [node("DequantizeLinear", ["luma", "grey_level"], core_input), *core.node]
-        initializers = [*core.initializer]
-    else:
-        gain = _levels_graph(student.frame_gain, opset, own("gain/"))
-        lengths = np.array([1, 1], np.int64)
-        constants = {"one_each": lengths, "single": lengths[:1]}
-        nodes = [
-            *gain.node,
-            helper.make_node(
-                "Split", [gain.output[0].name, own("one_each")], [own("input_gain"), own("output_gain")], axis=1
-            ),
-            node("Reshape", [own("input_gain"), own("single")], own("input_factor")),
-            node("Reshape", [own("output_gain"), own("single")], own("output_factor")),
-            node("Mul", ["grey_level", own("input_factor")], own("input_scale")),
-            node("DequantizeLinear", ["luma", own("input_scale")], core_input),
-            *core.node,
+    `expert`, int64 (1,), is the number of a choice, of which 0 is the identity, or -1: then the router chooses. Where
+    it is above 0, the router is not run and the scores are 0: so a caller may score a frame with 0, which costs next to
+    nothing else, decide by more than one frame, and then run what it has decided on.
+    """
+    router = _frame_graph(_Scores(model.router), 1, int(model.stride), opset, "router/")
+    scored = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["luma", "router/one"], [router.input[0].name]),
+            *router.node,
+            helper.make_node("Identity", [router.output[0].name], ["router/scores"]),
+        ],
+        "router",
+        [],
+        [helper.make_tensor_value_info("router/scores", TensorProto.FLOAT, (1, len(model.names)))],
+        [*router.initializer, *_arrays(**{"router/one": np.array(1, np.float32)})],
+    )
+    unscored = helper.make_graph(
+        [helper.make_node("Identity", ["unscored/zeros"], ["unscored/scores"])],
+        "unscored",
+        [],
+        [helper.make_tensor_value_info("unscored/scores", TensorProto.FLOAT, (1, len(model.names)))],
+        _arrays(**{"unscored/zeros": np.zeros((1, len(model.names)), np.float32)}),
+    )
+    nodes = [
+        helper.make_node("Less", ["expert", "one_more"], ["is_scored"]),
+        helper.make_node("If", ["is_scored"], ["scores"], then_branch=scored, else_branch=unscored),
+        helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0),
+        helper.make_node("Less", ["expert", "none"], ["is_open"]),
+        helper.make_node("Where", ["is_open", "best", "expert"], ["choice"]),
+    ]
+    # A chain: is it the first? else: is it the second? ... and the identity at its end.
+    last = _identity_branch(model.stride, sub_pixels)
+    for number in reversed(range(1, len(model.names))):
+        prefix = f"expert{number}/"
+        expert = cast(LumaStrided, model.experts[number - 1])
+        part = _luma_part(expert, opset, f"{prefix}sub_pixels", prefix)
+        info = _renamed(sub_pixels, f"{prefix}sub_pixels")
+        branch = helper.make_graph(part.nodes, model.names[number], [], [info], part.constants)
+        chosen = [
+            helper.make_node("Equal", ["choice", f"number{number}"], [f"is{number}"]),
+            helper.make_node("If", [f"is{number}"], [f"else{number}"], then_branch=branch, else_branch=last),
         ]
-        initializers = [*core.initializer, *gain.initializer]
-        factors = [own("output_factor"), *factors]
-    if len(factors) == 2:  # noqa: PLR2004  # a number times a number, before the picture
-        nodes.append(node("Mul", factors, own("factor")))
-        factors = [own("factor")]
-    residual = core_output
-    if factors:
-        residual = own("residual")
-        nodes.append(node("Mul", [core_output, *factors], residual))
-    nodes.append(node("QuantizeLinear", [residual, "grey_level", "zero"], output))
-    return _Part(nodes, [*initializers, *_arrays(constants, prefix)])
+        info = _renamed(sub_pixels, f"else{number}")
+        constants = _arrays(**{f"number{number}": np.array([number])})
+        last = helper.make_graph(chosen, f"chain{number}", [], [info], constants)
+    chain = [*last.node[:-1], last.node[-1]]
+    chain[-1].output[:] = [sub_pixels.name]
+    bounds = _arrays(one_more=np.array([1]), none=np.array([0]))
+    return _Part([*nodes, *chain], [*bounds, *last.initializer])
 
 
-def _arrays(arrays: dict[str, npt.NDArray[Any]], prefix: str) -> list[onnx.TensorProto]:
-    return [numpy_helper.from_array(array, prefix + name) for name, array in arrays.items()]
+def _identity_branch(stride: int, sub_pixels: onnx.ValueInfoProto) -> onnx.GraphProto:
+    """Return the branch that adds nothing: `sub_pixels` of 128."""
+    nodes = [
+        helper.make_node("Shape", ["luma"], ["identity/shape"]),
+        helper.make_node("Div", ["identity/shape", "identity/divisors"], ["identity/divided"]),
+        helper.make_node("Mul", ["identity/divided", "identity/factors"], ["identity/sizes"]),
+        helper.make_node("Expand", ["identity/nothing", "identity/sizes"], ["identity/sub_pixels"]),
+    ]
+    arrays = {
+        "identity/divisors": np.array([1, 1, stride, stride]),
+        "identity/factors": np.array([1, stride**2, 1, 1]),
+        "identity/nothing": np.full((1, 1, 1, 1), NOTHING_TO_ADD, np.uint8),
+    }
+    return helper.make_graph(nodes, "identity", [], [_renamed(sub_pixels, "identity/sub_pixels")], _arrays(**arrays))
+
+
+def _renamed(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    renamed = onnx.ValueInfoProto()
+    renamed.CopyFrom(value)
+    renamed.name = name
+    return renamed
+
+
+def _arrays(**arrays: npt.NDArray[Any]) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
-    """Return the largest difference in grey levels between torch and the graph; raise UserError if it is too large."""
+    """Return the largest difference in 8-bit levels between torch and the graph; raise UserError if it is too large."""
     sharpener = Sharpener(path, provider="onnxruntime")
     largest = 0
     for frame in frames:
@@ -217,7 +220,7 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
     if largest > max_difference:
         path.unlink()
         raise UserError(
-            f"the exported graph differs from torch by {largest} grey levels, more than export_onnx.max_difference = "
+            f"the exported graph differs from torch by {largest} 8-bit levels, more than export_onnx.max_difference = "
             f"{max_difference}; it was removed"
         )
     return largest
@@ -225,18 +228,11 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
 
 def _frame_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.GraphProto:
     """Export what is done to (1, channels, H, W), H and W multiples of the stride, with torch's exporter."""
-    rows = torch.export.Dim("rows", min=2, max=_LARGEST_SIDE // stride)
-    columns = torch.export.Dim("columns", min=2, max=_LARGEST_SIDE // stride)
-    example = torch.zeros(1, channels, 8 * stride, 12 * stride)
+    least = max(2, SMALLEST_SIDE // stride) if channels == 1 else 2
+    rows = torch.export.Dim("rows", min=least, max=_LARGEST_SIDE // stride)
+    columns = torch.export.Dim("columns", min=least, max=_LARGEST_SIDE // stride)
+    example = torch.zeros(1, channels, 32 * stride, 48 * stride)
     return _torch_graph(core, example, {2: stride * rows, 3: stride * columns}, opset, prefix)
-
-
-def _levels_graph(core: FrameLook, opset: int, prefix: str) -> onnx.GraphProto:
-    """Export what a network makes of a look at the frame, whose one input is named `levels`."""
-    graph = _torch_graph(core, torch.zeros(1, FrameLook.BANDS), {}, opset, prefix)
-    for node in graph.node:
-        node.input[:] = ["levels" if name == graph.input[0].name else name for name in node.input]
-    return graph
 
 
 def _torch_graph(core: nn.Module, example: Tensor, dynamic: dict[int, Any], opset: int, prefix: str) -> onnx.GraphProto:

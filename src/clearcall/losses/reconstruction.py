@@ -34,23 +34,19 @@ def relative_mse_loss(restored: Tensor, target: Tensor, input_mse: Tensor, floor
     return (errors / (input_mse + floor)).mean()
 
 
-def luma_gain_loss(
-    restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float, caution: float = 1.0
-) -> Tensor:
+def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float) -> Tensor:
     """Return the mean of how much more luma error each picture has than before, over `input_mse` of (N,) and `floor`.
 
     Pictures are RGB of (N, 3, H, W) in [0, 1]; `input_mse` and `floor` are squares of that, as in relative_mse_loss.
-    It is below 0 where pictures gain, and those that lose count `caution` times. Error is the mean squared difference
-    of luma (ITU-R BT.601); that of RGB, which is what `input_mse` has, is mostly of colour where little is missing,
-    since calls send it coarsely.
+    It is below 0 where pictures gain. Error is the mean squared difference of luma (ITU-R BT.601); that of RGB, which
+    is what `input_mse` has, is mostly of colour where little is missing, since calls send it coarsely.
     """
     weights = torch.tensor(BT601, device=restored.device, dtype=restored.dtype).view(1, 3, 1, 1)
 
     def error(picture: Tensor) -> Tensor:
         return ((picture - target) * weights).sum(1).square().mean(dim=(1, 2))
 
-    lost = (error(restored) - error(degraded)) / (input_mse + floor)
-    return torch.where(lost > 0, caution * lost, lost).mean()
+    return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
 
 
 def ssim_loss(restored: Tensor, target: Tensor) -> Tensor:

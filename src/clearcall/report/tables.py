@@ -1,7 +1,9 @@
 """The report's tables as Markdown."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from clearcall.data.manifest import SPLITS
 from clearcall.gate import judge
@@ -33,6 +35,7 @@ def gate_table(results: Results, limits: Gate) -> str:
 def quality_table(results: Results) -> str:
     """Return every metric of every contender, its lead over the input, and what it does to a sharp picture."""
     mean, clean = results["evaluate"]["mean"], results["evaluate"]["clean_psnr_db"]
+    least = results["evaluate"]["least_gain_db"]
     mask = results["evaluate"]["unsharp_mask"]
     titles = {
         **CONTENDERS,
@@ -46,10 +49,23 @@ def quality_table(results: Results) -> str:
         row += [f"{scores['ssim_uniform']:.4f}", f"{scores['mse']:.1f}"]
         # Only what `evaluate` shows clean pictures to is a restorer; the other rows have no lead.
         if name in clean:
-            row += [f"{over_input[0]:+.4f}", f"{over_input[1]:+.2f}", f"{clean[name]:.2f}"]
-        rows.append(row + [""] * (8 - len(row)))
+            row += [f"{over_input[0]:+.4f}", f"{over_input[1]:+.2f}", f"{least[name]:+.2f}", f"{clean[name]:.2f}"]
+        rows.append(row + [""] * (9 - len(row)))
     headers = ["contender", "SSIM", "PSNR dB", "SSIM uniform", "MSE", "SSIM over input", "dB over input"]
-    return markdown_table([*headers, "clean PSNR dB"], rows)
+    return markdown_table([*headers, "worst image, dB over input", "clean PSNR dB"], rows)
+
+
+def routing_table(results: Results) -> str:
+    """Return how the student's router fares on validation, a row for each degradation; "" for a single network."""
+    routing = results["distill_student"]["student"].get("routing", {})
+    rows = [
+        [label, scores["frames"], f"{scores['best_share']:.0%}"]
+        + [f"{scores[name]:.2f}" for name in ("mean_loss_db", "largest_loss_db")]
+        + [f"{scores[name]:+.2f}" for name in ("gain_db", "least_gain_db")]
+        for label, scores in routing.items()
+    ]
+    headers = ["degradation", "frames", "routed to the best", "mean loss to it, dB", "largest", "gain over input, dB"]
+    return markdown_table([*headers, "least"], rows) if rows else ""
 
 
 def breakdown_table(results: Results, key: str) -> str:
@@ -80,7 +96,7 @@ def training_table(results: Results) -> str:
         {
             "": CONTENDERS[name],
             "architecture": network["model"]["name"],
-            "arguments": _named(network["model"]["arguments"]),
+            "arguments": arguments_of(network["model"]),
             "parameters": f"{network['parameters']:,}",
             "losses and weights": _named(network["losses"]),
             "steps": network["steps"],
@@ -146,6 +162,14 @@ def _scores(scores: Mapping[str, float | None] | None) -> str:
         return ""
     psnr_db = scores["psnr_db"]
     return f"{scores['ssim']:.4f} / " + ("-" if psnr_db is None else f"{psnr_db:.2f}")
+
+
+def arguments_of(model: Mapping[str, Any]) -> str:
+    """Return an architecture's arguments in words; of experts, each shape once with how many have it."""
+    if "experts" not in model["arguments"]:
+        return _named(model["arguments"])
+    shapes = Counter(_named(arguments) for arguments in model["arguments"]["experts"].values())
+    return "; ".join(f"{count} experts of {shape}" for shape, count in shapes.items())
 
 
 def _named(values: Mapping[str, object]) -> str:

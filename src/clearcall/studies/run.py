@@ -4,21 +4,20 @@ import csv
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearcall.console import ProgressBar
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
-from clearcall.errors import UserError, end_with_parent
+from clearcall.errors import UserError
 from clearcall.evaluation import clean_psnr_db, mean_scores, score_contenders
+from clearcall.experts.workers import worker_pool
 from clearcall.files import atomic_path, sha256_of
 from clearcall.models import collapsed, parameter_count
 from clearcall.models.inference import restore
@@ -106,30 +105,17 @@ def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
             load_teacher(stage.losses.weights(), training, params.paths, records, fabric)
         with (
             ProgressBar(path.stem, len(wanted), len(wanted) - len(plan)) as bar,
-            # spawn: forking a process in which torch already runs threads can hang.
-            ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker) as pool,
+            worker_pool(jobs) as pool,
         ):
             waiting = [pool.submit(_train, study, *entry) for entry in plan]
-            try:
-                for future in as_completed(waiting):
-                    row = future.result()
-                    done[row.point, row.seed, row.key] = row
-                    _write(table, list(done.values()))
-                    bar.note(f"{row.point}: {row.test_ssim:.4f} / {row.test_psnr_db:.2f} dB")
-                    bar.advance()
-            except BaseException:
-                # Otherwise leaving the block would wait for all that are planned.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for future in as_completed(waiting):
+                row = future.result()
+                done[row.point, row.seed, row.key] = row
+                _write(table, list(done.values()))
+                bar.note(f"{row.point}: {row.test_ssim:.4f} / {row.test_psnr_db:.2f} dB")
+                bar.advance()
     order = {point: index for index, point in enumerate(study.points)}
     return sorted((done[key] for key in wanted), key=lambda row: (order[row.point], row.seed))
-
-
-def _start_worker() -> None:
-    # Tiny networks gain little from a second thread: two trainings side by side finish sooner than one after the other.
-    torch.set_num_threads(1)
-    # A training nobody waits for would go on for hours.
-    end_with_parent()
 
 
 def _key(study: Study, params: Params) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clearcall.data.pairs import PairReader, PairRecord, degradations_of
+from clearcall.data.pairs import PairReader, PairRecord
 from clearcall.models.inference import to_tensor
 from clearcall.training.teacher_outputs import TeacherOutputs
 
@@ -22,15 +22,13 @@ class Batch:
     """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known.
 
     `input_mse`, (N,), is the mean squared difference between the whole pictures that the patches were cut from: that
-    of a patch alone says more about how flat it is than about how it was degraded. `degradation`, (N,), is the number
-    of each one's in the mix, -1 of a clean patch.
+    of a patch alone says more about how flat it is than about how it was degraded.
     """
 
     degraded: Tensor
     sharp: Tensor
     input_mse: Tensor
     teacher_restored: Tensor | None
-    degradation: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device, channels last, as the convolutions want it."""
@@ -39,14 +37,14 @@ class Batch:
             return tensor.to(device, memory_format=torch.channels_last)
 
         teacher = None if self.teacher_restored is None else move(self.teacher_restored)
-        degradation = None if self.degradation is None else self.degradation.to(device)
-        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher, degradation)
+        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher)
 
 
 class PatchSampler:
     """Random patches, turned, mirrored and recoloured; a share of them is clean: sharp picture in, sharp picture out.
 
-    Stateless: batch number `step` of rank `rank` is always the same, so that a resumed run needs no random state.
+    Pairs are drawn alike often, or by their `weights`. Stateless: batch number `step` of rank `rank` is always the
+    same, so that a resumed run needs no random state.
     """
 
     def __init__(
@@ -60,10 +58,11 @@ class PatchSampler:
         recolour: bool,
         seed: int,
         teacher_outputs: TeacherOutputs | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self._reader = PairReader(pairs)
         self._records = records
-        self._numbers = {name: number for number, name in enumerate(degradations_of(records))}
+        self._bounds = None if weights is None else np.cumsum(weights) / np.sum(weights)
         self._batch_size, self._side = batch_size, patch_size
         self._clean_fraction, self._recolour, self._seed = clean_fraction, recolour, seed
         self._teacher_outputs = teacher_outputs
@@ -71,9 +70,9 @@ class PatchSampler:
     def batch(self, step: int, rank: int) -> Batch:
         """Return the batch of one step on one process."""
         generator = np.random.default_rng([self._seed, step, rank])
-        degraded, sharp, input_mse, degradation, teacher = [], [], [], [], []
+        degraded, sharp, input_mse, teacher = [], [], [], []
         for _ in range(self._batch_size):
-            index = int(generator.integers(len(self._records)))
+            index = self._draw(generator)
             record = self._records[index]
             clean = generator.random() < self._clean_fraction
             top = int(generator.integers(max(1, record.height - self._side + 1)))
@@ -91,7 +90,6 @@ class PatchSampler:
             sharp.append(sharp_patch)
             degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
             input_mse.append(0.0 if clean else 10 ** (-record.psnr_db / 10))
-            degradation.append(-1 if clean else self._numbers[record.degradation])
             if self._teacher_outputs is not None:
                 # A clean picture needs no teacher: the truth is known.
                 teacher.append(
@@ -104,8 +102,12 @@ class PatchSampler:
             to_tensor(np.stack(sharp)),
             torch.tensor(input_mse),
             torch.from_numpy(np.stack(teacher)).movedim(-1, -3) if teacher else None,
-            torch.tensor(degradation),
         )
+
+    def _draw(self, generator: np.random.Generator) -> int:
+        if self._bounds is None:
+            return int(generator.integers(len(self._records)))
+        return int(np.searchsorted(self._bounds, generator.random(), side="right"))
 
 
 @dataclass(frozen=True)

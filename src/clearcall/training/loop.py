@@ -125,7 +125,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
             for group in optimizer.param_groups:
                 group["lr"] = rate
             network.train()
-            losses = task.losses(sampler.batch(step, fabric.global_rank).to(fabric.device), step / training.steps)
+            losses = task.losses(sampler.batch(step, fabric.global_rank).to(fabric.device))
             total = losses["total"]
             fabric_optimizer.zero_grad()
             fabric.backward(total)

@@ -17,7 +17,6 @@ from clearcall.losses.reconstruction import (
     ssim_loss,
 )
 from clearcall.training.batches import Batch
-from clearcall.training.frame_gate import has_gate
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
 SHARP_LOSSES: dict[str, PictureLoss] = {
@@ -55,13 +54,10 @@ class Answer(NamedTuple):
 Teacher = Callable[[Tensor], Answer]
 
 
-def answer(
-    network: nn.Module, picture: Tensor, layers: Sequence[str] = (), degradation: Tensor | None = None
-) -> Answer:
+def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> Answer:
     """Return a network's answer, with the feature maps of the named layers: modules of its, such as `body.3`.
 
-    `degradation` is as in `Batch`, for networks that want it in training. Raises UserError if there is no such layer,
-    or what it gives is no feature maps.
+    Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
     kept: dict[str, object] = {}
     modules = dict(network.named_modules()) if layers else {}
@@ -74,8 +70,7 @@ def answer(
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        given = (picture, degradation) if has_gate(network) else (picture,)
-        restored, features = network.forward_features(*given)  # type: ignore[operator]  # nn.Module hides methods
+        restored, features = network.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
     finally:
         for hook in hooks:
             hook.remove()
@@ -93,11 +88,8 @@ class Task(Protocol):
 
     model: nn.Module
 
-    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars.
-
-        `progress` is how much of the training is done, 0 to 1.
-        """
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
         ...
 
 
@@ -106,8 +98,7 @@ class RestorationTask:
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
     as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own; `relative_floor` belongs to relative_mse and luma_gain. So many times as `caution` is what
-    luma_gain counts losses at the end: it grows from 1, or a network would learn to do nothing before anything else.
+    a network of its own; `relative_floor` belongs to relative_mse and luma_gain.
     """
 
     def __init__(
@@ -119,11 +110,9 @@ class RestorationTask:
         round_teacher: bool = False,
         perceptual: PictureLoss | None = None,
         relative_floor: float = 2e-3,
-        caution: float = 1.0,
     ) -> None:
         self.model = model
         self._relative_floor = relative_floor
-        self._caution = caution
         self._weights = weights
         self._teacher = teacher
         self._round_teacher = round_teacher
@@ -133,21 +122,17 @@ class RestorationTask:
         if teacher is None and needs_teacher(weights):
             raise ValueError(f"some of the losses {sorted(weights)} need a teacher")
 
-    def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
-        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars.
-
-        `progress` is how much of the training is done, 0 to 1.
-        """
-        restored, features, projected = self.model(batch.degraded, batch.degradation)
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
+        restored, features, projected = self.model(batch.degraded)
         parts = {
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
         }
         if RELATIVE in self._weights:
             parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse, self._relative_floor)
         if LUMA_GAIN in self._weights:
-            caution = 1 + progress * (self._caution - 1)
             parts[LUMA_GAIN] = luma_gain_loss(
-                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor, caution
+                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor
             )
         if self._teacher is not None:
             target, live = batch.teacher_restored, None
@@ -179,8 +164,8 @@ class WithFeatures(nn.Module):
         self.projections = nn.ModuleList(projections)
         self._layers = layers
 
-    def forward(self, picture: Tensor, degradation: Tensor | None = None) -> Answer:
+    def forward(self, picture: Tensor) -> Answer:
         """Return the restored picture, the last feature maps and the projected ones."""
-        restored, features, maps = answer(self.network, picture, self._layers, degradation)
+        restored, features, maps = answer(self.network, picture, self._layers)
         projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
         return Answer(restored, features, tuple(projected))

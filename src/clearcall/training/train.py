@@ -3,29 +3,28 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.architectures import Kind
-from clearcall.data.pairs import INDEX, PairRecord, degradations_of, read_pairs, spread
+from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.errors import UserError
 from clearcall.files import atomic_path, sha256_of
 from clearcall.locks import release_lock
 from clearcall.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.models import build_model, parameter_count
 from clearcall.models.weights import WEIGHTS, load_weights, save_weights
-from clearcall.params import DistillStudent, FeatureLayers, Model, Paths, Pretrained, Training
+from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
 from clearcall.published import load_published
 from clearcall.tracking import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
-from clearcall.training.dead_zone import LooksAtFrame, find_dead_zone, find_factor
-from clearcall.training.frame_gate import find_gate_zone, fit_gate, has_gate
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.schedule import scheduled
 from clearcall.training.task import (
@@ -47,14 +46,16 @@ _BLANK_SIDE = 64
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves beside the weights: a summary for the report, the MLflow run's id, the curve.
+    """What training leaves: the weights, a summary for the report, the MLflow run's id, and the curve of each network.
 
-    `leftovers` are files that a killed stage goes on from; the stage removes them when all that it makes is written.
+    `leftovers` are the files from which a killed stage resumes; the stage removes them when all is written.
     """
 
+    model: Model
+    state: dict[str, Tensor]
     summary: dict[str, Any]
     run_id: str | None
-    rows: list[Row]
+    curves: dict[str, list[Row]]
     leftovers: list[Path]
 
     def remove_leftovers(self) -> None:
@@ -76,21 +77,22 @@ def train_network(
     *,
     name: str,
     experiment: str,
-    folder: Path,
+    folder: Path | None = None,
     budget: float = 1.0,
+    expert: Expert | None = None,
+    neighbours: float = 0.0,
     pretrained: Pretrained | None = None,
     teacher_folder: Path | None = None,
     round_teacher: bool = False,
     feature_layers: Sequence[FeatureLayers] = (),
-    dead_zone: bool = False,
 ) -> Trained:
-    """Train a network and write its weights to `folder`.
+    """Train one network; write its weights to `folder`, if given.
 
-    `loss_weights` are those above 0 by name. `budget` is the share of the steps that is run. Training starts from the
-    weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only if a loss needs one; `round_teacher`
-    rounds its answers to whole grey levels; `feature_layers` are for the loss feature_projection; with `dead_zone` a
-    student gets one at the end, or its gate a zone. A run that was killed goes on from its checkpoint if params, pairs
-    and code are the same.
+    `loss_weights` are those above 0 by name. `budget` is the share of the steps that is run. An `expert` learns from
+    the pairs that it names, and for a share `neighbours` of its samples from the others; MLflow does not hear of it.
+    Training starts from the weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only if a loss
+    needs one; `round_teacher` rounds its answers to whole grey levels; `feature_layers` are for the loss
+    feature_projection. A killed run resumes from its checkpoint if params, pairs and code are the same.
     """
     torch.manual_seed(training.seed)
     network = build_model(kind, model.name, model.arguments)
@@ -99,38 +101,37 @@ def train_network(
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
-    if has_gate(network):
-        fit_gate(network, paths.pairs, train)
-    training = scheduled(training, len(train), budget)
+    own = [pair for pair in train if expert is None or is_for(expert, pair)]
+    validation = [pair for pair in validation if expert is None or is_for(expert, pair)]
+    if not own or not validation:
+        raise UserError(f"{name}: no training or no validation pair is of {expert}: change distill_student.experts")
+    training = scheduled(training, len(own), budget)
 
     data_key = sha256_of(paths.pairs / INDEX)
     loaded = None
     if teacher_folder is not None:
         data_key += sha256_of(teacher_folder / WEIGHTS)
         loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder, feature_layers)
-    sampler = _sampler(paths, train, training, loaded)
+    weights = None if expert is None else _weights(train, expert, neighbours)
+    sampler = _sampler(paths, train, training, loaded, weights)
     validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     degraded = validator.degraded_quality()
-    what = str((dict(loss_weights), pretrained, round_teacher, feature_layers))
+    what = str((dict(loss_weights), pretrained, round_teacher, feature_layers, expert, neighbours))
     key = checkpoint_key(name, model.model_dump_json(), what, training.model_dump_json(), data_key)
-    checkpoint = paths.checkpoints / f"{name}-{key}.pt"
+    checkpoint = paths.checkpoints / f"{name.replace('/', '-')}-{key}.pt"
     lock_checkpoint(checkpoint, fabric)
 
     values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
     if pretrained is not None:
         values["pretrained"] = pretrained.source
-    with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=fabric.is_global_zero) as run:
+    logged = fabric.is_global_zero and expert is None
+    with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=logged) as run:
         task = _task(
             network, loss_weights, training, loaded, fabric, round_teacher=round_teacher, layers=feature_layers
         )
         fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
-    quality, state = fitted.quality, fitted.state
-    if dead_zone:
-        model, network = _with_dead_zone(model, state, paths.pairs, [*train, *validation])
-        quality, state = validator.quality(network), network.state_dict()
-
-    if fabric.is_global_zero:
-        save_weights(folder, kind, model, state)
+    if folder is not None and fabric.is_global_zero:
+        save_weights(folder, kind, model, fitted.state)
     summary = {
         "model": model.model_dump(),
         "parameters": parameter_count(network),
@@ -139,10 +140,23 @@ def train_network(
         "best_step": fitted.best_step,
         "stopped_early": fitted.stopped_early,
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
-        "validation": {"degraded": asdict(degraded), "restored": asdict(quality)},
+        "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
     }
     leftovers = [checkpoint, checkpoint.with_suffix(".json"), *([loaded.path] if loaded else []), lock_path(checkpoint)]
-    return Trained(summary, run.run_id, fitted.rows, leftovers)
+    return Trained(model, fitted.state, summary, run.run_id, {name: fitted.rows}, leftovers)
+
+
+def is_for(expert: Expert, pair: PairRecord) -> bool:
+    """Return whether a pair is one that an expert learns from."""
+    return pair.degradation in expert.degradations and fnmatchcase(pair.image, expert.images)
+
+
+def _weights(pairs: Sequence[PairRecord], expert: Expert, neighbours: float) -> list[float]:
+    """Return how often each pair is drawn, relative to others, for one expert."""
+    own = [is_for(expert, pair) for pair in pairs]
+    others = len(own) - sum(own)
+    share = neighbours if others else 0.0
+    return [(1 - share) / sum(own) if one else share / others for one in own]
 
 
 def train_student(
@@ -153,8 +167,6 @@ def train_student(
     fabric = make_fabric(training)
     torch.manual_seed(training.seed)
     network = build_model("students", stage.model.name, stage.model.arguments)
-    if has_gate(network):
-        fit_gate(network, paths.pairs, records)
     layers = stage.feature_layers
     loaded = (
         load_teacher(weights, training, paths, records, fabric, feature_layers=layers)
@@ -171,44 +183,9 @@ def train_student(
         task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
     )
     checkpoint.unlink(missing_ok=True)
-    release_lock(lock_path(checkpoint))
-    if stage.dead_zone:
-        _, network = _with_dead_zone(stage.model, fitted.state, paths.pairs, [*records, *validation])
-        return network, validator.quality(network)
     network = build_model("students", stage.model.name, stage.model.arguments)
     network.load_state_dict(fitted.state)
     return network.eval(), fitted.quality
-
-
-def _with_dead_zone(
-    model: Model, state: Mapping[str, Tensor], pairs: Path, records: Sequence[PairRecord]
-) -> tuple[Model, nn.Module]:
-    """Return a trained student in evaluation mode, with the zone of its gain or gate, and what builds it.
-
-    Each of two networks then adds as many times as much as serves validation's frames of its kind best.
-    """
-
-    def built(weights: Mapping[str, Tensor], **zones: object) -> tuple[Model, nn.Module]:
-        found = Model(name=model.name, arguments={**model.arguments, **zones})
-        network = build_model("students", found.name, found.arguments)
-        network.load_state_dict(weights)
-        return found, network.eval()
-
-    _, plain = built(state, dead_zone=None, gate_zone=None)
-    zones: dict[str, object] = {}
-    if has_gate(plain):
-        zones["gate_zone"] = find_gate_zone(plain, pairs, records)
-        # At their own size, as the test's are: smaller ones are crisper than most.
-        held_out = [pair for pair in records if pair.split == "validation" and pair.scale == 1]
-        first, second = (
-            find_factor(network, pairs, [pair for pair in held_out if pair.degradation == kind])
-            for network, kind in zip((plain.first, plain.second), degradations_of(records), strict=True)
-        )
-        plain.amplify(first, second)
-    else:
-        # By the params' own check it does look.
-        zones["dead_zone"] = find_dead_zone(cast(LooksAtFrame, plain), pairs, records)
-    return built(plain.state_dict(), **zones)
 
 
 @dataclass(frozen=True)
@@ -240,7 +217,8 @@ def load_teacher(
     path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
     outputs = None
     patches = training.steps * training.batch_size * training.patch_size**2
-    if ANSWER_LOSSES & loss_weights.keys() and sum(pair.height * pair.width for pair in records) <= patches:
+    cheaper = path.exists() or sum(pair.height * pair.width for pair in records) <= patches
+    if ANSWER_LOSSES & loss_weights.keys() and cheaper:
         outputs = compute_teacher_outputs(path, teacher, paths.pairs, records, fabric)
     return LoadedTeacher(_answers(teacher, fabric, [layer.teacher for layer in feature_layers]), outputs, path)
 
@@ -277,7 +255,6 @@ def _task(
         round_teacher=round_teacher,
         perceptual=perceptual,
         relative_floor=training.relative_floor,
-        caution=training.caution,
     )
 
 
@@ -292,7 +269,11 @@ def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teache
 
 
 def _sampler(
-    paths: Paths, records: Sequence[PairRecord], training: Training, teacher: LoadedTeacher | None
+    paths: Paths,
+    records: Sequence[PairRecord],
+    training: Training,
+    teacher: LoadedTeacher | None,
+    weights: Sequence[float] | None = None,
 ) -> PatchSampler:
     return PatchSampler(
         paths.pairs,
@@ -303,6 +284,7 @@ def _sampler(
         recolour=training.recolour,
         seed=training.seed,
         teacher_outputs=teacher.outputs if teacher else None,
+        weights=weights,
     )
 
 
@@ -318,10 +300,11 @@ def _answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
     """Write the curves of one stage's networks as one CSV: a line for each mean of losses and each validation."""
-    names = list(dict.fromkeys(name for network in trained.values() for row in network.rows for name in row))
+    curves = {name: rows for network in trained.values() for name, rows in network.curves.items()}
+    names = list(dict.fromkeys(name for rows in curves.values() for row in rows for name in row))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["network", *names], restval="", lineterminator="\n")
         writer.writeheader()
-        for network, result in trained.items():
-            for row in result.rows:
+        for network, rows in curves.items():
+            for row in rows:
                 writer.writerow({"network": network, **{name: f"{value:.7g}" for name, value in row.items()}})

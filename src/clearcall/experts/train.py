@@ -1,0 +1,128 @@
+"""Train the experts of a student side by side, each by itself, then the router that chooses between them."""
+
+from collections.abc import Mapping
+from concurrent.futures import as_completed
+from pathlib import Path
+from typing import Any
+
+from clearcall.console import ProgressBar
+from clearcall.cores import available_cores
+from clearcall.data.pairs import read_pairs, spread
+from clearcall.experts.router import cost_table, fit_router, routing_summary
+from clearcall.experts.workers import worker_pool
+from clearcall.models import build_model, parameter_count
+from clearcall.models.students.routed import Routed
+from clearcall.models.weights import save_weights
+from clearcall.params import Expert, Model, Params
+from clearcall.tracking import TrainingRun
+from clearcall.training.loop import Row, make_fabric
+from clearcall.training.task import needs_teacher
+from clearcall.training.train import Trained, load_teacher, train_network
+
+# Pairs that the router is fitted on, at most: what each choice costs is measured on all of them.
+_ROUTER_PAIRS = 1500
+
+
+def train_experts(params: Params, losses: Mapping[str, float], name: str, folder: Path) -> Trained:
+    """Train all experts of the student `name` and its router, and write their weights to `folder`.
+
+    A killed run resumes with the experts that are not done.
+    """
+    stage, paths = params.distill_student, params.paths
+    experts = stage.named_experts(params.degrade_pairs.mix)
+    train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
+    if needs_teacher(losses):
+        # Once, before several processes would do it at the same time.
+        load_teacher(losses, stage.training, paths, train, make_fabric(stage.training))
+    done: dict[str, Trained] = {}
+    state_file = paths.checkpoints / f"{name}.json"
+    values = {"model": stage.model.name, **stage.model.arguments, "experts": len(experts), "losses": dict(losses)}
+    with TrainingRun(params.publish.experiment, name, values, state_file, active=True) as run:
+        with (
+            ProgressBar(f"{name}: experts", len(experts)) as bar,
+            worker_pool(min(len(experts), available_cores())) as pool,
+        ):
+            waiting = {
+                pool.submit(_train, params, dict(losses), f"{name}/{label}", expert): label
+                for label, expert in experts.items()
+            }
+            for future in as_completed(waiting):
+                done[waiting[future]] = future.result()
+                bar.advance()
+        ordered = {label: done[label] for label in experts}
+        arguments = {label: one.model.arguments for label, one in ordered.items()}
+        model = Model(name="routed", arguments={"experts": arguments})
+        student = build_model("students", model.name, model.arguments)
+        if not isinstance(student, Routed):
+            raise TypeError(f"{model.name} is no Routed")  # it is; this is for the type checker
+        for network, one in zip(student.experts, ordered.values(), strict=True):
+            network.load_state_dict(one.state)
+        student.eval().requires_grad_(requires_grad=False)
+        fit_router(student, cost_table(student, paths.pairs, spread(train, _ROUTER_PAIRS)), stage.training.seed)
+        held_out = cost_table(student, paths.pairs, spread(validation, _ROUTER_PAIRS))
+        mean = _mean_curve([rows for one in ordered.values() for rows in one.curves.values()])
+        run.log(mean)
+    save_weights(folder, "students", model, student.state_dict())
+    summary = _summary(model, ordered, parameter_count(student), routing_summary(student, held_out))
+    curves = {name: mean, **{label: rows for one in ordered.values() for label, rows in one.curves.items()}}
+    leftovers = [state_file, *(path for one in ordered.values() for path in one.leftovers)]
+    return Trained(model, student.state_dict(), summary, run.run_id, curves, leftovers)
+
+
+def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) -> Trained:
+    """Train one expert in a process of its own."""
+    stage = params.distill_student
+    model = stage.model.model_copy(update={"arguments": {**stage.model.arguments, **expert.arguments}})
+    return train_network(
+        "students",
+        model,
+        losses,
+        stage.training,
+        params.paths,
+        make_fabric(stage.training),
+        name=name,
+        experiment=params.publish.experiment,
+        budget=params.budget,
+        expert=expert,
+        neighbours=stage.neighbours,
+        teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
+        round_teacher=stage.round_teacher,
+        feature_layers=stage.feature_layers,
+    )
+
+
+def _mean_curve(curves: list[list[Row]]) -> list[Row]:
+    """Return the mean of several curves at the steps that they have in common."""
+    by_place: dict[tuple[float, str], list[float]] = {}
+    for rows in curves:
+        for row in rows:
+            for key, value in row.items():
+                by_place.setdefault((row["step"], key), []).append(value)
+    merged: dict[float, Row] = {}
+    for (step, key), values in sorted(by_place.items()):
+        if len(values) == len(curves):
+            merged.setdefault(step, {"step": step})[key] = sum(values) / len(values)
+    return list(merged.values())
+
+
+def _summary(
+    model: Model, experts: Mapping[str, Trained], parameters: int, routing: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    summaries = [one.summary for one in experts.values()]
+    validation = {
+        kind: {
+            metric: sum(summary["validation"][kind][metric] for summary in summaries) / len(summaries)
+            for metric in ("ssim", "psnr_db", "change")
+        }
+        for kind in ("degraded", "restored")
+    }
+    return {
+        **summaries[0],
+        "model": model.model_dump(),
+        "parameters": parameters,
+        "best_step": min(summary["best_step"] for summary in summaries),
+        "stopped_early": any(summary["stopped_early"] for summary in summaries),
+        "validation": validation,
+        "experts": {label: one.summary for label, one in experts.items()},
+        "routing": routing,
+    }

@@ -1,0 +1,133 @@
+"""Several luma networks, each an expert for some degradations, and a router that picks one of them for a whole frame.
+
+A tiny network is a bad generalist and a good specialist; run one at a time, specialists cost what one network costs (a
+mixture of experts with hard routing: Jacobs et al. 1991, "Adaptive mixtures of local experts"). The first choice is
+always the identity: a frame that no expert improves is returned as it is.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from clearcall.models import build_model
+from clearcall.models.students.luma_strided import SMALLEST_SIDE, LumaStrided
+
+IDENTITY = "identity"
+
+
+class Router(nn.Module):
+    """Scores the identity and each expert for a whole frame, by the power spectrum of its rows and columns.
+
+    What a frame has been through shows in how its detail falls off with frequency. The spectrum is the mean over
+    windows of 32 pixels, one every 11 pixels in both directions; flat windows add next to nothing to it.
+    """
+
+    across_probes: Tensor
+    down_probes: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    TAPS, STEP_PX, HIDDEN = SMALLEST_SIDE, 11, 32
+    BANDS = TAPS // 2
+    # Rounding to 8-bit levels leaves a power of 1/12 in each band: what is far below that tells nothing.
+    _FLOOR = 0.05
+    _LOW_BANDS = 4
+
+    def __init__(self, choices: int) -> None:
+        super().__init__()
+        probes = _probes(self.TAPS)
+        self.register_buffer("across_probes", probes, persistent=False)
+        self.register_buffer("down_probes", probes.mT.contiguous(), persistent=False)
+        self.register_buffer("mean", torch.zeros(self.BANDS + 1))
+        self.register_buffer("deviation", torch.ones(self.BANDS + 1))
+        self.first, self.last = nn.Linear(self.BANDS + 1, self.HIDDEN), nn.Linear(self.HIDDEN, choices)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        self.requires_grad_(requires_grad=False)  # it is fitted by itself, after the experts
+
+    def spectrum(self, luma_levels: Tensor) -> Tensor:
+        """Return what the router knows of luma (N, 1, H, W) in 8-bit levels: (N, BANDS + 1).
+
+        The last is the logarithm of the power in the lowest bands, the others how far each band is from it.
+        """
+        across = self._power(luma_levels, self.across_probes)
+        down = self._power(luma_levels, self.down_probes)
+        bands = torch.log(across + down + self._FLOOR)
+        level = bands[:, : self._LOW_BANDS].mean(dim=1, keepdim=True)
+        return torch.cat([bands - level, level], dim=1)
+
+    def _power(self, luma_levels: Tensor, probes: Tensor) -> Tensor:
+        waves = nn.functional.conv2d(luma_levels, probes, stride=self.STEP_PX).square().mean(dim=(2, 3))
+        cosine, sine = waves.chunk(2, dim=1)
+        return cosine + sine
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Return a score for each choice, (N, choices), of spectra (N, BANDS + 1): the highest is the best."""
+        hidden = nn.functional.gelu(self.first((spectrum - self.mean) / self.deviation), approximate="tanh")
+        scores: Tensor = self.last(hidden)
+        return scores
+
+
+def _probes(taps: int) -> Tensor:
+    """Return Hann-windowed cosines, then sines, of 1 to taps / 2 waves, (taps, 1, 1, taps), blind to brightness."""
+    place = torch.arange(taps, dtype=torch.float64)
+    window = torch.sin(math.pi * (place + 1) / (taps + 1)) ** 2
+    turns = 2 * math.pi * place * torch.arange(1, taps // 2 + 1, dtype=torch.float64)[:, None] / taps
+    waves = torch.cat([turns.cos(), turns.sin()]) * window
+    waves -= window * waves.sum(dim=1, keepdim=True) / window.sum()
+    return (waves / window.square().sum().sqrt()).float()[:, None, None, :]
+
+
+class Routed(nn.Module):
+    """Experts by name and the router that chooses between them and the identity."""
+
+    def __init__(self, experts: Mapping[str, LumaStrided]) -> None:
+        super().__init__()
+        self.names = (IDENTITY, *experts)
+        self.experts = nn.ModuleList(experts.values())
+        self.router = Router(len(self.names))
+        self.stride = next(iter(experts.values())).stride
+
+    def padded_luma(self, picture: Tensor) -> Tensor:
+        """Return the luma of RGB, both in [0, 1], continued until its sides suit all experts and the router."""
+        luma: Tensor = self.experts[0].padded_luma(picture)  # type: ignore[operator]  # a list hides methods
+        return luma
+
+    def scores(self, picture: Tensor) -> Tensor:
+        """Return the router's scores, (N, names), of RGB (N, 3, H, W) in [0, 1]."""
+        scores: Tensor = self.router(self.router.spectrum(self.padded_luma(picture) * 255))
+        return scores
+
+    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored picture and what was added to its luma, (N, 1, H, W)."""
+        choices = self.scores(picture).argmax(dim=1).tolist()
+        restored = torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, picture, strict=True)])
+        return restored, (restored - picture)[:, :1]
+
+    def restore_by(self, choice: int, picture: Tensor) -> Tensor:
+        """Restore RGB (N, 3, H, W) in [0, 1] by one of `names`, whatever the router says."""
+        restored: Tensor = self.experts[choice - 1](picture) if choice else picture
+        return restored
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
+        return self.forward_features(picture)[0]
+
+
+def build(experts: dict[str, dict[str, Any]]) -> Routed:
+    """Build the student from the arguments of each expert (those of `luma_strided`), by name.
+
+    All experts have one stride, which says how frames are padded.
+    """
+    if not experts or IDENTITY in experts:
+        raise ValueError(f"experts must name at least one, and none {IDENTITY!r}, which is always there")
+    built = {
+        name: cast(LumaStrided, build_model("students", "luma_strided", arguments))
+        for name, arguments in experts.items()
+    }
+    if len(strides := {expert.stride for expert in built.values()}) > 1:
+        raise ValueError(f"all experts must have one stride, not {sorted(strides)}")
+    return Routed(built)
