@@ -24,7 +24,7 @@ from clearcall.files import read_json
 from clearcall.metrics import Frame, psnr_db
 from clearcall.models import build_model, parameter_count
 from clearcall.models.inference import restore, to_tensor
-from clearcall.models.students.routed import IDENTITY, Routed
+from clearcall.models.students.routed import IDENTITY, Routed, Router
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
 from clearcall.training.batches import PatchSampler
@@ -57,20 +57,27 @@ def faces(photos: dict[str, Frame]) -> Tensor:
 
 
 def test_the_spectrum_is_that_of_windows_by_another_library(photos: dict[str, Frame]) -> None:
-    """NumPy's FFT of each Hann window, blind to brightness, gives the same powers, for rows and columns together."""
+    """NumPy's FFT of each Hann window, blind to brightness, gives the same figures, of rows and columns together."""
     router, luma = student().router, photos["chelsea"][:120, :200, 1].astype(np.float64)
     window = np.sin(np.pi * np.arange(1, 33) / 33) ** 2
-    powers = []
+    both = []
     for plane in (luma, luma.T):
         rows = np.lib.stride_tricks.sliding_window_view(plane, 32, axis=1)[::11, ::11].reshape(-1, 32)
         # What the brightness of a window alone gives is left out.
         brightness = (rows * window).sum(axis=1, keepdims=True) / window.sum()
         waves = np.fft.rfft((rows - brightness) * window, axis=1)
-        powers.append((np.abs(waves)[:, 1:] ** 2).mean(axis=0) / (window**2).sum())
-    bands = np.log(powers[0] + powers[1] + 0.05)
+        both.append(np.abs(waves)[:, 1:] ** 2 / (window**2).sum())
+    powers = np.concatenate(both)
+    bands = np.log(powers.mean(axis=0) + 0.025)
     level = bands[:4].mean()
+    expected = [*(bands - level), level, *(bands - 2 * np.log(np.sqrt(powers).mean(axis=0) + np.sqrt(0.025)))]
+    for texture in (100, 10_000):
+        energy = powers[:, :4].sum(axis=1)
+        weight = energy / (energy + texture)
+        expected += [*(np.log(np.average(powers, axis=0, weights=weight) + 0.025) - bands)]
+        expected += [*(np.log(np.average(powers, axis=0, weights=1 - weight) + 0.025) - level), weight.mean()]
     found = router.spectrum(torch.tensor(luma, dtype=torch.float32)[None, None])[0].numpy()
-    assert found == pytest.approx([*(bands - level), level], abs=2e-3)
+    assert found == pytest.approx(expected, abs=2e-3)
 
 
 def test_brightness_is_not_in_the_spectrum(faces: Tensor) -> None:
@@ -146,9 +153,9 @@ def test_the_graph_is_the_same_each_time_and_costs_what_one_network_does(tmp_pat
 def table(costs: dict[str, list[float]], frames: int = 40) -> CostTable:
     """Return a table of frames whose spectra are alike within a label, and what each choice leaves of them in dB."""
     draw = np.random.default_rng(1)
-    centres = {label: draw.normal(0, 1, 17) for label in costs}
+    centres = {label: draw.normal(0, 1, Router.NUMBERS) for label in costs}
     labels = [label for label in costs for _ in range(frames)]
-    spectra = np.array([centres[label] + draw.normal(0, 0.1, 17) for label in labels])
+    spectra = np.array([centres[label] + draw.normal(0, 0.1, (1, Router.NUMBERS)) for label in labels])
     return CostTable(
         torch.tensor(spectra, dtype=torch.float32), torch.tensor([costs[label] for label in labels]), labels
     )
@@ -160,18 +167,18 @@ def test_the_router_learns_what_serves_each_frame_best() -> None:
     known = table({"blurred": [30.0, 33.0, 31.0], "blocky": [30.0, 28.0, 31.0], CLEAN: [58.0, 40.0, 45.0]})
     fit_router(network, known, seed=1)
     with torch.inference_mode():
-        chosen = network.router(known.spectra).argmax(dim=1).view(3, -1)
+        chosen = network.router(known.spectra[:, 0]).argmax(dim=1).view(3, -1)
     assert [set(row.tolist()) for row in chosen] == [{1}, {2}, {0}]
 
 
 def test_a_choice_that_may_lose_much_gives_way_to_one_that_never_does() -> None:
-    """Of frames that cannot be told apart, the mean gain alone does not decide: the square of the loss counts too."""
-    network, same = student(), torch.zeros(100, 17)
-    # Choice 1 gains 1 dB on nine of ten frames and loses 6 on the tenth; choice 2 always gains 0.2.
-    psnr_db = torch.tensor([[30.0, 31.0 if index % 10 else 24.0, 30.2] for index in range(100)])
+    """Of frames that cannot be told apart, the mean gain alone does not decide: a loss against the input counts more."""
+    network, same = student(), torch.zeros(100, 1, Router.NUMBERS)
+    # Choice 1 gains 1 dB on nine of ten frames and loses 3 on the tenth, 0.6 on the mean; choice 2 always gains 0.4.
+    psnr_db = torch.tensor([[30.0, 31.0 if index % 10 else 27.0, 30.4] for index in range(100)])
     fit_router(network, CostTable(same, psnr_db, ["a"] * 100), seed=1)
     with torch.inference_mode():
-        assert set(network.router(same).argmax(dim=1).tolist()) == {2}
+        assert set(network.router(same[:, 0]).argmax(dim=1).tolist()) == {2}
 
 
 def test_the_router_is_the_same_each_time_it_is_fitted() -> None:
@@ -185,6 +192,10 @@ def test_the_router_is_the_same_each_time_it_is_fitted() -> None:
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
 
 
+def luma_of(picture: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
 def test_the_table_has_every_pair_and_every_sharp_picture_once(tiny_pairs: Path) -> None:
     """Its figures are those of whole small pictures, computed another way."""
     network, records = student(), read_pairs(tiny_pairs, "train")
@@ -194,9 +205,17 @@ def test_the_table_has_every_pair_and_every_sharp_picture_once(tiny_pairs: Path)
     assert len(found.labels) == len(records) + len(sharp)
     first = records[0]
     row = found.psnr_db[found.labels.index(first.degradation)]
-    assert float(row[0]) == pytest.approx(psnr_db(reader.sharp(first), reader.degraded(first)), abs=1e-3)
-    restored = restore(network.experts[1], reader.degraded(first))
-    assert float(row[2]) == pytest.approx(psnr_db(reader.sharp(first), restored), abs=0.05)  # which is rounded
+    sharp_luma, degraded = luma_of(reader.sharp(first)), reader.degraded(first)
+    assert float(row[0]) == pytest.approx(psnr_db(sharp_luma, luma_of(degraded)), abs=1e-3)
+    restored = luma_of(restore(network.experts[1], degraded))
+    assert float(row[2]) == pytest.approx(psnr_db(sharp_luma, restored), abs=0.05)  # which is rounded
+    whole, part = (
+        network.router.spectrum(torch.tensor(luma_of(degraded)[:side, :side], dtype=torch.float32)[None, None])
+        for side in (99, 32)
+    )
+    spectra = found.spectra[found.labels.index(first.degradation)]
+    assert spectra.shape == (5, Router.NUMBERS)
+    assert torch.allclose(spectra[:2], torch.cat([whole, part]), atol=1e-3)
     clean = found.psnr_db[found.labels.index(CLEAN)]
     assert float(clean[0]) == pytest.approx(10 * np.log10(12 * 255**2), abs=1e-3)
     assert (clean[1:] < clean[0]).all()
@@ -206,7 +225,7 @@ def test_the_summary_by_hand() -> None:
     """Two frames, of which one is routed to the second best choice."""
     network = student(1)
     psnr_db = torch.tensor([[30.0, 32.0, 31.0], [30.0, 29.5, 31.0]])
-    summary = routing_summary(network, CostTable(torch.zeros(2, 17), psnr_db, ["x", "x"]))
+    summary = routing_summary(network, CostTable(torch.zeros(2, 1, Router.NUMBERS), psnr_db, ["x", "x"]))
     assert summary["x"] == pytest.approx(
         {
             "frames": 2,

@@ -344,11 +344,13 @@ class FeatureLayers(_Params):
 class Expert(_Params):
     """One expert of the student: the degradations that it learns from, and of which images if not of all.
 
-    `images` is a pattern of their names as a shell has it, such as `*head*`. `arguments` go over those of the model.
+    `images` is a pattern of their names as a shell has it, such as `*head*`. `steps` go over those of the training,
+    `arguments` over those of the model.
     """
 
     degradations: tuple[str, ...] = Field(min_length=1)
     images: str = "*"
+    steps: Annotated[int, Field(ge=1)] | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 

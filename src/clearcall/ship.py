@@ -25,14 +25,15 @@ _TITLES = {
     "teacher": "teacher",
 }
 
-# What a network is for and what it does not know, by what it was trained on.
-_FOR_ENLARGED = (
-    "pictures and films that were scaled down and up again",
+# What a network is for and what it does not know, by whether encoders were among what it was trained on.
+_FOR_SCALED = (
+    "images and videos that were downscaled and upscaled again",
     "blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.",
 )
 _FOR_CALLS = (
-    "the other side of a call as it arrives, through an encoder, at full size or enlarged",
-    "it knows blur by scaling and what encoders leave of a picture; noise of a camera it may sharpen.",
+    "images and videos that were downscaled and upscaled again, and calls as they arrive through an encoder, at full "
+    "resolution or upscaled",
+    "it knows blur by scaling and what encoders leave of a frame; a camera's noise it may sharpen.",
 )
 
 
@@ -117,7 +118,7 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     untouched = ", untouched" if clean_psnr_db >= MAX_PSNR_DB else ""
     colour = "Colour detail is left as it is. " if luma else ""
     routing = f"\n## Routing of the validation images\n\n{table}\n" if (table := routing_table(reports)) else ""
-    use, limits = _FOR_CALLS if params.degrade_pairs.has_codec() else _FOR_ENLARGED
+    use, limits = _FOR_CALLS if params.degrade_pairs.has_codec() else _FOR_SCALED
     return f"""# Model card: `{name}`
 
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})

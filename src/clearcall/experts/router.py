@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from clearcall.console import track
 from clearcall.data.pairs import PairReader, PairRecord, middle
 from clearcall.metrics import Frame
-from clearcall.models import collapsed
 from clearcall.models.inference import to_tensor
-from clearcall.models.students.routed import Routed
+from clearcall.models.students.routed import Routed, Router
 
 CLEAN = "clean"
-_STEPS, _RATE, _DECAY, _BATCH = 2000, 5e-3, 1e-2, 256
+_STEPS, _RATE, _DECAY, _BATCH = 4000, 5e-3, 1e-2, 256
 # Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
 _NOISE = 0.1
+# Weight of what a frame loses against its input, beside what it loses against its best choice.
+_HARM = 2.0
 # The middle of a frame tells what each choice costs; its spectrum is taken from more of it.
 _COST_SIDE_PX, _SPECTRUM_SIDE_PX = 256, 1024
-# Rounding to 8 bits leaves this mean squared error, of pictures in [0, 1]: less is no gain that could be seen.
+# Rounding to 8 bits leaves this mean squared error, of luma in [0, 1]: less is no gain that could be seen.
 _ROUNDING_MSE = 1 / 12 / 255**2
 
 
@@ -31,8 +32,9 @@ _ROUNDING_MSE = 1 / 12 / 255**2
 class CostTable:
     """What each choice of the router leaves of whole frames.
 
-    `spectra` is (frames, numbers); `psnr_db` (frames, choices), capped at what rounding to 8 bits leaves; `labels` says
-    how each frame was degraded, `clean` if not at all.
+    `spectra` is (frames, views, numbers): of the frame and of parts of it, which had the same done to them; `psnr_db`
+    (frames, choices) of luma, capped at what rounding to 8 bits leaves; `labels` says how each frame was degraded,
+    `clean` if not at all.
     """
 
     spectra: Tensor
@@ -43,18 +45,17 @@ class CostTable:
 def fit_router(student: Routed, table: CostTable, seed: int) -> None:
     """Fit the router in place, so that the expected loss in dB against each frame's best choice is the least.
 
-    The square of that loss counts too: a frame that loses 4 dB is worse than four that lose 1 dB. Degradations count
-    alike, however many frames each has.
+    A loss against the input counts three times. Degradations count alike, however many frames each has.
     """
     generator = torch.Generator().manual_seed(seed)
     router = student.router.requires_grad_(requires_grad=True)
-    router.mean.copy_(table.spectra.mean(dim=0))
-    router.deviation.copy_(table.spectra.std(dim=0).clamp(min=1e-3))
-    _, numbers = np.unique(table.labels, return_inverse=True)
-    counts = np.bincount(numbers)
-    odds = torch.from_numpy(1 / counts[numbers])
+    frames, views, numbers = table.spectra.shape
+    router.mean.copy_(table.spectra[:, 0].mean(dim=0))
+    router.deviation.copy_(table.spectra[:, 0].std(dim=0).clamp(min=1e-3))
+    _, kinds = np.unique(table.labels, return_inverse=True)
+    odds = torch.from_numpy(1 / np.bincount(kinds)[kinds])
     regret = table.psnr_db.amax(dim=1, keepdim=True) - table.psnr_db
-    cost = regret + regret.square() / 4
+    cost = regret + _HARM * (table.psnr_db[:, :1] - table.psnr_db).clamp(min=0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         router.first.reset_parameters()
@@ -65,8 +66,9 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
     target = torch.softmax(-4 * regret, dim=1)
     for step in range(_STEPS):
         chosen = torch.multinomial(odds, _BATCH, replacement=True, generator=generator)
-        noise = torch.randn(_BATCH, table.spectra.shape[1], generator=generator)
-        scores = router(table.spectra[chosen] + _NOISE * noise * router.deviation)
+        view = torch.randint(views, (_BATCH,), generator=generator)
+        noise = torch.randn(_BATCH, numbers, generator=generator)
+        scores = router(table.spectra[chosen, view] + _NOISE * noise * router.deviation)
         expected = (scores.softmax(dim=1) * cost[chosen]).sum(dim=1).mean()
         # Expected cost alone learns slowly at first, and is what counts at the end.
         likelihood = -(target[chosen] * scores.log_softmax(dim=1)).sum(dim=1).mean()
@@ -80,7 +82,6 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
 @torch.inference_mode()
 def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord]) -> CostTable:
     """Measure every choice on every pair, and on every distinct sharp picture, which is best left alone."""
-    student = cast(Routed, collapsed(student))  # each expert's kernels worked out once, not for each frame
     reader, seen = PairReader(pairs), set[tuple[str, int]]()
     spectra, scores, labels = [], [], []
     for record in track(records, len(records), "measuring the experts"):
@@ -90,17 +91,24 @@ def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord]) -> C
             seen.add(place)
             frames.append((CLEAN, sharp))
         for label, frame in frames:
-            luma = student.padded_luma(to_tensor(middle(frame, _SPECTRUM_SIDE_PX))[None])
-            spectra.append(student.router.spectrum(luma * 255))
+            luma = student.padded_luma(to_tensor(middle(frame, _SPECTRUM_SIDE_PX))[None]) * 255
+            spectra.append(torch.cat([student.router.spectrum(view) for view in _views(luma)]))
             scores.append(_psnr_db(student, middle(frame, _COST_SIDE_PX), middle(sharp, _COST_SIDE_PX)))
             labels.append(label)
-    return CostTable(torch.cat(spectra).clone(), torch.tensor(np.array(scores), dtype=torch.float32).clone(), labels)
+    return CostTable(torch.stack(spectra).clone(), torch.tensor(np.array(scores), dtype=torch.float32).clone(), labels)
+
+
+def _views(luma: Tensor) -> list[Tensor]:
+    """Return luma (1, 1, H, W) and its four quarters, all of them at least as large as the router's windows."""
+    height, width = (max(Router.TAPS, side // 2) for side in luma.shape[-2:])
+    corners = product((slice(height), slice(-height, None)), (slice(width), slice(-width, None)))
+    return [luma, *(luma[..., rows, columns] for rows, columns in corners)]
 
 
 def _psnr_db(student: Routed, frame: Frame, sharp: Frame) -> list[float]:
-    picture, target = to_tensor(frame)[None], to_tensor(sharp)[None]
+    picture, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
     errors = [
-        float((student.restore_by(choice, picture).clamp(0, 1) - target).square().mean())
+        float((student.luma(student.restore_by(choice, picture).clamp(0, 1)) - target).square().mean())
         for choice in range(len(student.names))
     ]
     return [-10 * float(np.log10(max(error, _ROUNDING_MSE))) for error in errors]
@@ -112,7 +120,7 @@ def routing_summary(student: Routed, table: CostTable) -> dict[str, dict[str, fl
     `gain_db` is the mean gain over the input, `least_gain_db` that of the worst frame.
     """
     with torch.inference_mode():
-        chosen = student.router(table.spectra).argmax(dim=1)
+        chosen = student.router(table.spectra[:, 0]).argmax(dim=1)
     got = table.psnr_db.gather(1, chosen[:, None])[:, 0]
     lost, gain = table.psnr_db.amax(dim=1) - got, got - table.psnr_db[:, 0]
     labels: npt.NDArray[np.str_] = np.array(table.labels)

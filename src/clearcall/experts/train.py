@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from concurrent.futures import as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clearcall.console import ProgressBar
 from clearcall.cores import available_cores
 from clearcall.data.pairs import read_pairs, spread
 from clearcall.experts.router import cost_table, fit_router, routing_summary
 from clearcall.experts.workers import worker_pool
-from clearcall.models import build_model, parameter_count
+from clearcall.models import build_model, collapsed, parameter_count
 from clearcall.models.students.routed import Routed
 from clearcall.models.weights import save_weights
 from clearcall.params import Expert, Model, Params
@@ -57,7 +57,9 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
             raise TypeError(f"{model.name} is no Routed")  # it is; this is for the type checker
         for network, one in zip(student.experts, ordered.values(), strict=True):
             network.load_state_dict(one.state)
-        student.eval().requires_grad_(requires_grad=False)
+        # Trained wide, kept collapsed: a fifth of the size, and all that follows is faster.
+        student = cast(Routed, collapsed(student))
+        model = Model(name="routed", arguments={"experts": {k: a | {"expansion": 0} for k, a in arguments.items()}})
         fit_router(student, cost_table(student, paths.pairs, spread(train, _ROUTER_PAIRS)), stage.training.seed)
         held_out = cost_table(student, paths.pairs, spread(validation, _ROUTER_PAIRS))
         mean = _mean_curve([rows for one in ordered.values() for rows in one.curves.values()])
@@ -73,13 +75,14 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
     """Train one expert in a process of its own."""
     stage = params.distill_student
     model = stage.model.model_copy(update={"arguments": {**stage.model.arguments, **expert.arguments}})
+    training = stage.training.model_copy(update={"steps": expert.steps or stage.training.steps})
     return train_network(
         "students",
         model,
         losses,
-        stage.training,
+        training,
         params.paths,
-        make_fabric(stage.training),
+        make_fabric(training),
         name=name,
         experiment=params.publish.experiment,
         budget=params.budget,

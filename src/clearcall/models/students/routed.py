@@ -21,8 +21,9 @@ IDENTITY = "identity"
 class Router(nn.Module):
     """Scores the identity and each expert for a whole frame, by the power spectrum of its rows and columns.
 
-    What a frame has been through shows in how its detail falls off with frequency. The spectrum is the mean over
-    windows of 32 pixels, one every 11 pixels in both directions; flat windows add next to nothing to it.
+    What a frame has been through shows in how its detail falls off with frequency. Spectra are means over windows of 32
+    pixels, one every 11 pixels in both directions: of all windows, of the textured and of the plain ones, since codecs
+    take the detail of plain parts first.
     """
 
     across_probes: Tensor
@@ -30,42 +31,64 @@ class Router(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    TAPS, STEP_PX, HIDDEN = SMALLEST_SIDE, 11, 32
+    TAPS, STEP_PX, HIDDEN = SMALLEST_SIDE, 11, 64
     BANDS = TAPS // 2
+    # Power in the lowest bands at which a window counts as half textured, half plain: at the first few do, at the second
+    # many.
+    TEXTURES = (100.0, 10_000.0)
+    NUMBERS = 2 * BANDS + 1 + len(TEXTURES) * (2 * BANDS + 1)
     # Rounding to 8-bit levels leaves a power of 1/12 in each band: what is far below that tells nothing.
-    _FLOOR = 0.05
+    _FLOOR = 0.025
     _LOW_BANDS = 4
+    _TINY = 1e-6
 
     def __init__(self, choices: int) -> None:
         super().__init__()
         probes = _probes(self.TAPS)
         self.register_buffer("across_probes", probes, persistent=False)
         self.register_buffer("down_probes", probes.mT.contiguous(), persistent=False)
-        self.register_buffer("mean", torch.zeros(self.BANDS + 1))
-        self.register_buffer("deviation", torch.ones(self.BANDS + 1))
-        self.first, self.last = nn.Linear(self.BANDS + 1, self.HIDDEN), nn.Linear(self.HIDDEN, choices)
+        self.register_buffer("mean", torch.zeros(self.NUMBERS))
+        self.register_buffer("deviation", torch.ones(self.NUMBERS))
+        self.first, self.last = nn.Linear(self.NUMBERS, self.HIDDEN), nn.Linear(self.HIDDEN, choices)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         self.requires_grad_(requires_grad=False)  # it is fitted by itself, after the experts
 
     def spectrum(self, luma_levels: Tensor) -> Tensor:
-        """Return what the router knows of luma (N, 1, H, W) in 8-bit levels: (N, BANDS + 1).
+        """Return what the router knows of luma (N, 1, H, W) in 8-bit levels: (N, NUMBERS), all logarithms but shares.
 
-        The last is the logarithm of the power in the lowest bands, the others how far each band is from it.
+        In this order: how far each band is from the level, which is the mean of the lowest bands; the level; how
+        unevenly the windows share each band's power; for each texture the spectrum of textured windows against that of
+        all, the spectrum of plain windows against the level, and the share of textured windows.
         """
-        across = self._power(luma_levels, self.across_probes)
-        down = self._power(luma_levels, self.down_probes)
-        bands = torch.log(across + down + self._FLOOR)
+        power = torch.cat([self._power(luma_levels, probes) for probes in (self.across_probes, self.down_probes)], 2)
+        energy = power[:, : self._LOW_BANDS].sum(dim=1, keepdim=True)
+        weights = [torch.ones_like(energy), *(energy / (energy + texture) for texture in self.TEXTURES)]
+        weight = torch.cat(weights, dim=1)
+        share = weight.mean(dim=2)
+        means = power @ weight.mT / power.shape[2]
+        bands = self._log(means[..., 0])
         level = bands[:, : self._LOW_BANDS].mean(dim=1, keepdim=True)
-        return torch.cat([bands - level, level], dim=1)
+        amplitude = power.sqrt().mean(dim=2)
+        numbers = [bands - level, level, bands - 2 * torch.log(amplitude + math.sqrt(self._FLOOR))]
+        for index in range(1, len(weights)):
+            of = share[:, index : index + 1]
+            textured = means[..., index] / (of + self._TINY)
+            plain = (means[..., 0] - means[..., index]) / (1 - of + self._TINY)
+            numbers += [self._log(textured) - bands, self._log(plain) - level, of]
+        return torch.cat(numbers, dim=1)
 
     def _power(self, luma_levels: Tensor, probes: Tensor) -> Tensor:
-        waves = nn.functional.conv2d(luma_levels, probes, stride=self.STEP_PX).square().mean(dim=(2, 3))
+        """Return the power of each band in each window along the rows or columns, (N, BANDS, windows)."""
+        waves = nn.functional.conv2d(luma_levels, probes, stride=self.STEP_PX).square()
         cosine, sine = waves.chunk(2, dim=1)
-        return cosine + sine
+        return (cosine + sine).flatten(2)
+
+    def _log(self, power: Tensor) -> Tensor:
+        return torch.log(power.clamp(min=0) + self._FLOOR)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """Return a score for each choice, (N, choices), of spectra (N, BANDS + 1): the highest is the best."""
+        """Return a score for each choice, (N, choices), of spectra (N, NUMBERS): the highest is the best."""
         hidden = nn.functional.gelu(self.first((spectrum - self.mean) / self.deviation), approximate="tanh")
         scores: Tensor = self.last(hidden)
         return scores
@@ -90,6 +113,11 @@ class Routed(nn.Module):
         self.experts = nn.ModuleList(experts.values())
         self.router = Router(len(self.names))
         self.stride = next(iter(experts.values())).stride
+
+    def luma(self, picture: Tensor) -> Tensor:
+        """Return the luma of RGB, both in [0, 1], in 8-bit levels, (N, 1, H, W)."""
+        luma: Tensor = self.experts[0].luma(picture)  # type: ignore[operator]  # a list hides methods
+        return luma
 
     def padded_luma(self, picture: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], continued until its sides suit all experts and the router."""
