@@ -189,7 +189,7 @@ def test_what_is_not_installed_is_said_in_one_line(monkeypatch: pytest.MonkeyPat
     here, missing = split_installed()
     assert here == []
     assert missing.count("\n") == 0
-    assert "SRMD x2, noise-free; to install them, `pip install 'clearcall[peers]' && pip install --no-deps" in missing
+    assert "waifu2x photo x2, SRMD x2; to install them, `pip install 'clearcall[peers]' && pip" in missing
 
 
 def test_the_kernels_code_is_read_from_the_module(tmp_path: Path) -> None:

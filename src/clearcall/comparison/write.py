@@ -18,10 +18,10 @@ _REAL_TIME_FPS = {30: "right", 60: "left"}  # and on which side of the line it i
 _WIDE = 160
 _MARKERS = {"onnxruntime": "o", "openvino": "D", "ncnn": "^", "OpenCV": "s", "FFmpeg": "s", "NumPy": "s"}
 _MARKER_LABELS = {"o": "onnxruntime", "D": "openvino", "^": "ncnn", "s": "OpenCV, FFmpeg, NumPy"}
-# Okabe and Ito's colours, which colour-blind people can tell apart, then shades.
+# Okabe and Ito's colours, which colour-blind people can tell apart, then shades, then Kelly's.
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C8D", "#777777", "#A5AA99",
-    "#5D4037", "#882255",
+    "#5D4037", "#882255", "#BE0032", "#F3C300", "#008856", "#604E97", "#8DB600", "#C2B280",
 )  # fmt: skip
 
 Document = Mapping[str, Any]
