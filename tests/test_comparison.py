@@ -14,17 +14,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clearcall.architectures import known_models
-from clearcall.classical import unsharp_mask
+from clearcall.classical import unsharp_luma, unsharp_mask
 from clearcall.comparison import run
 from clearcall.comparison.peers import PEERS, Peer, build_peer, export_peer, open_peer
-from clearcall.comparison.run import Settings, check, compare, unsharp_luma
+from clearcall.comparison.run import Settings, check, compare
 from clearcall.comparison.write import FIGURE, comparison_markdown, print_comparison, write_comparison
 from clearcall.cores import available_cores
 from clearcall.deploy import benchmark
 from clearcall.deploy.benchmark import measure_if_slow, peak_memory_mib
 from clearcall.deploy.engines import installed_providers
 from clearcall.errors import UserError
-from clearcall.files import write_json
+from clearcall.files import sha256_of, write_json
 from clearcall.params import BenchmarkFps, Params
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 Frame = npt.NDArray[np.uint8]
 # Two that are exported in a moment: one at full size, one for x2.
 FEW = tuple(peer for peer in PEERS if peer.name in {"plain_cnn", "imdn_rtc"})
-CLASSICAL = {"unsharp", "unsharp_luma", "identity"}
-# Trained values of the student's look at the whole frame: six bands to sixteen, sixteen to two gains.
-LOOK = (6 * 16 + 16) + (16 * 2 + 2)
+CLASSICAL = {"unsharp", "unsharp_luma", "ffmpeg_unsharp", "ffmpeg_cas", "identity"}
 SMALL = Settings(sizes=((48, 32), (64, 48)), threads=(1, 2), providers=("onnxruntime",), frames=4)
 
 
@@ -62,7 +60,9 @@ def _quickly_exported(peer_files: dict[str, Path]) -> Iterator[None]:
     from clearcall.comparison import cost
     from clearcall.models import parameter_count
 
-    def copy(peer: Peer, path: Path) -> int:
+    def copy(peer: Peer, path: Path, weights: Path | None) -> int:
+        if weights:
+            return export_peer(peer, path, weights)
         path.write_bytes(peer_files[peer.name].read_bytes())
         return parameter_count(built(peer.name))
 
@@ -109,7 +109,7 @@ def test_a_published_network_has_as_many_parameters_as_published(name: str, para
 def test_every_file_of_a_published_network_is_a_contender() -> None:
     folder = Path(run.__file__).parents[1] / "models" / "peers"
     names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert names | (set(known_models("students")) - {"luma_strided"}) == {peer.name for peer in PEERS}
+    assert names | (set(known_models("students")) - {"luma_strided", "routed"}) == {peer.name for peer in PEERS}
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
@@ -154,14 +154,13 @@ def test_a_published_network_runs_as_in_torch(peer: Peer, provider: Any, peer_fi
 def test_costs_by_hand(student_onnx: "tuple[nn.Module, Path]", peer_files: dict[str, Path]) -> None:
     """The student's stem is 6x6 at stride 2 from one channel to four, then 3x3 four to four, 1x1 four to four.
 
-    At 8 x 12 each has 4 x 6 positions; twelve 7x7 probes look at the whole frame in a single one. The plain CNN: three
-    3x3 layers at every pixel.
+    At 8 x 12 each has 4 x 6 positions. The plain CNN: three 3x3 layers at every pixel.
     """
     from clearcall.comparison.cost import count_macs, count_parameters
 
     student = student_onnx[1]
-    assert count_macs(student, 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4) + 12 * 7 * 7
-    assert count_parameters(student) == (36 * 4 + 4) + (9 * 4 * 4 + 4) + (4 * 4 + 4) + LOOK
+    assert count_macs(student, 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4)
+    assert count_parameters(student) == (36 * 4 + 4) + (9 * 4 * 4 + 4) + (4 * 4 + 4)
     plain = 9 * (3 * 32 + 32 * 32 + 32 * 3)
     assert count_macs(peer_files["plain_cnn"], 10, 14) == 10 * 14 * plain
     assert count_parameters(peer_files["plain_cnn"]) == plain + 32 + 32 + 3
@@ -246,7 +245,7 @@ def test_what_is_no_model_is_refused_before_anything_is_measured(tmp_path: Path)
 
 
 def test_a_run_measures_every_system_at_every_size_on_every_number_of_threads(document: dict[str, Any]) -> None:
-    names = ["student", "imdn_rtc", "plain_cnn", "unsharp", "unsharp_luma", "identity"]
+    names = ["student", "imdn_rtc", "plain_cnn", "unsharp", "unsharp_luma", "ffmpeg_unsharp", "ffmpeg_cas", "identity"]
     assert list(document["contenders"]) == names
     lines = {(one["contender"], one["width"], one["height"], one["threads"]) for one in document["measurements"]}
     assert lines == {(name, *size, threads) for name in names for size in SMALL.sizes for threads in SMALL.threads}
@@ -269,7 +268,7 @@ def test_costs_are_those_of_a_frame_of_the_size_that_comes_out(document: dict[st
     by_name = {one["contender"]: one for one in document["measurements"] if one["width"] == 48}
     assert by_name["plain_cnn"]["macs"] == 48 * 32 * 9 * (3 * 32 + 32 * 32 + 32 * 3)
     assert by_name["imdn_rtc"]["macs"] == 24 * 16 * 19_899
-    assert document["contenders"]["student"]["parameters"] == 36 * 4 + 4 + 9 * 16 + 4 + 16 + 4 + LOOK
+    assert document["contenders"]["student"]["parameters"] == 36 * 4 + 4 + 9 * 16 + 4 + 16 + 4
 
 
 def test_memory_is_of_a_process_of_its_own(document: dict[str, Any]) -> None:
@@ -364,9 +363,68 @@ def test_without_models_the_others_are_compared() -> None:
     quick = Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,), "quick": True}))
     done = compare(quick)
     assert "clearcall" not in {one["kind"] for one in done["contenders"].values()}
-    assert len(done["measurements"]) == 5
+    assert len(done["measurements"]) == 7
     assert done["peak_memory_mib"] == {}
     assert "How much threads help" not in comparison_markdown(done)
+
+
+def test_quality_and_time_stand_side_by_side(
+    student_onnx: "tuple[nn.Module, Path]",
+    tmp_path: Path,
+    photos: dict[str, Frame],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from safetensors.torch import save_file
+
+    images, weights = tmp_path / "photos", tmp_path / "weights"
+    images.mkdir()
+    weights.mkdir()
+    for index in range(4):
+        Image.fromarray(photos["astronaut"][40 * index : 40 * index + 72, 180:260]).save(images / f"{index}.png")
+    (images / "3.png").write_bytes(b"no image")
+    (imdn_rtc,) = (peer for peer in FEW if peer.name == "imdn_rtc")
+    published = {}
+    for name, tensor in built("imdn_rtc").state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        published[f"{imdn_rtc.layers[layer]}.{kind}"] = tensor
+    save_file(published, weights / "imdn_rtc_x2.safetensors")
+    monkeypatch.setattr(run, "split_installed", lambda: ([], "SRMD x2; to install it, `pip install it`"))
+
+    given = {"models": (str(student_onnx[1]),), "quick": True, "images": images, "peers": weights}
+    done = compare(Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,)} | given)))
+    assert f"warning: skipped: {images / '3.png'}" in capsys.readouterr().err
+    assert done["command"].endswith("--frames 4")
+    assert "--images photos --peers weights" in done["command"]
+    assert json.loads(json.dumps(done, allow_nan=False)) == done
+    quality = done["quality"]
+    assert (quality["images"], quality["skipped"]) == (1, 1)
+    assert set(quality["scores"]) == {"student", "imdn_rtc", *CLASSICAL}
+    bicubic = quality["scores"]["student"]["bicubic x2"]
+    assert (done["contenders"]["student"]["psnr_db"], done["contenders"]["student"]["ssim"]) == (
+        bicubic["psnr_db"],
+        bicubic["ssim"],
+    )
+    assert done["contenders"]["plain_cnn"]["psnr_db"] is None
+
+    text = write_comparison(done, tmp_path / "out").read_text()
+    assert "not rerun" not in text
+    assert f"`{sha256_of(weights / 'imdn_rtc_x2.safetensors')}`" in text
+    assert "Not compared: SRMD x2; to install it, `pip install it`." in text
+    rows = {row[0]: row[1:] for row in cells(text, "Quality and time")}
+    assert list(rows) == [one["title"] for name, one in done["contenders"].items() if name in quality["scores"]]
+    (timed,) = (one for one in done["measurements"] if one["contender"] == "imdn_rtc")
+    assert rows["IMDN-RTC x2"][:2] == ["half size", f"{timed['median_ms']:.1f} (onnxruntime)"]
+    expected: list[str] = []
+    for one in quality["scores"]["imdn_rtc"].values():
+        expected += [f"{one['ssim']:.4f}", f"{one['psnr_db']:.2f}", f"{one['luma_psnr_db']:.2f}"]
+    assert rows["IMDN-RTC x2"][2:] == expected
+    assert "- FFmpeg cas: bicubic x2: strength=" in text
+
+
+def test_weights_without_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"published weights in .* serve to measure quality: name --images too"):
+        check(Settings(peers=tmp_path))
 
 
 def test_the_quality_of_a_shipped_model_is_read_from_its_card(

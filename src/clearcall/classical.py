@@ -13,3 +13,14 @@ def unsharp_mask(frame: Frame, radius: float, amount: float) -> Frame:
     """
     blurred = cv2.GaussianBlur(frame, (0, 0), radius)
     return np.asarray(cv2.addWeighted(frame, 1 + amount, blurred, -amount, 0), dtype=np.uint8)
+
+
+def unsharp_luma(frame: Frame, radius: float, amount: float) -> Frame:
+    """Return an 8-bit RGB frame whose luma alone went through an unsharp mask.
+
+    What changes in luma is added to R, G and B alike, as a luma network's answer is. `radius` and `amount` are those of
+    `unsharp_mask`.
+    """
+    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    added = cv2.addWeighted(luma, amount, cv2.GaussianBlur(luma, (0, 0), radius), -amount, 128)
+    return np.asarray(cv2.addWeighted(frame, 1, cv2.merge([added] * 3), 1, -128), np.uint8)

@@ -34,6 +34,12 @@ def psnr_db(sharp: Frame, other: Frame) -> float:
     return float("inf") if error == 0 else float(10 * np.log10(_PEAK**2 / error))
 
 
+def luma_psnr_db(sharp: Frame, other: Frame) -> float:
+    """Return the PSNR in dB of 8-bit luma (BT.601) alone; infinite for equal luma."""
+    first, second = (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in (sharp, other))
+    return psnr_db(first, second)
+
+
 def ssim(sharp: Frame, other: Frame) -> float:
     """Return SSIM as Wang et al. 2004 define it: Gaussian window of sigma 1.5, 11x11, mean over pixels and channels.
 

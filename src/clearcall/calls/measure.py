@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from clearcall.calls.clips import Clip
@@ -13,7 +12,7 @@ from clearcall.calls.vmaf import vmaf, vmaf_program
 from clearcall.classical import unsharp_mask
 from clearcall.console import ProgressBar
 from clearcall.data.codecs import resized, send
-from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, psnr_db, ssim
+from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, luma_psnr_db, psnr_db, ssim
 from clearcall.params import CallCodec
 from clearcall.temporal import TemporalFilter
 
@@ -128,7 +127,7 @@ def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]
             contender=name,
             frames=len(answer),
             psnr_db=float(decibels[name].mean()),
-            luma_psnr_db=float(np.mean([*map(_psnr_db, map(_luma, clip.frames), map(_luma, answer))])),
+            luma_psnr_db=float(np.minimum(MAX_PSNR_DB, [*map(luma_psnr_db, clip.frames, answer)]).mean()),
             ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
             vmaf=seen and seen.vmaf,
             vmaf_neg=seen and seen.neg,
@@ -144,10 +143,6 @@ def _best_mask(sharp: Frame, arrived: Frame) -> Callable[[Frame], Frame]:
     """Return the unsharp mask whose amount gives a clip's first frame the highest SSIM: tuned as no call could."""
     amount = max(MASK_AMOUNTS, key=lambda amount: ssim(sharp, unsharp_mask(arrived, MASK_RADIUS, amount)))
     return lambda frame: unsharp_mask(frame, MASK_RADIUS, amount)
-
-
-def _luma(frame: Frame) -> Frame:
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _psnr_db(sharp: Frame, other: Frame) -> float:

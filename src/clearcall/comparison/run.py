@@ -1,10 +1,10 @@
-"""All contenders on one machine in one run: our models, published networks, an unsharp mask and a plain copy.
+"""All contenders on one machine in one run: our models, published networks, classical filters and a plain copy.
 
 Each runs on every runtime, frame size and number of threads that is asked for, 8-bit RGB frame in, 8-bit RGB frame out.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,17 +16,20 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from clearcall.classical import unsharp_mask
-from clearcall.comparison.peers import PEERS, export_peer, open_peer
+from clearcall.classical import unsharp_luma, unsharp_mask
+from clearcall.comparison.ffmpeg import FFMPEG_FILTERS, FfmpegFilter, has_filter
+from clearcall.comparison.ncnn_peers import NCNN_PEERS, SCALE, NcnnNetwork, split_installed
+from clearcall.comparison.peers import PEERS, PeerNetwork, export_peer, fed_small, find_weights, open_peer
+from clearcall.comparison.quality import Candidate, ImageFolder, measure_quality, split_images, tunable_filters
 from clearcall.console import ProgressBar, warn
 from clearcall.cores import available_cores, machine
 from clearcall.deploy.benchmark import at_most, make_frames, measure_if_slow, measure_latency, peak_memory_mib
 from clearcall.deploy.engines import Provider, installed_providers, load_graph
 from clearcall.errors import UserError
-from clearcall.files import read_json
+from clearcall.files import read_json, sha256_of
 from clearcall.metrics import Frame, Restore
 from clearcall.params import BenchmarkFps
-from clearcall.sharpener import find_model, shipped_models
+from clearcall.sharpener import Sharpener, find_model, shipped_models
 from clearcall.sizes import Size
 
 SIZES = ((1280, 720), (1920, 1080), (3840, 2160))
@@ -48,7 +51,8 @@ _STEP_SECONDS, _USUAL_SHARE = 1.0, 0.4
 class Settings:
     """What is to be compared, `models` beside the shipped ones; what is left empty is filled in by `check`.
 
-    `quick` is a first look in about a minute: one small size, all cores, few frames, no memory.
+    `images` is a folder to measure quality on, `peers` one of published weights. `quick` is a first look in about a
+    minute: one small size, all cores, few frames, no memory.
     """
 
     models: tuple[str, ...] = ()
@@ -57,6 +61,8 @@ class Settings:
     providers: tuple[str, ...] = ()
     frames: int = 0
     quick: bool = False
+    images: Path | None = None
+    peers: Path | None = None
 
     @property
     def reference_size(self) -> Size:
@@ -65,12 +71,14 @@ class Settings:
 
     @property
     def command(self) -> str:
-        """The command line that asks for exactly this; models by their file's name."""
+        """The command line that asks for exactly this; models and folders by their last name."""
         options = ["--quick"] if self.quick else []
         options += [f"--model {model if ':/' in model else Path(model).name}" for model in self.models]
         options += [f"--size {width}x{height}" for width, height in self.sizes]
         options += [f"--threads {count}" for count in self.threads]
         options += [f"--provider {provider}" for provider in self.providers]
+        options += [f"--images {self.images.resolve().name}"] if self.images else []
+        options += [f"--peers {self.peers.resolve().name}"] if self.peers else []
         return " ".join(["clearcall benchmark", *options, f"--frames {self.frames}"])
 
 
@@ -78,7 +86,8 @@ class Settings:
 class Contender:
     """One system: who made it, what it takes and, where it is known, its quality on bicubic x2.
 
-    `rerun` tells whether ours measured the quality; otherwise it is quoted.
+    `runtime` is the only one that it has; without, it is a graph in `path` for any provider. `rerun` tells whether ours
+    measured the quality; otherwise it is quoted. `weights_sha256` is of the published weights, where they were given.
     """
 
     name: str
@@ -88,9 +97,11 @@ class Contender:
     published_parameters: str = ""
     source: str = ""
     scale: int = 1
+    runtime: str = ""
     psnr_db: float | None = None
     ssim: float | None = None
     rerun: bool = False
+    weights_sha256: str = ""
     path: Path | None = field(default=None, repr=False)
 
 
@@ -121,6 +132,8 @@ def check(settings: Settings) -> Settings:
     for provider in settings.providers:
         if provider not in installed:
             raise UserError(f"provider {provider} is not installed here; installed: {', '.join(installed)}")
+    if settings.peers and not settings.images:
+        raise UserError(f"published weights in {settings.peers} serve to measure quality: name --images too")
     sizes = settings.sizes or ((QUICK_SIZE,) if settings.quick else SIZES)
     threads = settings.threads or ((cores,) if settings.quick else (1, cores))
     return replace(
@@ -140,8 +153,20 @@ def compare(settings: Settings) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install 'clearcall[pipeline]'") from None
     ours = _our_models(settings.models)
+    weights = find_weights(settings.peers) if settings.peers else {}
+    images = split_images(settings.images) if settings.images else None
+    by_ncnn, missing = split_installed()
+    quality: dict[str, Any] | None = None
     with tempfile.TemporaryDirectory(prefix="clearcall-") as folder:
-        contenders = [*ours, *_published(Path(folder)), *_CLASSICAL]
+        contenders = [
+            *ours,
+            *_published(Path(folder), weights),
+            *(Contender(p.name, p.title, "published", source=p.source, scale=SCALE, runtime="ncnn") for p in by_ncnn),
+            *(one for one in _CLASSICAL if one.name not in FFMPEG_FILTERS or has_filter(FFMPEG_FILTERS[one.name])),
+        ]
+        if images:
+            quality = _quality(contenders, images, settings.threads[-1])
+            contenders = [_with_quality(contender, quality["scores"]) for contender in contenders]
         # Rounded before use: whoever reads the document finds the same shares from its own figures.
         gemm_gflops = {threads: round(measure_gemm_gflops(threads), 1) for threads in settings.threads}
         run = _Run(settings, contenders, gemm_gflops)
@@ -163,6 +188,8 @@ def compare(settings: Settings) -> dict[str, Any]:
             contender.name: {key: value for key, value in asdict(contender).items() if key not in {"name", "path"}}
             for contender in contenders
         },
+        "missing": missing,
+        "quality": quality,
         "peak_memory_mib": memory,
         "measurements": [
             asdict(measured) for measured in sorted(run.measured.values(), key=lambda one: order.index(one.contender))
@@ -170,22 +197,13 @@ def compare(settings: Settings) -> dict[str, Any]:
     }
 
 
-def unsharp_luma(frame: Frame, radius: float, amount: float) -> Frame:
-    """Return an 8-bit RGB frame whose luma alone went through an unsharp mask.
-
-    What changes in luma is added to R, G and B alike, as a luma network's answer is. `radius` and `amount` are those of
-    `unsharp_mask`.
-    """
-    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    added = cv2.addWeighted(luma, amount, cv2.GaussianBlur(luma, (0, 0), radius), -amount, 128)
-    return np.asarray(cv2.addWeighted(frame, 1, cv2.merge([added] * 3), 1, -128), np.uint8)
-
-
 # The input's quality is a copy's; both were measured once, on the photographs of the published networks.
 _CLASSICAL = (
-    Contender("unsharp", "unsharp mask, RGB", "classical", psnr_db=31.39, ssim=0.9379),
-    Contender("unsharp_luma", "unsharp mask, luma only", "classical"),
-    Contender("identity", "copy of the input", "classical", psnr_db=30.68, ssim=0.9267),
+    Contender("unsharp", "unsharp mask, RGB", "classical", runtime="OpenCV", psnr_db=31.39, ssim=0.9379),
+    Contender("unsharp_luma", "unsharp mask, luma only", "classical", runtime="OpenCV"),
+    Contender("ffmpeg_unsharp", "FFmpeg unsharp, luma only", "classical", runtime="FFmpeg"),
+    Contender("ffmpeg_cas", "FFmpeg cas", "classical", runtime="FFmpeg"),
+    Contender("identity", "copy of the input", "classical", runtime="NumPy", psnr_db=30.68, ssim=0.9267),
 )
 _RESTORE: dict[str, Restore] = {
     "unsharp": partial(unsharp_mask, radius=_RADIUS, amount=_AMOUNT),
@@ -196,12 +214,39 @@ _RESTORE: dict[str, Restore] = {
 
 def open_contender(contender: Contender, provider: str, threads: int, frames: Sequence[Frame]) -> Restore:
     """Return what restores an 8-bit RGB frame as large as the `frames` on one runtime."""
+    if provider == "ncnn":
+        return fed_small(NcnnNetwork(contender.name, threads), SCALE, frames)
+    if provider == "FFmpeg":
+        return FfmpegFilter(FFMPEG_FILTERS[contender.name], threads=threads)
     if contender.path is None:
         return _RESTORE[contender.name]
-    runtime: Provider = provider  # type: ignore[assignment]  # only the classical ones have others
+    runtime: Provider = provider  # type: ignore[assignment]  # only those without a graph have others
     if contender.kind == "published":
         return open_peer(contender.path, contender.scale, runtime, threads, frames)
     return at_most(contender.path, runtime, threads)[1]
+
+
+def _quality(contenders: Sequence[Contender], images: ImageFolder, threads: int) -> dict[str, Any]:
+    """Measure every contender whose weights are known, networks of ours and others' on onnxruntime."""
+    filters, candidates = tunable_filters(), dict[str, Candidate]()
+    for contender in contenders:
+        name, scale = contender.name, contender.scale
+        if contender.runtime == "ncnn":
+            candidates[name] = Candidate(NcnnNetwork(name, threads), upscales=True)
+        elif contender.weights_sha256 and contender.path:
+            network = PeerNetwork(contender.path, scale, "onnxruntime", threads)
+            candidates[name] = Candidate(network, upscales=scale > 1)
+        elif contender.kind == "clearcall" and contender.path:
+            candidates[name] = Candidate(Sharpener(contender.path, "onnxruntime", threads))
+        elif name == "identity":
+            candidates[name] = Candidate(np.copy)
+    return measure_quality(images, candidates, filters)
+
+
+def _with_quality(contender: Contender, scores: Mapping[str, Any]) -> Contender:
+    """Return a contender with what was measured under the first degradation in place of what is quoted."""
+    first: dict[str, Any] = next(iter(scores.get(contender.name, {}).values()), {})
+    return replace(contender, psnr_db=first.get("psnr_db"), ssim=first.get("ssim"), rerun=True)
 
 
 def _our_models(models: Sequence[str]) -> list[Contender]:
@@ -209,7 +254,7 @@ def _our_models(models: Sequence[str]) -> list[Contender]:
     from clearcall.comparison.cost import count_parameters  # noqa: PLC0415
 
     contenders: dict[str, Contender] = {}
-    taken = {*(peer.name for peer in PEERS), *_RESTORE}
+    taken = {one.name for one in (*PEERS, *NCNN_PEERS, *_CLASSICAL)}
     for model in dict.fromkeys([*shipped_models(), *models]):
         path = find_model(model)
         load_graph(path)  # refuses a file that is no network of ours before minutes have gone by
@@ -232,11 +277,12 @@ def _our_models(models: Sequence[str]) -> list[Contender]:
     return list(contenders.values())
 
 
-def _published(folder: Path) -> Iterator[Contender]:
+def _published(folder: Path, weights: Mapping[str, Path]) -> Iterator[Contender]:
     with ProgressBar("exporting published networks", len(PEERS)) as bar:
         for peer in PEERS:
             path = folder / f"{peer.name}.onnx"
-            parameters = export_peer(peer, path)
+            given = weights.get(peer.name)
+            parameters = export_peer(peer, path, given)
             bar.advance()
             yield Contender(
                 peer.name,
@@ -248,6 +294,7 @@ def _published(folder: Path) -> Iterator[Contender]:
                 scale=peer.scale,
                 psnr_db=peer.psnr_db,
                 ssim=peer.ssim,
+                weights_sha256=sha256_of(given) if given else "",
                 path=path,
             )
 
@@ -344,15 +391,10 @@ class _Run:
         return None
 
     def _steps(self, size: Size, threads: int) -> list[_Step]:
-        runtimes: dict[str, Sequence[str]] = {
-            "clearcall": self._settings.providers,
-            "published": self._settings.providers,
-            "classical": ["OpenCV"],
-        }
         return [
-            _Step(contender, "NumPy" if contender.name == "identity" else provider, threads, size)
+            _Step(contender, provider, threads, size)
             for contender in self._contenders
-            for provider in runtimes[contender.kind]
+            for provider in ([contender.runtime] if contender.runtime else self._settings.providers)
         ]
 
     def _record(self, step: _Step, timed: dict[str, Any] | None = None, note: str = "") -> None:

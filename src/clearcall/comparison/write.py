@@ -16,12 +16,12 @@ HEADERS = ["system", "runtime", "median ms", "p95 ms", "fps", "frames", "GMAC", 
 NOT_RERUN = "not rerun"
 _REAL_TIME_FPS = {30: "right", 60: "left"}  # and on which side of the line it is written
 _WIDE = 160
-_MARKERS = {"onnxruntime": "o", "openvino": "D", "OpenCV": "s", "NumPy": "s"}
-_MARKER_LABELS = {"o": "onnxruntime", "D": "openvino", "s": "OpenCV, NumPy"}
-# Okabe and Ito's colours, which colour-blind people can tell apart, then shades.
+_MARKERS = {"onnxruntime": "o", "openvino": "D", "ncnn": "^", "OpenCV": "s", "FFmpeg": "s", "NumPy": "s"}
+_MARKER_LABELS = {"o": "onnxruntime", "D": "openvino", "^": "ncnn", "s": "OpenCV, FFmpeg, NumPy"}
+# Okabe and Ito's colours, which colour-blind people can tell apart, then shades, then Kelly's.
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C8D", "#777777", "#A5AA99",
-    "#5D4037", "#882255",
+    "#5D4037", "#882255", "#BE0032", "#F3C300", "#008856", "#604E97", "#8DB600", "#C2B280",
 )  # fmt: skip
 
 Document = Mapping[str, Any]
@@ -82,16 +82,17 @@ def comparison_markdown(document: Document) -> str:
 - Systems faster than {SLOW_MS:g} ms a frame take turns in blocks, so that a machine that slows down slows all. The
   others run alone, on {SLOW_FRAMES} frames after one to warm up or, above {SINGLE_MS / 1000:g} s, on a single one:
   an upper bound. What would take more than {SKIP_MS / 1000:g} s a frame is skipped.
-- Published networks are rebuilt from their descriptions with random weights: the speed is theirs. Those for x2 get a
-  frame of half height and width; the others get it enlarged already, which is not counted.
+- Published networks are rebuilt from their descriptions, with random weights unless theirs are named below: the speed
+  is theirs. Those for x2 get a frame of half height and width; the others get it upscaled already, which is not
+  counted.
 - GMAC: multiply-accumulates of the convolutions for one frame. MiB: peak memory of a process of its own at
   {reference}, Python and the runtime included.
 - GEMM: share of what a float32 matrix product reaches: {gemm}.
   A runtime that computes in bfloat16 or with fewer multiplications may exceed it.
-- PSNR: RGB, bicubic x2. "{NOT_RERUN}": measured once, with the published weights, on 41 test photographs, and quoted.
-  It compares with ours as far as those were measured on the same photographs. Blank: not known.
-"""
+{_quality_notes(document)}"""
     ]
+    if document["quality"]:
+        parts.append(f"## Quality and time\n\n{_quality_table(document)}\n\n{_settings(document)}\n")
     for width, height in sizes:
         for count in reversed(threads):
             rows = _rows(document, width, height, count)
@@ -136,7 +137,7 @@ def draw_quality(path: Path, document: Document) -> None:
     axis.set(
         xscale="log",
         xlabel=f"fps at {width}x{height}, {_threads(threads)}",
-        ylabel="PSNR in dB, bicubic x2 (of others: quoted)",
+        ylabel="PSNR in dB, bicubic x2" + ("" if document["quality"] else " (of others: quoted)"),
     )
     axis.xaxis.set_major_formatter("{x:g}")
     axis.margins(0.1)
@@ -188,6 +189,70 @@ def _rows(document: Document, width: int, height: int, threads: int) -> list[_Ro
             ]
         )
     return rows
+
+
+def _quality_notes(document: Document) -> str:
+    """Return what is to be said of the quality figures, as items of a list."""
+    quality = document["quality"]
+    if quality:
+        skipped = f", {quality['skipped']} skipped" if quality["skipped"] else ""
+        images = f"{quality['images']} images of `{quality['folder']}`{skipped}"
+        notes = [
+            f"PSNR: RGB, {quality['degradations'][0]}, mean over {images}. Blank: the weights were not given.",
+            f"Filters have the settings with the highest SSIM, for each degradation: {quality['split']}.",
+            "Quality is that of onnxruntime or ncnn; the time is that of the fastest runtime.",
+        ]
+    else:
+        origin = "measured once, with the published weights, on 41 test photographs, and quoted"
+        caveat = "It compares with ours as far as those were measured on the same photographs"
+        notes = [f'PSNR: RGB, bicubic x2. "{NOT_RERUN}": {origin}. {caveat}. Blank: not known.']
+    notes += [
+        f"{one['title']}: published weights, SHA-256 `{one['weights_sha256']}`."
+        for one in document["contenders"].values()
+        if one["weights_sha256"]
+    ]
+    notes += [f"Not compared: {document['missing']}."] if document["missing"] else []
+    return "".join(f"- {note}\n" for note in notes)
+
+
+def _quality_table(document: Document) -> str:
+    """Return every measured contender under every degradation, and its time on the fastest runtime."""
+    quality, size = document["quality"], document["reference_size"]
+    headers = ["system", "gets", "ms at {}x{}".format(*size)]
+    for degradation in quality["degradations"]:
+        headers += [f"{degradation}: SSIM", "RGB dB", "luma dB"]
+    rows = []
+    for name, contender in document["contenders"].items():
+        if not (scores := quality["scores"].get(name)):
+            continue
+        row = [contender["title"], "half size" if contender["scale"] > 1 else "full size", _fastest(document, name)]
+        for degradation in quality["degradations"]:
+            figures = scores[degradation]
+            row += [f"{figures['ssim']:.4f}", f"{figures['psnr_db']:.2f}", f"{figures['luma_psnr_db']:.2f}"]
+        rows.append(row)
+    return markdown_table(headers, rows)
+
+
+def _fastest(document: Document, name: str) -> str:
+    """Return a contender's least median time at the reference size on all threads with its runtime, or why none."""
+    threads = max(one["threads"] for one in document["measurements"])
+    width, height = document["reference_size"]
+    runs = [one for one in _at(document, width, height, threads) if one["contender"] == name]
+    timed = [one for one in runs if one["median_ms"] is not None]
+    if not timed:
+        return runs[0]["note"] if runs else ""
+    best = min(timed, key=lambda one: float(one["median_ms"]))
+    return f"{best['median_ms']:.1f} ({best['provider']})"
+
+
+def _settings(document: Document) -> str:
+    """Return the settings of tuned filters as items of a list."""
+    return "\n".join(
+        f"- {document['contenders'][name]['title']}: "
+        + "; ".join(f"{degradation}: {figures['setting']}" for degradation, figures in scores.items())
+        for name, scores in document["quality"]["scores"].items()
+        if "setting" in next(iter(scores.values()))
+    )
 
 
 def _growth_table(document: Document, sizes: Sequence[tuple[int, int]], threads: int) -> str:
