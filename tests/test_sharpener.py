@@ -26,6 +26,7 @@ from clearcall import sharpener as runtime
 from clearcall import tracking
 from clearcall.deploy.engines import SMALLEST_SIDE, Engine, Graph, Provider, compile_graph, installed_providers
 from clearcall.errors import UserError
+from clearcall.looks import Look
 from clearcall.sharpener import Choice, PixelFormat, Sharpener, find_model, shipped_models
 
 if TYPE_CHECKING:
@@ -868,12 +869,13 @@ def test_an_error_while_sharpening_reaches_the_caller_in_its_turn(
         frame: Frame,
         pixel_format: PixelFormat,
         strength: float,
+        look: Look,
         out: Frame,
         choice: int,
     ) -> int:
         if frame[0, 0, 0] == 255:
             raise MemoryError("no room")
-        return real(variant, frame, pixel_format, strength, out, choice)
+        return real(variant, frame, pixel_format, strength, look, out, choice)
 
     monkeypatch.setattr(runtime._Variant, "sharpen", sometimes)
     film = [picture(18, 30, seed, high=200) for seed in range(8)]

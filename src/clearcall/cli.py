@@ -8,6 +8,7 @@ import typer
 
 import clearcall
 from clearcall import errors
+from clearcall.looks import DEFAULT_LOOK, VIDEO_LOOK, Look
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -253,13 +254,11 @@ def ship_filter(
     typer.echo(f"{gain_db:+.3f} dB of luma on what it learnt from; written: {WEIGHTS}")
 
 
-_Model = Annotated[
-    str, typer.Option(help="fast, quality, call, an ONNX file that clearcall exported, or an MLflow URI.")
-]
+_Model = Annotated[str, typer.Option(help="fast, quality, an ONNX file that clearcall exported, or an MLflow URI.")]
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=2, help="How much of what the network adds is added.")]
-_Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unsharp mask after it; 0 is none.")]
+_Look = Annotated[Look, typer.Option(help="natural, or crisp: with a mild unsharp mask behind the network.")]
 _PastFrames = Annotated[
     bool,
     typer.Option(
@@ -280,6 +279,7 @@ def image(
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    look: _Look = DEFAULT_LOOK,
     overwrite: _Overwrite = False,
 ) -> None:
     """Sharpen one picture; its depth, transparency, EXIF and colour profile are kept.
@@ -288,7 +288,7 @@ def image(
     """
     from clearcall.pictures import picture_sharpener, sharpen_file  # noqa: PLC0415
 
-    sharpener = picture_sharpener(model, provider, threads, strength)
+    sharpener = picture_sharpener(model, provider, threads, strength, look)
     sharpen_file(sharpener, source, target, overwrite=overwrite)
     typer.echo(f"{target} ({sharpener.choice})")
 
@@ -302,6 +302,7 @@ def folder(
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    look: _Look = DEFAULT_LOOK,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do all again, and replace files that are not ours.")
     ] = False,
@@ -314,7 +315,7 @@ def folder(
     """
     from clearcall.pictures import picture_sharpener, sharpen_folder  # noqa: PLC0415
 
-    sharpener = picture_sharpener(model, provider, threads, strength)
+    sharpener = picture_sharpener(model, provider, threads, strength, look)
     result = sharpen_folder(sharpener, source, target, overwrite=overwrite)
     typer.echo(f"{result} ({sharpener.choice or 'nothing to do'})")
     if result.failed:
@@ -363,13 +364,13 @@ def video(
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    look: _Look = VIDEO_LOOK,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Input to the left, result beside it.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
     size: Annotated[
         str | None, typer.Option(help="Width x height of the result; the largest that occurs, if not given.")
     ] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
-    unsharp: _Unsharp = 0.0,
     past_frames: _PastFrames = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing: how fast are decoding and sharpening here?")
@@ -397,10 +398,10 @@ def video(
     if dry_run and (target is not None or side_by_side or split or crf is not None):
         errors.fail("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
     asked = None if size is None else parse_size(size)
-    sharpener = Sharpener(model, provider, threads, strength)
+    sharpener = Sharpener(model, provider, threads, strength, look=look)
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
-        summary = time_video(sharpener, source, size=asked, unsharp=unsharp, past_frames=past_frames)
+        summary = time_video(sharpener, source, size=asked, past_frames=past_frames)
     else:
         summary = sharpen_video(
             sharpener,
@@ -409,7 +410,6 @@ def video(
             view=view,
             size=asked,
             crf=crf,
-            unsharp=unsharp,
             past_frames=past_frames,
             overwrite=overwrite,
         )
@@ -430,7 +430,7 @@ def camera(
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
-    unsharp: _Unsharp = 0.0,
+    look: _Look = VIDEO_LOOK,
     past_frames: _PastFrames = True,
     fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
     size: Annotated[
@@ -465,11 +465,10 @@ def camera(
         seconds=seconds,
         overlay=overlay,
         again=again,
-        unsharp=unsharp,
         past_frames=past_frames,
         overwrite=overwrite,
     )
-    summary = run_camera(Sharpener(model, provider, threads, strength, video=True), settings)
+    summary = run_camera(Sharpener(model, provider, threads, strength, look=look, video=True), settings)
     typer.echo(summary)
     if summary.trouble:
         errors.fail(summary.trouble)
@@ -593,7 +592,7 @@ def benchmark(
 def benchmark_films(
     *,
     model: Annotated[
-        list[str] | None, typer.Option(help="Repeatable; the last sharpens the camera. fast, quality and call.")
+        list[str] | None, typer.Option(help="Repeatable; the last sharpens the camera. fast and quality if not given.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the camera runs.")] = 60,
     output: Annotated[Path, typer.Option(help="The folder of films.md.")] = Path("reports"),

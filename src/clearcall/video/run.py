@@ -27,7 +27,6 @@ from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
 from clearcall.temporal import TemporalFilter
-from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
 from clearcall.video.depth import eight_bits
@@ -71,7 +70,6 @@ def sharpen_video(
     view: View = "plain",
     size: Size | None = None,
     crf: int | None = None,
-    unsharp: float = 0.0,
     past_frames: bool = True,
     overwrite: bool = False,
 ) -> VideoSummary:
@@ -80,8 +78,8 @@ def sharpen_video(
     HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
     the input, or `size`, as they are shown, and smaller ones are upscaled.
     `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
-    the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. With
-    `past_frames` each frame gets what those before it show of it, where most of the picture moves (`TemporalFilter`).
+    the lower, the better and larger. With `past_frames` each frame gets what those before it show of it, where most of
+    the picture moves (`TemporalFilter`).
     Ctrl-C, and an input that ends early, leave a film of what was done until then. Raises UserError, and writes
     nothing, if there is no film to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
     """
@@ -89,7 +87,6 @@ def sharpen_video(
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
     check_network(sharpener)
-    check_amount(unsharp)
     first = frame_at(source, 0)
     check_target(target, source, overwrite=overwrite)
     check_hdr(source, first)
@@ -102,21 +99,20 @@ def sharpen_video(
     ):
         options = options_for(kind, told(film.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
-            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, unsharp, past_frames)
+            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, past_frames)
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
 
 
 def time_video(
-    sharpener: Sharpener, source: Path, *, size: Size | None = None, unsharp: float = 0.0, past_frames: bool = True
+    sharpener: Sharpener, source: Path, *, size: Size | None = None, past_frames: bool = True
 ) -> VideoSummary:
     """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
 
     Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
     """
     check_network(sharpener)
-    check_amount(unsharp)
     first = frame_at(source, 0)
     check_hdr(source, first)
     fit = Fit.of_video(source, first, size)
@@ -127,7 +123,7 @@ def time_video(
         lumas = (prepare(eight_bits(plane_of(thing, 0))) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
         with progress_of(film, main, "sharpening") as bar:
-            for _ in _sharpened(sharpener, lumas, fit(first), unsharp, clock, bar):
+            for _ in _sharpened(sharpener, lumas, fit(first), clock, bar):
                 done += 1
         reader.warn_of_end()
         if not done:
@@ -150,7 +146,6 @@ def _sharpened(
     sharpener: Sharpener,
     lumas: Iterator[Frame],
     first: VideoFrame,
-    unsharp: float,
     clock: BusyClock,
     bar: ProgressBar,
 ) -> Iterator[Frame]:
@@ -159,7 +154,6 @@ def _sharpened(
     started = time.perf_counter()
     with clock:
         for done, luma in enumerate(sharpener.map(lumas, "gray", around=clock), 1):
-            unsharp_in_place(luma, unsharp)
             yield luma
             bar.advance()
             bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
@@ -175,7 +169,6 @@ def _sharpen(
     crf: int | None,
     stop: threading.Event,
     source: Path,
-    unsharp: float,
     past_frames: bool,  # noqa: FBT001  # handed on by a function of this module
 ) -> VideoSummary:
     """Write a whole file, from its header on, until the film ends or `stop` is set."""
@@ -206,7 +199,7 @@ def _sharpen(
                     writer.put(thing)
 
     with progress_of(film, main, "sharpening") as bar, Writer(out, encoder) as writer:
-        for luma in _sharpened(sharpener, lumas(), fit(first), unsharp, clock, bar):
+        for luma in _sharpened(sharpener, lumas(), fit(first), clock, bar):
             shown = canvas.show(frames.popleft(), luma)
             with clock.left():
                 writer.put(shown)
