@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -519,7 +519,7 @@ def calls(
     ] = "pan",
     output: Annotated[Path, typer.Option(help="The folder of calls.md, .csv and .png.")] = Path("reports"),
 ) -> None:
-    """Send clips through real encoders at four quantizers, sharpen what arrives, and measure it frame by frame.
+    """Send clips through real encoders at four quantizers, sharpen what arrives in both looks, and measure each frame.
 
     The word `bundled` stands for the photographs that come with the pipeline's packages.
 
@@ -535,9 +535,9 @@ def calls(
     from clearcall.pictures import picture_sharpener  # noqa: PLC0415
 
     files, codecs = clip_files(clips), call_codecs(codec or ())
-    sharpener = picture_sharpener(model, provider, threads, strength)
+    looks = {look: picture_sharpener(model, provider, threads, strength, look) for look in get_args(Look)}
     scores, strips = measure_clips(
-        files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, model, sharpener
+        files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, looks
     )
     command = ["clearcall", "calls", clips.name, "--model", model, *(f"--codec={one}" for one in codec or ())]
     for option, value, default in (
@@ -548,7 +548,7 @@ def calls(
     ):
         command += [f"--{option}={value}"] if value != default else []
     typer.echo(write_calls(scores, strips, model, shlex.join(command), output, motion))
-    typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
+    typer.echo(f"{verdict(scores)} Written: {output / 'calls.md'}")
 
 
 @app.command()
