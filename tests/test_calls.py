@@ -307,7 +307,7 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     done = command(*options)
     assert done.returncode == 0, done.stderr
     assert "Written: out/calls.md" in done.stdout
-    made_by = "Made by `clearcall calls clips --model fast --codec=vp8 --frames=2`: 1 clips, 2 frames."
+    made_by = "Made by `clearcall calls clips --model quality --codec=vp8 --frames=2`: 1 clips, 2 frames."
     assert made_by in (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
     done = command(*options, "--motion", "bend")
     assert done.returncode == 0, done.stderr

@@ -254,7 +254,13 @@ def ship_filter(
     typer.echo(f"{gain_db:+.3f} dB of luma on what it learnt from; written: {WEIGHTS}")
 
 
-_Model = Annotated[str, typer.Option(help="fast, quality, an ONNX file that clearcall exported, or an MLflow URI.")]
+_Model = Annotated[
+    str,
+    typer.Option(
+        help="fast, quality, an ONNX file that clearcall exported, an MLflow URI, or auto: the best, for video and "
+        "camera the best that holds the frame rate here."
+    ),
+]
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=2, help="How much of what the network adds is added.")]
@@ -275,7 +281,7 @@ def image(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A PNG, JPEG, WebP or TIFF picture.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The result; its suffix tells the format.")],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -298,7 +304,7 @@ def folder(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of pictures; those in its folders too.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the results, under the same names.")],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -328,7 +334,7 @@ def look(
         str, typer.Argument(metavar="FOLDER", help="A folder of pictures, or low_resolution_photographs.")
     ],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -344,7 +350,9 @@ def look(
     """
     from clearcall.look import look as compare  # noqa: PLC0415
     from clearcall.pictures import picture_sharpener  # noqa: PLC0415
+    from clearcall.sharpener import named_model  # noqa: PLC0415
 
+    model = named_model(model)
     looks = compare(source, output, picture_sharpener(model, provider, threads, strength), model, pictures, crop)
     sharper = sum(one.blur_after < one.blur_before for one in looks)
     typer.echo(f"{sharper} of {len(looks)} have less blur; written: {output / 'real_pictures.md'}")
@@ -360,7 +368,7 @@ def video(
         typer.Argument(metavar="OUT", help="The result: .mp4, .m4v, .mov, .mkv or .webm; none with --dry-run."),
     ] = None,
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -386,8 +394,11 @@ def video(
 
     Example: clearcall video call.mp4 --dry-run
     """
+    from functools import partial  # noqa: PLC0415
+
     from clearcall.console import warn  # noqa: PLC0415
-    from clearcall.sharpener import Sharpener  # noqa: PLC0415  # the runtime takes a moment
+    from clearcall.family import sharpener_for  # noqa: PLC0415  # the runtime takes a moment
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415
     from clearcall.sizes import parse_size  # noqa: PLC0415
     from clearcall.video.run import sharpen_video, time_video  # noqa: PLC0415
 
@@ -398,7 +409,8 @@ def video(
     if dry_run and (target is not None or side_by_side or split or crf is not None):
         errors.fail("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
     asked = None if size is None else parse_size(size)
-    sharpener = Sharpener(model, provider, threads, strength, look=look)
+    make = partial(Sharpener, provider=provider, threads=threads, strength=strength, look=look)
+    sharpener = sharpener_for(model, make, "video")
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
         summary = time_video(sharpener, source, size=asked, past_frames=past_frames)
@@ -426,7 +438,7 @@ def camera(
         typer.Argument(help="A camera, or a film, which is played at its own pace. [default: /dev/video0]"),
     ] = None,
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -453,7 +465,10 @@ def camera(
 
     Example: clearcall camera --output virtual --output preview
     """
+    from functools import partial  # noqa: PLC0415
+
     from clearcall.camera.run import Settings, run_camera  # noqa: PLC0415
+    from clearcall.family import CAMERA_HEADROOM, sharpener_for  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415
     from clearcall.sizes import parse_size  # noqa: PLC0415
 
@@ -468,7 +483,8 @@ def camera(
         past_frames=past_frames,
         overwrite=overwrite,
     )
-    summary = run_camera(Sharpener(model, provider, threads, strength, look=look, video=True), settings)
+    make = partial(Sharpener, provider=provider, threads=threads, strength=strength, look=look, video=True)
+    summary = run_camera(sharpener_for(model, make, "camera", CAMERA_HEADROOM), settings)
     typer.echo(summary)
     if summary.trouble:
         errors.fail(summary.trouble)
@@ -481,7 +497,7 @@ def compare(
         Path | None, typer.Argument(metavar="[OUT.png]", help="The result; beside IN if not given.", show_default=False)
     ] = None,
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -504,7 +520,7 @@ def calls(
         Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move; or bundled.")
     ],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -533,8 +549,9 @@ def calls(
     from clearcall.calls.write import verdict, write_calls  # noqa: PLC0415
     from clearcall.params import call_codecs  # noqa: PLC0415
     from clearcall.pictures import picture_sharpener  # noqa: PLC0415
+    from clearcall.sharpener import named_model  # noqa: PLC0415
 
-    files, codecs = clip_files(clips), call_codecs(codec or ())
+    files, codecs, model = clip_files(clips), call_codecs(codec or ()), named_model(model)
     looks = {look: picture_sharpener(model, provider, threads, strength, look) for look in get_args(Look)}
     scores, strips = measure_clips(
         files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, looks

@@ -34,11 +34,13 @@ from clearcall.deploy.engines import (
 )
 from clearcall.deploy.steady import SteadyChoice
 from clearcall.errors import UserError
+from clearcall.files import read_json
 from clearcall.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
 from clearcall.metrics import Frame
 
 PixelFormat = Literal["rgb", "bgr", "i420", "nv12", "gray"]
 SHIPPED = Path(__file__).parent / "shipped"
+AUTO = "auto"
 # Frame sizes whose compiled variants are kept; a call has one or two.
 _KEPT_SIZES = 4
 _WARM_UP_RUNS, _TIMED_RUNS = 2, 5
@@ -64,8 +66,9 @@ class Choice:
 class Sharpener:
     """Sharpens 8-bit frames of any size.
 
-    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, or an MLflow URI
-    such as `models:/clearcall@champion`. `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
+    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, an MLflow URI such
+    as `models:/clearcall@champion`, or `auto`: the best of the shipped, however long a frame takes (for a frame rate
+    see `clearcall.family.choose_model`). `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
     installed at the first frame of each size and keeps the fastest; `choice` then tells which. `threads`: None measures
     too. `strength` scales what the network adds, from 0 over 1 to 2. `look` is `natural`, the network alone, or
     `crisp`, with a mild unsharp mask of the luma behind it. Calls from several threads take turns.
@@ -78,7 +81,7 @@ class Sharpener:
 
     def __init__(
         self,
-        model: str | Path = "fast",
+        model: str | Path = AUTO,
         provider: Provider | Literal["auto"] = "auto",
         threads: int | None = None,
         strength: float = 1.0,
@@ -159,6 +162,24 @@ class Sharpener:
             raise UserError(f"{self.graph.name} is a single network: it has no router that could score a frame")
         with self._lock:
             return self._variants.get(size).route(frame, pixel_format)
+
+    def measure_fps(self, width: int, height: int) -> float:
+        """Return how many lumas of a size are sharpened in a second, one after another.
+
+        Of a student of experts that is the router and the last expert, since a clean frame would cost next to nothing.
+        The runtime is chosen before, and stays compiled for this size.
+        """
+        frame, times_s = np.zeros((height, width), np.uint8), list[float]()
+        with self._lock:
+            variant = self._variants.get((height, width))
+            self.choice = variant.choice
+            for _ in range(_WARM_UP_RUNS + _TIMED_RUNS):
+                started = time.perf_counter()
+                if self.experts:
+                    variant.route(frame, "gray")
+                variant.sharpen(frame, "gray", self._strength, self._look, frame, max(IDENTITY, len(self.experts) - 1))
+                times_s.append(time.perf_counter() - started)
+        return 1 / statistics.median(times_s[_WARM_UP_RUNS:])
 
     def _number_of(self, expert: str) -> int:
         if expert not in self.experts:
@@ -264,9 +285,22 @@ def shipped_models() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.onnx"))
 
 
+def best_first() -> list[str]:
+    """Return the names of the shipped networks, that of the most parameters first."""
+    return sorted(shipped_models(), key=lambda name: -int(read_json(SHIPPED / f"{name}.json")["parameters"]))
+
+
+def named_model(model: str) -> str:
+    """Return a model's name, of `auto` that of the best shipped one."""
+    return next(iter(best_first()), model) if model == AUTO else model
+
+
 def find_model(model: str | Path) -> Path:
-    """Return the ONNX file that a shipped name, a path or an MLflow URI means; raise UserError if there is none."""
-    text = str(model)
+    """Return the ONNX file that a shipped name, `auto`, a path or an MLflow URI means.
+
+    Raises UserError if there is none.
+    """
+    text = named_model(str(model))
     if text in shipped_models():
         return SHIPPED / f"{text}.onnx"
     if text.startswith(("models:/", "runs:/")):

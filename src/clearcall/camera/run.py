@@ -9,6 +9,7 @@ from clearcall.camera.process import Processor, Worker
 from clearcall.camera.source import default_camera, open_source
 from clearcall.camera.status import Status, Summary
 from clearcall.console import ProgressBar
+from clearcall.family import SharpenerFor, settled
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
@@ -57,9 +58,10 @@ class _Told:
         return keys
 
 
-def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
+def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summary:
     """Sharpen a camera live until it ends, Ctrl-C, the key for it or the time that was given; return what came of it.
 
+    `sharpener` may be what chooses one for a frame size and rate.
     Films are written whole, also of what came before a camera was lost, or not at all if no frame came. Raises
     UserError if the source or an output is not to be had.
     """
@@ -72,7 +74,8 @@ def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
         open_source(name, settings.size, settings.fps, again=settings.again) as source,
     ):
         fps = Fraction(settings.fps) if settings.fps else source.rate
-        process = Processor(sharpener, *source.size, past_frames=settings.past_frames)
+        chosen = settled(sharpener, source.size, fps)
+        process = Processor(chosen, *source.size, past_frames=settings.past_frames)
         with (
             open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
             Worker(process) as worker,
