@@ -10,8 +10,8 @@ LICENCE ?= unknown
 NEWEST := $(VENV)-newest
 # What these tests make their photographs and models with.
 NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetensors scikit-image tabulate $(TORCH)
-RUNTIME_TESTS := before_after camera errors_files lanes metrics motion onnx_file pictures sharpener sizes temporal trial \
-	video video_fuzz video_streams
+RUNTIME_TESTS := before_after camera errors_files family lanes looks metrics motion onnx_file pictures sharpener sizes \
+	temporal trial video video_fuzz video_streams
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro ship ship-filter recipe test test-newest chaos ui gate lint lock clean

@@ -20,12 +20,26 @@ from PIL import Image
 
 from clearcall.calls import clips as clips_module
 from clearcall.calls.clips import clip_files, read_clip
-from clearcall.calls.measure import ALONE, FACTORS, INPUT, MASK, QPS, Score, Setting, flicker, measure_clips, receive
+from clearcall.calls.measure import (
+    ALONE,
+    CRISP,
+    FACTORS,
+    INPUT,
+    MASK,
+    NATURAL,
+    QPS,
+    Score,
+    Setting,
+    flicker,
+    measure_clips,
+    receive,
+)
 from clearcall.calls.vmaf import vmaf, vmaf_program
-from clearcall.calls.write import calls_tables, find_face, verdict, write_calls
+from clearcall.calls.write import calls_tables, find_face, looks_table, verdict, write_calls
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
-from clearcall.metrics import Frame, psnr_db
+from clearcall.looks import Look
+from clearcall.metrics import Frame, Restore, psnr_db
 from clearcall.temporal import TemporalFilter
 
 
@@ -161,15 +175,14 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
         return unsharp_mask(frame, 0.5, 30.0)  # far too much
 
     reports = tmp_path / "reports"
-    scores, strips = measure_clips(
-        clip_files(clips), partial(read_clip, frames=3, height=720), ["h264"], "too much", sharpen
-    )
+    looks: dict[Look, Restore] = {"natural": sharpen, "crisp": lambda frame: frame}
+    scores, strips = measure_clips(clip_files(clips), partial(read_clip, frames=3, height=720), ["h264"], looks)
     settings = len(QPS) * len(FACTORS)
     assert len(seen) == 2 * 3 * 2 * settings  # clips, frames, with those before and without
-    assert len(scores) == 2 * 4 * settings
-    by_contender = {name: [s for s in scores if s.contender == name] for name in (INPUT, "too much", ALONE, MASK)}
+    assert len(scores) == 2 * 5 * settings
+    by_contender = {name: [s for s in scores if s.contender == name] for name in (INPUT, NATURAL, CRISP, ALONE, MASK)}
     assert all(s.worst_db == 0 and s.worse_frames == 0 for s in by_contender[INPUT])
-    for name in ("too much", ALONE):
+    for name in (NATURAL, ALONE):
         assert all(s.worse_frames == s.frames == 3 and s.worst_db < -1 for s in by_contender[name])
     assert all(
         mask.ssim >= plain.ssim - 0.01 for mask, plain in zip(by_contender[MASK], by_contender[INPUT], strict=True)
@@ -186,10 +199,11 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     assert any((one != other).any() for pair in by_setting for one, other in zip(*pair, strict=True))
     assert by_contender[INPUT][0].psnr_db == pytest.approx(np.mean([*map(psnr_db, clip.frames, arrived)]))
     assert all(score.vmaf is not None and 0 <= score.vmaf <= 100 for score in scores)  # `make install` brings FFmpeg
-    tables = write_calls(scores, strips, "too much", "clearcall calls clips", reports)
+    tables = write_calls(scores, strips, "masked", "clearcall calls clips", reports)
     text = (reports / "calls.md").read_text(encoding="utf-8")
     signal, perceived = tables.split("\n\n")
     assert signal in text and perceived in text and "VMAF NEG" in perceived
+    assert "sharpened by `masked`" in text and looks_table(scores) in text
     assert "48 of 48 frames are worse than they arrived" in text
     with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert [float(row["ssim"]) for row in csv.DictReader(file)] == [score.ssim for score in scores]
@@ -223,6 +237,9 @@ def test_vmaf_that_fails_says_so(photos: dict[str, Frame]) -> None:
 
 
 def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def same(frame: Frame) -> Frame:
+        return frame
+
     (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho ' .. psnr VV->V'\n")  # one without the filter
     (tmp_path / "ffmpeg").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -230,13 +247,13 @@ def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, mo
     vmaf_program.cache_clear()
     try:
         scores, strips = measure_clips(
-            [clips / "photo.png"], partial(read_clip, frames=2, height=720), ["vp8"], "none", lambda frame: frame
+            [clips / "photo.png"], partial(read_clip, frames=2, height=720), ["vp8"], {"natural": same, "crisp": same}
         )
     finally:
         vmaf_program.cache_clear()
     assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)
     tables = write_calls(scores, strips, "none", "clearcall calls clips", tmp_path / "reports")
-    assert "VMAF" not in tables and "flicker" in tables
+    assert "VMAF" not in tables and "flicker" in tables and "VMAF" not in looks_table(scores)
     assert "VMAF was not computed" in (tmp_path / "reports" / "calls.md").read_text(encoding="utf-8")
     with (tmp_path / "reports" / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert {row["vmaf"] for row in csv.DictReader(file)} == {""}
@@ -249,23 +266,31 @@ def test_a_face_is_found_where_there_is_one(photos: dict[str, Frame]) -> None:
     assert find_face(photos["astronaut"][:60], 80) is None  # too small for the square
 
 
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def test_the_tables_are_of_means_over_clips() -> None:
     def score(clip: str, contender: str, psnr: float, worst: float, worse: int, neg: float) -> Score:
         return Score(clip, "vp9", 27, 2, contender, 10, psnr, psnr + 1, 0.9, 70.0, neg, 1.5, worst, worse)
 
     scores = [
         *(score(clip, name, 30.0, 0.0, 0, 60.0) for clip in "ab" for name in (INPUT, ALONE, MASK)),
-        score("a", "ours", 29.5, 0.5, 0, 61.0),
-        score("b", "ours", 33.5, -0.25, 3, 64.0),
+        score("a", NATURAL, 29.5, 0.5, 0, 61.0),
+        score("b", NATURAL, 33.5, -0.25, 3, 64.0),
+        score("a", CRISP, 29.0, 0.0, 4, 63.0),
+        score("b", CRISP, 30.5, 0.0, 5, 65.0),
     ]
-    signal, perceived = (
-        [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")] for table in calls_tables(scores, "ours")
-    )
-    assert signal[:7] == ["vp9", "half", "27", "30.00", "+1.50", "+0.00", "+0.00"]
-    assert signal[7:] == ["31.00", "+1.50", "+0.00", "+0.00", "0.9000", *["+0.0000"] * 3, "3 of 20"]
-    assert perceived[3:7] == ["1.50", "+0.00", "+0.00", "+0.00"]
-    assert perceived[7:] == ["70.0", "+0.0", "+0.0", "+0.0", "60.0", "+2.5", "+0.0", "+0.0"]
-    assert verdict(scores, "ours") == (
+    signal, perceived = (cells(table.splitlines()[2]) for table in calls_tables(scores))
+    assert signal[:8] == ["vp9", "half", "27", "30.00", "+1.50", "-0.25", "+0.00", "+0.00"]
+    assert signal[8:] == ["31.00", "+1.50", "-0.25", "+0.00", "+0.00", "0.9000", *["+0.0000"] * 4, "3 of 20"]
+    assert perceived[3:8] == ["1.50", *["+0.00"] * 4]
+    assert perceived[8:] == ["70.0", *["+0.0"] * 4, "60.0", "+2.5", "+4.0", "+0.0", "+0.0"]
+    assert [cells(line) for line in looks_table(scores).splitlines()[2:4]] == [
+        [NATURAL, "+1.50", "+2.5"],
+        [CRISP, "-0.25", "+4.0"],
+    ]
+    assert verdict(scores) == (
         "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, half). "
         "Of 2 means over a clip, 1 are below what arrived by more than 0.005 dB; the least gain is -0.50 dB in a (vp9, "
         "QP 27, half)."
@@ -282,7 +307,7 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     done = command(*options)
     assert done.returncode == 0, done.stderr
     assert "Written: out/calls.md" in done.stdout
-    made_by = "Made by `clearcall calls clips --model fast --codec=vp8 --frames=2`: 1 clips, 2 frames."
+    made_by = "Made by `clearcall calls clips --model quality --codec=vp8 --frames=2`: 1 clips, 2 frames."
     assert made_by in (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
     done = command(*options, "--motion", "bend")
     assert done.returncode == 0, done.stderr

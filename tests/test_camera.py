@@ -32,7 +32,6 @@ from clearcall.camera.process import Processor, Worker
 from clearcall.camera.run import Settings, run_camera
 from clearcall.camera.source import Captured, Newest, Source, open_source
 from clearcall.camera.status import Latencies, Status, Summary
-from clearcall.classical import unsharp_mask
 from clearcall.data.codecs import pan_and_zoom
 from clearcall.errors import UserError
 from clearcall.sharpener import Sharpener
@@ -399,10 +398,6 @@ def test_at_full_size_it_is_the_sharpener(sharpener: Sharpener, i420: Frame) -> 
     out = np.empty_like(i420)
     Processor(sharpener, WIDTH, HEIGHT)(i420, 0, out)
     np.testing.assert_array_equal(out, sharpener(i420, "i420"))
-    mask = np.empty_like(i420)
-    Processor(sharpener, WIDTH, HEIGHT, unsharp=0.5)(i420, 0, mask)
-    np.testing.assert_array_equal(mask[:HEIGHT], unsharp_mask(out[:HEIGHT], 1.0, 0.5))
-    np.testing.assert_array_equal(mask[HEIGHT:], i420[HEIGHT:])
 
 
 @pytest.mark.parametrize("rung", [1, 2])
@@ -443,8 +438,6 @@ def test_a_camera_uses_the_frames_before_each_at_every_size(sharpener: Sharpener
 
 
 def test_what_cannot_be_processed_is_refused(sharpener: Sharpener, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="from 0 to 2, not -1"):
-        Processor(sharpener, WIDTH, HEIGHT, unsharp=-1)
     monkeypatch.setattr(sharpener, "graph", replace(sharpener.graph, kind="rgb"))
     with pytest.raises(UserError, match="a camera needs a luma network such as fast"):
         Processor(sharpener, WIDTH, HEIGHT)
@@ -542,7 +535,7 @@ def test_memory_does_not_grow_with_the_frames(sharpener: Sharpener, i420: Frame)
     source = Source("camera", (WIDTH, HEIGHT), Fraction(FPS), camera, lambda: None)
     tracemalloc.start()
     try:
-        with PatientWorker(Processor(sharpener, WIDTH, HEIGHT, 0.3)) as worker:
+        with PatientWorker(Processor(sharpener, WIDTH, HEIGHT)) as worker:
             summary = Loop(source, worker, Watched(), Fraction(FPS), clock).run(threading.Event())
     finally:
         tracemalloc.stop()
@@ -1074,8 +1067,6 @@ def test_what_cannot_be_done_is_one_message_each_and_no_file(sharpener: Sharpene
         with pytest.raises(UserError, match=message):
             run_camera(sharpener, Settings(source, (output,)))
         assert sorted(tmp_path.iterdir()) == ours
-    with pytest.raises(UserError, match="from 0 to 2, not 3"):
-        run_camera(sharpener, Settings(film, (target,), unsharp=3))
 
 
 def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 import clearcall
 from clearcall import sharpener as runtime
 from clearcall import tracking
-from clearcall.deploy.engines import Engine, Graph, Provider, compile_graph, installed_providers
+from clearcall.deploy.engines import SMALLEST_SIDE, Engine, Graph, Provider, compile_graph, installed_providers
 from clearcall.errors import UserError
+from clearcall.looks import Look
 from clearcall.sharpener import Choice, PixelFormat, Sharpener, find_model, shipped_models
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def residual(network: Network, luma: Frame) -> Levels:
 
     stride = int(cast(Any, network.model).stride)
     height, width = luma.shape
-    missing = [max(8 - side, -side % stride) for side in (height, width)]
+    missing = [max(SMALLEST_SIDE - side, -side % stride) for side in (height, width)]
     padded = np.pad(luma, [(0, count) for count in missing], mode="edge")
     with torch.inference_mode():
         added, _ = cast(Any, network.model).sub_pixels(torch.from_numpy(padded)[None, None].float() / 255)
@@ -364,12 +365,12 @@ def test_strength_may_change_between_frames(halved: Network) -> None:
     assert (sharpen(frame) == full).all()
 
 
-@pytest.mark.parametrize("strength", [-0.01, 1.01, 100, float("nan"), float("inf")])
+@pytest.mark.parametrize("strength", [-0.01, 2.01, 100, float("nan"), float("inf")])
 def test_a_strength_out_of_range_is_refused_and_the_old_one_kept(halved: Network, strength: float) -> None:
-    with pytest.raises(UserError, match="strength must be from 0 to 1, not"):
+    with pytest.raises(UserError, match="strength must be from 0 to 2, not"):
         Sharpener(halved.path, "onnxruntime", strength=strength)
     sharpen = Sharpener(halved.path, "onnxruntime", strength=0.25)
-    with pytest.raises(UserError, match="strength must be from 0 to 1, not"):
+    with pytest.raises(UserError, match="strength must be from 0 to 2, not"):
         sharpen.strength = strength
     assert sharpen.strength == 0.25
 
@@ -665,7 +666,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 def test_frame_sizes_may_alternate_and_four_stay_compiled(halved: Network, compiled: list[tuple[int, int]]) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    sizes = [(18, 30), (30, 18), (8, 8), (64, 48), (10, 12)]
+    sizes = [(34, 46), (46, 34), (32, 32), (64, 48), (36, 38)]
 
     def check(size: tuple[int, int], seed: int) -> None:
         frame = picture(*size, seed)
@@ -693,7 +694,7 @@ def test_formats_and_sizes_of_one_compiled_size_do_not_mix(quartered: Network, c
         for pixel_format in (*COLOURS, *(PLANES if height % 2 == 0 else ())):
             frame = frame_of(pixel_format, height, width, seed)
             assert distance(sharpen(frame, pixel_format), sharpened(quartered, frame, pixel_format)) <= 1
-    assert set(compiled) == {(20, 32)}
+    assert set(compiled) == {(32, 32)}
 
 
 def test_calls_from_several_threads_take_turns(halved: Network) -> None:
@@ -864,11 +865,17 @@ def test_an_error_while_sharpening_reaches_the_caller_in_its_turn(
     real = runtime._Variant.sharpen
 
     def sometimes(
-        variant: runtime._Variant, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame
-    ) -> None:
+        variant: runtime._Variant,
+        frame: Frame,
+        pixel_format: PixelFormat,
+        strength: float,
+        look: Look,
+        out: Frame,
+        choice: int,
+    ) -> int:
         if frame[0, 0, 0] == 255:
             raise MemoryError("no room")
-        real(variant, frame, pixel_format, strength, out)
+        return real(variant, frame, pixel_format, strength, look, out, choice)
 
     monkeypatch.setattr(runtime._Variant, "sharpen", sometimes)
     film = [picture(18, 30, seed, high=200) for seed in range(8)]

@@ -29,6 +29,7 @@ from PIL import Image
 
 from clearcall.classical import unsharp_mask
 from clearcall.errors import UserError
+from clearcall.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
 from clearcall.sharpener import Sharpener, _Variant
 from clearcall.temporal import TemporalFilter
 from clearcall.video import fit, hdr, read
@@ -225,9 +226,9 @@ def test_sharpening_during_the_wait_for_the_encoder_counts(
     sharpen, write = _Variant.sharpen, Writer._write
     slow_s, frames_in_flight = 0.02, 1  # the fixture has one thread
 
-    def slowly_sharpened(*arguments: Any) -> None:
+    def slowly_sharpened(*arguments: Any) -> int:
         time.sleep(slow_s)
-        sharpen(*arguments)
+        return sharpen(*arguments)
 
     def slowly_written(*arguments: Any) -> None:
         time.sleep(3 * slow_s)
@@ -246,7 +247,7 @@ def test_a_dry_run_decodes_and_sharpens_all_and_writes_nothing(
     sharpener: Sharpener, scene: Frame, tmp_path: Path
 ) -> None:
     source = write_film(tmp_path / "in.mkv", scene, sound=True)
-    summary = time_video(sharpener, source, unsharp=0.2)
+    summary = time_video(sharpener, source)
     assert (summary.frames, summary.encode_fps, summary.interrupted) == (10, None, False)
     assert summary.sharpen_fps > 0 and str(summary).endswith("; nothing was encoded or written")
     assert list(tmp_path.iterdir()) == [source]
@@ -254,7 +255,7 @@ def test_a_dry_run_decodes_and_sharpens_all_and_writes_nothing(
 
 def test_past_frames_can_be_left_out(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene, options={"crf": "35"})
-    run = command("video", str(source), str(tmp_path / "out.mkv"), "--crf=0", "--no-past-frames",
+    run = command("video", str(source), str(tmp_path / "out.mkv"), "--crf=0", "--no-past-frames", "--model=fast",
                   "--provider=onnxruntime", "--threads=1")  # fmt: skip
     assert run.returncode == 0, run.stderr
     before, after = shown(source), shown(tmp_path / "out.mkv")
@@ -307,15 +308,14 @@ def test_the_strength_counts(scene: Frame, tmp_path: Path) -> None:
         np.testing.assert_array_equal(new.planes[0], old.planes[0])
 
 
-def test_an_unsharp_mask_may_follow(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+def test_crisp_is_an_unsharp_mask_of_the_natural_look(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """Of luma alone."""
     source = write_film(tmp_path / "in.mp4", scene)
-    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, unsharp=0.5)
+    sharpen_video(Sharpener("fast", "onnxruntime", 1, look="crisp"), source, tmp_path / "out.mp4", crf=0)
     before = shown(source)
     for old, new, expected in zip(before, shown(tmp_path / "out.mp4"), sharpened(sharpener, before), strict=True):
-        np.testing.assert_array_equal(new.planes[0], unsharp_mask(expected, 1.0, 0.5))
+        np.testing.assert_array_equal(new.planes[0], unsharp_mask(expected, CRISP_RADIUS_PX, CRISP_AMOUNT))
         np.testing.assert_array_equal(new.planes[1], old.planes[1])
-    with pytest.raises(UserError, match="the amount of the unsharp mask must be from 0 to 2, not -1"):
-        sharpen_video(sharpener, source, tmp_path / "none.mp4", unsharp=-1)
 
 
 def test_b_frames_and_references_of_the_input_are_not_harmed(
@@ -1347,7 +1347,7 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(
         "from clearcall.cli import main\nmain()"
     )
     target = tmp_path / "out" / "out.mp4"
-    options = ["--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
+    options = ["--model", "fast", "--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
     done = interrupted(program, "video", str(source), str(target), *options, send=number)
     assert done.returncode == 130
     assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
@@ -1362,8 +1362,8 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(
 def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
     source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512))
     program = (
-        "import time\nfrom clearcall.video import run\n"
-        "run.unsharp_in_place = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
+        "import time\nfrom clearcall.console import ProgressBar\n"
+        "ProgressBar.note = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
         "from clearcall.cli import main\nmain()"
     )
     done = interrupted(program, "video", str(source), "--dry-run", "--provider", "onnxruntime")

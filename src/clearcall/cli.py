@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 import clearcall
 from clearcall import errors
+from clearcall.looks import DEFAULT_LOOK, VIDEO_LOOK, Look
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -254,12 +255,16 @@ def ship_filter(
 
 
 _Model = Annotated[
-    str, typer.Option(help="fast, quality, call, an ONNX file that clearcall exported, or an MLflow URI.")
+    str,
+    typer.Option(
+        help="fast, quality, an ONNX file that clearcall exported, an MLflow URI, or auto: the best, for video and "
+        "camera the best that holds the frame rate here."
+    ),
 ]
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="How many threads; measured if not given.")]
 _Strength = Annotated[float, typer.Option(min=0, max=2, help="How much of what the network adds is added.")]
-_Unsharp = Annotated[float, typer.Option(min=0, max=2, help="Amount of an unsharp mask after it; 0 is none.")]
+_Look = Annotated[Look, typer.Option(help="natural, or crisp: with a mild unsharp mask behind the network.")]
 _PastFrames = Annotated[
     bool,
     typer.Option(
@@ -276,10 +281,11 @@ def image(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A PNG, JPEG, WebP or TIFF picture.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The result; its suffix tells the format.")],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    look: _Look = DEFAULT_LOOK,
     overwrite: _Overwrite = False,
 ) -> None:
     """Sharpen one picture; its depth, transparency, EXIF and colour profile are kept.
@@ -288,7 +294,7 @@ def image(
     """
     from clearcall.pictures import picture_sharpener, sharpen_file  # noqa: PLC0415
 
-    sharpener = picture_sharpener(model, provider, threads, strength)
+    sharpener = picture_sharpener(model, provider, threads, strength, look)
     sharpen_file(sharpener, source, target, overwrite=overwrite)
     typer.echo(f"{target} ({sharpener.choice})")
 
@@ -298,10 +304,11 @@ def folder(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of pictures; those in its folders too.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the results, under the same names.")],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    look: _Look = DEFAULT_LOOK,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do all again, and replace files that are not ours.")
     ] = False,
@@ -314,7 +321,7 @@ def folder(
     """
     from clearcall.pictures import picture_sharpener, sharpen_folder  # noqa: PLC0415
 
-    sharpener = picture_sharpener(model, provider, threads, strength)
+    sharpener = picture_sharpener(model, provider, threads, strength, look)
     result = sharpen_folder(sharpener, source, target, overwrite=overwrite)
     typer.echo(f"{result} ({sharpener.choice or 'nothing to do'})")
     if result.failed:
@@ -327,7 +334,7 @@ def look(
         str, typer.Argument(metavar="FOLDER", help="A folder of pictures, or low_resolution_photographs.")
     ],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -343,7 +350,9 @@ def look(
     """
     from clearcall.look import look as compare  # noqa: PLC0415
     from clearcall.pictures import picture_sharpener  # noqa: PLC0415
+    from clearcall.sharpener import named_model  # noqa: PLC0415
 
+    model = named_model(model)
     looks = compare(source, output, picture_sharpener(model, provider, threads, strength), model, pictures, crop)
     sharper = sum(one.blur_after < one.blur_before for one in looks)
     typer.echo(f"{sharper} of {len(looks)} have less blur; written: {output / 'real_pictures.md'}")
@@ -359,17 +368,17 @@ def video(
         typer.Argument(metavar="OUT", help="The result: .mp4, .m4v, .mov, .mkv or .webm; none with --dry-run."),
     ] = None,
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
+    look: _Look = VIDEO_LOOK,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Input to the left, result beside it.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Left half input, right half result.")] = False,
     size: Annotated[
         str | None, typer.Option(help="Width x height of the result; the largest that occurs, if not given.")
     ] = None,
     crf: Annotated[int | None, typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.")] = None,
-    unsharp: _Unsharp = 0.0,
     past_frames: _PastFrames = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing: how fast are decoding and sharpening here?")
@@ -385,8 +394,11 @@ def video(
 
     Example: clearcall video call.mp4 --dry-run
     """
+    from functools import partial  # noqa: PLC0415
+
     from clearcall.console import warn  # noqa: PLC0415
-    from clearcall.sharpener import Sharpener  # noqa: PLC0415  # the runtime takes a moment
+    from clearcall.family import sharpener_for  # noqa: PLC0415  # the runtime takes a moment
+    from clearcall.sharpener import Sharpener  # noqa: PLC0415
     from clearcall.sizes import parse_size  # noqa: PLC0415
     from clearcall.video.run import sharpen_video, time_video  # noqa: PLC0415
 
@@ -397,10 +409,11 @@ def video(
     if dry_run and (target is not None or side_by_side or split or crf is not None):
         errors.fail("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
     asked = None if size is None else parse_size(size)
-    sharpener = Sharpener(model, provider, threads, strength)
+    make = partial(Sharpener, provider=provider, threads=threads, strength=strength, look=look)
+    sharpener = sharpener_for(model, make, "video")
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     if target is None:
-        summary = time_video(sharpener, source, size=asked, unsharp=unsharp, past_frames=past_frames)
+        summary = time_video(sharpener, source, size=asked, past_frames=past_frames)
     else:
         summary = sharpen_video(
             sharpener,
@@ -409,7 +422,6 @@ def video(
             view=view,
             size=asked,
             crf=crf,
-            unsharp=unsharp,
             past_frames=past_frames,
             overwrite=overwrite,
         )
@@ -426,11 +438,11 @@ def camera(
         typer.Argument(help="A camera, or a film, which is played at its own pace. [default: /dev/video0]"),
     ] = None,
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
-    unsharp: _Unsharp = 0.0,
+    look: _Look = VIDEO_LOOK,
     past_frames: _PastFrames = True,
     fps: Annotated[int | None, typer.Option(min=1, max=240, help="The fixed rate; the source's if not given.")] = None,
     size: Annotated[
@@ -453,7 +465,10 @@ def camera(
 
     Example: clearcall camera --output virtual --output preview
     """
+    from functools import partial  # noqa: PLC0415
+
     from clearcall.camera.run import Settings, run_camera  # noqa: PLC0415
+    from clearcall.family import CAMERA_HEADROOM, sharpener_for  # noqa: PLC0415
     from clearcall.sharpener import Sharpener  # noqa: PLC0415
     from clearcall.sizes import parse_size  # noqa: PLC0415
 
@@ -465,11 +480,11 @@ def camera(
         seconds=seconds,
         overlay=overlay,
         again=again,
-        unsharp=unsharp,
         past_frames=past_frames,
         overwrite=overwrite,
     )
-    summary = run_camera(Sharpener(model, provider, threads, strength, video=True), settings)
+    make = partial(Sharpener, provider=provider, threads=threads, strength=strength, look=look, video=True)
+    summary = run_camera(sharpener_for(model, make, "camera", CAMERA_HEADROOM), settings)
     typer.echo(summary)
     if summary.trouble:
         errors.fail(summary.trouble)
@@ -482,7 +497,7 @@ def compare(
         Path | None, typer.Argument(metavar="[OUT.png]", help="The result; beside IN if not given.", show_default=False)
     ] = None,
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -505,7 +520,7 @@ def calls(
         Path, typer.Argument(metavar="CLIPS", help="A folder of films, or of photographs to move; or bundled.")
     ],
     *,
-    model: _Model = "fast",
+    model: _Model = "auto",
     provider: _Provider = "auto",
     threads: _Threads = None,
     strength: _Strength = 1.0,
@@ -520,7 +535,7 @@ def calls(
     ] = "pan",
     output: Annotated[Path, typer.Option(help="The folder of calls.md, .csv and .png.")] = Path("reports"),
 ) -> None:
-    """Send clips through real encoders at four quantizers, sharpen what arrives, and measure it frame by frame.
+    """Send clips through real encoders at four quantizers, sharpen what arrives in both looks, and measure each frame.
 
     The word `bundled` stands for the photographs that come with the pipeline's packages.
 
@@ -534,11 +549,12 @@ def calls(
     from clearcall.calls.write import verdict, write_calls  # noqa: PLC0415
     from clearcall.params import call_codecs  # noqa: PLC0415
     from clearcall.pictures import picture_sharpener  # noqa: PLC0415
+    from clearcall.sharpener import named_model  # noqa: PLC0415
 
-    files, codecs = clip_files(clips), call_codecs(codec or ())
-    sharpener = picture_sharpener(model, provider, threads, strength)
+    files, codecs, model = clip_files(clips), call_codecs(codec or ()), named_model(model)
+    looks = {look: picture_sharpener(model, provider, threads, strength, look) for look in get_args(Look)}
     scores, strips = measure_clips(
-        files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, model, sharpener
+        files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, looks
     )
     command = ["clearcall", "calls", clips.name, "--model", model, *(f"--codec={one}" for one in codec or ())]
     for option, value, default in (
@@ -549,7 +565,7 @@ def calls(
     ):
         command += [f"--{option}={value}"] if value != default else []
     typer.echo(write_calls(scores, strips, model, shlex.join(command), output, motion))
-    typer.echo(f"{verdict(scores, model)} Written: {output / 'calls.md'}")
+    typer.echo(f"{verdict(scores)} Written: {output / 'calls.md'}")
 
 
 @app.command()
@@ -601,7 +617,7 @@ def benchmark(
 def benchmark_films(
     *,
     model: Annotated[
-        list[str] | None, typer.Option(help="Repeatable; the last sharpens the camera. fast, quality and call.")
+        list[str] | None, typer.Option(help="Repeatable; the last sharpens the camera. fast and quality if not given.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the camera runs.")] = 60,
     output: Annotated[Path, typer.Option(help="The folder of films.md.")] = Path("reports"),

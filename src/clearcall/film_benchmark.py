@@ -25,6 +25,7 @@ from clearcall.data.single import read_rgb
 from clearcall.data.sources import bundled_originals
 from clearcall.errors import UserError
 from clearcall.files import write_text
+from clearcall.looks import VIDEO_LOOK
 from clearcall.metrics import Frame
 from clearcall.report.tables import markdown_table
 from clearcall.sharpener import Sharpener
@@ -58,7 +59,7 @@ def benchmark_films(
     turn, `seconds` how long the camera runs. `command` is told in the report. Raises UserError for a model that is not
     there or works on RGB, and KeyboardInterrupt if Ctrl-C cuts a measurement short; then nothing is written.
     """
-    sharpeners = {model: Sharpener(model) for model in models}
+    sharpeners = {model: Sharpener(model, look=VIDEO_LOOK) for model in models}
     for sharpener in sharpeners.values():
         check_network(sharpener)
     try:

@@ -29,6 +29,7 @@ from clearcall.decoding import ANIMATED, cmyk_to_rgb, image_errors, open_image
 from clearcall.deploy.engines import Provider
 from clearcall.errors import UserError, describe
 from clearcall.files import atomic_path, check_target, read_json, sha256_of, write_json
+from clearcall.looks import DEFAULT_LOOK, Look
 from clearcall.sharpener import Choice, Sharpener, find_model
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
@@ -94,14 +95,18 @@ class FolderSummary:
 
 
 def picture_sharpener(
-    model: str, provider: Provider | Literal["auto"], threads: int | None, strength: float
+    model: str,
+    provider: Provider | Literal["auto"],
+    threads: int | None,
+    strength: float,
+    look: Look = DEFAULT_LOOK,
 ) -> Sharpener:
     """Return a Sharpener whose runtime is settled on one frame: pictures of many sizes are not worth measuring each."""
     path = find_model(model)
     measured = Sharpener(path, provider, threads, strength)
     measured(np.zeros((720, 1280, 3), np.uint8))
     choice = cast(Choice, measured.choice)  # there was a frame
-    return Sharpener(path, choice.provider, choice.threads, strength)
+    return Sharpener(path, choice.provider, choice.threads, strength, look=look)
 
 
 def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> None:
@@ -125,9 +130,9 @@ def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite:
 def sharpen_folder(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> FolderSummary:
     """Sharpen every picture below `source` into the same place below `target`, each in its own format.
 
-    What was made from the same bytes with the same model and strength is skipped if the record in `target` still has
-    its hash. A picture that fails is named on standard error and the others go on. Unless `overwrite`, which does all
-    again, raises UserError if `target` holds files but no record: then they are not ours to replace.
+    What was made from the same bytes with the same model, strength and look is skipped if the record in `target` still
+    has its hash. A picture that fails is named on standard error and the others go on. Unless `overwrite`, which does
+    all again, raises UserError if `target` holds files but no record: then they are not ours to replace.
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}")
@@ -139,7 +144,11 @@ def sharpen_folder(sharpener: Sharpener, source: Path, target: Path, *, overwrit
         raise UserError(f"{source} holds no picture ({KINDS})")
     _claim(target, overwrite=overwrite)
     record = {} if overwrite else _read_record(target / RECORD)
-    model = hashlib.sha256(sharpener.graph.onnx).hexdigest()
+    settings = {
+        "model": hashlib.sha256(sharpener.graph.onnx).hexdigest(),
+        "strength": sharpener.strength,
+        "look": sharpener.look,
+    }
     # Written before the first picture, so that after a kill the folder is still known as ours.
     write_json(target / RECORD, record)
     written = time.monotonic()
@@ -151,7 +160,7 @@ def sharpen_folder(sharpener: Sharpener, source: Path, target: Path, *, overwrit
             try:
                 _refuse_output(output, source, outputs)
                 data = _read(path)
-                entry = {"input": hashlib.sha256(data).hexdigest(), "model": model, "strength": sharpener.strength}
+                entry = {"input": hashlib.sha256(data).hexdigest(), **settings}
                 if output.is_file() and record.get(name) == {**entry, "output": sha256_of(output)}:
                     skipped += 1
                 else:

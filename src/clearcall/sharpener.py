@@ -34,10 +34,13 @@ from clearcall.deploy.engines import (
 )
 from clearcall.deploy.steady import SteadyChoice
 from clearcall.errors import UserError
+from clearcall.files import read_json
+from clearcall.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
 from clearcall.metrics import Frame
 
 PixelFormat = Literal["rgb", "bgr", "i420", "nv12", "gray"]
 SHIPPED = Path(__file__).parent / "shipped"
+AUTO = "auto"
 # Frame sizes whose compiled variants are kept; a call has one or two.
 _KEPT_SIZES = 4
 _WARM_UP_RUNS, _TIMED_RUNS = 2, 5
@@ -63,24 +66,27 @@ class Choice:
 class Sharpener:
     """Sharpens 8-bit frames of any size.
 
-    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, or an MLflow URI
-    such as `models:/clearcall@champion`. `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
+    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, an MLflow URI such
+    as `models:/clearcall@champion`, or `auto`: the best of the shipped, however long a frame takes (for a frame rate
+    see `clearcall.family.choose_model`). `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
     installed at the first frame of each size and keeps the fastest; `choice` then tells which. `threads`: None measures
-    too. `strength` from 0 (the frame as it is) over 1 (what the network adds) to 2 (twice that). Calls from several
-    threads take turns.
+    too. `strength` scales what the network adds, from 0 over 1 to 2. `look` is `natural`, the network alone, or
+    `crisp`, with a mild unsharp mask of the luma behind it. Calls from several threads take turns.
 
     A student of experts has a router, which chooses one of `experts` for each frame. With `video` the frames of all
     calls are those of one video: the choice changes only when several frames agree. `expert` takes the place of the
-    router where it is known how frames were degraded.
+    router where it is known how frames were degraded. A frame that the router finds clean stays as it is, bit for bit,
+    if the look is `natural`; if it is `crisp`, it gets the mask.
     """
 
     def __init__(
         self,
-        model: str | Path = "fast",
+        model: str | Path = AUTO,
         provider: Provider | Literal["auto"] = "auto",
         threads: int | None = None,
         strength: float = 1.0,
         *,
+        look: Look = DEFAULT_LOOK,
         video: bool = False,
         expert: str | None = None,
     ) -> None:
@@ -90,7 +96,7 @@ class Sharpener:
         if threads is not None and threads < 1:
             raise UserError(f"threads must be at least 1 or None, not {threads}")
         self.graph = load_graph(find_model(model))
-        self.strength = strength
+        self.strength, self.look = strength, look
         # The first is onnxruntime, or the one that was asked for.
         self._providers = installed_providers() if provider == "auto" else [provider]
         self._threads = threads
@@ -112,6 +118,17 @@ class Sharpener:
             raise UserError(f"strength must be from 0 to {_MOST_STRENGTH}, not {value}")
         self._strength = float(value)
 
+    @property
+    def look(self) -> Look:
+        """Whether an unsharp mask follows the network; may be changed between frames."""
+        return self._look
+
+    @look.setter
+    def look(self, value: Look) -> None:
+        if value not in get_args(Look):
+            raise UserError(f"look must be one of {', '.join(get_args(Look))}, not {value!r}")
+        self._look = value
+
     def __call__(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
         """Return the sharpened frame, of the same shape and pixel format.
 
@@ -130,7 +147,7 @@ class Sharpener:
             variant = self._variants.get(size)
             self.choice = variant.choice
             chosen = self._chosen(variant, frame, pixel_format, self._steady)
-            self._note(variant.sharpen(frame, pixel_format, self._strength, out, chosen))
+            self._note(variant.sharpen(frame, pixel_format, self._strength, self._look, out, chosen))
         return out
 
     @property
@@ -145,6 +162,24 @@ class Sharpener:
             raise UserError(f"{self.graph.name} is a single network: it has no router that could score a frame")
         with self._lock:
             return self._variants.get(size).route(frame, pixel_format)
+
+    def measure_fps(self, width: int, height: int) -> float:
+        """Return how many lumas of a size are sharpened in a second, one after another.
+
+        Of a student of experts that is the router and the last expert, since a clean frame would cost next to nothing.
+        The runtime is chosen before, and stays compiled for this size.
+        """
+        frame, times_s = np.zeros((height, width), np.uint8), list[float]()
+        with self._lock:
+            variant = self._variants.get((height, width))
+            self.choice = variant.choice
+            for _ in range(_WARM_UP_RUNS + _TIMED_RUNS):
+                started = time.perf_counter()
+                if self.experts:
+                    variant.route(frame, "gray")
+                variant.sharpen(frame, "gray", self._strength, self._look, frame, max(IDENTITY, len(self.experts) - 1))
+                times_s.append(time.perf_counter() - started)
+        return 1 / statistics.median(times_s[_WARM_UP_RUNS:])
 
     def _number_of(self, expert: str) -> int:
         if expert not in self.experts:
@@ -192,7 +227,7 @@ class Sharpener:
             try:
                 out = np.empty_like(frame, order="C")
                 with around:
-                    variants.get(size).sharpen(frame, pixel_format, self._strength, out, chosen)
+                    variants.get(size).sharpen(frame, pixel_format, self._strength, self._look, out, chosen)
             finally:
                 idle.put(variants)
             return out
@@ -250,9 +285,22 @@ def shipped_models() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.onnx"))
 
 
+def best_first() -> list[str]:
+    """Return the names of the shipped networks, that of the most parameters first."""
+    return sorted(shipped_models(), key=lambda name: -int(read_json(SHIPPED / f"{name}.json")["parameters"]))
+
+
+def named_model(model: str) -> str:
+    """Return a model's name, of `auto` that of the best shipped one."""
+    return next(iter(best_first()), model) if model == AUTO else model
+
+
 def find_model(model: str | Path) -> Path:
-    """Return the ONNX file that a shipped name, a path or an MLflow URI means; raise UserError if there is none."""
-    text = str(model)
+    """Return the ONNX file that a shipped name, `auto`, a path or an MLflow URI means.
+
+    Raises UserError if there is none.
+    """
+    text = named_model(str(model))
     if text in shipped_models():
         return SHIPPED / f"{text}.onnx"
     if text.startswith(("models:/", "runs:/")):
@@ -299,11 +347,13 @@ class _Variant:
         padded_height, padded_width = (max(least, side + -side % stride) for side in (height, width))
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
+        self._residual_rgb: Frame | None = None
+        self._masked: tuple[Frame, Frame] | None = None
+        residual = np.full((padded_height, padded_width), NOTHING_TO_ADD, np.uint8)
+        self._residual = residual[:height, :width]
         if graph.kind == "rgb":
             return
         self._luma = self._engine.input[0, 0]
-        residual = np.empty((padded_height, padded_width), np.uint8)
-        self._residual = residual[:height, :width]
         # Row `row` of each block of stride x stride sub-pixels, as an image of `stride` channels: merging channels is
         # how OpenCV interleaves, five times as fast as DepthToSpace on bytes in the graph.
         self._rows = [
@@ -313,7 +363,6 @@ class _Variant:
             )
             for row in range(stride)
         ]
-        self._residual_rgb: Frame | None = None
 
     def run_ms(self) -> float:
         """Return how long the network alone takes, in ms; of experts, the last one."""
@@ -322,15 +371,29 @@ class _Variant:
         return (time.perf_counter() - started) * 1000
 
     def sharpen(
-        self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame, choice: int = BY_ROUTER
+        self,
+        frame: Frame,
+        pixel_format: PixelFormat,
+        strength: float,
+        look: Look,
+        out: Frame,
+        choice: int = BY_ROUTER,
     ) -> int:
         """Sharpen a frame whose shape was checked into `out`, which may be the frame itself; return the choice made."""
         frame = np.ascontiguousarray(frame)
         if self._kind == "rgb":
             self._restore(frame, pixel_format, strength, out)
+            if look == "crisp":
+                code = cv2.COLOR_RGB2GRAY if pixel_format == "rgb" else cv2.COLOR_BGR2GRAY
+                self._residual.fill(NOTHING_TO_ADD)
+                self._mask_residual(np.asarray(cv2.cvtColor(out, code), np.uint8), 1)
+                self._add_to_colour(out, 1, out)
             return choice
         self._fill_luma(frame, pixel_format)
         self._run_luma(choice)
+        if look == "crisp":
+            self._mask_residual(self._luma[: self._height, : self._width], strength)
+            strength = 1
         if pixel_format in {"rgb", "bgr"}:
             self._add_to_colour(frame, strength, out)
         else:
@@ -351,6 +414,16 @@ class _Variant:
             cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY if pixel_format == "rgb" else cv2.COLOR_BGR2GRAY, dst=luma)
         else:
             np.copyto(luma, frame[: self._height])
+
+    def _mask_residual(self, luma: Frame, strength: float) -> None:
+        """Turn what the network adds to luma into what it and an unsharp mask behind it add together."""
+        if self._masked is None:
+            self._masked = np.empty_like(luma), np.empty_like(luma)
+        sharp, blurred = self._masked
+        _add(luma, self._residual, strength, sharp)
+        cv2.GaussianBlur(sharp, (0, 0), CRISP_RADIUS_PX, dst=blurred)
+        cv2.addWeighted(sharp, 1 + CRISP_AMOUNT, blurred, -CRISP_AMOUNT, 0, dst=sharp)
+        cv2.addWeighted(sharp, 1, luma, -1, NOTHING_TO_ADD, dst=self._residual)
 
     def _add_to_colour(self, frame: Frame, strength: float, out: Frame) -> None:
         """Add the luma network's residual to R, G and B alike, which leaves chroma as it is."""

@@ -12,6 +12,7 @@ from clearcall.calls.vmaf import vmaf, vmaf_program
 from clearcall.classical import unsharp_mask
 from clearcall.console import ProgressBar
 from clearcall.data.codecs import resized, send
+from clearcall.looks import Look
 from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, luma_psnr_db, psnr_db, ssim
 from clearcall.params import CallCodec
 from clearcall.temporal import TemporalFilter
@@ -19,7 +20,7 @@ from clearcall.temporal import TemporalFilter
 QPS = (22, 27, 32, 37)  # the quantizers of the common test conditions of H.264's successors
 FACTORS = (1, 2)  # what frames are made smaller by before they are encoded
 WORSE_DB = 0.1
-INPUT, ALONE, MASK = "input", "frame by frame", "unsharp mask"
+INPUT, NATURAL, CRISP, ALONE, MASK = "input", "natural", "crisp", "frame by frame", "unsharp mask"
 MASK_RADIUS = 1.0  # sigma in pixels
 MASK_AMOUNTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
@@ -84,13 +85,13 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
 
 
 def measure_clips(
-    files: Sequence[Path], read: Callable[[Path], Clip], codecs: Iterable[CallCodec], name: str, sharpen: Restore
+    files: Sequence[Path], read: Callable[[Path], Clip], codecs: Iterable[CallCodec], looks: Mapping[Look, Restore]
 ) -> tuple[list[Score], list[Filmstrip]]:
     """Send what `read` makes of every file at every setting, and score what arrives, an unsharp mask and a model.
 
-    The model is called `name`. It gets frames as in a film, with what those before show of each, and none that is still
-    to come; and, as `frame by frame`, without. The filmstrips are of the first and the last clip at the first codec's
-    third quantizer, sent at half their size.
+    `looks` holds the model in both looks. It gets frames as in a film, with what those before show of each, and none
+    that is still to come; and in the look natural without, as `frame by frame`. The filmstrips are of the first and the
+    last clip at the first codec's third quantizer, sent at half their size.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
     shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])
@@ -101,10 +102,12 @@ def measure_clips(
             clip = read(path)
             for setting in settings:
                 arrived = receive(clip, setting)
+                filtered = [*map(TemporalFilter().rgb, arrived)]
                 answers = {
                     INPUT: arrived,
-                    name: [*map(sharpen, map(TemporalFilter().rgb, arrived))],
-                    ALONE: [*map(sharpen, arrived)],
+                    NATURAL: [*map(looks["natural"], filtered)],
+                    CRISP: [*map(looks["crisp"], filtered)],
+                    ALONE: [*map(looks["natural"], arrived)],
                     MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
                 }
                 scores += _scores(clip, setting, answers)

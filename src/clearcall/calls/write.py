@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from clearcall.calls.measure import ALONE, INPUT, MASK, MASK_RADIUS, WORSE_DB, Filmstrip, Score
+from clearcall.calls.measure import ALONE, CRISP, INPUT, MASK, MASK_RADIUS, NATURAL, WORSE_DB, Filmstrip, Score
 from clearcall.files import atomic_path, write_text
+from clearcall.looks import CRISP_AMOUNT
 from clearcall.metrics import Frame
 from clearcall.params import PhotoMotion
 from clearcall.report.pictures import ZOOM, choose_crop, draw_cells, enlarge
 from clearcall.report.tables import markdown_table
 
 _SETTING = ["codec", "factor", "qp"]
+_CONTENDERS = (NATURAL, CRISP, ALONE, MASK)
 # Field of a score: header and digits.
 _SIGNAL = {"psnr_db": ("PSNR dB", 2), "luma_psnr_db": ("luma PSNR dB", 2), "ssim": ("SSIM", 4)}
 _PERCEIVED = {"flicker": ("flicker", 2), "vmaf": ("VMAF", 1), "vmaf_neg": ("VMAF NEG", 1)}
@@ -52,7 +54,7 @@ def write_calls(
         writer.writerows(map(asdict, scores))
     with atomic_path(reports / "calls.png") as temporary:
         draw_filmstrips(strips).save(temporary, optimize=True)
-    signal, perceived = calls_tables(scores, model)
+    signal, perceived = calls_tables(scores)
     clips = {score.clip: score.frames for score in scores}
     sent, shown = strips[0].setting, " and ".join(strip.clip for strip in strips)
     write_text(
@@ -60,17 +62,19 @@ def write_calls(
         "# Clips as a call delivers them\n\n"
         f"Made by `{command}`: {len(clips)} clips, {sum(clips.values())} frames. "
         "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
-        "delay, decoded, and sharpened as `clearcall video` does it: with what the frames before show of each "
-        f"(temporal filter), or without ({ALONE}); no frame is used that is still to come. "
+        f"delay, decoded, and sharpened by `{model}` as `clearcall video` does it: with what the frames before show of "
+        f"each (temporal filter), in the looks {NATURAL} and {CRISP} (an unsharp mask of {CRISP_AMOUNT:g} behind the "
+        f"network), or without ({ALONE}, {NATURAL}); no frame is used that is still to come. "
         f"{_PHOTOGRAPHS[motion]} At half size, frames are made smaller by 2 before they are encoded and larger "
         "afterwards. Every clip stands in [calls.csv](calls.csv).\n\n"
         "Beside each figure of what arrives stands how far the contenders are above it. PSNR and SSIM are of RGB, so "
         "that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by. The unsharp "
         f"mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for the first frame of each clip at each "
         f"setting, which in a call nobody could know. A frame is worse if its PSNR falls by more than {WORSE_DB:g} "
-        f"dB.\n\n{signal}\n\n{verdict(scores, model)}\n\n"
+        f"dB.\n\n{signal}\n\nThe look {NATURAL}: {verdict(scores)}\n\n"
         "Flicker is the mean absolute difference between the errors of consecutive frames, in grey levels: less is "
         f"better. {_WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF}\n\n{perceived}\n\n"
+        f"Mean gain over the input, of all clips and settings:\n\n{looks_table(scores)}\n\n"
         f"{shown}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: a face "
         "if one is found, or else where sending did most harm.\n\n"
         "![Filmstrip](calls.png)\n",
@@ -78,7 +82,7 @@ def write_calls(
     return f"{signal}\n\n{perceived}"
 
 
-def calls_tables(scores: Sequence[Score], model: str) -> tuple[str, str]:
+def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
     """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and quantizer.
 
     They hold means over clips: of what arrives, and how far the contenders are above it.
@@ -87,24 +91,36 @@ def calls_tables(scores: Sequence[Score], model: str) -> tuple[str, str]:
     table["codec"] = pd.Categorical(table["codec"], table["codec"].unique())  # keeps their order
     by_setting = table.drop(columns="clip").groupby(["contender", *_SETTING], observed=True)
     means, sums = by_setting.mean(), by_setting.sum()
-    signal = _lines(means, _SIGNAL, model)
-    for line, worse, frames in zip(signal, sums.loc[model]["worse_frames"], sums.loc[model]["frames"], strict=True):
+    signal, natural = _lines(means, _SIGNAL), sums.loc[NATURAL]
+    for line, worse, frames in zip(signal, natural["worse_frames"], natural["frames"], strict=True):
         line.append(f"{worse} of {frames}")
     there = {field: named for field, named in _PERCEIVED.items() if means[field].notna().all()}
     return (
-        markdown_table([*_headers(_SIGNAL, model), "frames worse"], signal),
-        markdown_table(_headers(there, model), _lines(means, there, model)),
+        markdown_table([*_headers(_SIGNAL), "frames worse"], signal),
+        markdown_table(_headers(there), _lines(means, there)),
     )
 
 
-def _headers(fields: Mapping[str, tuple[str, int]], model: str) -> list[str]:
-    return ["codec", "size", "QP", *(header for name, _ in fields.values() for header in (name, model, ALONE, MASK))]
+def looks_table(scores: Sequence[Score]) -> str:
+    """Return a table of each contender's mean gain over the input: luma PSNR, and VMAF NEG where it was computed."""
+    means = pd.DataFrame(map(asdict, scores)).groupby("contender")[["luma_psnr_db", "vmaf_neg"]].mean()
+    fields = {"luma_psnr_db": _SIGNAL["luma_psnr_db"], "vmaf_neg": _PERCEIVED["vmaf_neg"]}
+    there = {field: named for field, named in fields.items() if means[field].notna().all()}
+    gains = (means - means.loc[INPUT]).to_dict("index")
+    rows = [
+        [name, *(f"{gains[name][field]:+.{digits}f}" for field, (_, digits) in there.items())] for name in _CONTENDERS
+    ]
+    return markdown_table(["contender", *(header for header, _ in there.values())], rows)
 
 
-def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]], model: str) -> list[list[str]]:
+def _headers(fields: Mapping[str, tuple[str, int]]) -> list[str]:
+    return ["codec", "size", "QP", *(header for name, _ in fields.values() for header in (name, *_CONTENDERS))]
+
+
+def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]]) -> list[list[str]]:
     """Return a line for each setting: the input's means, and the contenders' gains over them."""
     arrived = means.loc[INPUT]
-    gains = [means.loc[name] - arrived for name in (model, ALONE, MASK)]
+    gains = [means.loc[name] - arrived for name in _CONTENDERS]
     lines = []
     for setting in arrived.index:
         codec, factor, qp = setting
@@ -116,9 +132,9 @@ def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]], model: st
     return lines
 
 
-def verdict(scores: Sequence[Score], model: str) -> str:
-    """Return in two sentences how many frames and clips the model left worse, and the worst of each."""
-    ours = [score for score in scores if score.contender == model]
+def verdict(scores: Sequence[Score]) -> str:
+    """Return in two sentences how many frames and clips the look natural left worse, and the worst of each."""
+    ours = [score for score in scores if score.contender == NATURAL]
     arrived = {_place(score): score.psnr_db for score in scores if score.contender == INPUT}
     gains = {_place(score): score.psnr_db - arrived[_place(score)] for score in ours}
     worse, frames = sum(score.worse_frames for score in ours), sum(score.frames for score in ours)

@@ -14,7 +14,6 @@ from clearcall.errors import UserError
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.temporal import TemporalFilter
-from clearcall.unsharp import check_amount, unsharp_in_place
 
 _NOTHING_TO_ADD = 128
 
@@ -31,17 +30,15 @@ class Processor:
     """Sharpens the luma of I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
 
     At a lower rung the luma is made smaller, and what is added to that is enlarged and added to the luma as it came,
-    which so loses nothing. `width` and `height` are in pixels and even, `unsharp` is the amount of the mask that
-    follows, 0 for none; with `past_frames` each frame gets what those before it show of it, where most of the picture
-    moves (`TemporalFilter`). Raises UserError for a network that needs RGB.
+    which so loses nothing. `width` and `height` are in pixels and even; with `past_frames` each frame gets what those
+    before it show of it, where most of the picture moves (`TemporalFilter`). Raises UserError for a network that needs
+    RGB.
     """
 
-    def __init__(
-        self, sharpener: Sharpener, width: int, height: int, unsharp: float = 0.0, *, past_frames: bool = True
-    ) -> None:
+    def __init__(self, sharpener: Sharpener, width: int, height: int, *, past_frames: bool = True) -> None:
         if sharpener.graph.kind == "rgb":
             raise UserError(f"{sharpener.graph.name} works on RGB: a camera needs a luma network such as fast")
-        self._sharpener, self._unsharp = sharpener, check_amount(unsharp)
+        self._sharpener = sharpener
         self._prepare: Callable[[Frame], Frame] = TemporalFilter() if past_frames else lambda luma: luma
         self._height = height
         sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in RUNGS]
@@ -58,7 +55,6 @@ class Processor:
             self._sharpener(self._prepare(luma), "gray", sharper)
         else:
             self._add_enlarged(luma, rung, sharper)
-        unsharp_in_place(sharper, self._unsharp)
         np.copyto(out[self._height :], frame[self._height :])
 
     def _add_enlarged(self, luma: Frame, rung: int, out: Frame) -> None:

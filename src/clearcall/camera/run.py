@@ -9,10 +9,10 @@ from clearcall.camera.process import Processor, Worker
 from clearcall.camera.source import default_camera, open_source
 from clearcall.camera.status import Status, Summary
 from clearcall.console import ProgressBar
+from clearcall.family import SharpenerFor, settled
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
-from clearcall.unsharp import check_amount
 from clearcall.video.read import failure_told
 from clearcall.video.run import stopped_by_interrupt
 
@@ -25,8 +25,8 @@ class Settings:
 
     `source` is a camera or film, None for the first camera; `outputs` are `preview`, `virtual` or films; `fps` None is
     the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the status
-    onto the preview alone; `again` plays a film over and over; `unsharp` is the amount of a mask after the network,
-    `past_frames` lets each frame have what those before it show of it. `overwrite` lets video files be replaced.
+    onto the preview alone; `again` plays a film over and over; `past_frames` lets each frame have what those before it
+    show of it. `overwrite` lets video files be replaced.
     """
 
     source: str | None = None
@@ -36,7 +36,6 @@ class Settings:
     seconds: float | None = None
     overlay: bool | None = None
     again: bool = False
-    unsharp: float = 0.0
     past_frames: bool = True
     overwrite: bool = False
 
@@ -59,14 +58,14 @@ class _Told:
         return keys
 
 
-def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
+def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summary:
     """Sharpen a camera live until it ends, Ctrl-C, the key for it or the time that was given; return what came of it.
 
+    `sharpener` may be what chooses one for a frame size and rate.
     Films are written whole, also of what came before a camera was lost, or not at all if no frame came. Raises
     UserError if the source or an output is not to be had.
     """
     name = settings.source or default_camera()
-    check_amount(settings.unsharp)
     for output in settings.outputs:
         check_output(output, name, overwrite=settings.overwrite)
     with (
@@ -75,7 +74,8 @@ def run_camera(sharpener: Sharpener, settings: Settings) -> Summary:
         open_source(name, settings.size, settings.fps, again=settings.again) as source,
     ):
         fps = Fraction(settings.fps) if settings.fps else source.rate
-        process = Processor(sharpener, *source.size, settings.unsharp, past_frames=settings.past_frames)
+        chosen = settled(sharpener, source.size, fps)
+        process = Processor(chosen, *source.size, past_frames=settings.past_frames)
         with (
             open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
             Worker(process) as worker,

@@ -49,7 +49,7 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     router = student.router.requires_grad_(requires_grad=True)
-    frames, views, numbers = table.spectra.shape
+    views, numbers = table.spectra.shape[1:]
     router.mean.copy_(table.spectra[:, 0].mean(dim=0))
     router.deviation.copy_(table.spectra[:, 0].std(dim=0).clamp(min=1e-3))
     _, kinds = np.unique(table.labels, return_inverse=True)

@@ -22,18 +22,28 @@ from av.video.stream import VideoStream
 
 from clearcall.console import ProgressBar, warn
 from clearcall.errors import UserError
+from clearcall.family import SharpenerFor, settled
 from clearcall.files import atomic_path, check_target
 from clearcall.metrics import Frame
 from clearcall.sharpener import Sharpener
 from clearcall.sizes import Size
 from clearcall.temporal import TemporalFilter
-from clearcall.unsharp import check_amount, unsharp_in_place
 from clearcall.video.canvas import Canvas, View
 from clearcall.video.clock import BusyClock
 from clearcall.video.depth import eight_bits
 from clearcall.video.fit import Fit, progress_of
 from clearcall.video.hdr import check_hdr, lost_metadata
-from clearcall.video.read import METADATA, Reader, failure_told, film_stream, frame_at, is_hdr, opened, plane_of
+from clearcall.video.read import (
+    METADATA,
+    Reader,
+    failure_told,
+    film_stream,
+    frame_at,
+    is_hdr,
+    opened,
+    plane_of,
+    rate_of,
+)
 from clearcall.video.write import FORMATS, Writer, add_copies, add_encoder, codec_of, options_for, told
 
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
@@ -64,14 +74,13 @@ class VideoSummary:
 
 
 def sharpen_video(
-    sharpener: Sharpener,
+    sharpener: Sharpener | SharpenerFor,
     source: Path,
     target: Path,
     *,
     view: View = "plain",
     size: Size | None = None,
     crf: int | None = None,
-    unsharp: float = 0.0,
     past_frames: bool = True,
     overwrite: bool = False,
 ) -> VideoSummary:
@@ -80,16 +89,14 @@ def sharpen_video(
     HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
     the input, or `size`, as they are shown, and smaller ones are upscaled.
     `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
-    the lower, the better and larger. `unsharp` is the amount of a mask after the network, 0 for none. With
-    `past_frames` each frame gets what those before it show of it, where most of the picture moves (`TemporalFilter`).
+    the lower, the better and larger. With `past_frames` each frame gets what those before it show of it, where most of
+    the picture moves (`TemporalFilter`). `sharpener` may be what chooses one for a frame size and rate.
     Ctrl-C, and an input that ends early, leave a film of what was done until then. Raises UserError, and writes
     nothing, if there is no film to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
-    check_network(sharpener)
-    check_amount(unsharp)
     first = frame_at(source, 0)
     check_target(target, source, overwrite=overwrite)
     check_hdr(source, first)
@@ -102,32 +109,31 @@ def sharpen_video(
     ):
         options = options_for(kind, told(film.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
-            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, unsharp, past_frames)
+            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, past_frames)
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
 
 
 def time_video(
-    sharpener: Sharpener, source: Path, *, size: Size | None = None, unsharp: float = 0.0, past_frames: bool = True
+    sharpener: Sharpener | SharpenerFor, source: Path, *, size: Size | None = None, past_frames: bool = True
 ) -> VideoSummary:
     """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
 
     Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
     """
-    check_network(sharpener)
-    check_amount(unsharp)
     first = frame_at(source, 0)
     check_hdr(source, first)
     fit = Fit.of_video(source, first, size)
     with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
         main, clock = film_stream(film, source), BusyClock()
+        chosen = _settled(sharpener, fit, main)
         reader = Reader(film, main, fit, source, stop)
         prepare = _prepare(past_frames)
         lumas = (prepare(eight_bits(plane_of(thing, 0))) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
         with progress_of(film, main, "sharpening") as bar:
-            for _ in _sharpened(sharpener, lumas, fit(first), unsharp, clock, bar):
+            for _ in _sharpened(chosen, lumas, fit(first), clock, bar):
                 done += 1
         reader.warn_of_end()
         if not done:
@@ -141,6 +147,12 @@ def check_network(sharpener: Sharpener) -> None:
         raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
 
 
+def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -> Sharpener:
+    chosen = settled(sharpener, fit.size, rate_of(main))
+    check_network(chosen)
+    return chosen
+
+
 def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # the one thing it is asked
     """Return what is done to each luma before the network sees it."""
     return TemporalFilter() if past_frames else lambda luma: luma
@@ -150,7 +162,6 @@ def _sharpened(
     sharpener: Sharpener,
     lumas: Iterator[Frame],
     first: VideoFrame,
-    unsharp: float,
     clock: BusyClock,
     bar: ProgressBar,
 ) -> Iterator[Frame]:
@@ -159,14 +170,13 @@ def _sharpened(
     started = time.perf_counter()
     with clock:
         for done, luma in enumerate(sharpener.map(lumas, "gray", around=clock), 1):
-            unsharp_in_place(luma, unsharp)
             yield luma
             bar.advance()
             bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
 
 
 def _sharpen(
-    sharpener: Sharpener,
+    sharpener: Sharpener | SharpenerFor,
     film: InputContainer,
     out: OutputContainer,
     first: VideoFrame,
@@ -175,11 +185,11 @@ def _sharpen(
     crf: int | None,
     stop: threading.Event,
     source: Path,
-    unsharp: float,
     past_frames: bool,  # noqa: FBT001  # handed on by a function of this module
 ) -> VideoSummary:
     """Write a whole file, from its header on, until the film ends or `stop` is set."""
     main = film_stream(film, source)
+    chosen = _settled(sharpener, fit, main)
     canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
     encoder = add_encoder(out, main, first, fit, canvas, crf)
     copies = add_copies(film, out, main, source)
@@ -206,7 +216,7 @@ def _sharpen(
                     writer.put(thing)
 
     with progress_of(film, main, "sharpening") as bar, Writer(out, encoder) as writer:
-        for luma in _sharpened(sharpener, lumas(), fit(first), unsharp, clock, bar):
+        for luma in _sharpened(chosen, lumas(), fit(first), clock, bar):
             shown = canvas.show(frames.popleft(), luma)
             with clock.left():
                 writer.put(shown)

@@ -33,8 +33,7 @@ class Router(nn.Module):
 
     TAPS, STEP_PX, HIDDEN = SMALLEST_SIDE, 11, 64
     BANDS = TAPS // 2
-    # Power in the lowest bands at which a window counts as half textured, half plain: at the first few do, at the second
-    # many.
+    # Power in the lowest bands at which a window counts as half textured, half plain.
     TEXTURES = (100.0, 10_000.0)
     NUMBERS = 2 * BANDS + 1 + len(TEXTURES) * (2 * BANDS + 1)
     # Rounding to 8-bit levels leaves a power of 1/12 in each band: what is far below that tells nothing.
