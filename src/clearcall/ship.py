@@ -31,8 +31,7 @@ _FOR_SCALED = (
     "blur by scaling is what it knows; it does not remove noise or blocks and may sharpen them.",
 )
 _FOR_CALLS = (
-    "images and videos that were downscaled and upscaled again, and calls as they arrive through an encoder, at full "
-    "resolution or upscaled",
+    "images and videos that were downscaled and upscaled again, and calls as they arrive through an encoder",
     "it knows blur by scaling and what encoders leave of a frame; a camera's noise it may sharpen.",
 )
 

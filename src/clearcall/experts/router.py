@@ -1,7 +1,9 @@
 """Fit the router of a student of experts on what each of its choices costs, and report what it loses to the best."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -26,6 +28,10 @@ _HARM = 2.0
 _COST_SIDE_PX, _SPECTRUM_SIDE_PX = 256, 1024
 # Rounding to 8 bits leaves this mean squared error, of luma in [0, 1]: less is no gain that could be seen.
 _ROUNDING_MSE = 1 / 12 / 255**2
+_CHUNK = 20  # pairs that a process measures at once
+
+_Floats = npt.NDArray[np.float32]
+_Measured = tuple[_Floats, _Floats, str]  # a row of the table
 
 
 @dataclass(frozen=True)
@@ -79,23 +85,36 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
     router.requires_grad_(requires_grad=False)
 
 
+def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord], pool: Executor | None = None) -> CostTable:
+    """Measure every choice on every pair, and on every distinct sharp picture, which is best left alone.
+
+    With a `pool` by its processes.
+    """
+    first = {(record.sharp_shard, record.sharp_offset): record for record in reversed(records)}
+    chunks = [
+        [
+            (record, first[record.sharp_shard, record.sharp_offset] is record)
+            for record in records[start : start + _CHUNK]
+        ]
+        for start in range(0, len(records), _CHUNK)
+    ]
+    measured = (map if pool is None else pool.map)(partial(_measure, student, pairs), chunks)
+    rows = [row for chunk in track(measured, len(chunks), "measuring the experts") for row in chunk]
+    spectra, psnr_db, labels = zip(*rows, strict=True)
+    return CostTable(torch.from_numpy(np.array(spectra)), torch.from_numpy(np.array(psnr_db)), list(labels))
+
+
 @torch.inference_mode()
-def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord]) -> CostTable:
-    """Measure every choice on every pair, and on every distinct sharp picture, which is best left alone."""
-    reader, seen = PairReader(pairs), set[tuple[str, int]]()
-    spectra, scores, labels = [], [], []
-    for record in track(records, len(records), "measuring the experts"):
+def _measure(student: Routed, pairs: Path, records: Sequence[tuple[PairRecord, bool]]) -> list[_Measured]:
+    """Return a row for each pair, and one for its sharp picture where that is asked for."""
+    reader, rows = PairReader(pairs), []
+    for record, with_sharp in records:
         sharp = reader.sharp(record)
-        frames = [(record.degradation, reader.degraded(record))]
-        if (place := (record.sharp_shard, record.sharp_offset)) not in seen:
-            seen.add(place)
-            frames.append((CLEAN, sharp))
-        for label, frame in frames:
+        for label, frame in [(record.degradation, reader.degraded(record)), (CLEAN, sharp)][: 1 + with_sharp]:
             luma = student.padded_luma(to_tensor(middle(frame, _SPECTRUM_SIDE_PX))[None]) * 255
-            spectra.append(torch.cat([student.router.spectrum(view) for view in _views(luma)]))
-            scores.append(_psnr_db(student, middle(frame, _COST_SIDE_PX), middle(sharp, _COST_SIDE_PX)))
-            labels.append(label)
-    return CostTable(torch.stack(spectra).clone(), torch.tensor(np.array(scores), dtype=torch.float32).clone(), labels)
+            spectra = torch.cat([student.router.spectrum(view) for view in _views(luma)]).numpy()
+            rows.append((spectra, _psnr_db(student, middle(frame, _COST_SIDE_PX), middle(sharp, _COST_SIDE_PX)), label))
+    return rows
 
 
 def _views(luma: Tensor) -> list[Tensor]:
@@ -105,13 +124,13 @@ def _views(luma: Tensor) -> list[Tensor]:
     return [luma, *(luma[..., rows, columns] for rows, columns in corners)]
 
 
-def _psnr_db(student: Routed, frame: Frame, sharp: Frame) -> list[float]:
+def _psnr_db(student: Routed, frame: Frame, sharp: Frame) -> _Floats:
     picture, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
     errors = [
         float((student.luma(student.restore_by(choice, picture).clamp(0, 1)) - target).square().mean())
         for choice in range(len(student.names))
     ]
-    return [-10 * float(np.log10(max(error, _ROUNDING_MSE))) for error in errors]
+    return np.array([-10 * np.log10(max(error, _ROUNDING_MSE)) for error in errors], np.float32)
 
 
 def routing_summary(student: Routed, table: CostTable) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ from clearcall.data.pairs import read_pairs, spread
 from clearcall.experts.router import cost_table, fit_router, routing_summary
 from clearcall.experts.workers import worker_pool
 from clearcall.models import build_model, collapsed, parameter_count
+from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.students.routed import Routed
 from clearcall.models.weights import save_weights
 from clearcall.params import Expert, Model, Params
@@ -20,7 +21,7 @@ from clearcall.training.task import needs_teacher
 from clearcall.training.train import Trained, load_teacher, train_network
 
 # Pairs that the router is fitted on, at most: what each choice costs is measured on all of them.
-_ROUTER_PAIRS = 1500
+_ROUTER_PAIRS = 3300
 
 
 def train_experts(params: Params, losses: Mapping[str, float], name: str, folder: Path) -> Trained:
@@ -28,7 +29,7 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
 
     A killed run resumes with the experts that are not done.
     """
-    stage, paths = params.distill_student, params.paths
+    stage, paths, seed = params.distill_student, params.paths, params.distill_student.training.seed
     experts = stage.named_experts(params.degrade_pairs.mix)
     train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
     if needs_teacher(losses):
@@ -38,30 +39,19 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
     state_file = paths.checkpoints / f"{name}.json"
     values = {"model": stage.model.name, **stage.model.arguments, "experts": len(experts), "losses": dict(losses)}
     with TrainingRun(params.publish.experiment, name, values, state_file, active=True) as run:
-        with (
-            ProgressBar(f"{name}: experts", len(experts)) as bar,
-            worker_pool(min(len(experts), available_cores())) as pool,
-        ):
+        with worker_pool(min(len(experts), available_cores())) as pool:
             waiting = {
                 pool.submit(_train, params, dict(losses), f"{name}/{label}", expert): label
                 for label, expert in experts.items()
             }
-            for future in as_completed(waiting):
-                done[waiting[future]] = future.result()
-                bar.advance()
-        ordered = {label: done[label] for label in experts}
-        arguments = {label: one.model.arguments for label, one in ordered.items()}
-        model = Model(name="routed", arguments={"experts": arguments})
-        student = build_model("students", model.name, model.arguments)
-        if not isinstance(student, Routed):
-            raise TypeError(f"{model.name} is no Routed")  # it is; this is for the type checker
-        for network, one in zip(student.experts, ordered.values(), strict=True):
-            network.load_state_dict(one.state)
-        # Trained wide, kept collapsed: a fifth of the size, and all that follows is faster.
-        student = cast(Routed, collapsed(student))
-        model = Model(name="routed", arguments={"experts": {k: a | {"expansion": 0} for k, a in arguments.items()}})
-        fit_router(student, cost_table(student, paths.pairs, spread(train, _ROUTER_PAIRS)), stage.training.seed)
-        held_out = cost_table(student, paths.pairs, spread(validation, _ROUTER_PAIRS))
+            with ProgressBar(f"{name}: experts", len(experts)) as bar:
+                for future in as_completed(waiting):
+                    done[waiting[future]] = future.result()
+                    bar.advance()
+            ordered = {label: done[label] for label in experts}
+            model, student = _assembled(ordered)
+            fit_router(student, cost_table(student, paths.pairs, spread(train, _ROUTER_PAIRS), pool), seed)
+            held_out = cost_table(student, paths.pairs, spread(validation, _ROUTER_PAIRS), pool)
         mean = _mean_curve([rows for one in ordered.values() for rows in one.curves.values()])
         run.log(mean)
     save_weights(folder, "students", model, student.state_dict())
@@ -69,6 +59,19 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
     curves = {name: mean, **{label: rows for one in ordered.values() for label, rows in one.curves.items()}}
     leftovers = [state_file, *(path for one in ordered.values() for path in one.leftovers)]
     return Trained(model, student.state_dict(), summary, run.run_id, curves, leftovers)
+
+
+def _assembled(experts: Mapping[str, Trained]) -> tuple[Model, Routed]:
+    """Return trained experts as one student, its router not yet fitted.
+
+    They were trained wide and are kept collapsed: a fifth of the size, and all that follows is faster.
+    """
+    built = {label: build_model("students", one.model.name, one.model.arguments) for label, one in experts.items()}
+    for label, network in built.items():
+        network.load_state_dict(experts[label].state)
+    student = collapsed(Routed({label: cast(LumaStrided, network) for label, network in built.items()}))
+    arguments = {label: one.model.arguments | {"expansion": 0} for label, one in experts.items()}
+    return Model(name="routed", arguments={"experts": arguments}), cast(Routed, student)
 
 
 def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) -> Trained:
