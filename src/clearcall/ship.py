@@ -14,6 +14,7 @@ from clearcall.metrics import MAX_PSNR_DB
 from clearcall.params import Params
 from clearcall.report.results import Results, measured, read_results
 from clearcall.report.tables import arguments_of, breakdown_table, markdown_table, routing_table
+from clearcall.training.task import needs_teacher
 
 MAX_BYTES = 1_000_000
 _REPORTS = ("download_data", "degrade_pairs", "distill_student", "evaluate", "export_onnx")
@@ -98,7 +99,9 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     arguments = arguments_of(trained["model"])
     images = reports["download_data"]["images"]
     mean = evaluated["mean"]
-    rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in measured(reports)]
+    # A teacher that taught nothing is a stand-in of a few steps.
+    shown = [key for key in measured(reports) if key != "teacher" or needs_teacher(trained["losses"])]
+    rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in shown]
     training = params.distill_student.training
     floor = f"relative_floor {training.relative_floor:g}"
     settings = {"relative_mse": f" ({floor})", "luma_gain": f" ({floor})"}
@@ -139,5 +142,5 @@ that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them
 
 {markdown_table(["contender", "mean"], rows)}
 
-{breakdown_table(reports, "by_degradation")}
+{breakdown_table(reports, "by_degradation", shown)}
 {routing}"""

@@ -68,9 +68,9 @@ def routing_table(results: Results) -> str:
     return markdown_table([*headers, "least"], rows) if rows else ""
 
 
-def breakdown_table(results: Results, key: str) -> str:
-    """Return SSIM and PSNR in dB of every contender, one row for each entry of `by_degradation` or `by_image`."""
-    names = measured(results)
+def breakdown_table(results: Results, key: str, names: Sequence[str] = ()) -> str:
+    """Return SSIM and PSNR in dB of contenders, all or `names`, a row for each of `by_degradation` or `by_image`."""
+    names = names or measured(results)
     rows = [[row, *(_scores(scores[name]) for name in names)] for row, scores in results["evaluate"][key].items()]
     return markdown_table([key.removeprefix("by_"), *(CONTENDERS[name] for name in names)], rows)
 
