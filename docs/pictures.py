@@ -1,8 +1,8 @@
-"""Make the README's pictures: run `clearcall compare`, `video` and `camera` on a photograph that scikit-image brings.
+"""Make the README's pictures: run `clearcall compare`, `video` and `camera` on photographs that scikit-image brings.
 
     python docs/pictures.py
 
-The film is a call: the photograph moves a little, is sent at half its size through H.264 and shown at full size.
+The video is a call: a face that moves as if it talked, sent at half its resolution through H.264 and upscaled again.
 """
 
 import subprocess
@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from clearcall.data.codecs import pan_and_zoom, resized, send
+from clearcall.data.codecs import resized, send
+from clearcall.data.recorded import MAX_BEND, bent
 from clearcall.metrics import Frame
 
 QP, FRAMES, RATE = 27, 90, 30
@@ -29,23 +30,23 @@ def scaled(picture: Frame, factor: float) -> Frame:
     return resized(picture, (int(width * factor), int(height * factor)))
 
 
-def write_film(path: Path, frames: list[Frame]) -> None:
-    """Write RGB frames as a film, nearly without loss."""
+def write_video(path: Path, frames: list[Frame]) -> None:
+    """Write RGB frames as a video, nearly without loss."""
     height, width = frames[0].shape[:2]
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=RATE, options={"crf": "8", "preset": "veryfast"})
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=RATE, options={"crf": "8", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             picture.pts, picture.time_base = index, Fraction(1, RATE)
-            film.mux(stream.encode(picture))
-        film.mux(stream.encode())
+            video.mux(stream.encode(picture))
+        video.mux(stream.encode())
 
 
 def frame_of(path: Path, number: int) -> Image.Image:
-    """Return a frame of a film."""
-    with av.open(str(path)) as film:
-        for index, frame in enumerate(film.decode(video=0)):
+    """Return a frame of a video."""
+    with av.open(str(path)) as video:
+        for index, frame in enumerate(video.decode(video=0)):
             if index == number:
                 return Image.fromarray(frame.to_ndarray(format="rgb24"))
     raise IndexError(f"{path} has no frame {number}")
@@ -57,21 +58,22 @@ def run(*arguments: object) -> None:
 
 
 def main() -> None:
-    """Write image.png, video.png and camera.png beside this file."""
-    photograph = np.asarray(data.coffee(), np.uint8)  # type: ignore[no-untyped-call]  # the library ships no types
-    arrived = [
-        scaled(frame, 2) for frame in send(pan_and_zoom(scaled(photograph, 0.5), FRAMES, (0.05, 0.02), 1), "h264", QP)
-    ]
+    """Write image.png, text.png, video.png and camera.png beside this file."""
+    portrait = np.asarray(data.astronaut()[:288], np.uint8)  # type: ignore[no-untyped-call]  # the library ships no types
+    page = np.asarray(data.page(), np.uint8)  # type: ignore[no-untyped-call]  # likewise
+    talking = bent([scaled(portrait, 0.5)] * FRAMES, MAX_BEND, np.random.default_rng(1))
+    arrived = [scaled(frame, 2) for frame in send(talking, "h264", QP)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        blurred, film = folder / "blurred.png", folder / "call.mp4"
-        Image.fromarray(scaled(scaled(photograph, 0.5), 2)).save(blurred)
-        run("compare", blurred, HERE / "image.png", "--overwrite")
-        write_film(film, arrived)
-        run("video", film, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
+        blurred, video = folder / "blurred.png", folder / "call.mp4"
+        for name, picture in (("image.png", portrait), ("text.png", np.stack([page] * 3, axis=-1))):
+            Image.fromarray(scaled(scaled(picture, 0.5), 2)).save(blurred)
+            run("compare", blurred, HERE / name, "--model", "quality", "--overwrite")
+        write_video(video, arrived)
+        run("video", video, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
         shown = ("--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
-        run("camera", film, "--model", "quality", *shown)
+        run("camera", video, "--model", "quality", *shown)
         frame_of(folder / "camera.mkv", FRAMES).save(HERE / "camera.png", optimize=True)
 
 

@@ -166,8 +166,9 @@ class Codec(_Params):
     """Send through a video call: smaller by a factor, encoded, some packets lost, decoded, and back to the own size.
 
     One of `codecs`, of `factors` and of `loss_rates` (of packets) is drawn for each picture, and a quantizer from
-    `qp_range`, which is H.264's scale (1 to 51) for every codec. `temporal_filter` is the share of pictures that arrive
-    with what the frames before them show, as `clearcall video` sees them.
+    `qp_range`, which is H.264's scale (1 to 51) for every codec, and one of `upscale_filters`, by which the other side
+    upscales what arrives. `temporal_filter` is the share of pictures that arrive with what the frames before them show,
+    as `clearcall video` sees them.
     """
 
     op: Literal["codec"]
@@ -176,6 +177,7 @@ class Codec(_Params):
     qp_range: tuple[Annotated[int, Field(ge=1, le=51)], Annotated[int, Field(ge=1, le=51)]]
     loss_rates: tuple[Fraction, ...] = Field(min_length=1)
     temporal_filter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    upscale_filters: tuple[Filter, ...] = Field(default=("bicubic",), min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -22,13 +22,18 @@ from PIL import Image
 
 from clearcall.errors import UserError
 from clearcall.metrics import Frame
-from clearcall.params import CallCodec
+from clearcall.params import CallCodec, Filter
 from clearcall.temporal import TemporalFilter
 
 MAX_QP, _MAX_QUANTIZER = 51, 63  # of H.264, whose scale is ours, and of VP8, VP9 and AV1
 FRAMES_PER_SECOND = 30
 CLIP_FRAMES = 8
 MAX_PAN, MAX_ZOOM = 3.0, 1.01  # how far a still is moved over: pixels of its own and magnification, a frame
+_FILTERS: dict[Filter, Image.Resampling] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _LEAST_SIDE = 64  # pixels: SVT-AV1 takes no less
 _KEY_FRAME_EVERY = 10_000
 _PACKET_BYTES = 1200  # what fits into a datagram
@@ -44,7 +49,8 @@ class Transmission:
     """How a picture is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
 
     `factor` is what it is made smaller by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
-    are drawn by `seed`. If it is `filtered`, the other side has what the frames before it show, by `TemporalFilter`.
+    are drawn by `seed`. The other side upscales by `upscale_filter`. If it is `filtered`, the other side has what the
+    frames before it show, by `TemporalFilter`.
     """
 
     codec: CallCodec
@@ -55,6 +61,7 @@ class Transmission:
     loss_rate: float
     seed: int
     filtered: bool = False
+    upscale_filter: Filter = "bicubic"
 
 
 def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
@@ -78,14 +85,14 @@ def transmit_clip(clip: Sequence[Frame], sent: Transmission) -> list[Frame]:
     height, width = clip[0].shape[:2]
     size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
     arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
-    return [resized(frame, (width, height)) for frame in arrived]
+    return [resized(frame, (width, height), sent.upscale_filter) for frame in arrived]
 
 
-def resized(frame: Frame, size: tuple[int, int]) -> Frame:
-    """Return a frame at (width, height) in pixels, antialiased, bicubic; itself if it has that size."""
+def resized(frame: Frame, size: tuple[int, int], filter_name: Filter = "bicubic") -> Frame:
+    """Return a frame at (width, height) in pixels, antialiased; itself if it has that size."""
     if frame.shape[1::-1] == size:
         return frame
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(frame).resize(size, _FILTERS[filter_name]))
 
 
 def pan_and_zoom(still: Frame, frames: int, pan: tuple[float, float], zoom: float) -> list[Frame]:

@@ -5,30 +5,33 @@ from collections.abc import Callable, Sequence
 import albumentations
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, transmit
+from clearcall.data.codecs import MAX_PAN, MAX_ZOOM, Transmission, resized, transmit
 from clearcall.metrics import Frame
-from clearcall.params import AsGiven, Codec, DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
-
-_FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+from clearcall.params import (
+    AsGiven,
+    Codec,
+    DegradationStep,
+    Downscale,
+    Filter,
+    GaussianBlur,
+    Jpeg,
+    MotionBlur,
+    Noise,
+    Upscale,
+)
 
 
 class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
     """Resize to (width, height) as Pillow does, antialiased; OpenCV's resize, which albumentations has, is not."""
 
-    def __init__(self, width: int, height: int, filter_name: str) -> None:
+    def __init__(self, width: int, height: int, filter_name: Filter) -> None:
         super().__init__(p=1)
         self.width, self.height, self.filter_name = width, height, filter_name
 
     def apply(self, img: Frame, *_args: object, **_params: object) -> Frame:
         """Return the resized picture."""
-        resized = Image.fromarray(img).resize((self.width, self.height), _FILTERS[self.filter_name])
-        return np.asarray(resized)
+        return resized(img, (self.width, self.height), self.filter_name)
 
 
 class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
@@ -68,6 +71,7 @@ class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the libr
             loss_rate=float(draw.choice(step.loss_rates)),
             seed=int(draw.integers(2**32)),
             filtered=bool(draw.random() < step.temporal_filter),
+            upscale_filter=step.upscale_filters[draw.integers(len(step.upscale_filters))],
         )
         return {"sent": sent}
 
