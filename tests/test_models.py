@@ -107,11 +107,11 @@ class TestEveryNetwork:
         assert not torch.equal(restored, picture)
 
     def test_forward_is_the_first_of_forward_features(self, kind: Kind, name: str) -> None:
-        model, picture = disturbed(tiny(kind, name)), noise(2, 3, 16, 24)
+        model, picture = disturbed(tiny(kind, name)), noise(2, 3, 32, 48)
         restored, features = model.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
         assert torch.equal(restored, model(picture))
         count, _, rows, columns = features.shape
-        assert (count, 24 * rows, 16 % rows) == (2, 16 * columns, 0)
+        assert (count, 48 * rows, 32 % rows) == (2, 32 * columns, 0)
 
     def test_pictures_of_one_batch_do_not_mix(self, kind: Kind, name: str) -> None:
         model, pictures = disturbed(tiny(kind, name)), noise(3, 3, 16, 16)
@@ -122,6 +122,28 @@ class TestEveryNetwork:
         model, picture = disturbed(tiny(kind, name)), noise(1, 3, 15, 17)
         padded = pad_to_multiple(picture, int(model.stride))  # type: ignore[arg-type]  # every network has it
         assert torch.equal(model(picture), model(padded)[..., :15, :17])
+
+    def test_weights_come_back_as_they_were(self, kind: Kind, name: str, tmp_path: Path) -> None:
+        model, folder = disturbed(tiny(kind, name)), tmp_path / "weights"
+        save_weights(folder, kind, Model(name=name, arguments=TINY[kind, name]), model.state_dict())
+        loaded = load_weights(folder)
+        assert not loaded.training
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+        state = loaded.state_dict()
+        assert state.keys() == model.state_dict().keys()
+        assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+        picture = noise(1, 3, 17, 16)
+        assert torch.equal(loaded(picture), model(picture))
+        again = tmp_path / "again"
+        save_weights(again, kind, Model(name=name, arguments=TINY[kind, name]), loaded.state_dict())
+        assert [path.read_bytes() for path in sorted(again.iterdir())] == [
+            path.read_bytes() for path in sorted(folder.iterdir())
+        ]
+
+
+@pytest.mark.parametrize(("kind", "name"), [network for network in TINY if network[1] != "routed"])
+class TestEverySingleNetwork:
+    """Not the student that consists of others: tests/test_routed.py."""
 
     def test_every_parameter_can_learn(self, kind: Kind, name: str) -> None:
         model = disturbed(tiny(kind, name)).train()
@@ -147,23 +169,6 @@ class TestEveryNetwork:
     def test_an_argument_of_the_wrong_type_is_refused(self, kind: Kind, name: str, value: object) -> None:
         with pytest.raises(UserError, match="channels"):
             build_model(kind, name, TINY[kind, name] | {"channels": value})
-
-    def test_weights_come_back_as_they_were(self, kind: Kind, name: str, tmp_path: Path) -> None:
-        model, folder = disturbed(tiny(kind, name)), tmp_path / "weights"
-        save_weights(folder, kind, Model(name=name, arguments=TINY[kind, name]), model.state_dict())
-        loaded = load_weights(folder)
-        assert not loaded.training
-        assert not any(parameter.requires_grad for parameter in loaded.parameters())
-        state = loaded.state_dict()
-        assert state.keys() == model.state_dict().keys()
-        assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
-        picture = noise(1, 3, 17, 16)
-        assert torch.equal(loaded(picture), model(picture))
-        again = tmp_path / "again"
-        save_weights(again, kind, Model(name=name, arguments=TINY[kind, name]), loaded.state_dict())
-        assert [path.read_bytes() for path in sorted(again.iterdir())] == [
-            path.read_bytes() for path in sorted(folder.iterdir())
-        ]
 
 
 def test_a_collapsible_convolution_is_one_convolution() -> None:

@@ -99,6 +99,11 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     arguments = arguments_of(trained["model"])
     images = reports["download_data"]["images"]
     mean = evaluated["mean"]
+    if experts := trained.get("experts"):
+        steps = " or ".join(f"{count:,}" for count in sorted({one["steps"] for one in experts.values()}))
+        steps = f"each expert {steps} steps"
+    else:
+        steps = f"{trained['steps']:,} steps, of which number {trained['best_step']:,} was kept"
     # A teacher that taught nothing is a stand-in of a few steps.
     shown = [key for key in measured(reports) if key != "teacher" or needs_teacher(trained["losses"])]
     rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in shown]
@@ -129,10 +134,10 @@ that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them
 - **Use**: `Sharpener("{name}")` or `clearcall video IN OUT --model {name}`, for {use}.
   Not for evidence: what it adds is plausible, not known.
 - **Made by** `{recipe}`, on {machine()["cpu"]}.
-- **Data**: {images["train"]} photographs to train on, {images["validation"]} to tune on, {images["test"]} to
+- **Data**: {images["train"]} images to train on, {images["validation"]} to tune on, {images["test"]} to
   measure on, split by photograph, and no part of this package. Licence: {"; ".join(licences)}.
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
-- **Training**: {losses}; {trained["steps"]:,} steps, of which number {trained["best_step"]:,} was kept.
+- **Training**: {losses}; {steps}.
 - **Limits**: {limits}
   {colour}An undegraded picture comes back at {clean_psnr_db:.1f} dB{untouched}.
   The worst image of the test split changes by {evaluated["least_gain_db"]["student"]:+.2f} dB.
