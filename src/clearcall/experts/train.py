@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from clearcall.cores import available_cores
 from clearcall.data.pairs import read_pairs, spread
 from clearcall.experts.router import cost_table, fit_router, routing_summary
 from clearcall.experts.workers import worker_pool
+from clearcall.locks import release_lock
 from clearcall.models import build_model, collapsed, parameter_count
 from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.students.routed import Routed
@@ -79,7 +81,7 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
     stage = params.distill_student
     model = stage.model.model_copy(update={"arguments": {**stage.model.arguments, **expert.arguments}})
     training = stage.training.model_copy(update={"steps": expert.steps or stage.training.steps})
-    return train_network(
+    trained = train_network(
         "students",
         model,
         losses,
@@ -95,6 +97,11 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
         round_teacher=stage.round_teacher,
         feature_layers=stage.feature_layers,
     )
+    # This process trains on, and only it can free its lock; the checkpoint stays until all experts are one student.
+    locks = [path for path in trained.leftovers if path.suffix == ".lock"]
+    for path in locks:
+        release_lock(path)
+    return replace(trained, leftovers=[path for path in trained.leftovers if path not in locks])
 
 
 def _mean_curve(curves: list[list[Row]]) -> list[Row]:

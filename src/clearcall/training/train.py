@@ -183,6 +183,7 @@ def train_student(
         task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
     )
     checkpoint.unlink(missing_ok=True)
+    release_lock(lock_path(checkpoint))
     network = build_model("students", stage.model.name, stage.model.arguments)
     network.load_state_dict(fitted.state)
     return network.eval(), fitted.quality
