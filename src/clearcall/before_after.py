@@ -14,7 +14,7 @@ from clearcall.pictures import FORMATS
 from clearcall.report.pictures import ZOOM, enlarge
 from clearcall.sharpener import Sharpener
 from clearcall.video.animation import is_animation
-from clearcall.video.read import frame_at, planar, plane_of, quarter_turns
+from clearcall.video.read import film_stream, frame_at, is_coded, opened, planar, plane_of, quarter_turns
 
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
 _BLUR = 5  # pixels: what such a blur takes away is detail
@@ -71,6 +71,8 @@ def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
     """Return the frame in the middle of a film as RGB, as it is shown, and with its luma sharpened, by itself."""
+    with opened(path) as film:
+        sharpener.coded = is_coded(film_stream(film, path))
     stored = frame_at(path, 0.5)
     frame = planar(stored, stored.width, stored.height)
     before = frame.to_ndarray(format="rgb24")

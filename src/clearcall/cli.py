@@ -553,6 +553,8 @@ def calls(
 
     files, codecs, model = clip_files(clips), call_codecs(codec or ()), named_model(model)
     looks = {look: picture_sharpener(model, provider, threads, strength, look) for look in get_args(Look)}
+    for sharpener in looks.values():
+        sharpener.coded = True
     scores, strips = measure_clips(
         files, partial(read_clip, frames=frames, height=height, motion=motion), codecs, looks
     )

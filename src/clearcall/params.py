@@ -228,9 +228,9 @@ class DegradePairs(_Params):
         """Return whether a degradation starts from the blurred partner that the source brings."""
         return any(isinstance(step, AsGiven) for step in self.degradations[name])
 
-    def has_codec(self) -> bool:
-        """Return whether some degradation of the mix goes through an encoder."""
-        return any(isinstance(step, Codec) for name in self.mix for step in self.degradations[name])
+    def has_codec(self, names: Sequence[str] = ()) -> bool:
+        """Return whether some degradation of `names`, or else of the mix, goes through an encoder."""
+        return any(isinstance(step, Codec) for name in names or self.mix for step in self.degradations[name])
 
 
 class CheckPairs(_Params):

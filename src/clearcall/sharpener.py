@@ -74,9 +74,10 @@ class Sharpener:
     `crisp`, with a mild unsharp mask of the luma behind it. Calls from several threads take turns.
 
     A student of experts has a router, which chooses one of `experts` for each frame. With `video` the frames of all
-    calls are those of one video: the choice changes only when several frames agree. `expert` takes the place of the
-    router where it is known how frames were degraded. A frame that the router finds clean stays as it is, bit for bit,
-    if the look is `natural`; if it is `crisp`, it gets the mask.
+    calls are those of one video: the choice changes only when several frames agree. With `coded` the frames are known
+    to come from a video encoder, and the router chooses among the experts that have learnt from encoders. `expert`
+    takes the place of the router where it is known how frames were degraded. A frame that the router finds clean stays
+    as it is, bit for bit, if the look is `natural`; if it is `crisp`, it gets the mask.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Sharpener:
         look: Look = DEFAULT_LOOK,
         video: bool = False,
         expert: str | None = None,
+        coded: bool = False,
     ) -> None:
         if provider != "auto" and provider not in installed_providers():
             known = ", ".join(["auto", *get_args(Provider)])
@@ -106,6 +108,7 @@ class Sharpener:
         self.expert: str | None = None  # of the last frame; None of a single network
         self._fixed = None if expert is None else self._number_of(expert)
         self._steady = SteadyChoice() if video else None
+        self.coded = coded  # may be changed between frames
 
     @property
     def strength(self) -> float:
@@ -191,9 +194,14 @@ class Sharpener:
         """Return the number of the expert for a frame, or BY_ROUTER for the router to choose by this frame alone."""
         if self._fixed is not None:
             return self._fixed
-        if steady is None or not self.experts:
+        coded = self.coded and bool(self.graph.coded)
+        if not self.experts or (steady is None and not coded):
             return BY_ROUTER
-        return steady.choose(variant.route(frame, pixel_format))
+        scores = variant.route(frame, pixel_format)
+        if coded:
+            allowed = np.array([name in {self.experts[IDENTITY], *self.graph.coded} for name in self.experts])
+            scores = np.where(allowed, scores, -np.inf)
+        return int(scores.argmax()) if steady is None else steady.choose(scores)
 
     def _note(self, choice: int) -> None:
         self.expert = self.experts[choice] if self.experts else None

@@ -75,6 +75,7 @@ def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summa
     ):
         fps = Fraction(settings.fps) if settings.fps else source.rate
         chosen = settled(sharpener, source.size, fps)
+        chosen.coded = source.coded
         process = Processor(chosen, *source.size, past_frames=settings.past_frames)
         with (
             open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,

@@ -25,6 +25,7 @@ from clearcall.video.read import (
     Reader,
     film_stream,
     frame_at,
+    is_coded,
     is_hdr,
     opened,
     quarter_turns,
@@ -107,6 +108,7 @@ class Source:
     rate: Fraction
     newest: Newest
     begin: Callable[[], None]
+    coded: bool = False  # whether the frames come through a video encoder
 
 
 def default_camera() -> str:
@@ -127,7 +129,7 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
     path, stop = Path(name), threading.Event()
     if path.is_file():
         with opened(path) as film:
-            rate, newest = rate_of(film_stream(film, path)), Newest()
+            rate, coded, newest = rate_of(film_stream(film, path)), is_coded(film_stream(film, path)), Newest()
         first = frame_at(path, 0.0)
         pixels = frame_pixels(path, first, all_frames=size is None)
         width, height = largest(pixels)
@@ -140,7 +142,7 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
             warn(f"{name} is HDR, which is converted to SDR: what is brighter than white is clipped")
             fit(first)  # the first takes seconds
         with _reading(name, newest, lambda: _play(path, fit, rate, newest, stop, again=again), stop) as thread:
-            yield Source(name, shape, rate, newest, thread.start)
+            yield Source(name, shape, rate, newest, thread.start, coded)
         return
     camera = _open_camera(name, size, fps)
     stream = film_stream(camera, path)

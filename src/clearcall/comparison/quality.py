@@ -61,10 +61,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A contender: `restore` gets the half-size image if `upscales`, else the degraded one at full size."""
+    """A contender: `restore` gets the half-size image if `upscales`, else the degraded one at full size.
+
+    `restore_coded`, where there is one, takes its place for what comes from a codec, which a decoder would know.
+    """
 
     restore: Restore
     upscales: bool = False
+    restore_coded: Restore | None = None
 
 
 # One contender at each of its settings, of which the best on other images counts.
@@ -158,6 +162,7 @@ def measure_quality(
     Filters are tuned for each degradation. Images that cannot be read are skipped with a warning.
     """
     chosen = _tune(images.tuning, filters)
+    coded = {degradation.name: degradation.codec is not None for degradation in DEGRADATIONS}
     sums: dict[tuple[str, str], dict[str, float]] = {}
     count = 0
     with ProgressBar("quality", len(images.reported) * len(DEGRADATIONS)) as bar:
@@ -171,7 +176,8 @@ def measure_quality(
                 tuned = {name: Candidate(filters[name][setting]) for name, setting in chosen[degradation].items()}
                 for name, candidate in {**candidates, **tuned}.items():
                     bar.note(f"{degradation}: {name}")
-                    answer = candidate.restore(pair.small if candidate.upscales else pair.degraded)
+                    restore = (coded[degradation] and candidate.restore_coded) or candidate.restore
+                    answer = restore(pair.small if candidate.upscales else pair.degraded)
                     scores = sums.setdefault((name, degradation), dict.fromkeys(_METRICS, 0.0))
                     for metric, value in score(pair.sharp, answer).items():
                         scores[metric] += value

@@ -237,7 +237,8 @@ def _quality(contenders: Sequence[Contender], images: ImageFolder, threads: int)
             network = PeerNetwork(contender.path, scale, "onnxruntime", threads)
             candidates[name] = Candidate(network, upscales=scale > 1)
         elif contender.kind == "clearcall" and contender.path:
-            candidates[name] = Candidate(Sharpener(contender.path, "onnxruntime", threads))
+            ours, coded = (Sharpener(contender.path, "onnxruntime", threads, coded=coded) for coded in (False, True))
+            candidates[name] = Candidate(ours, restore_coded=coded)
         elif name == "identity":
             candidates[name] = Candidate(np.copy)
     return measure_quality(images, candidates, filters)

@@ -27,7 +27,8 @@ Kind = Literal["luma", "rgb"]
 Provider = Literal["onnxruntime", "openvino"]
 Scores = npt.NDArray[np.float32]
 BY_ROUTER, IDENTITY = -1, 0  # in place of an expert's number
-KIND_KEY, STRIDE_KEY, EXPERTS_KEY = "clearcall.kind", "clearcall.stride", "clearcall.experts"
+KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
+EXPERTS_KEY, CODED_KEY = "clearcall.experts", "clearcall.coded"
 # Of a luma network's frame: the router's filters have as many taps. A multiple of all strides.
 SMALLEST_SIDE = 32
 NOTHING_TO_ADD = 128  # in `sub_pixels`
@@ -64,6 +65,7 @@ class Graph:
     kind: Kind
     stride: int
     choices: tuple[str, ...] = ()  # of the router: the identity and each expert; none for a single network
+    coded: tuple[str, ...] = ()  # of these, the experts that have learnt from what encoders leave of a frame
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
@@ -113,19 +115,19 @@ def load_graph(path: Path) -> Graph:
             f"{path} is not a network that clearcall exported: its metadata says {KIND_KEY} = {shorten(kind)!r}, "
             f"{STRIDE_KEY} = {shorten(stride)!r}"
         )
-    return Graph(path.name, onnx, cast(Kind, kind), int(stride), _choices(path, metadata.get(EXPERTS_KEY, "")))
+    choices, coded = (_names(path, key, metadata.get(key, "")) for key in (EXPERTS_KEY, CODED_KEY))
+    return Graph(path.name, onnx, cast(Kind, kind), int(stride), choices, coded)
 
 
-def _choices(path: Path, text: str) -> tuple[str, ...]:
-    """Return the names of the router's choices from a graph's metadata."""
+def _names(path: Path, key: str, text: str) -> tuple[str, ...]:
+    """Return the names that an entry of a graph's metadata lists."""
     try:
         names = json.loads(text) if text else []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > _MAX_EXPERTS:
             raise ValueError("no list of at most 256 names")  # noqa: TRY301  # the same message as for other damage
     except ValueError as error:
         raise UserError(
-            f"{path} is not a network that clearcall exported: its metadata says {EXPERTS_KEY} = {shorten(text)!r} "
-            f"({error})"
+            f"{path} is not a network that clearcall exported: its metadata says {key} = {shorten(text)!r} ({error})"
         ) from None
     return tuple(names)
 

@@ -4,7 +4,8 @@ Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
 - `luma`: `luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride): what to add to luma,
   plus 128, before the pixel shuffle (channel `row * stride + column` of a block). Sides are at least 32.
-  With experts it has one more input and output, see `_routed_part`; `clearcall.experts` then names the choices.
+  With experts it has one more input and output, see `_routed_part`; `clearcall.experts` then names the choices,
+  `clearcall.coded` those that learnt from what encoders leave of a frame.
 - `rgb`: `frame` uint8 (1, H, W, 3) to `restored` uint8 (1, H, W, 3).
 
 `clearcall.stride` says what height and width must be multiples of; the sharpener pads and crops.
@@ -24,7 +25,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from clearcall.deploy.engines import EXPERTS_KEY, KIND_KEY, NOTHING_TO_ADD, SMALLEST_SIDE, STRIDE_KEY
+from clearcall.deploy.engines import CODED_KEY, EXPERTS_KEY, KIND_KEY, NOTHING_TO_ADD, SMALLEST_SIDE, STRIDE_KEY
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
@@ -75,7 +76,7 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
         part = _routed_part(model, opset, sub_pixels)
         inputs = [luma, helper.make_tensor_value_info("expert", TensorProto.INT64, (1,))]
         outputs = [sub_pixels, helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, len(model.names)))]
-        properties[EXPERTS_KEY] = json.dumps(model.names)
+        properties |= {EXPERTS_KEY: json.dumps(model.names), CODED_KEY: json.dumps(model.coded)}
     else:
         properties[KIND_KEY] = "rgb"
         part = _rgb_part(model, opset)

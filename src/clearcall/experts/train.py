@@ -1,6 +1,6 @@
 """Train the experts of a student side by side, each by itself, then the router that chooses between them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,8 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
                     done[waiting[future]] = future.result()
                     bar.advance()
             ordered = {label: done[label] for label in experts}
-            model, student = _assembled(ordered)
+            coded = [label for label, one in experts.items() if params.degrade_pairs.has_codec(one.degradations)]
+            model, student = _assembled(ordered, coded)
             fit_router(student, cost_table(student, paths.pairs, spread(train, _ROUTER_PAIRS), pool), seed)
             held_out = cost_table(student, paths.pairs, spread(validation, _ROUTER_PAIRS), pool)
         mean = _mean_curve([rows for one in ordered.values() for rows in one.curves.values()])
@@ -63,17 +64,17 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
     return Trained(model, student.state_dict(), summary, run.run_id, curves, leftovers)
 
 
-def _assembled(experts: Mapping[str, Trained]) -> tuple[Model, Routed]:
-    """Return trained experts as one student, its router not yet fitted.
+def _assembled(experts: Mapping[str, Trained], coded: Sequence[str]) -> tuple[Model, Routed]:
+    """Return trained experts as one student, its router not yet fitted; `coded` are those that learnt from encoders.
 
     They were trained wide and are kept collapsed: a fifth of the size, and all that follows is faster.
     """
     built = {label: build_model("students", one.model.name, one.model.arguments) for label, one in experts.items()}
     for label, network in built.items():
         network.load_state_dict(experts[label].state)
-    student = collapsed(Routed({label: cast(LumaStrided, network) for label, network in built.items()}))
+    student = collapsed(Routed({label: cast(LumaStrided, network) for label, network in built.items()}, coded))
     arguments = {label: one.model.arguments | {"expansion": 0} for label, one in experts.items()}
-    return Model(name="routed", arguments={"experts": arguments}), cast(Routed, student)
+    return Model(name="routed", arguments={"experts": arguments, "coded": list(coded)}), cast(Routed, student)
 
 
 def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) -> Trained:

@@ -74,6 +74,12 @@ def failure_told(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {error.strerror or error}") from None
 
 
+def is_coded(stream: VideoStream) -> bool:
+    """Return whether frames have lost detail to an encoder that predicts them from others, as a call's do."""
+    codec = stream.codec_context.codec
+    return codec.lossy and not codec.intra_only
+
+
 def film_stream(film: InputContainer, path: Path) -> VideoStream:
     """Return the first video stream that is not a cover picture; raise UserError if there is none to decode."""
     for stream in film.streams.video:

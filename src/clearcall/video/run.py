@@ -39,6 +39,7 @@ from clearcall.video.read import (
     failure_told,
     film_stream,
     frame_at,
+    is_coded,
     is_hdr,
     opened,
     plane_of,
@@ -150,6 +151,7 @@ def check_network(sharpener: Sharpener) -> None:
 def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -> Sharpener:
     chosen = settled(sharpener, fit.size, rate_of(main))
     check_network(chosen)
+    chosen.coded = is_coded(main)
     return chosen
 
 

@@ -6,7 +6,7 @@ always the identity: a frame that no expert improves is returned as it is.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -104,11 +104,14 @@ def _probes(taps: int) -> Tensor:
 
 
 class Routed(nn.Module):
-    """Experts by name and the router that chooses between them and the identity."""
+    """Experts by name and the router that chooses between them and the identity.
 
-    def __init__(self, experts: Mapping[str, LumaStrided]) -> None:
+    `coded` names the experts that have learnt from what encoders leave of a frame.
+    """
+
+    def __init__(self, experts: Mapping[str, LumaStrided], coded: Sequence[str] = ()) -> None:
         super().__init__()
-        self.names = (IDENTITY, *experts)
+        self.names, self.coded = (IDENTITY, *experts), tuple(coded)
         self.experts = nn.ModuleList(experts.values())
         self.router = Router(len(self.names))
         self.stride = next(iter(experts.values())).stride
@@ -144,10 +147,10 @@ class Routed(nn.Module):
         return self.forward_features(picture)[0]
 
 
-def build(experts: dict[str, dict[str, Any]]) -> Routed:
+def build(experts: dict[str, dict[str, Any]], coded: Sequence[str] = ()) -> Routed:
     """Build the student from the arguments of each expert (those of `luma_strided`), by name.
 
-    All experts have one stride, which says how frames are padded.
+    All experts have one stride, which says how frames are padded. `coded` names those that learn from encoders.
     """
     if not experts or IDENTITY in experts:
         raise ValueError(f"experts must name at least one, and none {IDENTITY!r}, which is always there")
@@ -157,4 +160,6 @@ def build(experts: dict[str, dict[str, Any]]) -> Routed:
     }
     if len(strides := {expert.stride for expert in built.values()}) > 1:
         raise ValueError(f"all experts must have one stride, not {sorted(strides)}")
-    return Routed(built)
+    if unknown := set(coded) - experts.keys():
+        raise ValueError(f"coded names {sorted(unknown)}, which are none of the experts")
+    return Routed(built, coded)
