@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         blurred, video = folder / "blurred.png", folder / "call.mp4"
-        for name, picture in (("image.png", portrait), ("text.png", np.stack([page] * 3, axis=-1))):
+        for name, picture in (("image.png", portrait[:192, 120:376]), ("text.png", np.stack([page] * 3, axis=-1))):
             Image.fromarray(scaled(scaled(picture, 0.5), 2)).save(blurred)
             run("compare", blurred, HERE / name, "--model", "quality", "--overwrite")
         write_video(video, arrived)

@@ -59,7 +59,7 @@ def benchmark_films(
     turn, `seconds` how long the camera runs. `command` is told in the report. Raises UserError for a model that is not
     there or works on RGB, and KeyboardInterrupt if Ctrl-C cuts a measurement short; then nothing is written.
     """
-    sharpeners = {model: Sharpener(model, look=VIDEO_LOOK) for model in models}
+    sharpeners = {model: Sharpener(model, look=VIDEO_LOOK, video=True) for model in models}
     for sharpener in sharpeners.values():
         check_network(sharpener)
     try:

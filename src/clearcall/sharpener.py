@@ -110,6 +110,12 @@ class Sharpener:
         self._steady = SteadyChoice() if video else None
         self.coded = coded  # may be changed between frames
 
+    def begin_video(self, *, coded: bool) -> None:
+        """Take the frames that follow for those of another video, with `coded` as in the constructor."""
+        self.coded = coded
+        if self._steady is not None:
+            self._steady = SteadyChoice()
+
     @property
     def strength(self) -> float:
         """How much of what the network adds is added, from 0 to 2; may be changed between frames."""
@@ -173,6 +179,7 @@ class Sharpener:
         The runtime is chosen before, and stays compiled for this size.
         """
         frame, times_s = np.zeros((height, width), np.uint8), list[float]()
+        _checked_size(frame, "gray", self.graph)
         with self._lock:
             variant = self._variants.get((height, width))
             self.choice = variant.choice
@@ -214,7 +221,7 @@ class Sharpener:
         *,
         around: AbstractContextManager[object] = _NOTHING,
     ) -> Iterator[Frame]:
-        """Yield the sharpened frames in order, several in flight at once, each on one thread of its own.
+        """Yield the sharpened frames of one video in order, several in flight at once, each on one thread of its own.
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
         three frames more than that are taken ahead, so that memory does not grow with the length of a film; a frame
@@ -295,7 +302,10 @@ def shipped_models() -> list[str]:
 
 def best_first() -> list[str]:
     """Return the names of the shipped networks, that of the most parameters first."""
-    return sorted(shipped_models(), key=lambda name: -int(read_json(SHIPPED / f"{name}.json")["parameters"]))
+    models = sorted(shipped_models(), key=lambda name: -int(read_json(SHIPPED / f"{name}.json")["parameters"]))
+    if not models:
+        raise UserError(f"no model comes with this package, {SHIPPED} holds none: reinstall it, or name a --model")
+    return models
 
 
 def named_model(model: str) -> str:

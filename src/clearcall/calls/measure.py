@@ -15,6 +15,7 @@ from clearcall.data.codecs import resized, send
 from clearcall.looks import Look
 from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, luma_psnr_db, psnr_db, ssim
 from clearcall.params import CallCodec
+from clearcall.sharpener import Sharpener
 from clearcall.temporal import TemporalFilter
 
 QPS = (22, 27, 32, 37)  # the quantizers of the common test conditions of H.264's successors
@@ -84,6 +85,11 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
     return [resized(frame, (width, height)) for frame in arrived]
 
 
+def _as_video(restore: Restore, frames: Sequence[Frame]) -> list[Frame]:
+    """Return the frames of one video restored, by a Sharpener with one steady choice of its expert."""
+    return [*(restore.map(frames) if isinstance(restore, Sharpener) else map(restore, frames))]
+
+
 def measure_clips(
     files: Sequence[Path], read: Callable[[Path], Clip], codecs: Iterable[CallCodec], looks: Mapping[Look, Restore]
 ) -> tuple[list[Score], list[Filmstrip]]:
@@ -105,9 +111,9 @@ def measure_clips(
                 filtered = [*map(TemporalFilter().rgb, arrived)]
                 answers = {
                     INPUT: arrived,
-                    NATURAL: [*map(looks["natural"], filtered)],
-                    CRISP: [*map(looks["crisp"], filtered)],
-                    ALONE: [*map(looks["natural"], arrived)],
+                    NATURAL: _as_video(looks["natural"], filtered),
+                    CRISP: _as_video(looks["crisp"], filtered),
+                    ALONE: _as_video(looks["natural"], arrived),
                     MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
                 }
                 scores += _scores(clip, setting, answers)

@@ -75,8 +75,8 @@ def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summa
     ):
         fps = Fraction(settings.fps) if settings.fps else source.rate
         chosen = settled(sharpener, source.size, fps)
-        chosen.coded = source.coded
         process = Processor(chosen, *source.size, past_frames=settings.past_frames)
+        chosen.begin_video(coded=source.coded)  # the frames by which it was warmed up have no part in what is chosen
         with (
             open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
             Worker(process) as worker,

@@ -40,7 +40,7 @@ _IR_VERSION = 10  # of ONNX files: as torch writes them
 
 
 class _LumaCore(nn.Module):
-    """What a luma student does at each pixel: luma in [0, 1] to residual sub-pixels, without gains for the frame."""
+    """What a luma student does at each pixel: luma in [0, 1] to residual sub-pixels."""
 
     def __init__(self, student: LumaStrided) -> None:
         super().__init__()

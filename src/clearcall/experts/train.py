@@ -8,9 +8,10 @@ from typing import Any, cast
 
 from clearcall.console import ProgressBar
 from clearcall.cores import available_cores
-from clearcall.data.pairs import read_pairs, spread
+from clearcall.data.pairs import INDEX, read_pairs, spread
 from clearcall.experts.router import cost_table, fit_router, routing_summary
 from clearcall.experts.workers import worker_pool
+from clearcall.files import sha256_of
 from clearcall.locks import release_lock
 from clearcall.models import build_model, collapsed, parameter_count
 from clearcall.models.students.luma_strided import LumaStrided
@@ -18,6 +19,7 @@ from clearcall.models.students.routed import Routed
 from clearcall.models.weights import save_weights
 from clearcall.params import Expert, Model, Params
 from clearcall.tracking import TrainingRun
+from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.loop import Row, make_fabric
 from clearcall.training.task import needs_teacher
 from clearcall.training.train import Trained, load_teacher, train_network
@@ -38,7 +40,8 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
         # Once, before several processes would do it at the same time.
         load_teacher(losses, stage.training, paths, train, make_fabric(stage.training))
     done: dict[str, Trained] = {}
-    state_file = paths.checkpoints / f"{name}.json"
+    key = checkpoint_key(name, stage.model_dump_json(), str(dict(losses)), sha256_of(paths.pairs / INDEX))
+    state_file = paths.checkpoints / f"{name}-{key}.json"
     values = {"model": stage.model.name, **stage.model.arguments, "experts": len(experts), "losses": dict(losses)}
     with TrainingRun(params.publish.experiment, name, values, state_file, active=True) as run:
         with worker_pool(min(len(experts), available_cores())) as pool:

@@ -17,13 +17,14 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     Tiny networks gain little from a second thread: two trainings side by side end sooner than one after the other.
     """
     # spawn: forking a process in which torch already runs threads can hang.
+    others = set(active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
     except BaseException:
         # Otherwise leaving the block would wait for what runs and for all that is planned.
         pool.shutdown(wait=False, cancel_futures=True)
-        for worker in active_children():
+        for worker in set(active_children()) - others:
             worker.terminate()
         raise
     pool.shutdown()

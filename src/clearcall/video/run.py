@@ -151,7 +151,7 @@ def check_network(sharpener: Sharpener) -> None:
 def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -> Sharpener:
     chosen = settled(sharpener, fit.size, rate_of(main))
     check_network(chosen)
-    chosen.coded = is_coded(main)
+    chosen.begin_video(coded=is_coded(main))
     return chosen
 
 
