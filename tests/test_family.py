@@ -63,9 +63,8 @@ def test_the_best_has_the_most_parameters_and_serves_single_frames(folder: Path)
 
 
 def test_without_a_shipped_model_auto_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message is that of any model that is not there."""
     monkeypatch.setattr(runtime, "SHIPPED", tmp_path)
-    with pytest.raises(UserError, match="there is no model 'auto'"):
+    with pytest.raises(UserError, match="no model comes with this package"):
         Sharpener()
 
 

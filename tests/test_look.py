@@ -93,7 +93,7 @@ def test_the_command_sharpens_a_folder(photos: dict[str, npt.NDArray[np.uint8]],
     done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "of 1 have less blur; written: out/real_pictures.md" in done.stdout
-    assert "sharpened by `fast`" in (tmp_path / "out" / "real_pictures.md").read_text(encoding="utf-8")
+    assert "sharpened by `quality`" in (tmp_path / "out" / "real_pictures.md").read_text(encoding="utf-8")
 
 
 # Kaggle

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from clearcall.deploy import onnx_file
-from clearcall.deploy.engines import KIND_KEY, STRIDE_KEY
+from clearcall.deploy.engines import CODED_KEY, EXPERTS_KEY, KIND_KEY, STRIDE_KEY
 from clearcall.deploy.onnx_file import read_metadata
 from clearcall.errors import UserError
 from clearcall.sharpener import SHIPPED, Sharpener
@@ -85,7 +85,7 @@ GRAPH_INTO_MODEL = {
 def test_metadata_are_those_that_onnx_reads(path: Path) -> None:
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert read_metadata(path.read_bytes()) == expected
-    assert expected.keys() == {KIND_KEY, STRIDE_KEY}
+    assert expected.keys() == {KIND_KEY, STRIDE_KEY, EXPERTS_KEY, CODED_KEY}
 
 
 @given(
