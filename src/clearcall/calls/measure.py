@@ -95,7 +95,7 @@ def measure_clips(
 ) -> tuple[list[Score], list[Filmstrip]]:
     """Send what `read` makes of every file at every setting, and score what arrives, an unsharp mask and a model.
 
-    `looks` holds the model in both looks. It gets frames as in a film, with what those before show of each, and none
+    `looks` holds the model in both looks. It gets frames as in a video, with what those before show of each, and none
     that is still to come; and in the look natural without, as `frame by frame`. The filmstrips are of the first and the
     last clip at the first codec's third quantizer, sent at half their size.
     """

@@ -25,7 +25,7 @@ class Settings:
 
     `source` is a camera or film, None for the first camera; `outputs` are `preview`, `virtual` or films; `fps` None is
     the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the status
-    onto the preview alone; `again` plays a film over and over; `past_frames` lets each frame have what those before it
+    onto the preview alone; `again` plays a video over and over; `past_frames` lets each frame have what those before it
     show of it. `overwrite` lets video files be replaced.
     """
 
