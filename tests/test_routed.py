@@ -1,10 +1,12 @@
 """Experts and the router between them: what it sees of a frame, how it is fitted, and what the graph makes of it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_the_spectrum_is_that_of_windows_by_another_library(photos: dict[str, Fr
     window = np.sin(np.pi * np.arange(1, 33) / 33) ** 2
     both = []
     for plane in (luma, luma.T):
-        rows = np.lib.stride_tricks.sliding_window_view(plane, 32, axis=1)[::11, ::11].reshape(-1, 32)
+        rows = np.lib.stride_tricks.sliding_window_view(plane, 32, axis=1)[::17, ::17].reshape(-1, 32)
         # What the brightness of a window alone gives is left out.
         brightness = (rows * window).sum(axis=1, keepdims=True) / window.sum()
         waves = np.fft.rfft((rows - brightness) * window, axis=1)
@@ -149,7 +151,7 @@ def test_the_graph_is_the_same_each_time_and_costs_what_one_network_does(tmp_pat
     export_onnx(network, two, 20)
     assert one.read_bytes() == two.read_bytes()
     export_onnx(network.experts[0], two, 20)
-    router = 32 * 32 * (3 * 9 + 6 * 6)  # taps, filters, places of rows and columns of 32 pixels in a frame of 64 x 96
+    router = 32 * 32 * (4 * 4 + 2 * 6)  # taps, filters, places of rows and columns of 32 pixels in a frame of 64 x 96
     assert count_macs(one, 64, 96) == count_macs(two, 64, 96) + router
     assert count_parameters(one) == parameter_count(network)
 
@@ -354,19 +356,37 @@ def test_weights_of_a_routed_student_say_what_builds_it(tmp_path: Path) -> None:
 
 
 def test_a_video_changes_its_expert_only_when_several_frames_agree() -> None:
-    """One frame that scores otherwise changes nothing; from then on five in a row do."""
+    """One frame that scores otherwise changes nothing, wherever it comes; ten in a row do."""
     first, second = np.array([0.0, 4.0, 0.0], np.float32), np.array([0.0, 0.0, 4.0], np.float32)
-    steady = SteadyChoice()
-    assert [steady.choose(scores) for scores in [first, first, second, first, first]] == [1] * 5
-    chosen = [steady.choose(second) for _ in range(10)]
-    assert chosen == sorted(chosen)
-    assert 2 <= chosen.count(1) <= 6
+    for other in range(1, 9):
+        steady = SteadyChoice()
+        frames = [first] * other + [second] + [first] * 8
+        assert [steady.choose(partial(np.copy, scores)) for scores in frames] == [1] * len(frames)
+        chosen = [steady.choose(lambda: second) for _ in range(12)]
+        assert chosen == sorted(chosen)
+        assert 2 <= chosen.count(1) <= 9
+
+
+def test_while_the_frames_of_a_video_agree_one_in_four_is_scored() -> None:
+    """And each, from the first that does not until the choice is settled."""
+    first, second = np.array([0.0, 4.0, 0.0], np.float32), np.array([0.0, 0.0, 4.0], np.float32)
+    asked, steady = list[int](), SteadyChoice()
+
+    def score(index: int) -> npt.NDArray[np.float32]:
+        asked.append(index)
+        return first if index < 6 else second
+
+    for index in range(20):
+        steady.choose(partial(score, index))
+    assert asked[:3] == [0, 4, 8]
+    settled = asked.index(next(one for one in asked if one + 4 in asked and one > 8))
+    assert asked[2 : settled + 1] == [*range(8, asked[settled] + 1)]
 
 
 def test_at_the_border_of_two_experts_a_video_does_not_pump() -> None:
     """Scores that waver about equality never change the choice."""
     draw, steady = np.random.default_rng(1), SteadyChoice()
-    chosen = {steady.choose(np.array([-5.0, *draw.normal(0, 0.5, 2)], np.float32)) for _ in range(300)}
+    chosen = {steady.choose(lambda: np.array([-5.0, *draw.normal(0, 0.5, 2)], np.float32)) for _ in range(300)}
     assert len(chosen) == 1
 
 

@@ -228,9 +228,9 @@ def test_sharpening_during_the_wait_for_the_encoder_counts(
     sharpen, write = _Variant.sharpen, Writer._write
     slow_s, frames_in_flight = 0.02, 1  # the fixture has one thread
 
-    def slowly_sharpened(*arguments: Any) -> int:
+    def slowly_sharpened(*arguments: Any) -> None:
         time.sleep(slow_s)
-        return sharpen(*arguments)
+        sharpen(*arguments)
 
     def slowly_written(*arguments: Any) -> None:
         time.sleep(3 * slow_s)

@@ -267,6 +267,7 @@ class TeacherLosses(_Params):
     ssim: LossWeight = 0
     relative_mse: LossWeight = 0
     luma_gain: LossWeight = 0
+    chroma_gain: LossWeight = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -294,7 +295,7 @@ class Training(_Params):
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
     validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
-    relative_mse and luma_gain add to an input's own mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
+    relative_mse, luma_gain and chroma_gain add to an input's mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
     """
 
     steps: int = Field(ge=1)
@@ -346,13 +347,14 @@ class FeatureLayers(_Params):
 class Expert(_Params):
     """One expert of the student: the degradations that it learns from, and of which images if not of all.
 
-    `images` is a pattern of their names as a shell has it, such as `*head*`. `steps` go over those of the training,
-    `arguments` over those of the model.
+    `images` is a pattern of their names as a shell has it, such as `*head*`. `steps` and `recolour` go before those of
+    the training, `arguments` before those of the model.
     """
 
     degradations: tuple[str, ...] = Field(min_length=1)
     images: str = "*"
     steps: Annotated[int, Field(ge=1)] | None = None
+    recolour: bool | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -15,10 +15,10 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from clearcall.colour import CHROMA_TO_RGB, NEUTRAL
 from clearcall.console import warn
 from clearcall.cores import available_cores
 from clearcall.deploy.engines import (
-    BY_ROUTER,
     IDENTITY,
     NOTHING_TO_ADD,
     RUNTIME_ERRORS,
@@ -77,7 +77,8 @@ class Sharpener:
     calls are those of one video: the choice changes only when several frames agree. With `coded` the frames are known
     to come from a video encoder, and the router chooses among the experts that have learnt from encoders. `expert`
     takes the place of the router where it is known how frames were degraded. A frame that the router finds clean stays
-    as it is, bit for bit, if the look is `natural`; if it is `crisp`, it gets the mask.
+    as it is, bit for bit, if the look is `natural`; if it is `crisp`, it gets the mask. An expert may restore chroma
+    beside luma: `colour` tells whether the last frame's did.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Sharpener:
         """Return the sharpened frame, of the same shape and pixel format.
 
         `rgb` and `bgr` are (height, width, 3); `i420` and `nv12` (height * 3 / 2, width) with even sides, as OpenCV
-        has them: only their luma is touched; `gray` is (height, width), luma alone. The result is a new array, or
+        has them; `gray` is (height, width), luma alone. The result is a new array, or
         `out`, which may be the frame itself: with it nothing is allocated. Raises UserError for anything else.
         """
         size = _checked_size(frame, pixel_format, self.graph)
@@ -156,7 +157,8 @@ class Sharpener:
             variant = self._variants.get(size)
             self.choice = variant.choice
             chosen = self._chosen(variant, frame, pixel_format, self._steady)
-            self._note(variant.sharpen(frame, pixel_format, self._strength, self._look, out, chosen))
+            self._note(chosen)
+            variant.sharpen(frame, pixel_format, self._strength, self._look, out, chosen)
         return out
 
     @property
@@ -198,17 +200,20 @@ class Sharpener:
         return self.experts.index(expert)
 
     def _chosen(self, variant: "_Variant", frame: Frame, pixel_format: PixelFormat, steady: SteadyChoice | None) -> int:
-        """Return the number of the expert for a frame, or BY_ROUTER for the router to choose by this frame alone."""
+        """Return the number of the expert for a frame; 0 of a single network."""
         if self._fixed is not None:
             return self._fixed
-        coded = self.coded and bool(self.graph.coded)
-        if not self.experts or (steady is None and not coded):
-            return BY_ROUTER
-        scores = variant.route(frame, pixel_format)
-        if coded:
-            allowed = np.array([name in {self.experts[IDENTITY], *self.graph.coded} for name in self.experts])
-            scores = np.where(allowed, scores, -np.inf)
-        return int(scores.argmax()) if steady is None else steady.choose(scores)
+        if not self.experts:
+            return IDENTITY
+
+        def scores() -> Scores:
+            found = variant.route(frame, pixel_format)
+            if self.coded and self.graph.coded:
+                allowed = np.array([name in {self.experts[IDENTITY], *self.graph.coded} for name in self.experts])
+                found = np.where(allowed, found, -np.inf)
+            return found
+
+        return int(scores().argmax()) if steady is None else steady.choose(scores)
 
     def _note(self, choice: int) -> None:
         self.expert = self.experts[choice] if self.experts else None
@@ -254,7 +259,7 @@ class Sharpener:
                 if self.choice is None:
                     with self._lock:
                         self.choice = self._variants.get(size).choice
-                chosen = self._chosen(routers.get(size), frame, pixel_format, steady) if self.experts else BY_ROUTER
+                chosen = self._chosen(routers.get(size), frame, pixel_format, steady) if self.experts else IDENTITY
                 self._note(chosen)
                 waiting.append(pool.submit(work, frame, size, chosen))
                 if len(waiting) > count + _QUEUED:
@@ -359,12 +364,14 @@ class _Variant:
 
     def __init__(self, graph: Graph, choice: Choice, height: int, width: int) -> None:
         self.choice = choice
-        self._name, self._kind, self._height, self._width = graph.name, graph.kind, height, width
+        self._graph, self._name, self._kind = graph, graph.name, graph.kind
+        self._height, self._width = height, width
         stride = graph.stride
         least = SMALLEST_SIDE if graph.kind == "luma" else 1
         padded_height, padded_width = (max(least, side + -side % stride) for side in (height, width))
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
+        self._padded_size = padded_width, padded_height
         self._residual_rgb: Frame | None = None
         self._masked: tuple[Frame, Frame] | None = None
         residual = np.full((padded_height, padded_width), NOTHING_TO_ADD, np.uint8)
@@ -372,6 +379,8 @@ class _Variant:
         if graph.kind == "rgb":
             return
         self._luma = self._engine.input[0, 0]
+        if graph.coloured:
+            self._chroma, self._chroma_residual = self._engine.chroma[0], self._engine.output[0, stride**2 :]
         # Row `row` of each block of stride x stride sub-pixels, as an image of `stride` channels: merging channels is
         # how OpenCV interleaves, five times as fast as DepthToSpace on bytes in the graph.
         self._rows = [
@@ -395,9 +404,9 @@ class _Variant:
         strength: float,
         look: Look,
         out: Frame,
-        choice: int = BY_ROUTER,
-    ) -> int:
-        """Sharpen a frame whose shape was checked into `out`, which may be the frame itself; return the choice made."""
+        choice: int = IDENTITY,
+    ) -> None:
+        """Sharpen a frame whose shape was checked into `out`, which may be the frame itself, by a choice's number."""
         frame = np.ascontiguousarray(frame)
         if self._kind == "rgb":
             self._restore(frame, pixel_format, strength, out)
@@ -406,22 +415,29 @@ class _Variant:
                 self._residual.fill(NOTHING_TO_ADD)
                 self._mask_residual(np.asarray(cv2.cvtColor(out, code), np.uint8), 1)
                 self._add_to_colour(out, 1, out)
-            return choice
+            return
+        colour = self._graph.restores_chroma(choice)
         self._fill_luma(frame, pixel_format)
+        if colour:
+            self._fill_chroma(frame, pixel_format)
         self._run_luma(choice)
+        of_luma = strength
         if look == "crisp":
             self._mask_residual(self._luma[: self._height, : self._width], strength)
-            strength = 1
+            of_luma = 1
         if pixel_format in {"rgb", "bgr"}:
-            self._add_to_colour(frame, strength, out)
+            self._add_to_colour(frame, of_luma, out, self._upscaled_chroma(pixel_format, strength) if colour else None)
+            return
+        _add(frame[: self._height], self._residual, of_luma, out[: self._height])
+        if colour and pixel_format != "gray":
+            self._add_to_chroma(frame, pixel_format, strength, out)
         else:
-            self._add_to_planes(frame, strength, out)
-        return int(self._engine.scores.argmax()) if choice == BY_ROUTER and self._engine.scores.size else choice
+            np.copyto(out[self._height :], frame[self._height :])
 
     def route(self, frame: Frame, pixel_format: PixelFormat) -> Scores:
         """Return the router's scores of a frame whose shape was checked."""
         self._fill_luma(np.ascontiguousarray(frame), pixel_format)
-        self._continue_edges(self._luma)
+        self._continue_edges(self._luma, self._height, self._width)
         self._run(IDENTITY)
         return self._engine.scores.copy()
 
@@ -433,6 +449,27 @@ class _Variant:
         else:
             np.copyto(luma, frame[: self._height])
 
+    def _fill_chroma(self, frame: Frame, pixel_format: PixelFormat) -> None:
+        """Write a frame's chroma at half resolution to the input of a network that restores it; of grey, none."""
+        cb, cr = self._chroma
+        if pixel_format in {"rgb", "bgr"}:
+            width, height = self._padded_size
+            below, beside = height - self._height, width - self._width
+            whole = cv2.copyMakeBorder(frame, 0, below, 0, beside, cv2.BORDER_REPLICATE) if self._pad else frame
+            means = cv2.resize(whole, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            code = cv2.COLOR_RGB2YCrCb if pixel_format == "rgb" else cv2.COLOR_BGR2YCrCb
+            converted = cv2.cvtColor(means, code)
+            cv2.extractChannel(converted, 1, dst=cr)
+            cv2.extractChannel(converted, 2, dst=cb)
+            return
+        height, width = self._height // 2, self._width // 2
+        if pixel_format == "gray":
+            self._chroma.fill(NEUTRAL)
+            return
+        for plane, given in zip((cb, cr), _chroma_planes(frame, pixel_format, height, width), strict=True):
+            np.copyto(plane[:height, :width], given)
+            self._continue_edges(plane, height, width)
+
     def _mask_residual(self, luma: Frame, strength: float) -> None:
         """Turn what the network adds to luma into what it and an unsharp mask behind it add together."""
         if self._masked is None:
@@ -443,30 +480,50 @@ class _Variant:
         cv2.addWeighted(sharp, 1 + CRISP_AMOUNT, blurred, -CRISP_AMOUNT, 0, dst=sharp)
         cv2.addWeighted(sharp, 1, luma, -1, NOTHING_TO_ADD, dst=self._residual)
 
-    def _add_to_colour(self, frame: Frame, strength: float, out: Frame) -> None:
-        """Add the luma network's residual to R, G and B alike, which leaves chroma as it is."""
+    def _add_to_colour(self, frame: Frame, strength: float, out: Frame, of_chroma: Frame | None = None) -> None:
+        """Add the luma network's residual to R, G and B alike, which leaves chroma as it is, and then chroma's own."""
         if self._residual_rgb is None:
             self._residual_rgb = np.empty((self._height, self._width, 3), np.uint8)
         cv2.merge([self._residual] * 3, dst=self._residual_rgb)
+        if of_chroma is not None:  # both at once: what one takes beyond black the other may bring back
+            offset = -NOTHING_TO_ADD * strength
+            cv2.addWeighted(self._residual_rgb, strength, of_chroma, 1, offset, dst=self._residual_rgb)
+            strength = 1
         _add(frame, self._residual_rgb, strength, out)
 
-    def _add_to_planes(self, frame: Frame, strength: float, out: Frame) -> None:
-        """Add the residual to the luma plane of I420, NV12 or grey; chroma is copied."""
-        _add(frame[: self._height], self._residual, strength, out[: self._height])
-        np.copyto(out[self._height :], frame[self._height :])
+    def _upscaled_chroma(self, pixel_format: PixelFormat, strength: float) -> Frame:
+        """Return what to add to R, G and B (or B, G, R) for chroma, plus 128, at full resolution."""
+        rows = CHROMA_TO_RGB if pixel_format == "rgb" else CHROMA_TO_RGB[::-1]
+        cb, cr = self._chroma_residual
+        planes = []
+        for of_cb, of_cr in rows:
+            weights = of_cb * strength, of_cr * strength
+            planes.append(cv2.addWeighted(cb, weights[0], cr, weights[1], NOTHING_TO_ADD * (1 - sum(weights))))
+        upscaled = cv2.resize(cv2.merge(planes), self._padded_size, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(upscaled[: self._height, : self._width], np.uint8)
+
+    def _add_to_chroma(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
+        """Add the residual to the chroma planes of I420 or NV12."""
+        height, width = self._height // 2, self._width // 2
+        planes = (_chroma_planes(one, pixel_format, height, width) for one in (frame, out))
+        for given, residual, restored in zip(next(planes), self._chroma_residual, next(planes), strict=True):
+            added = cv2.addWeighted(
+                np.ascontiguousarray(given), 1, residual[:height, :width], strength, -NOTHING_TO_ADD * strength
+            )
+            np.copyto(restored, added)
 
     def _restore(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
         """Let an RGB network restore the frame, and blend."""
         network, height, width = self._engine.input[0], self._height, self._width
         network[:height, :width] = frame if pixel_format == "rgb" else frame[..., ::-1]
-        self._continue_edges(network)
+        self._continue_edges(network, height, width)
         self._run()
         restored = self._engine.output[0, :height, :width]
         if pixel_format == "bgr":
             cv2.cvtColor(restored, cv2.COLOR_RGB2BGR, dst=restored)
         cv2.addWeighted(frame, 1 - strength, restored, strength, 0, dst=out)
 
-    def _run(self, choice: int = BY_ROUTER) -> None:
+    def _run(self, choice: int = IDENTITY) -> None:
         try:
             self._engine.run(choice)
         except RUNTIME_ERRORS as error:
@@ -476,7 +533,7 @@ class _Variant:
             ) from None
 
     def _run_luma(self, choice: int) -> None:
-        self._continue_edges(self._luma)
+        self._continue_edges(self._luma, self._height, self._width)
         self._run(choice)
         for planes, row in self._rows:
             if len(planes) == 1:
@@ -484,16 +541,26 @@ class _Variant:
             else:
                 cv2.merge(planes, dst=row)
 
-    def _continue_edges(self, picture: Frame) -> None:
-        """Repeat the last row and column into the padding, as in training."""
+    def _continue_edges(self, picture: Frame, height: int, width: int) -> None:
+        """Repeat the last of so many rows and columns into the padding, as in training."""
         if self._pad:
-            picture[self._height :, : self._width] = picture[self._height - 1, : self._width]
-            picture[:, self._width :] = picture[:, self._width - 1 : self._width]
+            picture[height:, :width] = picture[height - 1, :width]
+            picture[:, width:] = picture[:, width - 1 : width]
 
 
 def _add(frame: Frame, residual: Frame, strength: float, out: Frame) -> None:
     """Write frame + strength * (residual - 128), rounded and clipped, to `out`."""
     cv2.addWeighted(frame, 1, residual, strength, -NOTHING_TO_ADD * strength, dst=out)
+
+
+def _chroma_planes(frame: Frame, pixel_format: PixelFormat, height: int, width: int) -> tuple[Frame, Frame]:
+    """Return views of Cb and Cr, (height, width) each, of a contiguous I420 or NV12 frame."""
+    both = frame.reshape(-1)[-2 * height * width :]
+    if pixel_format == "nv12":
+        interleaved = both.reshape(height, width, 2)
+        return interleaved[..., 0], interleaved[..., 1]
+    cb, cr = both.reshape(2, height, width)
+    return cb, cr
 
 
 def _checked_size(frame: Frame, pixel_format: str, graph: Graph) -> tuple[int, int]:

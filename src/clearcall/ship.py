@@ -109,7 +109,7 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     rows = [[_TITLES[key], f"{mean[key]['ssim']:.4f} / {mean[key]['psnr_db']:.2f}"] for key in shown]
     training = params.distill_student.training
     floor = f"relative_floor {training.relative_floor:g}"
-    settings = {"relative_mse": f" ({floor})", "luma_gain": f" ({floor})"}
+    settings = dict.fromkeys(("relative_mse", "luma_gain", "chroma_gain"), f" ({floor})")
     losses = ", ".join(f"{key} {value}{settings.get(key, '')}" for key, value in trained["losses"].items())
     licences = sorted({record.licence for record in read_manifest(params.paths.raw)})
     behind = [

@@ -27,12 +27,12 @@ class Process(Protocol):
 
 
 class Processor:
-    """Sharpens the luma of I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
+    """Sharpens I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
 
     At a lower rung the luma is made smaller, and what is added to that is enlarged and added to the luma as it came,
-    which so loses nothing. `width` and `height` are in pixels and even; with `past_frames` each frame gets what those
-    before it show of it, where most of the picture moves (`TemporalFilter`). Raises UserError for a network that needs
-    RGB.
+    which so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
+    with `past_frames` each frame gets what those before it show of it, where most of the picture moves
+    (`TemporalFilter`). Raises UserError for a network that needs RGB.
     """
 
     def __init__(self, sharpener: Sharpener, width: int, height: int, *, past_frames: bool = True) -> None:
@@ -51,11 +51,14 @@ class Processor:
     def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
         """Write the sharpened frame, of shape (height * 3 / 2, width), to `out`, another array of that shape."""
         luma, sharper = frame[: self._height], out[: self._height]
-        if rung == 0:
-            self._sharpener(self._prepare(luma), "gray", sharper)
-        else:
-            self._add_enlarged(luma, rung, sharper)
         np.copyto(out[self._height :], frame[self._height :])
+        if rung:
+            self._add_enlarged(luma, rung, sharper)
+        elif self._sharpener.graph.coloured:
+            np.copyto(sharper, self._prepare(luma))
+            self._sharpener(out, "i420", out)
+        else:
+            self._sharpener(self._prepare(luma), "gray", sharper)
 
     def _add_enlarged(self, luma: Frame, rung: int, out: Frame) -> None:
         small, added = self._small[rung], self._added[rung]

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from clearcall.colour import CHROMA_STRIDE
 from clearcall.errors import UserError
 
 _MATRIX_SIDE = 1024
@@ -21,9 +22,12 @@ def count_macs(path: Path, height: int, width: int) -> int:
     """
     model = onnx.load(path)
     graph = model.graph
-    for size in graph.input[0].type.tensor_type.shape.dim:
-        if size.dim_param in {"height", "width"}:
-            size.dim_value = height if size.dim_param == "height" else width
+    # `rows` and `columns` of an input are those of chroma.
+    sides = {"height": height, "width": width, "rows": height // CHROMA_STRIDE, "columns": width // CHROMA_STRIDE}
+    for value in graph.input:
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param in sides:
+                size.dim_value = sides[size.dim_param]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")  # its names of sizes would get in the way of numbers
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph

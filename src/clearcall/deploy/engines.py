@@ -2,8 +2,8 @@
 
 A graph is a luma network (`luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride)) or an
 RGB network (`frame` uint8 (1, H, W, 3) to `restored` of the same form); H and W are multiples of `stride` and, for a
-luma network, at least `SMALLEST_SIDE`. A luma network may consist of experts: it then takes the number of one beside
-the frame, and gives the router's `scores` (see `clearcall.deploy.export`).
+luma network, at least `SMALLEST_SIDE`. A luma network may take chroma, too, and may consist of experts: it then takes
+the number of one beside the frame, and gives the router's `scores` (see `clearcall.deploy.export`).
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from clearcall.colour import CHROMA_PLANES, NEUTRAL
 from clearcall.deploy.lanes import fill_lanes, has_wide_lanes
 from clearcall.deploy.onnx_file import read_metadata
 from clearcall.deploy.trial import Precision, try_out
@@ -26,9 +27,10 @@ from clearcall.metrics import Frame
 Kind = Literal["luma", "rgb"]
 Provider = Literal["onnxruntime", "openvino"]
 Scores = npt.NDArray[np.float32]
-BY_ROUTER, IDENTITY = -1, 0  # in place of an expert's number
+IDENTITY = 0  # in place of an expert's number
 KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
-EXPERTS_KEY, CODED_KEY = "clearcall.experts", "clearcall.coded"
+EXPERTS_KEY, CODED_KEY, COLOURED_KEY = "clearcall.experts", "clearcall.coded", "clearcall.coloured"
+ITSELF = "itself"  # names a single network under COLOURED_KEY
 # Of a luma network's frame: the router's filters have as many taps. A multiple of all strides.
 SMALLEST_SIDE = 32
 NOTHING_TO_ADD = 128  # in `sub_pixels`
@@ -66,28 +68,36 @@ class Graph:
     stride: int
     choices: tuple[str, ...] = ()  # of the router: the identity and each expert; none for a single network
     coded: tuple[str, ...] = ()  # of these, the experts that have learnt from what encoders leave of a frame
+    coloured: tuple[str, ...] = ()  # of these, the experts that restore chroma too; ITSELF, if a single network does
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
         if self.kind == "rgb":
             return (1, height, width, 3), (1, height, width, 3)
-        return (1, 1, height, width), (1, self.stride**2, height // self.stride, width // self.stride)
+        planes = self.stride**2 + (CHROMA_PLANES if self.coloured else 0)
+        return (1, 1, height, width), (1, planes, height // self.stride, width // self.stride)
+
+    def restores_chroma(self, choice: int) -> bool:
+        """Return whether a choice by its number, or a single network, restores chroma too."""
+        return (self.choices[choice] if self.choices else ITSELF) in self.coloured
 
 
 class Engine(Protocol):
     """A graph compiled for one frame size: fill `input`, call `run`, read `output`; both stay where they are.
 
-    `scores`, float32 (choices,), are the router's of the last run in which it took part; none for a single network.
+    `chroma`, uint8 (1, 2, rows, columns), is a second input where the graph restores it, and empty where not. `scores`,
+    float32 (choices,), are the router's of the last run in which it took part; none for a single network.
     """
 
     input: Frame
+    chroma: Frame
     output: Frame
     scores: Scores
 
-    def run(self, choice: int = BY_ROUTER) -> None:
-        """Compute `output` from `input`, of a graph with experts by the number of a choice.
+    def run(self, choice: int = IDENTITY) -> None:
+        """Compute `output` from the inputs, of a graph with experts by the number of a choice.
 
-        BY_ROUTER lets the router choose; IDENTITY only scores the frame, and its output adds nothing.
+        IDENTITY only scores the frame, and its output adds nothing. A single network takes any number.
         """
         ...
 
@@ -115,8 +125,10 @@ def load_graph(path: Path) -> Graph:
             f"{path} is not a network that clearcall exported: its metadata says {KIND_KEY} = {shorten(kind)!r}, "
             f"{STRIDE_KEY} = {shorten(stride)!r}"
         )
-    choices, coded = (_names(path, key, metadata.get(key, "")) for key in (EXPERTS_KEY, CODED_KEY))
-    return Graph(path.name, onnx, cast(Kind, kind), int(stride), choices, coded)
+    choices, coded, coloured = (
+        _names(path, key, metadata.get(key, "")) for key in (EXPERTS_KEY, CODED_KEY, COLOURED_KEY)
+    )
+    return Graph(path.name, onnx, cast(Kind, kind), int(stride), choices, coded, coloured)
 
 
 def _names(path: Path, key: str, text: str) -> tuple[str, ...]:
@@ -168,6 +180,8 @@ def answers(
     engine, outputs = _make(graph, provider, height, width, 1, precision), []
     for frame in inputs:
         np.copyto(engine.input, frame)
+        if graph.coloured:
+            np.copyto(engine.chroma, frame[..., :: graph.stride, :: graph.stride])
         for choice in range(len(graph.choices) or 1):
             engine.run(choice)
             outputs.append(engine.output.copy())
@@ -182,6 +196,13 @@ def openvino_precisions() -> tuple[Precision, ...]:
     # frames in a few pixels of a thousand by up to four.
     bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "f32") if bf16 else ("f32",)
+
+
+def _empty_inputs(graph: Graph, height: int, width: int) -> tuple[Frame, Frame, Frame]:
+    """Return buffers for frame, chroma and output; that of chroma is empty where none is taken."""
+    frame, output = graph.shapes(height, width)
+    chroma = (1, CHROMA_PLANES, *output[2:]) if graph.coloured else (0,)
+    return np.zeros(frame, np.uint8), np.full(chroma, NEUTRAL, np.uint8), np.zeros(output, np.uint8)
 
 
 def _make(
@@ -203,10 +224,10 @@ class _Onnxruntime:
         options.add_free_dimension_override_by_name("height", height)
         options.add_free_dimension_override_by_name("width", width)
         self._session = ort.InferenceSession(graph.onnx, options, providers=[_CPU])
-        self.input, self.output = (np.zeros(shape, np.uint8) for shape in graph.shapes(height, width))
+        self.input, self.chroma, self.output = _empty_inputs(graph, height, width)
         self._choice, scores = np.zeros(1, np.int64), np.zeros((1, len(graph.choices)), np.float32)
         self.scores: Scores = scores[0]
-        inputs: list[npt.NDArray[Any]] = [self.input]
+        inputs: list[npt.NDArray[Any]] = [self.input, *([self.chroma] if graph.coloured else [])]
         outputs: list[npt.NDArray[Any]] = [self.output]
         if graph.choices:
             inputs.append(self._choice)
@@ -219,7 +240,7 @@ class _Onnxruntime:
             for value, array in zip(values, arrays, strict=True):
                 bind(value.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self, choice: int = BY_ROUTER) -> None:
+    def run(self, choice: int = IDENTITY) -> None:
         self._choice[0] = choice
         self._session.run_with_iobinding(self._binding)
 
@@ -230,10 +251,14 @@ class _Openvino:
 
         core = openvino.Core()
         model = core.read_model(graph.onnx)
-        shapes = graph.shapes(height, width)
+        self.input, self.chroma, self.output = _empty_inputs(graph, height, width)
+        self.scores: Scores = np.zeros(len(graph.choices), np.float32)
 
         def request(part: Any, precision: Precision) -> Any:  # noqa: ANN401  # openvino's
-            part.reshape({part.input(0): list(shapes[0])})
+            # Inside of a condition an input has lost its name: chroma is the one of two planes.
+            is_chroma = [graph.coloured and one.get_partial_shape()[1] == CHROMA_PLANES for one in part.inputs]
+            taken = [self.chroma if chroma else self.input for chroma in is_chroma]
+            part.reshape({one: list(array.shape) for one, array in zip(part.inputs, taken, strict=True)})
             if has_wide_lanes():
                 fill_lanes(part)
             config: dict[str, Any] = {
@@ -244,11 +269,10 @@ class _Openvino:
                 "ENABLE_CPU_PINNING": False,
             }
             compiled = core.compile_model(part, "CPU", config).create_infer_request()
-            compiled.set_input_tensor(openvino.Tensor(self.input, shared_memory=True))
+            for number, array in enumerate(taken):
+                compiled.set_input_tensor(number, openvino.Tensor(array, shared_memory=True))
             return compiled
 
-        self.input, self.output = (np.zeros(shape, np.uint8) for shape in shapes)
-        self.scores: Scores = np.zeros(len(graph.choices), np.float32)
         self._sink = openvino.Tensor(self.output, shared_memory=True)
         # Each expert as a graph of its own: as part of the whole it would take a quarter more time. They are compiled
         # when they are first chosen, since few of them ever are.
@@ -259,14 +283,12 @@ class _Openvino:
         if not graph.choices:
             self._expert(0)
 
-    def run(self, choice: int = BY_ROUTER) -> None:
+    def run(self, choice: int = IDENTITY) -> None:
         if self._router is None:
             choice = 1
-        elif choice <= IDENTITY:
+        elif choice == IDENTITY:
             self._router.infer(share_outputs=True)
             self.scores[:] = self._router.get_output_tensor(0).data[0]
-            choice = int(self.scores.argmax()) if choice == BY_ROUTER else IDENTITY
-        if choice == IDENTITY:
             self.output.fill(NOTHING_TO_ADD)
             return
         self._expert(choice - 1).infer(share_outputs=True)  # or it would copy the output

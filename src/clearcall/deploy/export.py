@@ -6,6 +6,9 @@ Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
   plus 128, before the pixel shuffle (channel `row * stride + column` of a block). Sides are at least 32.
   With experts it has one more input and output, see `_routed_part`; `clearcall.experts` then names the choices,
   `clearcall.coded` those that learnt from what encoders leave of a frame.
+  `clearcall.coloured` names those that restore chroma too, if there are any (`itself`, of a single network). Then there
+  is an input `chroma` uint8 (1, 2, H / 2, W / 2), Cb and Cr, and `sub_pixels` has two planes more at its end: what to
+  add to them, plus 128.
 - `rgb`: `frame` uint8 (1, H, W, 3) to `restored` uint8 (1, H, W, 3).
 
 `clearcall.stride` says what height and width must be multiples of; the sharpener pads and crops.
@@ -14,6 +17,7 @@ Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,11 +29,21 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from clearcall.deploy.engines import CODED_KEY, EXPERTS_KEY, KIND_KEY, NOTHING_TO_ADD, SMALLEST_SIDE, STRIDE_KEY
+from clearcall.colour import CHROMA_PLANES
+from clearcall.deploy.engines import (
+    CODED_KEY,
+    COLOURED_KEY,
+    EXPERTS_KEY,
+    ITSELF,
+    KIND_KEY,
+    NOTHING_TO_ADD,
+    SMALLEST_SIDE,
+    STRIDE_KEY,
+)
 from clearcall.errors import UserError
 from clearcall.files import atomic_path
 from clearcall.metrics import Frame
-from clearcall.models import collapsed
+from clearcall.models import collapsed, zero_
 from clearcall.models.inference import restore
 from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.students.routed import Routed, Router
@@ -39,15 +53,24 @@ _LARGEST_SIDE = 16384
 _IR_VERSION = 10  # of ONNX files: as torch writes them
 
 
-class _LumaCore(nn.Module):
-    """What a luma student does at each pixel: luma in [0, 1] to residual sub-pixels."""
+class _Core(nn.Module):
+    """What a luma student does at each pixel: luma, and chroma if it restores that, in [0, 1] to sub-pixels.
 
-    def __init__(self, student: LumaStrided) -> None:
+    With `silent` planes it returns as many zeros more, in place of what others add to chroma.
+    """
+
+    def __init__(self, student: LumaStrided, silent: int) -> None:
         super().__init__()
-        self.body, self.tail = student.body, student.tail
+        self.student = student
+        self.tail = nn.Conv2d(student.tail.in_channels, student.tail.out_channels + silent, 1)
+        zero_(self.tail)
+        with torch.no_grad():
+            self.tail.weight[: student.tail.out_channels] = student.tail.weight
+            if self.tail.bias is not None and student.tail.bias is not None:
+                self.tail.bias[: student.tail.out_channels] = student.tail.bias
 
-    def forward(self, luma: Tensor) -> Tensor:
-        residual: Tensor = self.tail(self.body(luma))
+    def forward(self, luma: Tensor, chroma: Tensor | None = None) -> Tensor:
+        residual: Tensor = self.tail(self.student.sub_pixels(luma, chroma)[1])
         return residual
 
 
@@ -68,14 +91,19 @@ def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
     model = collapsed(model)
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
     properties = {KIND_KEY: "luma", STRIDE_KEY: str(stride)}
-    luma = helper.make_tensor_value_info("luma", TensorProto.UINT8, (1, 1, "height", "width"))
-    sub_pixels = helper.make_tensor_value_info("sub_pixels", TensorProto.UINT8, (1, stride**2, "rows", "columns"))
+    coloured = model.coloured if isinstance(model, Routed) else [ITSELF] * bool(getattr(model, "colour", False))
+    planes = stride**2 + (CHROMA_PLANES if coloured else 0)
+    inputs = [helper.make_tensor_value_info("luma", TensorProto.UINT8, (1, 1, "height", "width"))]
+    if coloured:
+        inputs.append(helper.make_tensor_value_info("chroma", TensorProto.UINT8, (1, CHROMA_PLANES, "rows", "columns")))
+        properties[COLOURED_KEY] = json.dumps(coloured)
+    outputs = [helper.make_tensor_value_info("sub_pixels", TensorProto.UINT8, (1, planes, "rows", "columns"))]
     if isinstance(model, LumaStrided):
-        part, inputs, outputs = _luma_part(model, opset, "sub_pixels"), [luma], [sub_pixels]
+        part = _luma_part(model, opset, "sub_pixels")
     elif isinstance(model, Routed):
-        part = _routed_part(model, opset, sub_pixels)
-        inputs = [luma, helper.make_tensor_value_info("expert", TensorProto.INT64, (1,))]
-        outputs = [sub_pixels, helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, len(model.names)))]
+        part = _routed_part(model, opset, outputs[0])
+        inputs.append(helper.make_tensor_value_info("expert", TensorProto.INT64, (1,)))
+        outputs.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, len(model.names))))
         properties |= {EXPERTS_KEY: json.dumps(model.names), CODED_KEY: json.dumps(model.coded)}
     else:
         properties[KIND_KEY] = "rgb"
@@ -102,7 +130,7 @@ class _Part:
 
 def _rgb_part(model: nn.Module, opset: int) -> _Part:
     """Return an RGB network from `frame` to `restored`."""
-    core = _frame_graph(model, 3, int(model.stride), opset, "core/")  # type: ignore[arg-type]  # every network has it
+    core = _frame_graph(model, [(3, int(model.stride))], opset, "core/")  # type: ignore[arg-type]  # every network has it
     nodes = [
         helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("DequantizeLinear", ["planes", "level"], [core.input[0].name]),
@@ -113,15 +141,19 @@ def _rgb_part(model: nn.Module, opset: int) -> _Part:
     return _Part(nodes, [*core.initializer, *_arrays(level=np.array(1 / 255, np.float32), zero=np.array(0, np.uint8))])
 
 
-def _luma_part(student: LumaStrided, opset: int, output: str, prefix: str = "") -> _Part:
-    """Return a luma network from `luma` to `output`, all names between with a prefix.
+def _luma_part(student: LumaStrided, opset: int, output: str, prefix: str = "", silent: int = 0) -> _Part:
+    """Return a luma network from `luma`, and `chroma` if it restores that, to `output`, all names between prefixed.
 
     One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
     """
-    core = _frame_graph(_LumaCore(student), 1, student.stride, opset, f"{prefix}core/")
+    taken = {"luma": (1, student.stride)} | ({"chroma": (CHROMA_PLANES, 1)} if student.colour else {})
+    core = _frame_graph(_Core(student, silent), list(taken.values()), opset, f"{prefix}core/")
     level, nothing = f"{prefix}level", f"{prefix}nothing_to_add"
     nodes = [
-        helper.make_node("DequantizeLinear", ["luma", level], [core.input[0].name]),
+        *(
+            helper.make_node("DequantizeLinear", [name, level], [value.name])
+            for name, value in zip(taken, core.input, strict=True)
+        ),
         *core.node,
         helper.make_node("QuantizeLinear", [core.output[0].name, level, nothing], [output]),
     ]
@@ -131,13 +163,13 @@ def _luma_part(student: LumaStrided, opset: int, output: str, prefix: str = "") 
 
 
 def _routed_part(model: Routed, opset: int, sub_pixels: onnx.ValueInfoProto) -> _Part:
-    """Return experts and router, from `luma` and `expert` to `sub_pixels` and `scores`.
+    """Return experts and router, from `luma`, `expert` and maybe `chroma` to `sub_pixels` and `scores`.
 
     `expert`, int64 (1,), is the number of a choice, of which 0 is the identity, or -1: then the router chooses. Where
     it is above 0, the router is not run and the scores are 0: so a caller may score a frame with 0, which costs next to
     nothing else, decide by more than one frame, and then run what it has decided on.
     """
-    router = _frame_graph(_Scores(model.router), 1, int(model.stride), opset, "router/")
+    router = _frame_graph(_Scores(model.router), [(1, int(model.stride))], opset, "router/")
     scored = helper.make_graph(
         [
             helper.make_node("DequantizeLinear", ["luma", "router/one"], [router.input[0].name]),
@@ -164,11 +196,12 @@ def _routed_part(model: Routed, opset: int, sub_pixels: onnx.ValueInfoProto) -> 
         helper.make_node("Where", ["is_open", "best", "expert"], ["choice"]),
     ]
     # A chain: is it the first? else: is it the second? ... and the identity at its end.
-    last = _identity_branch(model.stride, sub_pixels)
+    silent = CHROMA_PLANES if model.coloured else 0
+    last = _identity_branch(model.stride, model.stride**2 + silent, sub_pixels)
     for number in reversed(range(1, len(model.names))):
         prefix = f"expert{number}/"
         expert = cast(LumaStrided, model.experts[number - 1])
-        part = _luma_part(expert, opset, f"{prefix}sub_pixels", prefix)
+        part = _luma_part(expert, opset, f"{prefix}sub_pixels", prefix, 0 if expert.colour else silent)
         info = _renamed(sub_pixels, f"{prefix}sub_pixels")
         branch = helper.make_graph(part.nodes, model.names[number], [], [info], part.constants)
         chosen = [
@@ -184,7 +217,7 @@ def _routed_part(model: Routed, opset: int, sub_pixels: onnx.ValueInfoProto) -> 
     return _Part([*nodes, *chain], [*bounds, *last.initializer])
 
 
-def _identity_branch(stride: int, sub_pixels: onnx.ValueInfoProto) -> onnx.GraphProto:
+def _identity_branch(stride: int, planes: int, sub_pixels: onnx.ValueInfoProto) -> onnx.GraphProto:
     """Return the branch that adds nothing: `sub_pixels` of 128."""
     nodes = [
         helper.make_node("Shape", ["luma"], ["identity/shape"]),
@@ -194,7 +227,7 @@ def _identity_branch(stride: int, sub_pixels: onnx.ValueInfoProto) -> onnx.Graph
     ]
     arrays = {
         "identity/divisors": np.array([1, 1, stride, stride]),
-        "identity/factors": np.array([1, stride**2, 1, 1]),
+        "identity/factors": np.array([1, planes, 1, 1]),
         "identity/nothing": np.full((1, 1, 1, 1), NOTHING_TO_ADD, np.uint8),
     }
     return helper.make_graph(nodes, "identity", [], [_renamed(sub_pixels, "identity/sub_pixels")], _arrays(**arrays))
@@ -227,26 +260,27 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
     return largest
 
 
-def _frame_graph(core: nn.Module, channels: int, stride: int, opset: int, prefix: str) -> onnx.GraphProto:
-    """Export what is done to (1, channels, H, W), H and W multiples of the stride, with torch's exporter."""
-    least = max(2, SMALLEST_SIDE // stride) if channels == 1 else 2
+def _frame_graph(core: nn.Module, inputs: Sequence[tuple[int, int]], opset: int, prefix: str) -> onnx.GraphProto:
+    """Export what is done to a frame with torch's exporter, all names with a prefix.
+
+    Each of `inputs`, (1, channels, H, W), is told by its channels and by how many rows and columns it has for each of
+    the smallest one's.
+    """
+    stride = max(step for _, step in inputs)
+    least = max(2, SMALLEST_SIDE // stride) if inputs[0][0] == 1 else 2
     rows = torch.export.Dim("rows", min=least, max=_LARGEST_SIDE // stride)
     columns = torch.export.Dim("columns", min=least, max=_LARGEST_SIDE // stride)
-    example = torch.zeros(1, channels, 32 * stride, 48 * stride)
-    return _torch_graph(core, example, {2: stride * rows, 3: stride * columns}, opset, prefix)
-
-
-def _torch_graph(core: nn.Module, example: Tensor, dynamic: dict[int, Any], opset: int, prefix: str) -> onnx.GraphProto:
-    """Export a network of one input with torch's exporter, all names with a prefix."""
+    examples = tuple(torch.zeros(1, channels, 32 * step, 48 * step) for channels, step in inputs)
+    dynamic = tuple({2: step * rows, 3: step * columns} for _, step in inputs)
     # The exporter tells of optional packages that it does without; none of it concerns a user.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             core.eval(),
-            (example,),
+            examples,
             dynamo=True,
-            dynamic_shapes=(dynamic,),
+            dynamic_shapes=dynamic,
             opset_version=opset,
             verbose=False,
         )

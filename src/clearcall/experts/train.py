@@ -84,7 +84,8 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
     """Train one expert in a process of its own."""
     stage = params.distill_student
     model = stage.model.model_copy(update={"arguments": {**stage.model.arguments, **expert.arguments}})
-    training = stage.training.model_copy(update={"steps": expert.steps or stage.training.steps})
+    own = {"steps": expert.steps, "recolour": expert.recolour}
+    training = stage.training.model_copy(update={key: value for key, value in own.items() if value is not None})
     trained = train_network(
         "students",
         model,

@@ -3,9 +3,11 @@
 import torch
 from pytorch_msssim import ssim
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d
 
 CHARBONNIER_EPSILON = 1e-3
 BT601 = (0.299, 0.587, 0.114)  # weights of R, G and B in luma
+CHROMA_OF_RGB = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))  # of R, G and B in Cb and in Cr
 
 
 def l1_loss(restored: Tensor, target: Tensor) -> Tensor:
@@ -45,6 +47,19 @@ def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse
 
     def error(picture: Tensor) -> Tensor:
         return ((picture - target) * weights).sum(1).square().mean(dim=(1, 2))
+
+    return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
+
+
+def chroma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float) -> Tensor:
+    """Return what luma_gain_loss returns of Cb and Cr (BT.601), means of 2 x 2 pixels, as 4:2:0 video has them.
+
+    Pictures are RGB of (N, 3, H, W) in [0, 1] with even sides. It is 0 for a network that changes luma alone.
+    """
+    weights = torch.tensor(CHROMA_OF_RGB, device=restored.device, dtype=restored.dtype)[..., None, None]
+
+    def error(picture: Tensor) -> Tensor:
+        return conv2d(avg_pool2d(picture - target, 2), weights).square().mean(dim=(1, 2, 3))
 
     return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
 

@@ -10,6 +10,7 @@ from clearcall.errors import UserError
 from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
 from clearcall.losses.reconstruction import (
     charbonnier_loss,
+    chroma_gain_loss,
     l1_loss,
     luma_gain_loss,
     mse_loss,
@@ -26,7 +27,8 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
     "ssim": ssim_loss,
 }
 # Against the sharp picture too, but need to know how far off the input was.
-RELATIVE, LUMA_GAIN = "relative_mse", "luma_gain"
+RELATIVE = "relative_mse"
+GAIN_LOSSES = {"luma_gain": luma_gain_loss, "chroma_gain": chroma_gain_loss}
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 # What looks at the teacher's answers, which may be kept, and what at its inside, which is not.
 ANSWER_LOSSES = {*TEACHER_LOSSES, "teacher_residual"}
@@ -98,7 +100,7 @@ class RestorationTask:
 
     The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
     as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own; `relative_floor` belongs to relative_mse and luma_gain.
+    a network of its own; `relative_floor` belongs to relative_mse and the gains.
     """
 
     def __init__(
@@ -130,10 +132,9 @@ class RestorationTask:
         }
         if RELATIVE in self._weights:
             parts[RELATIVE] = relative_mse_loss(restored, batch.sharp, batch.input_mse, self._relative_floor)
-        if LUMA_GAIN in self._weights:
-            parts[LUMA_GAIN] = luma_gain_loss(
-                restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor
-            )
+        for name, gain_loss in GAIN_LOSSES.items():
+            if name in self._weights:
+                parts[name] = gain_loss(restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor)
         if self._teacher is not None:
             target, live = batch.teacher_restored, None
             if target is None or not FEATURE_LOSSES.isdisjoint(self._weights):

@@ -1,5 +1,6 @@
 """What is shown of a frame: the result alone, beside the input, or in half of it."""
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ _WHITE, _NEUTRAL = 235, 128  # 8-bit levels
 
 
 class Canvas:
-    """Makes of a frame and its sharpened luma what is shown: this alone, beside the input, or half and half.
+    """Makes of a frame and its sharpened planes what is shown: these alone, beside the input, or half and half.
 
     Frames have the size `size` in pixels, and are turned as `first` is.
     """
@@ -35,29 +36,31 @@ class Canvas:
             width, height = (width, 2 * height) if self._lies else (2 * width, height)
         self.width, self.height = width, height
 
-    def show(self, frame: VideoFrame, luma: Frame) -> VideoFrame:
-        """Return the frame to encode, `luma` being its 8 bits sharpened; both are used up."""
-        shown, scale = add_change(plane_of(frame, 0), luma), depth_scale(frame)
+    def show(self, frame: VideoFrame, sharpened: Sequence[Frame]) -> VideoFrame:
+        """Return the frame to encode; `sharpened` are 8 bits of its luma, or all three planes; both are used up."""
+        luma, *chroma = sharpened
+        shown: list[Plane] = [add_change(plane_of(frame, 0), luma), *chroma]
+        white, neutral = (level * depth_scale(frame) for level in (_WHITE, _NEUTRAL))
+        at = self._displayed(shown[0]).shape[1] // 4 * 2
         if self._view == "split":
-            displayed = self._displayed(shown)
-            at = displayed.shape[1] // 4 * 2
-            displayed[:, :at] = self._displayed(plane_of(frame, 0))[:, :at]
-            displayed[:, at : at + 2] = _WHITE * scale
+            for plane, column, given in zip(shown, (at, at // 2, at // 2), _planes_of(frame), strict=False):
+                self._displayed(plane)[:, :column] = self._displayed(given)[:, :column]
+            self._displayed(shown[0])[:, at : at + 2] = white
         if (self.width, self.height) == self.size:
             frame.make_writable()  # the decoder may yet predict others from its own
-            plane_of(frame, 0)[:] = shown
+            for plane, given in zip(shown, _planes_of(frame), strict=False):
+                given[:] = plane
         else:
             frame = self._enlarged(frame, shown)
         if self._view == "split":
             for index in (1, 2):
-                self._displayed(plane_of(frame, index))[:, at // 2] = _NEUTRAL * scale
+                self._displayed(plane_of(frame, index))[:, at // 2] = neutral
         return frame
 
-    def _enlarged(self, frame: VideoFrame, luma: Plane) -> VideoFrame:
+    def _enlarged(self, frame: VideoFrame, shown: Sequence[Plane]) -> VideoFrame:
         canvas = VideoFrame(self.width, self.height, frame.format.name)
-        for index in range(3):
-            area, plane = plane_of(canvas, index), plane_of(frame, index)
-            result = luma if index == 0 else plane
+        for index, (area, plane) in enumerate(zip(_planes_of(canvas), _planes_of(frame), strict=True)):
+            result = shown[index] if index < len(shown) else plane
             if self._view == "side-by-side":
                 left, right = np.hsplit(self._displayed(area), 2)
                 _fill(left, self._displayed(plane))
@@ -70,6 +73,10 @@ class Canvas:
         """Return a view of a plane whose columns run from left to right on the screen."""
         across = self.matrix[3 if self._lies else 0]
         return (plane.T if self._lies else plane)[:, :: -1 if across < 0 else 1]
+
+
+def _planes_of(frame: VideoFrame) -> list[Plane]:
+    return [plane_of(frame, index) for index in range(3)]
 
 
 def _display_matrix(frame: VideoFrame) -> Matrix:

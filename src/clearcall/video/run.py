@@ -1,9 +1,9 @@
 """One film sharpened into another.
 
 Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
-and whatever else the new container can hold are copied packet by packet, without what an edit list hides. Luma goes to
-the network as it is stored, of limited or full range alike; chroma is not touched. Of 10-bit luma it gets 8 bits, and
-its change is added to the 10.
+and whatever else the new container can hold are copied packet by packet, without what an edit list hides. Planes go to
+the network as they are stored, of limited or full range alike. Of 10-bit video it gets 8 bits of the luma, whose change
+is added to the 10, and chroma is not touched; neither is that of frames with an odd side.
 """
 
 import signal
@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import av
+import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -25,7 +27,7 @@ from clearcall.errors import UserError
 from clearcall.family import SharpenerFor, settled
 from clearcall.files import atomic_path, check_target
 from clearcall.metrics import Frame
-from clearcall.sharpener import Sharpener
+from clearcall.sharpener import PixelFormat, Sharpener
 from clearcall.sizes import Size
 from clearcall.temporal import TemporalFilter
 from clearcall.video.canvas import Canvas, View
@@ -36,6 +38,7 @@ from clearcall.video.hdr import check_hdr, lost_metadata
 from clearcall.video.read import (
     METADATA,
     Reader,
+    depth_scale,
     failure_told,
     film_stream,
     frame_at,
@@ -131,10 +134,12 @@ def time_video(
         chosen = _settled(sharpener, fit, main)
         reader = Reader(film, main, fit, source, stop)
         prepare = _prepare(past_frames)
-        lumas = (prepare(eight_bits(plane_of(thing, 0))) for thing in reader if isinstance(thing, VideoFrame))
+        start = fit(first)
+        pixel_format = _pixel_format(chosen, start)
+        inputs = (_input(thing, pixel_format, prepare) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
         with progress_of(film, main, "sharpening") as bar:
-            for _ in _sharpened(chosen, lumas, fit(first), clock, bar):
+            for _ in _sharpened(chosen, inputs, start, pixel_format, clock, bar):
                 done += 1
         reader.warn_of_end()
         if not done:
@@ -160,19 +165,44 @@ def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # 
     return TemporalFilter() if past_frames else lambda luma: luma
 
 
+def _pixel_format(sharpener: Sharpener, frame: VideoFrame) -> PixelFormat:
+    """Return in what form the frames of a video go to a network, by one of them: I420 where it may restore chroma."""
+    even = frame.width % 2 == frame.height % 2 == 0
+    return "i420" if sharpener.graph.coloured and even and depth_scale(frame) == 1 else "gray"
+
+
+def _input(frame: VideoFrame, pixel_format: PixelFormat, prepare: Callable[[Frame], Frame]) -> Frame:
+    """Return what the network sees of a frame, its luma prepared: that alone, or I420."""
+    luma = prepare(eight_bits(plane_of(frame, 0)))
+    if pixel_format == "gray":
+        return luma
+    chroma = [cast(Frame, plane_of(frame, index)).reshape(-1) for index in (1, 2)]
+    return np.concatenate([luma.reshape(-1), *chroma]).reshape(-1, luma.shape[1])
+
+
+def _planes(sharpened: Frame, pixel_format: PixelFormat) -> list[Frame]:
+    """Return the planes of a frame of either form."""
+    if pixel_format == "gray":
+        return [sharpened]
+    height, width = sharpened.shape[0] // 3 * 2, sharpened.shape[1]
+    return [sharpened[:height], *sharpened[height:].reshape(2, height // 2, width // 2)]
+
+
 def _sharpened(
     sharpener: Sharpener,
-    lumas: Iterator[Frame],
+    inputs: Iterator[Frame],
     first: VideoFrame,
+    pixel_format: PixelFormat,
     clock: BusyClock,
     bar: ProgressBar,
 ) -> Iterator[Frame]:
-    """Yield the sharpened lumas and count them; the clock runs but while it is left."""
-    sharpener(eight_bits(plane_of(first, 0)), "gray")  # how long a runtime takes to choose is not its rate
+    """Yield the sharpened frames and count them; the clock runs but while it is left."""
+    # How long a runtime takes to choose is not its rate.
+    sharpener(_input(first, pixel_format, lambda luma: luma), pixel_format)
     started = time.perf_counter()
     with clock:
-        for done, luma in enumerate(sharpener.map(lumas, "gray", around=clock), 1):
-            yield luma
+        for done, frame in enumerate(sharpener.map(inputs, pixel_format, around=clock), 1):
+            yield frame
             bar.advance()
             bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
 
@@ -204,12 +234,14 @@ def _sharpen(
     _warn_of_changes(first, main, canvas, source)
     reader, frames = Reader(film, main, fit, source, stop), deque[VideoFrame]()
     clock, done, prepare = BusyClock(), 0, _prepare(past_frames)
+    start = fit(first)
+    pixel_format = _pixel_format(chosen, start)
 
-    def lumas() -> Iterator[Frame]:
+    def inputs() -> Iterator[Frame]:
         for thing in reader:
             if isinstance(thing, VideoFrame):
                 frames.append(thing)
-                yield prepare(eight_bits(plane_of(thing, 0)))
+                yield _input(thing, pixel_format, prepare)
             elif thing.stream_index in copies and not (
                 codec_of(thing.stream) == "mov_text" and bytes(thing) == _NO_TEXT
             ):
@@ -218,8 +250,8 @@ def _sharpen(
                     writer.put(thing)
 
     with progress_of(film, main, "sharpening") as bar, Writer(out, encoder) as writer:
-        for luma in _sharpened(chosen, lumas(), fit(first), clock, bar):
-            shown = canvas.show(frames.popleft(), luma)
+        for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
+            shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
             with clock.left():
                 writer.put(shown)
             done += 1

@@ -1,16 +1,27 @@
 """A tiny network that predicts what is missing from the luma, at a half or a quarter of height and width.
 
-The eye and SSIM alike see detail in luma; the chroma of a call is coarse anyway. The same luma residual is added to
-R, G and B, which changes Y and leaves Cb and Cr as they are, without a round trip through 8-bit YCbCr.
+The eye and SSIM alike see detail in luma. The same luma residual is added to R, G and B, which changes Y and leaves Cb
+and Cr as they are, without a round trip through 8-bit YCbCr. With `colour` the network also takes Cb and Cr at half
+resolution, as 4:2:0 video has them, and predicts what is missing from them: at stride 2 that is the resolution of its
+features, so it costs next to nothing.
 """
 
 import torch
 from torch import Tensor, nn
 
+from clearcall.colour import (
+    CHROMA_LUMA_WEIGHTS,
+    CHROMA_ONE,
+    CHROMA_PLANES,
+    CHROMA_STRIDE,
+    CHROMA_TO_RGB,
+    CHROMA_WEIGHTS,
+    LUMA_ONE,
+    LUMA_WEIGHTS,
+    NEUTRAL,
+)
 from clearcall.models import CollapsibleConv, detail_, pad_to_multiple, zero_
 
-# ITU-R BT.601's weights of R, G and B in the fixed point that OpenCV uses: 32768 is one.
-LUMA_WEIGHTS, LUMA_ONE = (9798.0, 19235.0, 3735.0), 32768.0
 # Smaller frames are continued by their last rows and columns; it is a multiple of all strides.
 SMALLEST_SIDE = 32  # pixels: as many as the router's filters have taps
 
@@ -19,24 +30,30 @@ class LumaStrided(nn.Module):
     """A strided stem that reaches two pixels beyond its block, 3x3 layers, a 1x1 layer to the sub-pixels, a shuffle."""
 
     luma_weights: Tensor
+    chroma_to_rgb: Tensor
 
-    def __init__(self, channels: int, body_layers: int, stride: int, expansion: int) -> None:
+    def __init__(self, channels: int, body_layers: int, stride: int, expansion: int, *, colour: bool) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.colour = stride, colour
         self.register_buffer("luma_weights", torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("chroma_to_rgb", torch.tensor(CHROMA_TO_RGB)[..., None, None], persistent=False)
 
         def conv(in_channels: int, size: int, step: int, padding: int) -> nn.Conv2d | CollapsibleConv:
             if expansion:
                 return CollapsibleConv(in_channels, channels, size, width=expansion, stride=step, padding=padding)
             return nn.Conv2d(in_channels, channels, size, step, padding)
 
-        stem = conv(1, stride + 4, stride, 2)
-        detail_(stem.expand if isinstance(stem, CollapsibleConv) else stem)
-        layers: list[nn.Module] = [stem, nn.LeakyReLU(0.1, inplace=True)]
+        def stem(in_channels: int, size: int, step: int, padding: int) -> nn.Conv2d | CollapsibleConv:
+            layer = conv(in_channels, size, step, padding)
+            detail_(layer.expand if isinstance(layer, CollapsibleConv) else layer)
+            return layer
+
+        layers: list[nn.Module] = [stem(1, stride + 4, stride, 2), nn.LeakyReLU(0.1, inplace=True)]
         for _ in range(body_layers):
             layers += [conv(channels, 3, 1, 1), nn.LeakyReLU(0.1, inplace=True)]
         self.body = nn.Sequential(*layers)
-        self.tail = zero_(nn.Conv2d(channels, stride**2, 1))
+        self.chroma_stem = stem(CHROMA_PLANES, 3, 1, 1) if colour else None
+        self.tail = zero_(nn.Conv2d(channels, stride**2 + (CHROMA_PLANES if colour else 0), 1))
 
     def luma(self, picture: Tensor) -> Tensor:
         """Return the luma of RGB in [0, 1] as (N, 1, H, W) in [0, 1], in whole grey levels, as 8-bit video has it.
@@ -47,26 +64,50 @@ class LumaStrided(nn.Module):
         weighted = (grey_levels * self.luma_weights).sum(1, keepdim=True)
         return ((weighted + LUMA_ONE / 2) / LUMA_ONE).floor() / 255
 
-    def sub_pixels(self, luma: Tensor) -> tuple[Tensor, Tensor]:
+    def chroma(self, picture: Tensor) -> Tensor:
+        """Return Cb and Cr, (N, 2, H / 2, W / 2), of RGB (N, 3, H, W), both in [0, 1], H and W even, in 8-bit levels.
+
+        The same as OpenCV's: means of 2 x 2 pixels, rounded, then converted.
+        """
+        means = nn.functional.avg_pool2d((picture * 255).round(), CHROMA_STRIDE)
+        means = (means + 0.5).floor()
+        red, green, blue = means.unbind(dim=1)
+        weights = CHROMA_LUMA_WEIGHTS
+        luma = ((red * weights[0] + green * weights[1] + blue * weights[2] + CHROMA_ONE / 2) / CHROMA_ONE).floor()
+        differences = torch.stack([(blue - luma) * CHROMA_WEIGHTS[0], (red - luma) * CHROMA_WEIGHTS[1]], dim=1)
+        return ((differences + CHROMA_ONE / 2) / CHROMA_ONE + NEUTRAL).floor().clamp(0, 255) / 255
+
+    def sub_pixels(self, luma: Tensor, chroma: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what to add to luma of (N, 1, H, W) in [0, 1], before the shuffle, and the last feature maps.
 
         They are (N, stride^2, H / stride, W / stride) and (N, channels, H / stride, W / stride); H and W are multiples
-        of the stride, at least `SMALLEST_SIDE`.
+        of the stride, at least `SMALLEST_SIDE`. With `colour` there are two planes more, what to add to `chroma`.
         """
-        features = self.body(luma)
+        if self.chroma_stem is None:
+            features = self.body(luma)
+        else:
+            features = self.body[1:](self.body[0](luma) + self.chroma_stem(chroma))
         return self.tail(features), features
+
+    def padded(self, picture: Tensor) -> Tensor:
+        """Return a picture (N, C, H, W) continued by its last rows and columns until its sides suit the network."""
+        picture = pad_to_multiple(picture, self.stride)
+        below, beside = (max(0, SMALLEST_SIDE - side) for side in picture.shape[-2:])
+        return nn.functional.pad(picture, (0, beside, 0, below), mode="replicate") if below or beside else picture
 
     def padded_luma(self, picture: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], continued until its sides suit the network."""
-        luma = pad_to_multiple(self.luma(picture), self.stride)
-        below, beside = (max(0, SMALLEST_SIDE - side) for side in luma.shape[-2:])
-        return nn.functional.pad(luma, (0, beside, 0, below), mode="replicate") if below or beside else luma
+        return self.padded(self.luma(picture))
 
     def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored picture and the last feature maps, (N, channels, H / stride, W / stride)."""
         height, width = picture.shape[-2:]
-        sub_pixels, features = self.sub_pixels(self.padded_luma(picture))
-        residual = nn.functional.pixel_shuffle(sub_pixels, self.stride)
+        chroma = self.chroma(self.padded(picture)) if self.colour else None
+        sub_pixels, features = self.sub_pixels(self.padded_luma(picture), chroma)
+        residual = nn.functional.pixel_shuffle(sub_pixels[:, : self.stride**2], self.stride)
+        if self.colour:
+            coarse = nn.functional.conv2d(sub_pixels[:, self.stride**2 :], self.chroma_to_rgb)
+            residual = residual + nn.functional.interpolate(coarse, scale_factor=CHROMA_STRIDE, mode="bilinear")
         return picture + residual[..., :height, :width], features
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -74,13 +115,16 @@ class LumaStrided(nn.Module):
         return self.forward_features(picture)[0]
 
 
-def build(channels: int, body_layers: int, stride: int = 2, expansion: int = 0) -> LumaStrided:
+def build(channels: int, body_layers: int, stride: int = 2, expansion: int = 0, *, colour: bool = False) -> LumaStrided:
     """Build the student from its width, the number of 3x3 layers between stem and tail, and the stem's stride.
 
-    With an `expansion` above 0 each layer is trained as wide as that and collapsed at export.
+    With an `expansion` above 0 each layer is trained as wide as that and collapsed at export. With `colour` it restores
+    chroma too.
     """
     if channels < 1 or body_layers < 0 or expansion < 0:
         raise ValueError("channels must be at least 1, body_layers and expansion at least 0")
     if stride not in {2, 4}:
         raise ValueError("stride must be 2 or 4")
-    return LumaStrided(channels, body_layers, stride, expansion)
+    if colour and stride != CHROMA_STRIDE:
+        raise ValueError(f"colour needs the stride {CHROMA_STRIDE}, at which chroma has the resolution of the features")
+    return LumaStrided(channels, body_layers, stride, expansion, colour=colour)

@@ -22,7 +22,7 @@ class Router(nn.Module):
     """Scores the identity and each expert for a whole frame, by the power spectrum of its rows and columns.
 
     What a frame has been through shows in how its detail falls off with frequency. Spectra are means over windows of 32
-    pixels, one every 11 pixels in both directions: of all windows, of the textured and of the plain ones, since codecs
+    pixels, one every 17 pixels in both directions: of all windows, of the textured and of the plain ones, since codecs
     take the detail of plain parts first.
     """
 
@@ -31,7 +31,7 @@ class Router(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    TAPS, STEP_PX, HIDDEN = SMALLEST_SIDE, 11, 64
+    TAPS, STEP_PX, HIDDEN = SMALLEST_SIDE, 17, 64
     BANDS = TAPS // 2
     # Power in the lowest bands at which a window counts as half textured, half plain.
     TEXTURES = (100.0, 10_000.0)
@@ -115,6 +115,11 @@ class Routed(nn.Module):
         self.experts = nn.ModuleList(experts.values())
         self.router = Router(len(self.names))
         self.stride = next(iter(experts.values())).stride
+
+    @property
+    def coloured(self) -> tuple[str, ...]:
+        """The names of the experts that restore chroma too."""
+        return tuple(name for name, one in zip(self.names[1:], self.experts, strict=True) if one.colour)
 
     def luma(self, picture: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], in 8-bit levels, (N, 1, H, W)."""
