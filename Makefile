@@ -14,7 +14,7 @@ RUNTIME_TESTS := before_after camera errors_files family lanes looks metrics mot
 	temporal trial video video_fuzz video_streams
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest chaos ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest acceptance chaos ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -49,10 +49,12 @@ ship: install ## train NAME on the photographs in PHOTOS by recipes/NAME.yaml an
 	values="$$(clearcall recipe recipes/$(NAME).yaml)" && eval "dvc exp run $$values" \
 		"-S 'download_data.folder=\"$(PHOTOS)\"' -S 'download_data.licence=\"$(LICENCE)\"'"
 	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
+	pytest -m acceptance
 
 ship-filter: install ## fit the temporal filter of films on the photographs in PHOTOS and take it into the package
 	@test -n "$(PHOTOS)" || { echo "error: say make ship-filter PHOTOS=folder [LICENCE=...]" >&2; exit 1; }
 	clearcall ship-filter "$(PHOTOS)" --licence "$(LICENCE)"
+	pytest -m acceptance
 
 recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
 	clearcall recipes $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")
@@ -70,6 +72,9 @@ test-newest: ## run the runtime's tests with the newest dependencies that pyproj
 	$(NEWEST)/bin/pip list
 	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
 	rm -rf $(NEWEST)
+
+acceptance: install ## hold the shipped weights to their figures; CLEARCALL_ACCEPTANCE_DATA=folder for all of them
+	pytest -m acceptance
 
 chaos: install ## kill and interrupt a miniature pipeline in every stage; takes many minutes
 	pytest -m chaos

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from clearcall import temporal as temporal_module
 from clearcall.calls.clips import Clip
 from clearcall.calls.measure import Setting, receive
-from clearcall.data.codecs import pan_and_zoom, resized
-from clearcall.data.recorded import bent, with_noise
+from clearcall.data.codecs import pan_and_zoom
 from clearcall.errors import UserError
 from clearcall.metrics import Frame, psnr_db
 from clearcall.temporal import (
@@ -30,34 +29,25 @@ def grey(picture: Frame) -> Frame:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def gains_db(sharp: list[Frame], arrived: list[Frame]) -> list[float]:
-    """Return how much nearer to the original the luma of each frame is."""
-    temporal = TemporalFilter()
-    return [
-        psnr_db(grey(original), temporal(grey(frame))) - psnr_db(grey(original), grey(frame))
-        for original, frame in zip(sharp, arrived, strict=True)
-    ]
-
-
 @pytest.fixture(scope="module")
 def face(photos: dict[str, Frame]) -> Frame:
     return photos["astronaut"][:256, 80:400].copy()
 
 
-@pytest.mark.parametrize(("factor", "least_db"), [(1, 0.1), (2, 0.3)])
-def test_frames_of_a_moving_camera_come_nearer_to_the_original(factor: int, least_db: float, face: Frame) -> None:
-    sharp = pan_and_zoom(face, 8, (1.7, -1.2), 1.002)
-    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", 32, factor)))
-    assert gains[0] == 0 and min(gains) > -0.05
-    assert np.mean(gains[3:]) > least_db
-
-
-@pytest.mark.parametrize(("factor", "qp", "least_db"), [(1, 27, 0.5), (1, 37, 0.4), (2, 37, 0.4)])
-def test_the_first_frame_is_remembered(factor: int, qp: int, least_db: float, face: Frame) -> None:
-    """It was moved again and again, from each frame to the next, and became soft: 0.16, 0.16 and 0.30 dB."""
-    sharp = pan_and_zoom(face, 10, (1.7, -1.2), 1.0)
-    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", qp, factor)))
-    assert np.mean(gains[5:]) > least_db
+@pytest.mark.parametrize(
+    ("frames", "pan", "qp", "factor", "least_db"),
+    [(10, (1.7, -1.2), 37, 1, 0.9), (10, (1.7, -1.2), 37, 2, 0.4), (41, (0.25, 0.1), 27, 1, 0.9)],
+)
+def test_half_of_the_past_brings_a_moving_camera_nearer_to_the_original(
+    frames: int, pan: tuple[float, float], qp: int, factor: int, least_db: float, face: Frame
+) -> None:
+    """With a fixed share, so that this is of the motion compensation, not of the shipped weights."""
+    temporal = TemporalFilter(Perceptron([(np.zeros((26, 1), np.float32), np.zeros(1, np.float32))]))
+    sharp, gains = pan_and_zoom(face, frames, pan, 1.0), []
+    for original, frame in zip(sharp, receive(Clip("face", sharp), Setting("h264", qp, factor)), strict=True):
+        luma, target = grey(frame), grey(original)
+        gains.append(psnr_db(target, temporal(luma)) - psnr_db(target, luma))
+    assert np.mean(gains[5:]) > least_db, gains
 
 
 @pytest.mark.parametrize(("change", "share"), [(4, 255), (12, 255), (18, 128), (24, 0), (30, 0)])
@@ -77,7 +67,7 @@ def test_a_frame_may_have_as_much_of_the_past_as_its_light_is_the_same(face: Fra
         return blocks and blocks.share
 
     assert share(last, 0) == 1
-    lighter = light([last], [1.0])[0]
+    lighter = (np.minimum(last, 254) + 1).astype(np.uint8)
     assert share(lighter, 6) == 1 and not share(lighter, 0)
     assert share(first[::-1].copy(), 6) is None
 
@@ -91,26 +81,6 @@ def test_a_memory_is_given_up_when_little_of_it_is_taken_or_it_is_old(face: Fram
     assert not Memory(luma, luma[::2, ::2]).after(0.04)
     other = Memory(luma, luma[::2, ::2])
     assert [other.after(share) for share in [0.4, None] * 6] == [True] * 11 + [False]
-
-
-def test_the_first_frame_is_still_known_when_a_slow_camera_has_moved_a_little(face: Frame) -> None:
-    """A frame that had hardly changed took its place, and the next that place: 0.70 dB."""
-    sharp = pan_and_zoom(face, 41, (0.25, 0.1), 1.0)
-    gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", 27, 1)))
-    assert min(gains) > -0.05 and np.mean(gains) > 0.8
-
-
-@pytest.mark.parametrize(("name", "pan", "factor"), [("astronaut", (2.6, -1.8), 2), ("chelsea", (1.7, -1.2), 1)])
-def test_what_was_known_is_handed_on(
-    name: str, pan: tuple[float, float], factor: int, photos: dict[str, Frame]
-) -> None:
-    """A memory that is given up after twelve frames has the first frame in it, though codecs have let the light drift.
-
-    That drift was taken for another light, and all was forgotten: 0.18 and 0.27 dB.
-    """
-    sharp = pan_and_zoom(photos[name][:256, 80:400].copy(), 26, pan, 1.0)
-    gains = gains_db(sharp, receive(Clip(name, sharp), Setting("h264", 37, factor)))
-    assert np.mean(gains[13:24]) > 0.5
 
 
 @pytest.mark.parametrize("shape", [(63, 63), (1, 3), (2, 2)])
@@ -133,14 +103,6 @@ def test_a_film_that_moves_does_not_become_sharper_without_end(face: Frame) -> N
     inner = np.s_[40:-40, 40:-40]
     detail = [cv2.Laplacian(picture, cv2.CV_32F)[inner].var() for picture in (luma, known)]
     assert (known != luma).any() and 0.5 < detail[1] / detail[0] < 1.1  # 1.37 with taps that sharpen by 0.02
-
-
-def test_a_soft_picture_is_not_taken_for_an_enlarged_one(photos: dict[str, Frame]) -> None:
-    """It lost 0.4 dB in its last frames when only sharp photographs had been learnt from."""
-    soft = resized(resized(photos["astronaut"][:300, :448], (187, 125)), (448, 300))
-    sharp = pan_and_zoom(soft, 10, (-0.6, 0.4), 1.005)
-    gains = gains_db(sharp, receive(Clip("soft", sharp), Setting("h264", 22, 1)))
-    assert min(gains) > -0.1 and np.mean(gains[3:]) > 0.3
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(0, 100), (51, 110), (255, 150)])
@@ -196,52 +158,10 @@ def test_likeness_is_the_same_wherever_a_strip_ends(shape: tuple[int, int], monk
     assert in_strips.shape == (4, shape[0] // 4, shape[1] // 4)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("sigma", "level"), [(2.0, 0.0), (0.0, 2.5), (1.5, 1.5)])
-def test_a_face_before_a_webcam_is_not_made_worse(sigma: float, level: float, seed: int, face: Frame) -> None:
-    """What bends, and a camera's noise, that an encoder left nearly as they were: the mean was up to 1.7 dB worse."""
-    draw = np.random.default_rng(seed)
-    sharp = with_noise(bent([face] * 10, sigma, draw), level, 0.5, draw)
-    for qp, least_db in ((22, -0.05), (32, -0.03)):
-        gains = gains_db(sharp, receive(Clip("face", sharp), Setting("h264", qp, 1)))
-        assert np.mean(gains) > least_db
-
-
 def test_the_first_frame_and_a_still_scene_stay_as_they_are(face: Frame) -> None:
     still, temporal = [face] * 4, TemporalFilter()
     for frame in receive(Clip("face", still), Setting("h264", 32, 2)):
         np.testing.assert_array_equal(temporal(grey(frame)), grey(frame))
-
-
-@pytest.mark.parametrize("rate", [0.125, 0.5])
-@pytest.mark.parametrize("pan", [(0.0, 0.0), (1.6, -1.0)])
-@pytest.mark.parametrize(("factor", "qp"), [(1, 22), (1, 27), (2, 27)])
-def test_what_moves_against_the_camera_is_not_smeared(
-    rate: float, pan: tuple[float, float], factor: int, qp: int, photos: dict[str, Frame]
-) -> None:
-    """A head moves to and fro before a background that stands still or pans: no frame becomes worse, nor the head.
-
-    But for 0.15 dB, where the encoder lets the background stand and then jump.
-
-    With the motion of the camera alone it did, by up to 2.3 dB where it moved slowly.
-    """
-    head, room = photos["astronaut"][:240, 120:340], photos["coffee"][:300, :420]
-    mask = np.zeros(head.shape[:2], np.float32)
-    cv2.ellipse(mask, (105, 115), (80, 105), 0, 0, 360, 1.0, -1)
-    sharp = []
-    for step, background in enumerate(pan_and_zoom(room, 8, pan, 1.0)):
-        shift = np.array([[1, 0, 60 + 22 * np.sin(step * rate)], [0, 1, 30 + 5 * np.cos(step * rate)]])
-        size = room.shape[1::-1]
-        placed = cv2.warpAffine(head, shift, size, flags=cv2.INTER_CUBIC)
-        share = cv2.GaussianBlur(cv2.warpAffine(mask, shift, size), (0, 0), 2)[..., None]
-        sharp.append(np.rint(background * (1 - share) + placed * share).astype(np.uint8))
-    arrived = receive(Clip("head", sharp), Setting("h264", qp, factor))
-    assert min(gains_db(sharp, arrived)) > -0.15
-    temporal = TemporalFilter()
-    where = np.s_[70:220, 80:250]
-    for original, frame in zip(sharp, arrived, strict=True):
-        luma, target = grey(frame), grey(original)
-        assert psnr_db(target[where], temporal(luma)[where]) > psnr_db(target[where], luma[where]) - 0.15
 
 
 def test_another_scene_and_another_size_begin_anew(photos: dict[str, Frame], face: Frame) -> None:
@@ -252,32 +172,6 @@ def test_another_scene_and_another_size_begin_anew(photos: dict[str, Frame], fac
     np.testing.assert_array_equal(temporal(other), other)
     smaller = grey(face)[:200]
     np.testing.assert_array_equal(temporal(smaller), smaller)
-
-
-def light(frames: list[Frame], levels: list[float]) -> list[Frame]:
-    return [
-        np.rint(np.clip(frame + level, 0, 255)).astype(np.uint8) for frame, level in zip(frames, levels, strict=True)
-    ]
-
-
-@pytest.mark.parametrize("factor", [1, 2])
-@pytest.mark.parametrize("case", ["fade", "faster fade", "pan and fade", "dissolve", "flickering light"])
-def test_a_change_of_light_is_no_motion(case: str, factor: int, face: Frame, photos: dict[str, Frame]) -> None:
-    """With the past mixed in, the light came too late, by up to 2.6 dB."""
-    steps = np.arange(10)
-    match case:
-        case "fade":
-            sharp = light([face] * 10, list(-3.0 * steps))
-        case "faster fade":
-            sharp = light([face] * 10, list(-6.0 * steps))
-        case "pan and fade":
-            sharp = light(pan_and_zoom(face, 10, (1.7, -1.2), 1.0), list(-3.0 * steps))
-        case "dissolve":
-            other = photos["coffee"][:256, :320]
-            sharp = [np.rint(face * (1 - step / 9) + other * (step / 9)).astype(np.uint8) for step in steps]
-        case _:
-            sharp = light([face] * 10, list(4.0 * (steps % 2)))
-    assert min(gains_db(sharp, receive(Clip(case, sharp), Setting("h264", 27, factor)))) > -0.1
 
 
 def test_a_frame_that_is_shown_again_is_answered_again(face: Frame) -> None:
