@@ -133,6 +133,23 @@ def _sound(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def colour_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported network that adds 20 levels to Cb, 12 to Cr and nothing to luma."""
+    import torch
+
+    from clearcall.deploy.export import export_onnx
+    from clearcall.models import build_model
+    from clearcall.models.students.luma_strided import LumaStrided
+
+    network = build_model("students", "luma_strided", {"channels": 4, "body_layers": 1, "colour": True})
+    assert isinstance(network, LumaStrided)
+    network.tail.bias = torch.nn.Parameter(torch.tensor([0, 0, 0, 0, 20, 12]) / 255)
+    path = tmp_path_factory.mktemp("colour") / "colour.onnx"
+    export_onnx(network.eval(), path, 20)
+    return path
+
+
+@pytest.fixture(scope="session")
 def add_film() -> Callable[[Path, list[Frame]], None]:
     """A function that writes frames as an H.264 film of 30 frames a second, of hardly any loss."""
     import av

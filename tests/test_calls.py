@@ -272,7 +272,7 @@ def cells(line: str) -> list[str]:
 
 def test_the_tables_are_of_means_over_clips() -> None:
     def score(clip: str, contender: str, psnr: float, worst: float, worse: int, neg: float) -> Score:
-        return Score(clip, "vp9", 27, 2, contender, 10, psnr, psnr + 1, 0.9, 70.0, neg, 1.5, worst, worse)
+        return Score(clip, "vp9", 27, 2, contender, 10, psnr, psnr + 1, 40.0, 0.9, 70.0, neg, 1.5, worst, worse)
 
     scores = [
         *(score(clip, name, 30.0, 0.0, 0, 60.0) for clip in "ab" for name in (INPUT, ALONE, MASK)),
@@ -283,12 +283,13 @@ def test_the_tables_are_of_means_over_clips() -> None:
     ]
     signal, perceived = (cells(table.splitlines()[2]) for table in calls_tables(scores))
     assert signal[:8] == ["vp9", "half", "27", "30.00", "+1.50", "-0.25", "+0.00", "+0.00"]
-    assert signal[8:] == ["31.00", "+1.50", "-0.25", "+0.00", "+0.00", "0.9000", *["+0.0000"] * 4, "3 of 20"]
+    assert signal[8:13] == ["31.00", "+1.50", "-0.25", "+0.00", "+0.00"]
+    assert signal[13:] == ["40.00", *["+0.00"] * 4, "0.9000", *["+0.0000"] * 4, "3 of 20"]
     assert perceived[3:8] == ["1.50", *["+0.00"] * 4]
     assert perceived[8:] == ["70.0", *["+0.0"] * 4, "60.0", "+2.5", "+4.0", "+0.0", "+0.0"]
     assert [cells(line) for line in looks_table(scores).splitlines()[2:4]] == [
-        [NATURAL, "+1.50", "+2.5"],
-        [CRISP, "-0.25", "+4.0"],
+        [NATURAL, "+1.50", "+0.00", "+2.5"],
+        [CRISP, "-0.25", "+0.00", "+4.0"],
     ]
     assert verdict(scores) == (
         "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, half). "

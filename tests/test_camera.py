@@ -418,6 +418,17 @@ def test_a_smaller_size_adds_detail_and_loses_nothing(
     np.testing.assert_array_equal(out, frame)
 
 
+def test_chroma_is_restored_at_the_highest_rung_alone(photos: dict[str, Frame], colour_onnx: Path) -> None:
+    """By a network that adds 20 levels to Cb and 12 to Cr."""
+    frame = np.asarray(cv2.cvtColor(photos["coffee"][:64, :96], cv2.COLOR_RGB2YUV_I420), np.uint8)
+    process, out = Processor(Sharpener(colour_onnx, "onnxruntime", 1), 96, 64), np.empty_like(frame)
+    process(frame, 0, out)
+    assert np.array_equal(out[64:80], np.minimum(frame[64:80].astype(int) + 20, 255))
+    assert np.array_equal(out[80:], np.minimum(frame[80:].astype(int) + 12, 255))
+    process(frame, 1, out)
+    assert np.array_equal(out[64:], frame[64:])
+
+
 def test_a_camera_uses_the_frames_before_each_at_every_size(sharpener: Sharpener, photos: dict[str, Frame]) -> None:
     sharp = pan_and_zoom(photos["astronaut"][:256, 80:400], 6, (1.7, -1.2), 1.0)
     arrived = receive(Clip("face", sharp), Setting("h264", 37, 2))

@@ -23,7 +23,7 @@ from clearcall.comparison.quality import (
     tunable_filters,
 )
 from clearcall.errors import UserError
-from clearcall.metrics import luma_psnr_db, psnr_db
+from clearcall.metrics import chroma_psnr_db, luma_psnr_db, psnr_db
 
 Frame = npt.NDArray[np.uint8]
 PUBLISHED = [peer for peer in PEERS if peer.layers]
@@ -50,6 +50,14 @@ def test_luma_psnr_by_hand() -> None:
     assert luma_psnr_db(black, blue) == pytest.approx(48.13, abs=0.005)
     assert psnr_db(black, blue) == pytest.approx(10 * np.log10(255**2 / 27))
     assert luma_psnr_db(black, black) == np.inf
+
+
+def test_chroma_psnr_by_hand() -> None:
+    """10 levels of blue raise luma by 1 and Cb by 0.564 * 9 = 5, and lower Cr by 0.713, rounded 1; grey has neither."""
+    black = np.zeros((4, 6, 3), np.uint8)
+    blue = black + np.array([0, 0, 10], np.uint8)
+    assert chroma_psnr_db(black, blue) == pytest.approx(10 * np.log10(255**2 / 13))
+    assert chroma_psnr_db(black, black + np.uint8(90)) == np.inf
 
 
 def test_ffmpegs_unsharp_by_hand() -> None:

@@ -33,6 +33,7 @@ from clearcall.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
 from clearcall.sharpener import Sharpener, _Variant
 from clearcall.temporal import TemporalFilter
 from clearcall.video import fit, hdr, read
+from clearcall.video.canvas import View
 from clearcall.video.clock import BusyClock
 from clearcall.video.depth import add_change, eight_bits
 from clearcall.video.read import METADATA, Reader, Timeline, frame_at, planar, plane_of, rate_of
@@ -467,6 +468,40 @@ def test_split_shows_the_input_in_the_left_half(
         assert (chroma[:, half // 2] == 128).all()
         rest = np.arange(chroma.shape[1]) != half // 2
         np.testing.assert_array_equal(chroma[:, rest], as_displayed(old.planes[1], rotation)[:, rest])
+
+
+@pytest.fixture(scope="module")
+def colourful(colour_onnx: Path) -> Sharpener:
+    """A network that adds 20 levels to Cb, 12 to Cr and nothing to luma."""
+    return Sharpener(colour_onnx, "onnxruntime", 1)
+
+
+@pytest.mark.parametrize("view", ["plain", "split", "side-by-side"])
+def test_chroma_is_restored_where_the_network_does_it(
+    colourful: Sharpener, scene: Frame, tmp_path: Path, view: View
+) -> None:
+    """In the part of the picture that shows the result."""
+    source = write_film(tmp_path / "in.mp4", scene, (0, 512))
+    sharpen_video(colourful, source, tmp_path / "out.mp4", view=view, crf=0)
+    for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
+        for index, added in ((1, 20), (2, 12)):
+            before, after = old.planes[index], new.planes[index]
+            if view == "side-by-side":
+                left, after = np.hsplit(after, 2)
+                np.testing.assert_array_equal(left, before)
+            half = before.shape[1] // 2 if view == "split" else -1
+            np.testing.assert_array_equal(after[:, : max(0, half)], before[:, : max(0, half)])
+            result = np.minimum(before[:, half + 1 :].astype(int) + added, 255)
+            np.testing.assert_array_equal(after[:, half + 1 :], result)
+    assert time_video(colourful, source).frames == 2
+
+
+def test_chroma_of_an_odd_picture_is_left_alone(colourful: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """4:2:0 of odd sides is no I420."""
+    source = write_film(tmp_path / "in.webm", scene, (0,), codec="libvpx-vp9", size=(95, 63))
+    sharpen_video(colourful, source, tmp_path / "out.webm", crf=0)
+    old, new = shown(source)[0], shown(tmp_path / "out.webm")[0]
+    assert np.abs(new.planes[1].astype(int) - old.planes[1]).max() <= 4  # VP9 at its best is not lossless
 
 
 # Streams beside the picture.

@@ -40,6 +40,17 @@ def luma_psnr_db(sharp: Frame, other: Frame) -> float:
     return psnr_db(first, second)
 
 
+def chroma_psnr_db(sharp: Frame, other: Frame) -> float:
+    """Return the PSNR in dB of 8-bit Cb and Cr (BT.601) at half resolution, as 4:2:0 has them; infinite if equal."""
+    first, second = (_chroma(frame) for frame in (sharp, other))
+    return psnr_db(first, second)
+
+
+def _chroma(frame: Frame) -> Frame:
+    means = cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(means, cv2.COLOR_RGB2YCrCb)[..., 1:], np.uint8)
+
+
 def ssim(sharp: Frame, other: Frame) -> float:
     """Return SSIM as Wang et al. 2004 define it: Gaussian window of sigma 1.5, 11x11, mean over pixels and channels.
 

@@ -13,7 +13,7 @@ from clearcall.classical import unsharp_mask
 from clearcall.console import ProgressBar
 from clearcall.data.codecs import resized, send
 from clearcall.looks import Look
-from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, luma_psnr_db, psnr_db, ssim
+from clearcall.metrics import MAX_PSNR_DB, Frame, Restore, chroma_psnr_db, luma_psnr_db, psnr_db, ssim
 from clearcall.params import CallCodec
 from clearcall.sharpener import Sharpener
 from clearcall.temporal import TemporalFilter
@@ -39,7 +39,8 @@ class Setting:
 class Score:
     """What one contender made of one clip: means over frames, and the frames it left worse than they arrived.
 
-    `psnr_db` and `ssim` are of RGB, `luma_psnr_db` of 8-bit luma (BT.601) alone. `vmaf` and `vmaf_neg` are None where
+    `psnr_db` and `ssim` are of RGB, `luma_psnr_db` of 8-bit luma (BT.601) alone, `chroma_psnr_db` of Cb and Cr at half
+    resolution. `vmaf` and `vmaf_neg` are None where
     no program computes them. `flicker` is in grey levels, `worst_db` the least gain of a frame's PSNR over the input.
     """
 
@@ -51,6 +52,7 @@ class Score:
     frames: int
     psnr_db: float
     luma_psnr_db: float
+    chroma_psnr_db: float
     ssim: float
     vmaf: float | None
     vmaf_neg: float | None
@@ -137,6 +139,7 @@ def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]
             frames=len(answer),
             psnr_db=float(decibels[name].mean()),
             luma_psnr_db=float(np.minimum(MAX_PSNR_DB, [*map(luma_psnr_db, clip.frames, answer)]).mean()),
+            chroma_psnr_db=float(np.minimum(MAX_PSNR_DB, [*map(chroma_psnr_db, clip.frames, answer)]).mean()),
             ssim=float(np.mean([*map(ssim, clip.frames, answer)])),
             vmaf=seen and seen.vmaf,
             vmaf_neg=seen and seen.neg,

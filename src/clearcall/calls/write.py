@@ -20,8 +20,14 @@ from clearcall.report.tables import markdown_table
 _SETTING = ["codec", "factor", "qp"]
 _CONTENDERS = (NATURAL, CRISP, ALONE, MASK)
 # Field of a score: header and digits.
-_SIGNAL = {"psnr_db": ("PSNR dB", 2), "luma_psnr_db": ("luma PSNR dB", 2), "ssim": ("SSIM", 4)}
+_SIGNAL = {
+    "psnr_db": ("PSNR dB", 2),
+    "luma_psnr_db": ("luma PSNR dB", 2),
+    "chroma_psnr_db": ("chroma PSNR dB", 2),
+    "ssim": ("SSIM", 4),
+}
 _PERCEIVED = {"flicker": ("flicker", 2), "vmaf": ("VMAF", 1), "vmaf_neg": ("VMAF NEG", 1)}
+_OF_LOOKS = ("luma_psnr_db", "chroma_psnr_db", "vmaf_neg")  # tell one look from another
 _ABOUT_VMAF = (
     "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see what it makes of the "
     "unsharp mask. NEG, its variant without enhancement gain, was made to do so less."
@@ -68,7 +74,8 @@ def write_calls(
         f"{_PHOTOGRAPHS[motion]} At half size, frames are made smaller by 2 before they are encoded and larger "
         "afterwards. Every clip stands in [calls.csv](calls.csv).\n\n"
         "Beside each figure of what arrives stands how far the contenders are above it. PSNR and SSIM are of RGB, so "
-        "that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by. The unsharp "
+        "that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by, and chroma PSNR is of Cb and "
+        "Cr at half resolution. The unsharp "
         f"mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for the first frame of each clip at each "
         f"setting, which in a call nobody could know. A frame is worse if its PSNR falls by more than {WORSE_DB:g} "
         f"dB.\n\n{signal}\n\nThe look {NATURAL}: {verdict(scores)}\n\n"
@@ -102,9 +109,9 @@ def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
 
 
 def looks_table(scores: Sequence[Score]) -> str:
-    """Return a table of each contender's mean gain over the input: luma PSNR, and VMAF NEG where it was computed."""
-    means = pd.DataFrame(map(asdict, scores)).groupby("contender")[["luma_psnr_db", "vmaf_neg"]].mean()
-    fields = {"luma_psnr_db": _SIGNAL["luma_psnr_db"], "vmaf_neg": _PERCEIVED["vmaf_neg"]}
+    """Return a table of each contender's mean gain over the input: PSNR of planes, and VMAF NEG if it was computed."""
+    fields = {name: named for name, named in (_SIGNAL | _PERCEIVED).items() if name in _OF_LOOKS}
+    means = pd.DataFrame(map(asdict, scores)).groupby("contender")[list(fields)].mean()
     there = {field: named for field, named in fields.items() if means[field].notna().all()}
     gains = (means - means.loc[INPUT]).to_dict("index")
     rows = [

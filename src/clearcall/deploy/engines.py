@@ -8,6 +8,7 @@ the number of one beside the frame, and gives the router's `scores` (see `clearc
 
 import importlib.util
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ SMALLEST_SIDE = 32
 NOTHING_TO_ADD = 128  # in `sub_pixels`
 _MAX_STRIDE = 64  # of an RGB network; a luma network's divides SMALLEST_SIDE
 _MAX_EXPERTS = 256
+_KEPT_EXPERTS = 3  # compiled by OpenVINO for one frame size, each with buffers of its own
 _MAX_MODEL_BYTES = 2**30
 _SHORT = 300  # characters of a runtime's message or of a value
 _CPU = "CPUExecutionProvider"
@@ -275,11 +277,11 @@ class _Openvino:
 
         self._sink = openvino.Tensor(self.output, shared_memory=True)
         # Each expert as a graph of its own: as part of the whole it would take a quarter more time. They are compiled
-        # when they are first chosen, since few of them ever are.
+        # when they are first chosen, since few of them ever are, and the last few are kept.
         router, self._parts = _parts(model) if graph.choices else (None, [model])
         self._router = request(router, "f32") if router else None
-        self._request: Callable[[Any], Any] = lambda part: request(part, precision)
-        self._experts: dict[int, Any] = {}
+        self._request: Callable[[Any], Any] = lambda part: request(part.clone(), precision)
+        self._experts: OrderedDict[int, Any] = OrderedDict()
         if not graph.choices:
             self._expert(0)
 
@@ -295,8 +297,11 @@ class _Openvino:
 
     def _expert(self, number: int) -> Any:  # noqa: ANN401  # openvino's
         if number not in self._experts:
+            if len(self._experts) == _KEPT_EXPERTS:
+                self._experts.popitem(last=False)
             self._experts[number] = self._request(self._parts[number])
             self._experts[number].set_output_tensor(self._sink)
+        self._experts.move_to_end(number)
         return self._experts[number]
 
 
