@@ -119,6 +119,22 @@ def test_values_that_cannot_be_are_refused_with_the_files_name(tmp_path: Path, v
     assert said in str(caught.value)
 
 
+def test_a_recipe_extends_another_of_its_folder_by_its_own_values(tmp_path: Path) -> None:
+    """Whose own values go before; what it extends must stand on its own."""
+    first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
+    first.write_text("about: x\nvalues: {budget: 0.5, distill_student.neighbours: 0.2}\nsmall: {budget: 0.1}\n")
+    second.write_text("about: y\nextends: first\nvalues: {distill_student.neighbours: 0.3}\n")
+    recipe = load_recipe(second)
+    assert (recipe.about, recipe.overrides(small=False)) == ("y", {"budget": 0.5, "distill_student.neighbours": 0.3})
+    assert recipe.overrides(small=True)["budget"] == 0.1
+    third.write_text("about: z\nextends: second\nvalues: {}\n")
+    with pytest.raises(UserError, match="extends second, which extends first: name that one"):
+        load_recipe(third)
+    third.write_text("about: z\nextends: fourth\nvalues: {}\n")
+    with pytest.raises(UserError, match=r"there is no recipe .*fourth\.yaml; known here: first, second, third"):
+        load_recipe(third)
+
+
 def test_a_recipe_without_small_values_is_not_run_as_if_it_were_small() -> None:
     done = CliRunner().invoke(app, ["recipes", "fast"])
     assert done.exit_code == 1
@@ -135,7 +151,7 @@ def test_what_is_around_the_student_is_neither_shipped_nor_crowned(committed: Pa
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no recipe recipes/none\.yaml; known here: clearsight, .*dncnn"):
+    with pytest.raises(UserError, match=r"no recipe recipes/none\.yaml; known here: .*clearsight, dncnn"):
         load_recipe(Path("recipes/none.yaml"))
 
 

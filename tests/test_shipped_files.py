@@ -24,7 +24,7 @@ class TestEveryShippedNetwork:
         for kind in ("onnx", "safetensors"):
             path = SHIPPED / f"{name}.{kind}"
             assert sha256_of(path) == facts[f"{kind}_sha256"]
-            assert path.stat().st_size <= 1_000_000
+            assert path.stat().st_size <= 2_500_000
         card = (SHIPPED / f"{name}.md").read_text()
         assert f"{facts['clean_psnr_db']:.1f} dB" in card
         assert f"{facts['parameters']:,} parameters" in card

@@ -16,7 +16,7 @@ from clearcall.report.results import Results, measured, read_results
 from clearcall.report.tables import arguments_of, breakdown_table, markdown_table, routing_table
 from clearcall.training.task import needs_teacher
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 2_500_000
 _REPORTS = ("download_data", "degrade_pairs", "distill_student", "evaluate", "export_onnx")
 _TITLES = {
     "degraded": "the degraded input",
@@ -40,8 +40,8 @@ _FOR_CALLS = (
 def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
     """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return the card.
 
-    Raises UserError if the pipeline's results are missing, do not belong together, are larger than 1 MB each, or below
-    the limits of `gate.shipped`.
+    Raises UserError if the pipeline's results are missing, do not belong together, are larger than `MAX_BYTES` each, or
+    below the limits of `gate.shipped`.
     """
     require_alone(params.live)
     paths = params.paths

@@ -39,9 +39,13 @@ class Published(_Strict):
 
 
 class Recipe(_Strict):
-    """What to train and how: `values`, and those in `small` over them for a first result on a laptop."""
+    """What to train and how: `values`, and those in `small` over them for a first result on a laptop.
+
+    `extends` names a recipe of the same folder whose values hold where these say nothing.
+    """
 
     about: str
+    extends: str | None = None
     values: Overrides
     small: Overrides = {}
     small_notes: tuple[str, ...] = ()  # what these values leave out, in words
@@ -63,8 +67,13 @@ def load_recipe(path: Path) -> Recipe:
         problems = "\n  ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise UserError(
             f"{path} is not a recipe; it has `about`, `values` by dotted name, such as "
-            f"distill_student.training.steps: 3000, and may have `small` and `published`:\n  {problems}"
+            f"distill_student.training.steps: 3000, and may have `extends`, `small` and `published`:\n  {problems}"
         ) from None
+    if recipe.extends is not None:
+        base = load_recipe(path.parent / f"{recipe.extends}.yaml")
+        if base.extends is not None:
+            raise UserError(f"{path} extends {recipe.extends}, which extends {base.extends}: name that one instead")
+        recipe = recipe.model_copy(update={"values": base.values | recipe.values, "small": base.small | recipe.small})
     for small in (False, True):
         try:
             check_model_names(with_overrides(document, recipe.overrides(small=small)))
