@@ -120,16 +120,19 @@ def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
     ]
     against = ", ".join(behind) or "none of the degradations"
     clean = f"{training.clean_fraction:.0%}"
-    luma = load_graph(params.paths.models / "student.onnx").kind == "luma"
+    graph = load_graph(params.paths.models / "student.onnx")
+    luma = graph.kind == "luma"
     clean_psnr_db = evaluated["clean_psnr_db"]["student"]
     untouched = ", untouched" if clean_psnr_db >= MAX_PSNR_DB else ""
     colour = "Colour detail is left as it is. " if luma else ""
+    if luma and graph.coloured:
+        colour = f"Chroma is restored by {', '.join(graph.coloured)}, and left as it is by all others. "
     routing = f"\n## Routing of the validation images\n\n{table}\n" if (table := routing_table(reports)) else ""
     use, limits = _FOR_CALLS if params.degrade_pairs.has_codec() else _FOR_SCALED
     return f"""# Model card: `{name}`
 
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})
-that sharpens 8-bit pictures by what it adds to {"their luma" if luma else "them"}. Apache-2.0.
+that sharpens 8-bit images by what it adds to {"luma" if luma else "R, G and B"}. Apache-2.0.
 
 - **Use**: `Sharpener("{name}")` or `clearcall video IN OUT --model {name}`, for {use}.
   Not for evidence: what it adds is plausible, not known.
