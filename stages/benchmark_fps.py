@@ -3,22 +3,22 @@
 from functools import partial
 from importlib.metadata import version
 
-from clearcall import errors
-from clearcall.classical import unsharp_mask
-from clearcall.cores import machine
+from clearcall.core import errors
+from clearcall.core.files import read_json, sha256_of, write_json
+from clearcall.core.machine import machine
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.deploy.benchmark import (
+from clearcall.evaluation.quality import surrounded
+from clearcall.evaluation.speed import (
     at_most,
     make_frames,
     measure_latency,
     measure_peak_memory_mib,
     measure_throughput,
 )
-from clearcall.files import read_json, sha256_of, write_json
-from clearcall.live import surrounded
-from clearcall.metrics import Restore
+from clearcall.imaging.frame import Restore
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.params import load_params
-from clearcall.sharpener import Sharpener
+from clearcall.runtime.sharpener import Sharpener
 
 
 def main() -> None:

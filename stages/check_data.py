@@ -2,9 +2,9 @@
 
 import shutil
 
-from clearcall import errors
+from clearcall.core import errors
+from clearcall.core.files import write_json
 from clearcall.data.checks import check_images
-from clearcall.files import write_json
 from clearcall.params import load_params
 
 

@@ -1,9 +1,9 @@
 """Degrade every photograph in all the ways of the mix and write the pairs to memory-mapped shards."""
 
-from clearcall import errors
-from clearcall.data.degrade import degrade_pairs
+from clearcall.core import errors
+from clearcall.core.files import write_json
+from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.manifest import SPLITS, read_manifest
-from clearcall.files import write_json
 from clearcall.params import load_params
 
 

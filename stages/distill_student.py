@@ -1,9 +1,9 @@
 """Distil the student from the teacher, and train its baseline, which never sees the teacher, for comparison."""
 
-from clearcall import errors
-from clearcall.experts.train import train_experts
-from clearcall.files import write_json
+from clearcall.core import errors
+from clearcall.core.files import write_json
 from clearcall.params import load_params
+from clearcall.training.experts import train_experts
 from clearcall.training.loop import make_fabric
 from clearcall.training.task import needs_teacher, without_teacher
 from clearcall.training.train import train_network, write_curves

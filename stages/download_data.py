@@ -1,8 +1,8 @@
 """Fill the raw folder with photographs from the chosen source and write down what they are."""
 
-from clearcall import errors
-from clearcall.data.download import download, summary
-from clearcall.files import write_json
+from clearcall.core import errors
+from clearcall.core.files import write_json
+from clearcall.data.ingest.download import download, summary
 from clearcall.params import load_params
 
 

@@ -5,13 +5,19 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from clearcall import errors
+from clearcall.core import errors
+from clearcall.core.files import atomic_path, sha256_of, write_json
 from clearcall.data.manifest import read_manifest, split_sha256
 from clearcall.data.pairs import pairs_sha256, read_pairs, spread
-from clearcall.evaluation import clean_psnr_db, least_gains_db, mean_scores, score_contenders, tune_unsharp_mask
-from clearcall.files import atomic_path, sha256_of, write_json
-from clearcall.live import surrounded
-from clearcall.metrics import Restore
+from clearcall.evaluation.quality import (
+    clean_psnr_db,
+    least_gains_db,
+    mean_scores,
+    score_contenders,
+    surrounded,
+    tune_unsharp_mask,
+)
+from clearcall.imaging.frame import Restore
 from clearcall.models.inference import restore
 from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from clearcall import errors
+from clearcall.core import errors
+from clearcall.core.files import sha256_of, write_json
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.deploy.export import check_parity, export_onnx
-from clearcall.files import sha256_of, write_json
-from clearcall.models import collapsed, parameter_count
+from clearcall.models.export import check_parity, export_onnx
+from clearcall.models.layers import collapsed, parameter_count
 from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params
 

@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from clearcall import errors
-from clearcall.files import write_json
+from clearcall.core import errors
+from clearcall.core.files import write_json
 from clearcall.params import load_params
-from clearcall.registry import publish
+from clearcall.tracking.registry import publish
 
 
 def main() -> None:

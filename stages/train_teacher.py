@@ -1,7 +1,7 @@
 """Train the teacher: as good a restorer as the steps allow, and what the student will learn from."""
 
-from clearcall import errors
-from clearcall.files import write_json
+from clearcall.core import errors
+from clearcall.core.files import write_json
 from clearcall.params import load_params
 from clearcall.training.loop import make_fabric
 from clearcall.training.train import train_network, write_curves

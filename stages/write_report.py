@@ -3,16 +3,16 @@
 from functools import partial
 from pathlib import Path
 
-from clearcall import errors
-from clearcall.classical import unsharp_mask
-from clearcall.files import write_json
-from clearcall.live import surrounded
-from clearcall.metrics import Restore
+from clearcall.core import errors
+from clearcall.core.files import write_json
+from clearcall.evaluation.quality import surrounded
+from clearcall.evaluation.results import read_results
+from clearcall.imaging.frame import Restore
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights
 from clearcall.params import load_params
-from clearcall.report.results import read_results
-from clearcall.report.write import write_report
+from clearcall.reporting.report import write_report
 
 
 def main() -> None:

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from clearcall.core.files import sha256_of
 from clearcall.data.manifest import ImageRecord, Split, write_manifest
-from clearcall.files import sha256_of
 from clearcall.params import DegradePairs, Params, load_params
 
 if TYPE_CHECKING:  # torch takes a second to import, which many files do without
     from tests.miniature import Miniature
     from torch import nn
 
-    from clearcall.architectures import Kind
+    from clearcall.models.build import Kind
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
@@ -111,7 +111,7 @@ def tiny_pairs(
     tmp_path_factory: pytest.TempPathFactory, tiny_raw: tuple[Path, list[ImageRecord]], tiny_mix: DegradePairs
 ) -> Path:
     """The pairs of `tiny_raw` under `tiny_mix`."""
-    from clearcall.data.degrade import degrade_pairs
+    from clearcall.data.degrade.write import degrade_pairs
 
     pairs = tmp_path_factory.mktemp("tiny_pairs") / "pairs"
     raw, records = tiny_raw
@@ -137,8 +137,8 @@ def colour_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported network that adds 20 levels to Cb, 12 to Cr and nothing to luma."""
     import torch
 
-    from clearcall.deploy.export import export_onnx
-    from clearcall.models import build_model
+    from clearcall.models.build import build_model
+    from clearcall.models.export import export_onnx
     from clearcall.models.students.luma_strided import LumaStrided
 
     network = build_model("students", "luma_strided", {"channels": 4, "body_layers": 1, "colour": True})
@@ -168,7 +168,7 @@ def add_film() -> Callable[[Path, list[Frame]], None]:
 @pytest.fixture(scope="session")
 def student_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
     """A tiny student whose every layer does something, and its exported graph."""
-    from clearcall.deploy.export import export_onnx
+    from clearcall.models.export import export_onnx
 
     model, path = (
         _disturbed("students", "luma_strided", {"channels": 4, "body_layers": 1}),
@@ -182,7 +182,7 @@ def student_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, 
 @pytest.fixture(scope="session")
 def teacher_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, Path]":
     """A tiny teacher whose every layer does something, and its exported graph."""
-    from clearcall.deploy.export import export_onnx
+    from clearcall.models.export import export_onnx
 
     model, path = (
         _disturbed("teachers", "unshuffle_resnet", {"channels": 4, "blocks": 1, "unshuffle": 2}),
@@ -196,7 +196,7 @@ def teacher_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, 
 def _disturbed(kind: "Kind", name: str, arguments: dict[str, int]) -> "nn.Module":
     import torch
 
-    from clearcall.models import build_model
+    from clearcall.models.build import build_model
 
     torch.manual_seed(0)
     model, generator = build_model(kind, name, arguments), torch.Generator().manual_seed(1)

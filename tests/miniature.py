@@ -12,8 +12,8 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from clearcall.files import sha256_of
-from clearcall.report.results import STAGES as MEASURED
+from clearcall.core.files import sha256_of
+from clearcall.evaluation.results import STAGES as MEASURED
 
 SPLITS = {"train": 4, "validation": 1, "test": 1}
 STAGES = [*MEASURED, "write_report", "publish"]

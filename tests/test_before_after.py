@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from clearcall.before_after import draw_before_after, most_detailed, write_before_after
-from clearcall.errors import UserError
-from clearcall.sharpener import Sharpener
+from clearcall.core.errors import UserError
+from clearcall.media.compare import draw_before_after, most_detailed, write_before_after
+from clearcall.runtime.sharpener import Sharpener
 
 Frame = npt.NDArray[np.uint8]
 GAP, CAPTION = 8, 28

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clearcall.calls import clips as clips_module
-from clearcall.calls.clips import clip_files, read_clip
-from clearcall.calls.measure import (
+from clearcall.core.errors import UserError
+from clearcall.data import clips as clips_module
+from clearcall.data.clips import clip_files, read_clip
+from clearcall.evaluation.calls import (
     ALONE,
     CRISP,
     FACTORS,
@@ -34,13 +35,12 @@ from clearcall.calls.measure import (
     measure_clips,
     receive,
 )
-from clearcall.calls.vmaf import vmaf, vmaf_program
-from clearcall.calls.write import calls_tables, find_face, looks_table, verdict, write_calls
-from clearcall.classical import unsharp_mask
-from clearcall.errors import UserError
-from clearcall.looks import Look
-from clearcall.metrics import Frame, Restore, psnr_db
-from clearcall.temporal import TemporalFilter
+from clearcall.evaluation.vmaf import vmaf, vmaf_program
+from clearcall.imaging.frame import Frame, Restore
+from clearcall.imaging.metrics import psnr_db
+from clearcall.imaging.unsharp import Look, unsharp_mask
+from clearcall.reporting.calls import calls_tables, find_face, looks_table, verdict, write_calls
+from clearcall.temporal.filter import TemporalFilter
 
 
 def flat(value: int) -> Frame:

@@ -21,23 +21,22 @@ import numpy.typing as npt
 import pytest
 from av.video.frame import VideoFrame
 
-from clearcall.calls.clips import Clip
-from clearcall.calls.measure import Setting, receive
-from clearcall.camera import source as sources
-from clearcall.camera.ladder import RUNGS, Ladder
-from clearcall.camera.loop import Loop
-from clearcall.camera.outputs import Fan, Preview, TkWindow, open_outputs
-from clearcall.camera.overlay import draw_overlay
-from clearcall.camera.process import Processor, Worker
-from clearcall.camera.run import Settings, run_camera
-from clearcall.camera.source import Captured, Newest, Source, open_source
-from clearcall.camera.status import Latencies, Status, Summary
-from clearcall.data.codecs import pan_and_zoom
-from clearcall.errors import UserError
-from clearcall.sharpener import Sharpener
-from clearcall.sizes import Size
-from clearcall.temporal import TemporalFilter
-from clearcall.video.fit import Fit
+from clearcall.core.errors import UserError
+from clearcall.data.clips import Clip
+from clearcall.data.synthetic import pan_and_zoom
+from clearcall.evaluation.calls import Setting, receive
+from clearcall.imaging.sizes import Size
+from clearcall.media.camera import source as sources
+from clearcall.media.camera.ladder import RUNGS, Ladder
+from clearcall.media.camera.loop import Loop
+from clearcall.media.camera.outputs import Fan, Preview, TkWindow, draw_overlay, open_outputs
+from clearcall.media.camera.process import Processor, Worker
+from clearcall.media.camera.run import Settings, run_camera
+from clearcall.media.camera.source import Captured, Newest, Source, open_source
+from clearcall.media.camera.status import Latencies, Status, Summary
+from clearcall.media.video.fit import Fit
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.temporal.filter import TemporalFilter
 
 Frame = npt.NDArray[np.uint8]
 Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -874,7 +873,7 @@ def camera_of(path: Path, refused: int, monkeypatch: pytest.MonkeyPatch) -> list
         return opened(str(path))
 
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr("clearcall.camera.source.av.open", fake)
+    monkeypatch.setattr("clearcall.media.camera.source.av.open", fake)
     return asked
 
 
@@ -1102,7 +1101,7 @@ def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Pat
 def test_ctrl_c_ends_it_with_a_whole_film(rgb: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
     path, target = write_film(tmp_path / "in.mp4", rgb), tmp_path / "out" / "out.mp4"
     program = (
-        "from clearcall.camera.outputs import Fan\nshow = Fan.show\n"
+        "from clearcall.media.camera.outputs import Fan\nshow = Fan.show\n"
         "Fan.show = lambda *a: (print('shown', flush=True), show(*a))[1]\n" + COMMAND
     )
     options = ["--output", str(target), "--provider", "onnxruntime", "--threads", "1", "--loop"]

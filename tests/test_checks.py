@@ -17,20 +17,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from clearcall.data.check_page import FAILING_LISTED, Finding, write_page
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
 from clearcall.data.checks import (
+    FAILING_LISTED,
     OFFENDERS_SHOWN,
+    Finding,
     before_rules,
     check_images,
     check_pairs,
     image_rules,
     pair_rules,
     partner_rules,
+    write_page,
 )
 from clearcall.data.manifest import ImageRecord, Split, write_manifest
 from clearcall.data.pairs import PairRecord
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
 ROOT = Path(__file__).parents[1]

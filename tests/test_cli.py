@@ -205,7 +205,7 @@ ONE_RUNTIME = ("--provider", "onnxruntime", "--threads", "1")
 def test_image_sharpens_one_picture(
     student_onnx: "tuple[nn.Module, Path]", photos: "dict[str, npt.NDArray[np.uint8]]", tmp_path: Path
 ) -> None:
-    from clearcall.sharpener import Sharpener
+    from clearcall.runtime.sharpener import Sharpener
 
     pixels = photos["chelsea"][50:150, 100:221]
     Image.fromarray(pixels).save(tmp_path / "in.png")

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from clearcall.data import codecs
-from clearcall.data.codecs import Transmission, pan_and_zoom, send, transmit
-from clearcall.errors import UserError
-from clearcall.metrics import Frame, psnr_db
+from clearcall.core.errors import UserError
+from clearcall.data.degrade import codecs
+from clearcall.data.degrade.codecs import Transmission, send, transmit
+from clearcall.data.synthetic import pan_and_zoom
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db
 from clearcall.params import CallCodec, DegradationStep
 
 CODECS: tuple[CallCodec, ...] = get_args(CallCodec)
@@ -118,7 +120,7 @@ def test_a_missing_encoder_is_named(still: Frame, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_step_draws_all_from_its_seed(still: Frame) -> None:
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     values = {"op": "codec", "codecs": CODECS, "factors": [1.5, 2], "qp_range": [24, 36], "loss_rates": [0, 0.1]}
     step = STEP.validate_python(values)

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from clearcall import Sharpener
-from clearcall.colour import CHROMA_TO_RGB
-from clearcall.comparison.cost import count_macs
-from clearcall.deploy.engines import compile_graph, load_graph
-from clearcall.deploy.export import export_onnx
-from clearcall.errors import UserError
-from clearcall.losses.reconstruction import BT601, chroma_gain_loss
-from clearcall.metrics import Frame
-from clearcall.models import build_model
+from clearcall.core.errors import UserError
+from clearcall.evaluation.cost import count_macs
+from clearcall.imaging.frame import CHROMA_TO_RGB, Frame
+from clearcall.models.build import build_model
+from clearcall.models.export import export_onnx
 from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.students.routed import Routed
+from clearcall.runtime.engines import compile_graph
+from clearcall.runtime.graph import load_graph
+from clearcall.training.losses.reconstruction import BT601, chroma_gain_loss
 
 COLOURED, PLAIN = ({"channels": 4, "body_layers": 1, "expansion": 6, "colour": colour} for colour in (True, False))
 _MOST_LEVELS = 2  # of rounding luma's and chroma's change apart, in 8-bit levels

@@ -13,19 +13,20 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from clearcall.architectures import known_models
-from clearcall.classical import unsharp_luma, unsharp_mask
-from clearcall.comparison import run
-from clearcall.comparison.peers import PEERS, Peer, build_peer, export_peer, open_peer
-from clearcall.comparison.run import Settings, check, compare
-from clearcall.comparison.write import FIGURE, comparison_markdown, print_comparison, write_comparison
-from clearcall.cores import available_cores
-from clearcall.deploy import benchmark
-from clearcall.deploy.benchmark import measure_if_slow, peak_memory_mib
-from clearcall.deploy.engines import installed_providers
-from clearcall.errors import UserError
-from clearcall.files import sha256_of, write_json
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of, write_json
+from clearcall.core.machine import available_cores
+from clearcall.evaluation import comparison as run
+from clearcall.evaluation import speed as benchmark
+from clearcall.evaluation.comparison import Settings, check, compare
+from clearcall.evaluation.peers import PEERS, Peer, build_peer, export_peer, open_peer
+from clearcall.evaluation.speed import measure_if_slow, peak_memory_mib
+from clearcall.imaging.unsharp import unsharp_luma, unsharp_mask
+from clearcall.models.build import known_models
 from clearcall.params import BenchmarkFps, Params
+from clearcall.reporting.benchmark import FIGURE, comparison_markdown, write_comparison
+from clearcall.reporting.terminal import print_comparison
+from clearcall.runtime.engines import installed_providers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +58,8 @@ def peer_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module", autouse=True)
 def _quickly_exported(peer_files: dict[str, Path]) -> Iterator[None]:
     """Let runs compare with two published networks, exported once."""
-    from clearcall.comparison import cost
-    from clearcall.models import parameter_count
+    from clearcall.evaluation import cost
+    from clearcall.models.layers import parameter_count
 
     def copy(peer: Peer, path: Path, weights: Path | None) -> int:
         if weights:
@@ -96,7 +97,7 @@ def document(student_onnx: "tuple[nn.Module, Path]") -> dict[str, Any]:
     ],
 )
 def test_a_published_network_has_as_many_parameters_as_published(name: str, parameters: int, published: str) -> None:
-    from clearcall.models import parameter_count
+    from clearcall.models.layers import parameter_count
 
     (peer,) = (peer for peer in PEERS if peer.name == name)
     assert parameter_count(built(name)) == parameters
@@ -156,7 +157,7 @@ def test_costs_by_hand(student_onnx: "tuple[nn.Module, Path]", peer_files: dict[
 
     At 8 x 12 each has 4 x 6 positions. The plain CNN: three 3x3 layers at every pixel.
     """
-    from clearcall.comparison.cost import count_macs, count_parameters
+    from clearcall.evaluation.cost import count_macs, count_parameters
 
     student = student_onnx[1]
     assert count_macs(student, 8, 12) == 4 * 6 * (36 * 4 + 9 * 4 * 4 + 4 * 4)
@@ -173,7 +174,7 @@ def test_a_transposed_convolution_counts_the_positions_of_its_input(tmp_path: Pa
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from clearcall.comparison.cost import count_macs
+    from clearcall.evaluation.cost import count_macs
 
     kernel = numpy_helper.from_array(np.zeros((3, 5, 2, 2), np.float32), "kernel")
     node = helper.make_node("ConvTranspose", ["x", "kernel"], ["y"], strides=[2, 2])
@@ -186,7 +187,7 @@ def test_a_transposed_convolution_counts_the_positions_of_its_input(tmp_path: Pa
 def test_a_matrix_product_is_timed_and_leaves_the_threads_alone() -> None:
     import torch
 
-    from clearcall.comparison.cost import measure_gemm_gflops
+    from clearcall.evaluation.cost import measure_gemm_gflops
 
     before = torch.get_num_threads()
     assert measure_gemm_gflops(1) > 0

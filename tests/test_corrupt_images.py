@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clearcall.core.errors import UserError
 from clearcall.data.checks import _file_facts
-from clearcall.data.single import read_rgb
-from clearcall.errors import UserError
-from clearcall.pictures import sharpen_file, sharpen_folder
-from clearcall.sharpener import Sharpener
+from clearcall.imaging.decode import read_rgb
+from clearcall.media.folder import sharpen_folder
+from clearcall.media.images import sharpen_file
+from clearcall.runtime.sharpener import Sharpener
 
 Samples = npt.NDArray[np.uint16]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -257,9 +258,9 @@ PROGRAM = """
 import json, sys, time
 from pathlib import Path
 from clearcall.data.single import read_rgb
-from clearcall.errors import UserError
-from clearcall.pictures import sharpen_file
-from clearcall.sharpener import Sharpener
+from clearcall.core.errors import UserError
+from clearcall.media.images import sharpen_file
+from clearcall.runtime.sharpener import Sharpener
 sharpener = Sharpener("fast", "onnxruntime", 1)
 for line in sys.stdin:
     path, said, started = Path(line.strip()), [], time.monotonic()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter
 
-from clearcall.metrics import mse, psnr_db, ssim
+from clearcall.imaging.metrics import mse, psnr_db, ssim
 from clearcall.params import DegradationStep, Params, load_params
 
 Frame = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ RANDOM: list[dict[str, Any]] = [
 
 
 def degrade(picture: Frame, steps: list[dict[str, Any]], seed: int = 1) -> Frame:
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     height, width = picture.shape[:2]
     return build_degradation([STEP.validate_python(step) for step in steps], width, height, seed)(picture)
@@ -44,7 +44,7 @@ def test_the_default_mix_takes_the_test_photographs_to_the_known_ssim(
     photos: dict[str, Frame], committed: Params
 ) -> None:
     """Figures worked out independently when the task was designed; mean over the six degradations."""
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     params = committed.degrade_pairs
     for name, expected in {"astronaut": 0.9323, "chelsea": 0.9104, "coffee": 0.8718}.items():
@@ -88,7 +88,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_pixels_are_those_of_the_version_that_was_chosen(committed: Params, name: str) -> None:
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     picture = synthetic()
     height, width = picture.shape[:2]
@@ -98,7 +98,7 @@ def test_pixels_are_those_of_the_version_that_was_chosen(committed: Params, name
 
 
 def test_every_degradation_keeps_odd_sizes_and_is_uint8(committed: Params) -> None:
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     @examples(max_examples=12)
     @given(height=st.integers(16, 70), width=st.integers(16, 70), seed=st.integers(0, 2**32 - 1))
@@ -113,7 +113,7 @@ def test_every_degradation_keeps_odd_sizes_and_is_uint8(committed: Params) -> No
 
 
 def test_clean_is_the_picture_itself(committed: Params) -> None:
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     picture = synthetic()
     degraded = build_degradation(committed.degrade_pairs.degradations["clean"], 56, 40, 1)(picture)

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearcall.deploy import benchmark
-from clearcall.deploy.benchmark import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
-from clearcall.deploy.engines import KIND_KEY, STRIDE_KEY, load_graph
-from clearcall.errors import UserError
+from clearcall.core.errors import UserError
+from clearcall.evaluation import speed as benchmark
+from clearcall.evaluation.speed import make_frames, measure_latency, measure_peak_memory_mib, measure_throughput
 from clearcall.params import BenchmarkFps, Params
-from clearcall.sharpener import Choice, Sharpener
+from clearcall.runtime.graph import KIND_KEY, STRIDE_KEY, load_graph
+from clearcall.runtime.sharpener import Choice, Sharpener
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from clearcall.architectures import Kind
+    from clearcall.models.build import Kind
 
 Frame = npt.NDArray[np.uint8]
 SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (17, 31), (64, 64), (3, 500), (127, 241), (270, 480)]
@@ -54,7 +54,7 @@ def test_the_graph_equals_torch_at_any_size(exported: "tuple[nn.Module, Path]", 
 
 
 def test_parity_says_how_far_apart_they_are(exported: "tuple[nn.Module, Path]", tmp_path: Path) -> None:
-    from clearcall.deploy.export import check_parity
+    from clearcall.models.export import check_parity
 
     model, path = exported
     copied = tmp_path / "model.onnx"
@@ -66,7 +66,7 @@ def test_parity_says_how_far_apart_they_are(exported: "tuple[nn.Module, Path]", 
 def test_a_graph_of_another_network_fails_parity_and_is_removed(
     student_onnx: "tuple[nn.Module, Path]", teacher_onnx: "tuple[nn.Module, Path]", tmp_path: Path
 ) -> None:
-    from clearcall.deploy.export import check_parity
+    from clearcall.models.export import check_parity
 
     copied = tmp_path / "model.onnx"
     copied.write_bytes(teacher_onnx[1].read_bytes())
@@ -87,8 +87,8 @@ def test_networks_of_rgb_are_exported_with_nothing_left_of_training(
 ) -> None:
     import torch
 
-    from clearcall.deploy.export import check_parity, export_onnx
-    from clearcall.models import build_model
+    from clearcall.models.build import build_model
+    from clearcall.models.export import check_parity, export_onnx
 
     torch.manual_seed(0)
     model = build_model(kind, name, arguments).eval()
@@ -139,7 +139,7 @@ def test_the_graph_tells_nothing_of_the_machine_that_made_it(exported: "tuple[nn
 
 def test_exporting_twice_gives_the_same_bytes(student_onnx: "tuple[nn.Module, Path]", tmp_path: Path) -> None:
     """DVC stops where an output has not changed."""
-    from clearcall.deploy.export import export_onnx
+    from clearcall.models.export import export_onnx
 
     model, path = student_onnx
     export_onnx(model, tmp_path / "again.onnx", 20)

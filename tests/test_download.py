@@ -16,10 +16,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image
 
-from clearcall.data.download import Downloaded, download, read_picture, summary
+from clearcall.core.errors import UserError
+from clearcall.data.ingest.download import Downloaded, download, summary
+from clearcall.data.ingest.sources import draw_splits
 from clearcall.data.manifest import SPLITS, Split, read_manifest
-from clearcall.data.sources import draw_splits
-from clearcall.errors import UserError
+from clearcall.imaging.decode import read_picture
 from clearcall.params import DownloadData, load_params
 
 PROJECT = Path(__file__).parents[1]

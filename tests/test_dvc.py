@@ -93,7 +93,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import, which this test does not follow"
             on_demand = node.module == "clearcall" and any(alias.name == "Sharpener" for alias in node.names)
-            assert not on_demand, f"{path}: import Sharpener from clearcall.sharpener, where this test sees it"
+            assert not on_demand, f"{path}: import Sharpener from clearcall.runtime.sharpener, where this test sees it"
             # `from package import name`: the name may be a module, a function or a class.
             names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module or ""]
         for name in names:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from clearcall import errors
-from clearcall.errors import UserError
-from clearcall.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
-from clearcall.locks import hold_lock, release_lock
+from clearcall.core import errors
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
+from clearcall.core.locks import hold_lock, release_lock
 
 
 def raiser(error: BaseException) -> Callable[[], None]:
@@ -89,7 +89,7 @@ def test_what_mlflow_is_given_to_log_in_is_never_printed(
         "raise errors.UserError('login se/cr@et:1 is wrong')",
         "raise ValueError('login se/cr@et:1 is wrong')",
         f"raise ValueError('{value}')",
-        f"from clearcall.console import warn; warn('{value}')",
+        f"from clearcall.core.console import warn; warn('{value}')",
     ):
         done = run_program(body)
         assert ("Traceback" in done.stderr) == ("ValueError" in body)
@@ -244,7 +244,7 @@ def test_a_failed_atomic_folder_keeps_the_one_before(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_no_file_under_the_real_name(tmp_path: Path) -> None:
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom clearcall.files import atomic_path\n"
+        "import sys, time\nfrom pathlib import Path\nfrom clearcall.core.files import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )
@@ -294,7 +294,7 @@ def test_errors_are_exceptions_that_a_broad_except_would_catch() -> None:
 
 def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
-        "import time\nfrom pathlib import Path\nfrom clearcall import errors\nfrom clearcall.files import atomic_path\n"
+        "import time\nfrom pathlib import Path\nfrom clearcall import errors\nfrom clearcall.core.files import atomic_path\n"
         "def main():\n    with atomic_path(Path('half')):\n        print('shown', flush=True)\n        time.sleep(60)\n"
         "errors.run(main)"
     )
@@ -309,7 +309,7 @@ def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from clearcall.files import atomic_folder, atomic_path
+from clearcall.core.files import atomic_folder, atomic_path
 with atomic_path(Path("film.mp4")) as file, atomic_folder(Path("pairs")) as folder:
     (folder / "half").touch()
     print("shown", flush=True)
@@ -356,7 +356,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 HOLDER = """
 import time
 from pathlib import Path
-from clearcall.locks import hold_lock
+from clearcall.core.locks import hold_lock
 hold_lock(Path("locks") / "one.lock", "trains")
 hold_lock(Path("locks") / "one.lock", "again, which it may")
 print("shown", flush=True)
@@ -392,7 +392,7 @@ STAGE = """
 import time
 from pathlib import Path
 from clearcall import errors
-from clearcall.files import atomic_path
+from clearcall.core.files import atomic_path
 def main():
     with atomic_path(Path("half")):
         print('shown', flush=True)

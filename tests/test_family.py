@@ -12,16 +12,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clearcall import Sharpener
-from clearcall import sharpener as runtime
-from clearcall.camera.run import Settings, run_camera
 from clearcall.cli import app
-from clearcall.deploy.export import export_onnx
-from clearcall.errors import UserError
-from clearcall.family import CAMERA_HEADROOM, choose_model, sharpener_for
-from clearcall.metrics import Frame
-from clearcall.models import build_model, parameter_count
-from clearcall.sharpener import best_first, find_model, named_model, shipped_models
-from clearcall.video.run import sharpen_video, time_video
+from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
+from clearcall.media.camera.run import Settings, run_camera
+from clearcall.media.video.run import sharpen_video, time_video
+from clearcall.models.build import build_model
+from clearcall.models.export import export_onnx
+from clearcall.models.layers import parameter_count
+from clearcall.runtime import sharpener as runtime
+from clearcall.runtime.family import CAMERA_HEADROOM, choose_model, sharpener_for
+from clearcall.runtime.sharpener import best_first, find_model, named_model, shipped_models
 
 AddFilm = Callable[[Path, list[Frame]], None]
 MAKE = partial(Sharpener, provider="onnxruntime", threads=1)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearcall.data.download import download
-from clearcall.data.fetch import DIV2K, Archive, fetch, unpack
+from clearcall.core.errors import UserError
+from clearcall.core.files import cache_folder
+from clearcall.data.ingest.download import download
+from clearcall.data.ingest.fetch import DIV2K, Archive, fetch, unpack
 from clearcall.data.manifest import Split
-from clearcall.errors import UserError
-from clearcall.files import cache_folder
 from clearcall.params import DownloadData, load_params
 
 PROJECT = Path(__file__).parents[1]

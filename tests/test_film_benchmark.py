@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from clearcall import film_benchmark
 from clearcall.cli import app
-from clearcall.errors import UserError
-from clearcall.film_benchmark import benchmark_films, write_panning_film
-from clearcall.metrics import Frame
-from clearcall.motion import find_motion
-from clearcall.temporal import TemporalFilter, halved
-from clearcall.video.run import VideoSummary, time_video
+from clearcall.core.errors import UserError
+from clearcall.evaluation import media_speed as film_benchmark
+from clearcall.evaluation.media_speed import write_panning_film
+from clearcall.imaging.frame import Frame
+from clearcall.media.video.run import VideoSummary, time_video
+from clearcall.reporting.media_speed import benchmark_films
+from clearcall.temporal.filter import TemporalFilter, halved
+from clearcall.temporal.motion import find_motion
 
 TINY = """
 import sys
@@ -89,7 +90,7 @@ def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_cut_short_is_not_reported(
     number: int, interrupted: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    of_camera = "\nimport clearcall.camera.run as r\nshow = r._Told.show\n"
+    of_camera = "\nimport clearcall.media.camera.run as r\nshow = r._Told.show\n"
     of_camera += "def told(*given):\n    print('shown', flush=True)\n    return show(*given)\nr._Told.show = told\n"
     done = interrupted(of_camera + TINY, str(tmp_path), send=number)
     assert done.returncode != 0 and "KeyboardInterrupt" in done.stderr

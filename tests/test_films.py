@@ -12,18 +12,20 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from clearcall.data import degradations
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
 from clearcall.data.checks import check_images
-from clearcall.data.codecs import CLIP_FRAMES, Transmission, transmit
-from clearcall.data.degradations import build_degradation
-from clearcall.data.degrade import degrade_pairs
-from clearcall.data.download import download
-from clearcall.data.films import film_pictures
+from clearcall.data.degrade import degradations
+from clearcall.data.degrade.codecs import Transmission, transmit
+from clearcall.data.degrade.degradations import build_degradation
+from clearcall.data.degrade.write import degrade_pairs
+from clearcall.data.ingest.download import download
+from clearcall.data.ingest.videos import film_pictures
 from clearcall.data.manifest import ImageRecord, read_manifest, write_manifest
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
-from clearcall.metrics import Frame, psnr_db
+from clearcall.data.synthetic import CLIP_FRAMES
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db
 from clearcall.params import CheckData, CountPerSplit, DegradationStep, DegradePairs, DownloadData, Params
 
 AddFilm = Callable[[Path, list[Frame]], None]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from clearcall.cores import available_cores, machine
-from clearcall.errors import UserError
-from clearcall.files import write_json
-from clearcall.gate import Check, judge, judge_shipped, read_reports
+from clearcall.core.errors import UserError
+from clearcall.core.files import write_json
+from clearcall.core.machine import available_cores, machine
 from clearcall.params import Gate, Params, Paths, ShippedGate
+from clearcall.tracking.gate import Check, judge, judge_shipped, read_reports
 
 Reports = dict[str, dict[str, Any]]
 ONNX = b"the exported student"
@@ -173,7 +173,7 @@ def test_the_machine_is_the_same_each_time_and_told_by_its_cores(monkeypatch: py
     assert here["cores"] == available_cores() >= 1
     assert len(here["id"]) == 16
     assert here["memory_gib"] > 0
-    monkeypatch.setattr("clearcall.cores.available_cores", lambda: 4096)
+    monkeypatch.setattr("clearcall.core.machine.available_cores", lambda: 4096)
     assert machine()["id"] != here["id"]
 
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearcall.deploy.engines import compile_graph, load_graph
-from clearcall.deploy.export import export_onnx
-from clearcall.deploy.lanes import fill_lanes, has_wide_lanes
-from clearcall.models import build_model
+from clearcall.models.build import build_model
+from clearcall.models.export import export_onnx
+from clearcall.runtime.engines import compile_graph
+from clearcall.runtime.graph import load_graph
+from clearcall.runtime.lanes import fill_lanes, has_wide_lanes
 
 ov = pytest.importorskip("openvino")
 ops = ov.opset13
@@ -156,7 +157,7 @@ def test_a_student_gives_the_same_with_and_without(
     frame = np.random.default_rng(3).integers(0, 256, (height, width), np.uint8)
     answers = []
     for wide in (True, False):
-        monkeypatch.setattr("clearcall.deploy.engines.has_wide_lanes", lambda wide=wide: wide)
+        monkeypatch.setattr("clearcall.runtime.engines.has_wide_lanes", lambda wide=wide: wide)
         engine = compile_graph(graph, "openvino", height, width, 1)
         engine.input[0, 0] = frame
         engine.run()

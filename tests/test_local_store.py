@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from clearcall import local_store, tracking
-from clearcall.errors import UserError
+from clearcall.core.errors import UserError
+from clearcall.tracking import runs as tracking
+from clearcall.tracking import store as local_store
 
 PLAIN_MLFLOW = "import mlflow, sys; mlflow.MlflowClient(f'sqlite:///{sys.argv[1]}/mlflow.db')"
 CLEARCALL = "from clearcall import tracking; tracking.client()"

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from clearcall.classical import unsharp_mask
-from clearcall.data.download import download
-from clearcall.data.kaggle import LOW_RESOLUTION_PHOTOGRAPHS, UNSPLASH_SR, fetch_dataset
-from clearcall.errors import UserError
-from clearcall.look import blur, look
-from clearcall.metrics import Frame
+from clearcall.core.errors import UserError
+from clearcall.data.ingest.download import download
+from clearcall.data.ingest.fetch import LOW_RESOLUTION_PHOTOGRAPHS, UNSPLASH_SR, fetch_dataset
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.params import Params
+from clearcall.reporting.real_images import blur, look
 
 
 def mask(frame: Frame) -> Frame:

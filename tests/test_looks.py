@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from clearcall import Sharpener
-from clearcall.classical import unsharp_mask
-from clearcall.deploy.export import export_onnx
-from clearcall.errors import UserError
-from clearcall.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
-from clearcall.metrics import Frame
-from clearcall.models import build_model
+from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.unsharp import CRISP_AMOUNT, CRISP_RADIUS_PX, unsharp_mask
+from clearcall.models.build import build_model
+from clearcall.models.export import export_onnx
 from clearcall.models.students.routed import IDENTITY, Routed
-from clearcall.sharpener import PixelFormat
+from clearcall.runtime.sharpener import PixelFormat
 
 # A step from 100 to 140. A Gaussian of sigma 1 has the weights 0.399, 0.242, 0.054 and 0.004 at distances 0 to 3: right
 # of the step it leaves 0.6995 * 140 + 0.3005 * 100 = 128, then 138 and 140. 1.3 * 140 - 0.3 * 128 = 143.6, and

@@ -10,12 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
-from clearcall.losses import perceptual
-from clearcall.losses.distillation import GRID, feature_affinity_loss, feature_projection_loss, teacher_residual_loss
-from clearcall.losses.perceptual import Vgg19, load_vgg19, perceptual_loss, vgg19_trunk
-from clearcall.losses.reconstruction import (
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
+from clearcall.training.losses import perceptual
+from clearcall.training.losses.distillation import (
+    GRID,
+    feature_affinity_loss,
+    feature_projection_loss,
+    teacher_residual_loss,
+)
+from clearcall.training.losses.perceptual import Vgg19, load_vgg19, perceptual_loss, vgg19_trunk
+from clearcall.training.losses.reconstruction import (
     charbonnier_loss,
     l1_loss,
     luma_gain_loss,
@@ -108,8 +113,8 @@ def test_ssim_of_constant_pictures_by_hand() -> None:
 
 
 def test_ssim_is_the_metric_that_is_reported(photos: dict[str, Frame]) -> None:
-    from clearcall.classical import unsharp_mask
-    from clearcall.metrics import ssim
+    from clearcall.imaging.metrics import ssim
+    from clearcall.imaging.unsharp import unsharp_mask
     from clearcall.models.inference import to_tensor
 
     sharp = np.stack([photo[100:148, 100:160] for photo in photos.values()])

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from clearcall.errors import UserError
-from clearcall.mend import mend_dvc
+from clearcall.core.errors import UserError
+from clearcall.experiments.dvc import mend_dvc
 
 Locks = dict[str, dict[str, Any]]
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from clearcall.classical import unsharp_mask
-from clearcall.errors import UserError
-from clearcall.metrics import METRICS, measure, mse, psnr_db, ssim, ssim_uniform
+from clearcall.core.errors import UserError
+from clearcall.imaging.metrics import METRICS, measure, mse, psnr_db, ssim, ssim_uniform
+from clearcall.imaging.unsharp import unsharp_mask
 
 Frame = npt.NDArray[np.uint8]
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-import clearcall.models
-from clearcall.architectures import Kind, known_models
-from clearcall.deploy import engines
-from clearcall.errors import UserError
-from clearcall.models import CollapsibleConv, build_model, collapsed, halved, he_, pad_to_multiple, parameter_count
+import clearcall.models.layers
+from clearcall.core.errors import UserError
+from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.models.build import Kind, build_model, known_models
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
-from clearcall.models.students.luma_strided import SMALLEST_SIDE
+from clearcall.models.layers import CollapsibleConv, collapsed, halved, he_, pad_to_multiple, parameter_count
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
+from clearcall.runtime import engines
 
 Frame = npt.NDArray[np.uint8]
 TINY: dict[tuple[Kind, str], dict[str, Any]] = {
@@ -74,7 +74,7 @@ def disturbed(model: nn.Module) -> nn.Module:
 
 
 def test_the_folders_listing_is_the_registry() -> None:
-    top = Path(clearcall.models.__file__).parent
+    top = Path(clearcall.models.layers.__file__).parent
     for kind in KINDS:
         files = sorted(path.stem for path in (top / kind).glob("*.py") if path.stem != "__init__")
         assert known_models(kind) == files

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearcall.data.codecs import pan_and_zoom
-from clearcall.metrics import Frame
-from clearcall.motion import _TAPS, Motion, _fitted, find_motion
-from clearcall.temporal import MOST_WEIGHT
+from clearcall.data.synthetic import pan_and_zoom
+from clearcall.imaging.frame import Frame
+from clearcall.temporal.filter import MOST_WEIGHT
+from clearcall.temporal.motion import _TAPS, Motion, _fitted, find_motion
 
 
 def grey(picture: Frame) -> Frame:

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from clearcall.deploy import onnx_file
-from clearcall.deploy.engines import CODED_KEY, EXPERTS_KEY, KIND_KEY, STRIDE_KEY
-from clearcall.deploy.onnx_file import read_metadata
-from clearcall.errors import UserError
-from clearcall.sharpener import SHIPPED, Sharpener
+from clearcall.core.errors import UserError
+from clearcall.runtime import graph as onnx_file
+from clearcall.runtime.graph import CODED_KEY, EXPERTS_KEY, KIND_KEY, STRIDE_KEY, read_metadata
+from clearcall.runtime.sharpener import SHIPPED, Sharpener
 
 NAMES = {
     "ModelProto": "model",

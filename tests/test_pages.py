@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clearcall.data.pages import text_page
+from clearcall.data.synthetic import text_page
 
 
 @pytest.mark.parametrize("seed", range(6))

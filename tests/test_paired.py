@@ -11,12 +11,12 @@ import pytest
 import yaml
 from PIL import Image, ImageFilter
 
+from clearcall.core.errors import UserError
 from clearcall.data.checks import check_images
-from clearcall.data.degrade import degrade_pairs
-from clearcall.data.download import download
+from clearcall.data.degrade.write import degrade_pairs
+from clearcall.data.ingest.download import download
 from clearcall.data.manifest import MANIFEST, ImageRecord, read_manifest, write_manifest
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.errors import UserError
 from clearcall.params import CheckData, CountPerSplit, DegradePairs, DownloadData, Params, parse_params
 
 Frame = npt.NDArray[np.uint8]
@@ -92,7 +92,7 @@ def test_a_scene_in_two_splits_is_refused(committed: Params, tmp_path: Path) -> 
 
 def test_the_pairs_are_those_that_were_given(committed: Params, scenes: Path, tmp_path: Path) -> None:
     """As they are at full size; scaled alike in training; and where the mix says so, degraded further or anew."""
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     raw = tmp_path / "raw"
     records = download(settings(committed, scenes), raw).records

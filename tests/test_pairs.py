@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clearcall.data.codecs import CLIP_FRAMES
-from clearcall.data.degrade import _softened, degrade_pairs, pair_seed
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
+from clearcall.data.degrade.write import _softened, degrade_pairs, pair_seed
 from clearcall.data.manifest import ImageRecord, Split, read_manifest, split_sha256, write_manifest
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, middle, read_pairs
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
-from clearcall.metrics import psnr_db, ssim
+from clearcall.data.synthetic import CLIP_FRAMES
+from clearcall.imaging.metrics import psnr_db, ssim
 from clearcall.params import DegradePairs, Params
 
 Frame = npt.NDArray[np.uint8]
@@ -94,7 +94,7 @@ def test_variants_differ_where_values_are_drawn(tiny_raw: Raw, tiny_mix: Degrade
 def test_what_is_read_is_the_photograph_and_its_quality(
     tiny_raw: Raw, tiny_mix: DegradePairs, tiny_pairs: Path
 ) -> None:
-    from clearcall.data.degradations import build_degradation
+    from clearcall.data.degrade.degradations import build_degradation
 
     raw, _ = tiny_raw
     reader = PairReader(tiny_pairs)
@@ -206,7 +206,7 @@ def test_pictures_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:
 def test_a_full_shard_is_followed_by_another(
     tiny_raw: Raw, tiny_mix: DegradePairs, tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clearcall.data.degrade.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("clearcall.data.degrade.write.SHARD_BYTES", 20_000)
     raw, records = tiny_raw
     degrade_pairs(raw, tmp_path / "pairs", records, tiny_mix)
     shards = [path for path in (tmp_path / "pairs").iterdir() if path.suffix == ".bin"]
@@ -332,7 +332,7 @@ def test_the_hash_of_a_split_is_of_its_photographs_alone(tiny_raw: Raw) -> None:
 
 def test_workers_end_with_a_stage_that_is_killed(tiny_raw: Raw, tiny_mix: DegradePairs, tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom clearcall.data.degrade import degrade_pairs\n"
+        "import sys\nfrom pathlib import Path\nfrom clearcall.data.degrade.write import degrade_pairs\n"
         "from clearcall.data.manifest import read_manifest\nfrom clearcall.params import DegradePairs\n"
         "if __name__ == '__main__':\n"
         "    raw = Path(sys.argv[1])\n"

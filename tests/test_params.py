@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from clearcall.errors import UserError
+from clearcall.core.errors import UserError
 from clearcall.params import Params, StudentLosses, TeacherLosses, load_params, parse_params
 
 Document = dict[str, Any]

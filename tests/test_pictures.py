@@ -22,11 +22,12 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 from PIL.TiffImagePlugin import IFDRational
 
-from clearcall import pictures
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
-from clearcall.pictures import RECORD, picture_sharpener, sharpen_file, sharpen_folder, sharpen_pixels
-from clearcall.sharpener import Sharpener
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
+from clearcall.media import images as pictures
+from clearcall.media.folder import RECORD, sharpen_folder
+from clearcall.media.images import picture_sharpener, sharpen_file, sharpen_pixels
+from clearcall.runtime.sharpener import Sharpener
 
 if TYPE_CHECKING:
     from torch import nn
@@ -757,7 +758,7 @@ def test_a_folder_that_cannot_be_written_to_ends_it(
     def refuse(*, dir: Path, **_: Any) -> None:
         raise OSError(number, os.strerror(number), str(dir))
 
-    monkeypatch.setattr("clearcall.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("clearcall.core.files.tempfile.mkstemp", refuse)
     with pytest.raises(OSError, match=os.strerror(number)):
         sharpen_folder(sharpener, folder, tmp_path / "out")
     with pytest.raises(OSError, match=os.strerror(number)):
@@ -794,7 +795,7 @@ def test_a_killed_run_goes_on_where_it_was(
     # Slowed down, so that it is killed in the midst; the record is written after every picture.
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom clearcall import pictures\n"
-        "from clearcall.sharpener import Sharpener\npictures._RECORD_SECONDS = 0\nencode = pictures._encode\n"
+        "from clearcall.runtime.sharpener import Sharpener\npictures._RECORD_SECONDS = 0\nencode = pictures._encode\n"
         "pictures._encode = lambda *a: (time.sleep(0.05), encode(*a))[1]\n"
         "pictures.sharpen_folder(Sharpener(sys.argv[1], 'onnxruntime', 1), Path(sys.argv[2]), Path(sys.argv[3]))\n"
     )

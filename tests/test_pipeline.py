@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 from tests.miniature import STAGES, Miniature
 
-from clearcall.data.degradations import build_degradation
-from clearcall.metrics import psnr_db
+from clearcall.data.degrade.degradations import build_degradation
+from clearcall.experiments.recipe import Recipe
+from clearcall.imaging.metrics import psnr_db
 from clearcall.params import MotionBlur
-from clearcall.recipes.recipe import Recipe
 
 
 def test_leaves_a_report_pictures_and_a_registered_model(miniature: Miniature) -> None:

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
-from clearcall.published import fetch_weights, load_published
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
+from clearcall.models.weights import fetch_weights, load_published
 
 STATE = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
 

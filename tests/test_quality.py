@@ -8,11 +8,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from clearcall.comparison import ncnn_peers, quality
-from clearcall.comparison.ffmpeg import FfmpegFilter
-from clearcall.comparison.ncnn_peers import NcnnNetwork, NcnnPeer, kernel_code, split_installed
-from clearcall.comparison.peers import PEERS, Peer, build_peer, find_weights
-from clearcall.comparison.quality import (
+from clearcall.core.errors import UserError
+from clearcall.evaluation import peer_quality as quality
+from clearcall.evaluation import peer_runtimes as ncnn_peers
+from clearcall.evaluation.peer_quality import (
     DEGRADATIONS,
     Candidate,
     Tunable,
@@ -22,8 +21,9 @@ from clearcall.comparison.quality import (
     split_images,
     tunable_filters,
 )
-from clearcall.errors import UserError
-from clearcall.metrics import chroma_psnr_db, luma_psnr_db, psnr_db
+from clearcall.evaluation.peer_runtimes import FfmpegFilter, NcnnNetwork, NcnnPeer, kernel_code, split_installed
+from clearcall.evaluation.peers import PEERS, Peer, build_peer, find_weights
+from clearcall.imaging.metrics import chroma_psnr_db, luma_psnr_db, psnr_db
 
 Frame = npt.NDArray[np.uint8]
 PUBLISHED = [peer for peer in PEERS if peer.layers]

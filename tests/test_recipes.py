@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from clearcall.architectures import check_model_names
 from clearcall.cli import app
-from clearcall.errors import UserError
-from clearcall.params import Live, Params, Training, read_yaml
-from clearcall.recipes.experiment import Outcome
-from clearcall.recipes.recipe import (
+from clearcall.core.errors import UserError
+from clearcall.experiments.recipe import (
     as_arguments,
     as_yaml,
     experiment_arguments,
@@ -26,8 +23,11 @@ from clearcall.recipes.recipe import (
     published_recipes,
     recipe_params,
 )
-from clearcall.recipes.write import recipes_markdown, verdict, write_recipes
-from clearcall.training.schedule import scheduled
+from clearcall.experiments.run import Outcome
+from clearcall.models.build import check_model_names
+from clearcall.params import Live, Params, Training, read_yaml
+from clearcall.reporting.recipes import recipes_markdown, verdict, write_recipes
+from clearcall.training.train import scheduled
 
 PROJECT = Path(__file__).parents[1]
 RECIPES = known_recipes(PROJECT / "recipes")
@@ -142,7 +142,7 @@ def test_a_recipe_without_small_values_is_not_run_as_if_it_were_small() -> None:
 
 
 def test_what_is_around_the_student_is_neither_shipped_nor_crowned(committed: Params) -> None:
-    from clearcall.live import require_alone
+    from clearcall.evaluation.quality import require_alone
 
     require_alone(committed.live)
     for change in ({"unsharp_amount": 0.1}, {"model_size": (64, 64)}):
@@ -192,8 +192,8 @@ def test_a_budget_keeps_the_number_of_validations_and_never_ends_before_the_firs
 
 
 def test_around_the_student_frames_are_resized_and_masked_as_asked() -> None:
-    from clearcall.classical import unsharp_mask
-    from clearcall.live import surrounded
+    from clearcall.evaluation.quality import surrounded
+    from clearcall.imaging.unsharp import unsharp_mask
 
     frame = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     seen: list[tuple[int, ...]] = []

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from clearcall.data.recorded import bent, enlarged, lit, with_noise
-from clearcall.metrics import Frame
+from clearcall.data.synthetic import bent, enlarged, lit, with_noise
+from clearcall.imaging.frame import Frame
 
 
 @pytest.fixture

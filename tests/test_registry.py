@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from clearcall import tracking
-from clearcall.errors import UserError
-from clearcall.files import read_json, write_json
+from clearcall.core.errors import UserError
+from clearcall.core.files import read_json, write_json
 from clearcall.params import Params
-from clearcall.registry import Published, promote, publish
-from clearcall.sharpener import Sharpener
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.tracking import runs as tracking
+from clearcall.tracking.registry import Published, promote, publish
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,17 +13,16 @@ import pytest
 import yaml
 from PIL import Image
 
+from clearcall.core.errors import UserError
+from clearcall.core.files import write_json
 from clearcall.data.pairs import INDEX, PairRecord
-from clearcall.errors import UserError
-from clearcall.files import write_json
-from clearcall.metrics import Frame
+from clearcall.evaluation.results import Results, read_results
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.grid import choose_crop, draw_comparison
 from clearcall.params import Params, load_params, parse_params
-from clearcall.report import tables
-from clearcall.report.pictures import choose_crop, choose_pairs, draw_comparison
-from clearcall.report.results import Results, read_results
-from clearcall.report.verdict import verdict
-from clearcall.report.write import write_report
-from clearcall.summary import print_summary
+from clearcall.reporting import tables
+from clearcall.reporting.report import choose_pairs, verdict, write_report
+from clearcall.reporting.terminal import print_summary
 
 ROOT = Path(__file__).parents[1]
 GATE = load_params(ROOT / "params.yaml").gate.model_copy(update={"min_ssim": 0.90, "min_fps": 30.0})

@@ -14,22 +14,24 @@ import yaml
 from torch import Tensor
 
 from clearcall import Sharpener
-from clearcall.comparison.cost import count_macs, count_parameters
+from clearcall.core.errors import UserError
+from clearcall.core.files import read_json
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.deploy.benchmark import at_most
-from clearcall.deploy.export import check_parity, export_onnx
-from clearcall.deploy.steady import SteadyChoice
-from clearcall.errors import UserError
-from clearcall.experts.router import CLEAN, CostTable, cost_table, fit_router, routing_summary
-from clearcall.experts.train import train_experts
-from clearcall.files import read_json
-from clearcall.metrics import Frame, psnr_db
-from clearcall.models import build_model, parameter_count
+from clearcall.evaluation.cost import count_macs, count_parameters
+from clearcall.evaluation.speed import at_most
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db
+from clearcall.models.build import build_model
+from clearcall.models.export import check_parity, export_onnx
 from clearcall.models.inference import restore, to_tensor
+from clearcall.models.layers import parameter_count
 from clearcall.models.students.routed import IDENTITY, Routed, Router
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
+from clearcall.runtime.steady import SteadyChoice
 from clearcall.training.batches import PatchSampler
+from clearcall.training.experts import train_experts
+from clearcall.training.router import CLEAN, CostTable, cost_table, fit_router, routing_summary
 
 EXPERT: dict[str, object] = {"channels": 4, "body_layers": 1}
 

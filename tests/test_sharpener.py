@@ -22,17 +22,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import clearcall
-from clearcall import sharpener as runtime
-from clearcall import tracking
-from clearcall.deploy.engines import SMALLEST_SIDE, Engine, Graph, Provider, compile_graph, installed_providers
-from clearcall.errors import UserError
-from clearcall.looks import Look
-from clearcall.sharpener import Choice, PixelFormat, Sharpener, find_model, shipped_models
+from clearcall.core.errors import UserError
+from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.imaging.unsharp import Look
+from clearcall.runtime import sharpener as runtime
+from clearcall.runtime.engines import Engine, Provider, compile_graph, installed_providers
+from clearcall.runtime.graph import Graph
+from clearcall.runtime.sharpener import Choice, PixelFormat, Sharpener, find_model, shipped_models
+from clearcall.tracking import runs as tracking
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from clearcall.architectures import Kind
+    from clearcall.models.build import Kind
 
 Frame = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int16]
@@ -67,8 +69,8 @@ def frame_of(pixel_format: PixelFormat, height: int, width: int, seed: int = 0) 
 def exported(folder: Path, kind: "Kind", name: str, arguments: dict[str, int], disturbance: float) -> Network:
     import torch
 
-    from clearcall.deploy.export import export_onnx
-    from clearcall.models import build_model
+    from clearcall.models.build import build_model
+    from clearcall.models.export import export_onnx
 
     torch.manual_seed(0)
     model, generator = build_model(kind, name, arguments), torch.Generator().manual_seed(1)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearcall import ship_filter as fitting
-from clearcall.calls.clips import Clip
-from clearcall.calls.measure import Setting, receive
-from clearcall.data.codecs import pan_and_zoom
-from clearcall.errors import UserError
-from clearcall.metrics import Frame
-from clearcall.ship_filter import Lesson, _watched, fit, ship_filter
-from clearcall.temporal import MOST_WEIGHT, Perceptron, TemporalFilter, shipped_weigher
+from clearcall.core.errors import UserError
+from clearcall.data.clips import Clip
+from clearcall.data.synthetic import pan_and_zoom
+from clearcall.evaluation.calls import Setting, receive
+from clearcall.experiments import fit_filter as fitting
+from clearcall.experiments.fit_filter import Lesson, _watched, fit, ship_filter
+from clearcall.imaging.frame import Frame
+from clearcall.temporal.filter import MOST_WEIGHT, Perceptron, TemporalFilter, shipped_weigher
 
 OF_BLOCK, OF_FRAME = 11, 15  # features
 FEATURES = OF_BLOCK + OF_FRAME

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from clearcall import Sharpener
-from clearcall.files import read_json, sha256_of
-from clearcall.sharpener import SHIPPED, shipped_models
+from clearcall.core.files import read_json, sha256_of
+from clearcall.runtime.sharpener import SHIPPED, shipped_models
 
 Frame = npt.NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ class TestEveryShippedNetwork:
     def test_weights_and_graph_are_one_network(self, name: str, photos: dict[str, Frame]) -> None:
         from safetensors.torch import load_file
 
-        from clearcall.models import build_model
+        from clearcall.models.build import build_model
         from clearcall.models.inference import restore
 
         model = build_model("students", **read_json(SHIPPED / f"{name}.json")["model"])

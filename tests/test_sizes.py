@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clearcall.errors import UserError
-from clearcall.sizes import parse_size
+from clearcall.core.errors import UserError
+from clearcall.imaging.sizes import parse_size
 
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clearcall.errors import UserError
+from clearcall.core.errors import UserError
+from clearcall.experiments.study import Row, load_study, run_study
 from clearcall.params import Params, with_overrides
-from clearcall.studies.run import Row, load_study, run_study
-from clearcall.studies.table import study_table, write_study
+from clearcall.reporting.studies import study_table, write_study
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_the_table_by_hand() -> None:
 
 
 def test_a_timed_study_shows_quality_beside_speed(workplace: Path) -> None:
-    from clearcall.studies.speed import time_study
+    from clearcall.experiments.study import time_study
 
     document = yaml.safe_load((workplace / "params.yaml").read_text())
     document["benchmark_fps"] |= {"width": 64, "height": 48, "blocks": 2, "warmup_frames": 1}

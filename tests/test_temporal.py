@@ -6,13 +6,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clearcall import temporal as temporal_module
-from clearcall.calls.clips import Clip
-from clearcall.calls.measure import Setting, receive
-from clearcall.data.codecs import pan_and_zoom
-from clearcall.errors import UserError
-from clearcall.metrics import Frame, psnr_db
-from clearcall.temporal import (
+from clearcall.core.errors import UserError
+from clearcall.data.clips import Clip
+from clearcall.data.synthetic import pan_and_zoom
+from clearcall.evaluation.calls import Setting, receive
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db
+from clearcall.temporal import filter as temporal_module
+from clearcall.temporal.filter import (
     Memory,
     Perceptron,
     TemporalFilter,

@@ -21,25 +21,24 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from clearcall import tracking
-from clearcall.architectures import Kind
-from clearcall.data.degrade import degrade_pairs
+from clearcall.core.errors import UserError
+from clearcall.core.files import sha256_of
+from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
-from clearcall.errors import UserError
-from clearcall.files import sha256_of
-from clearcall.losses import perceptual
-from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss
-from clearcall.losses.perceptual import Vgg19, perceptual_loss
-from clearcall.losses.reconstruction import relative_mse_loss
-from clearcall.metrics import psnr_db, ssim
-from clearcall.models import build_model
+from clearcall.imaging.metrics import psnr_db, ssim
+from clearcall.models.build import Kind, build_model
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import DegradePairs, FeatureLayers, Model, Params, Paths, Pretrained, Training
+from clearcall.tracking import runs as tracking
 from clearcall.training.batches import Batch, PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
+from clearcall.training.losses import perceptual
+from clearcall.training.losses.distillation import feature_affinity_loss, feature_projection_loss
+from clearcall.training.losses.perceptual import Vgg19, perceptual_loss
+from clearcall.training.losses.reconstruction import relative_mse_loss
 from clearcall.training.task import RestorationTask, WithFeatures, answer, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
 from clearcall.training.train import Trained, _answers, _task, train_network, write_curves

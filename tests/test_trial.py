@@ -13,19 +13,12 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from clearcall.deploy import trial
-from clearcall.deploy.engines import (
-    KIND_KEY,
-    STRIDE_KEY,
-    Graph,
-    answers,
-    compile_graph,
-    installed_providers,
-    load_graph,
-)
-from clearcall.deploy.trial import Precision, Verdict, settle, try_out
-from clearcall.errors import UserError
-from clearcall.sharpener import Choice, Sharpener
+from clearcall.core.errors import UserError
+from clearcall.runtime import trial
+from clearcall.runtime.engines import answers, compile_graph, installed_providers
+from clearcall.runtime.graph import KIND_KEY, STRIDE_KEY, Graph, load_graph
+from clearcall.runtime.sharpener import Choice, Sharpener
+from clearcall.runtime.trial import Precision, Verdict, settle, try_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +54,7 @@ def other(student: Graph) -> Graph:
 def run_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Let trials run another program; it finds the modules `os`, `signal`, `time` and `trial`."""
     monkeypatch.setattr(
-        trial, "_PROGRAM", ("-c", f"import os, signal, time\nfrom clearcall.deploy import trial\n{program}")
+        trial, "_PROGRAM", ("-c", f"import os, signal, time\nfrom clearcall.runtime import trial\n{program}")
     )
 
 
@@ -127,7 +120,7 @@ def test_a_really_wrong_graph_is_left_out_and_a_right_one_is_not(student: Graph,
 
 
 WRONG = """
-from clearcall.deploy import engines
+from clearcall.runtime import engines
 class Wrong(engines._Openvino):
     def __init__(self, graph, height, width, threads, precision):
         super().__init__(graph, height, width, threads, precision)

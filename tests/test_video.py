@@ -27,18 +27,15 @@ from av.video.frame import PictureType, VideoFrame
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from clearcall.classical import unsharp_mask
-from clearcall.errors import UserError
-from clearcall.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
-from clearcall.sharpener import Sharpener, _Variant
-from clearcall.temporal import TemporalFilter
-from clearcall.video import fit, hdr, read
-from clearcall.video.canvas import View
-from clearcall.video.clock import BusyClock
-from clearcall.video.depth import add_change, eight_bits
-from clearcall.video.read import METADATA, Reader, Timeline, frame_at, planar, plane_of, rate_of
-from clearcall.video.run import sharpen_video, time_video
-from clearcall.video.write import Writer
+from clearcall.core.errors import UserError
+from clearcall.imaging.unsharp import CRISP_AMOUNT, CRISP_RADIUS_PX, unsharp_mask
+from clearcall.media.video import fit, hdr, read
+from clearcall.media.video.canvas import View, add_change, eight_bits
+from clearcall.media.video.read import METADATA, Reader, Timeline, frame_at, planar, plane_of, rate_of
+from clearcall.media.video.run import BusyClock, sharpen_video, time_video
+from clearcall.media.video.write import Writer
+from clearcall.runtime.sharpener import Sharpener, _Variant
+from clearcall.temporal.filter import TemporalFilter
 
 Frame = npt.NDArray[np.uint8]
 Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -1269,7 +1266,7 @@ def test_hdr_without_an_encoder_for_it_is_refused(
     sharpener: Sharpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_hdr(tmp_path / "in.mp4", count=1)
-    monkeypatch.setattr("clearcall.video.hdr.av.codecs_available", {"libx264"})
+    monkeypatch.setattr("clearcall.media.video.hdr.av.codecs_available", {"libx264"})
     for name, codec in (("out.mp4", "libx265"), ("out.webm", "libsvtav1")):
         with pytest.raises(UserError, match=f"is HDR, for which this build of PyAV lacks {codec}: convert it to SDR"):
             sharpen_video(sharpener, source, tmp_path / name)
@@ -1352,7 +1349,7 @@ def test_an_unwritable_folder_is_told(
     def refuse(*, dir: Path, **_: Any) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
 
-    monkeypatch.setattr("clearcall.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("clearcall.core.files.tempfile.mkstemp", refuse)
     with pytest.raises(OSError, match="Permission denied"):
         sharpen_video(sharpener, source, tmp_path / "out.mp4")
 
@@ -1379,7 +1376,7 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(
     source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512), sound=True, options={"bf": "0"})
     # Slowed down, so that it is interrupted in the midst.
     program = (
-        "import time\nfrom clearcall.video.canvas import Canvas\nshow = Canvas.show\n"
+        "import time\nfrom clearcall.media.video.canvas import Canvas\nshow = Canvas.show\n"
         "Canvas.show = lambda *a: (time.sleep(0.05), print('shown', flush=True), show(*a))[2]\n"
         "from clearcall.cli import main\nmain()"
     )
@@ -1399,7 +1396,7 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(
 def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
     source = write_film(tmp_path / "in.mp4", scene, range(0, 100 * 512, 512))
     program = (
-        "import time\nfrom clearcall.console import ProgressBar\n"
+        "import time\nfrom clearcall.core.console import ProgressBar\n"
         "ProgressBar.note = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
         "from clearcall.cli import main\nmain()"
     )

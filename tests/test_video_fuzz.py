@@ -33,9 +33,9 @@ KINDS = {
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from clearcall.errors import describe
-from clearcall.sharpener import Sharpener
-from clearcall.video.run import sharpen_video
+from clearcall.core.errors import describe
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.media.video.run import sharpen_video
 sharpener = Sharpener("fast", "onnxruntime", 1)
 for line in sys.stdin:
     source, started = Path(line.strip()), time.process_time()

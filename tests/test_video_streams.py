@@ -14,12 +14,13 @@ from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from clearcall.before_after import write_before_after
-from clearcall.errors import UserError
-from clearcall.pictures import sharpen_file, sharpen_folder
-from clearcall.sharpener import Sharpener
-from clearcall.video.read import plane_of
-from clearcall.video.run import sharpen_video
+from clearcall.core.errors import UserError
+from clearcall.media.compare import write_before_after
+from clearcall.media.folder import sharpen_folder
+from clearcall.media.images import sharpen_file
+from clearcall.media.video.read import plane_of
+from clearcall.media.video.run import sharpen_video
+from clearcall.runtime.sharpener import Sharpener
 
 RATE, FPS, SECONDS = 48000, 25, 3
 # Levels of luma, and tones in Hz, of what must stay hidden and of a moment that is to be seen and heard at once.

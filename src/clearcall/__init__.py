@@ -5,8 +5,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clearcall.sharpener import Sharpener
-    from clearcall.temporal import TemporalFilter
+    from clearcall.runtime.sharpener import Sharpener
+    from clearcall.temporal.filter import TemporalFilter
 
 __all__ = ["Sharpener", "TemporalFilter", "__version__"]
 __version__ = "0.1.0"

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clearcall.errors import UserError
+from clearcall.core.errors import UserError
+from clearcall.imaging.sizes import Filter
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 SSIM_WINDOW = 11  # pixels
 # Values of params.yaml by dotted name: what a recipe or a point of a study changes.
 Overrides = dict[str, Any]
-Filter = Literal["bicubic", "bilinear", "lanczos"]
 
 
 class _Params(BaseModel):

@@ -13,20 +13,23 @@ import numpy as np
 import pytest
 
 from clearcall import Sharpener
-from clearcall.calls.clips import Clip, read_clip
-from clearcall.calls.measure import Setting, receive
-from clearcall.data.codecs import Transmission, resized, send, transmit
-from clearcall.data.degradations import build_degradation
-from clearcall.data.single import read_rgb
-from clearcall.data.sources import bundled_originals, image_names
-from clearcall.deploy import trial
-from clearcall.deploy.engines import answers, load_graph, openvino_precisions
-from clearcall.deploy.trial import Verdict, try_out
-from clearcall.files import read_json
-from clearcall.gate import judge_shipped
-from clearcall.metrics import Frame, luma_psnr_db, psnr_db, ssim
+from clearcall.core.files import read_json
+from clearcall.data.clips import Clip, read_clip
+from clearcall.data.degrade.codecs import Transmission, send, transmit
+from clearcall.data.degrade.degradations import build_degradation
+from clearcall.data.ingest.sources import bundled_originals, image_names
+from clearcall.evaluation.calls import Setting, receive
+from clearcall.imaging.decode import read_rgb
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import luma_psnr_db, psnr_db, ssim
+from clearcall.imaging.sizes import resized
 from clearcall.params import CallCodec, Params
-from clearcall.sharpener import SHIPPED
+from clearcall.runtime import trial
+from clearcall.runtime.engines import answers, openvino_precisions
+from clearcall.runtime.graph import load_graph
+from clearcall.runtime.sharpener import SHIPPED
+from clearcall.runtime.trial import Verdict, try_out
+from clearcall.tracking.gate import judge_shipped
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
 

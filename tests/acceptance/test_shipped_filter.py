@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from clearcall.calls.clips import Clip
-from clearcall.calls.measure import Setting, receive
-from clearcall.data.codecs import pan_and_zoom, resized
-from clearcall.data.recorded import bent, with_noise
-from clearcall.metrics import Frame, luma_psnr_db, psnr_db
-from clearcall.temporal import TemporalFilter
+from clearcall.data.clips import Clip
+from clearcall.data.synthetic import bent, pan_and_zoom, with_noise
+from clearcall.evaluation.calls import Setting, receive
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import luma_psnr_db, psnr_db
+from clearcall.imaging.sizes import resized
+from clearcall.temporal.filter import TemporalFilter
 
 pytestmark = pytest.mark.acceptance
 

@@ -1,20 +1,19 @@
 """Checks of the photographs and of the pairs by Great Expectations; this is its only importer."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from clearcall.console import track
-from clearcall.data.check_page import Finding, write_page
+from clearcall.core.console import track
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_folder, sha256_of, write_text
 from clearcall.data.manifest import MANIFEST, SPLITS, read_manifest
 from clearcall.data.pairs import INDEX, read_pairs
-from clearcall.decoding import MAX_PIXELS, image_errors, open_image
-from clearcall.errors import UserError
-from clearcall.files import atomic_folder, sha256_of
+from clearcall.imaging.decode import MAX_PIXELS, image_errors, open_image
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
 PAIR_KEY = ["image", "scale", "degradation", "variant"]
@@ -23,6 +22,20 @@ PAGE = "index.html"
 _LIBRARY = "great_expectations"  # folder of the library's own pages, beside ours
 _ANY_SPLIT = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
 _STACKED = 8  # frames of a video in one file, at most
+
+
+FAILING_OPEN = 10  # of each expectation, at first sight
+FAILING_LISTED = 500  # of each expectation, once unfolded
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one expectation: a sentence, whether it holds, what was observed, and what breaks it."""
+
+    words: str
+    passed: bool
+    observed: str
+    failing: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -424,3 +437,35 @@ def _means(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]
         found = {name: float(group[name].mean()) for name in ("psnr_db", "ssim")}
         means[str(split)][str(degradation)] = {name: None if math.isnan(mean) else mean for name, mean in found.items()}
     return means
+
+
+def write_page(
+    path: Path, checked: Path, noun: str, counts: Mapping[str, int], findings: Sequence[Finding], advice: str, more: str
+) -> None:
+    """Write the page, which needs no other file and no network.
+
+    `checked` is the file that lists what was checked, `noun` what that is, `counts` how many there are of each split,
+    `more` a link to the pages of Great Expectations.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("check_page.html.j2").render(
+        checked=checked.as_posix(),
+        noun=noun,
+        counts=counts,
+        findings=findings,
+        failed=[finding for finding in findings if not finding.passed],
+        advice=advice,
+        more=more,
+        open=FAILING_OPEN,
+        listed=FAILING_LISTED,
+    )
+    write_text(path, text)

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from clearcall.errors import UserError
-from clearcall.files import atomic_path
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_path
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 MANIFEST = "manifest.csv"
+
+
+# Columns that a manifest does without where none of its photographs has them.
+_OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,6 @@ class ImageRecord:
     degraded_sha256: str = ""
     before: str = ""
     before_sha256: str = ""
-
-
-# Columns that a manifest does without where none of its photographs has them.
-_OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
 
 
 def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearcall.core.errors import UserError
 from clearcall.data.manifest import Split
-from clearcall.errors import UserError
-from clearcall.metrics import Frame
+from clearcall.imaging.frame import Frame
 
 INDEX = "pairs.csv"
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clearcall.metrics import Frame
+from clearcall.imaging.frame import Frame
 
 
 def to_tensor(pictures: Frame) -> Tensor:

@@ -1,19 +1,26 @@
 """Trained networks on disk: safetensors, with the architecture's name and arguments beside them."""
 
+import pickle
 from pathlib import Path
 from typing import cast, get_args
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from clearcall.architectures import Kind
-from clearcall.errors import UserError
-from clearcall.files import atomic_folder, read_json, write_json
-from clearcall.models import build_model
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_folder, cache_folder, read_json, sha256_of, write_json
+from clearcall.models.build import Kind, build_model
 from clearcall.params import Model
 
 WEIGHTS, ARCHITECTURE = "model.safetensors", "model.json"
+
+
+# Where files that hold more than weights keep them; of a moving average and the last step's, the average.
+_INNER = ("params_ema", "params", "state_dict")
+# torch's reader of older files meets damage with any of these.
+_DAMAGE = (RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError, SafetensorError)
 
 
 def save_weights(folder: Path, kind: Kind, model: Model, state: dict[str, Tensor]) -> None:
@@ -41,3 +48,45 @@ def load_weights(folder: Path) -> nn.Module:
         raise UserError(f"the weights in {folder} are not of its architecture: {error}") from None
     model.requires_grad_(requires_grad=False)
     return model.eval()
+
+
+def fetch_weights(source: str, sha256: str) -> Path:
+    """Return the checked file that a path or a URL means; a URL's is kept in $CLEARCALL_CACHE or ~/.cache/clearcall.
+
+    Raises UserError if there is no such file, it cannot be downloaded, or its SHA-256 is another.
+    """
+    if not source.startswith(("http://", "https://")):
+        path = Path(source)
+        if not path.is_file():
+            raise UserError(f"there is no file {path} of published weights: correct its path, or give a URL")
+        if (found := sha256_of(path)) != sha256:
+            raise UserError(f"{path} has the SHA-256 {found}, not {sha256}: it is not the published file")
+        return path
+    import pooch  # noqa: PLC0415  # only where something is downloaded
+
+    folder, name = cache_folder(), source.rpartition("/")[2]
+    try:
+        return Path(pooch.retrieve(source, f"sha256:{sha256}", name, folder))
+    except (OSError, ValueError) as error:  # of the network, and of another hash
+        raise UserError(
+            f"cannot download {source}: {error}. Run the same command again, or download it by hand and put it at "
+            f"{folder / name}"
+        ) from None
+
+
+def load_published(source: str, sha256: str) -> dict[str, Tensor]:
+    """Return the tensors of published weights by name, on the CPU; raise UserError if the file holds anything else."""
+    path = fetch_weights(source, sha256)
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, weights_only=True, map_location="cpu")
+        )
+    except _DAMAGE as error:
+        raise UserError(f"{path} holds no weights that can be read: {error}") from None
+    if isinstance(state, dict):
+        state = next((state[name] for name in _INNER if name in state), state)
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"{path} holds no weights by name")
+    return dict(state)

@@ -11,9 +11,9 @@ import torch
 from lightning_fabric import Fabric
 
 import clearcall
-from clearcall.console import warn
-from clearcall.files import atomic_path
-from clearcall.locks import hold_lock
+from clearcall.core.console import warn
+from clearcall.core.files import atomic_path
+from clearcall.core.locks import hold_lock
 
 _SOURCES = ("models", "losses", "training")
 

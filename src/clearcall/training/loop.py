@@ -12,12 +12,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from clearcall.console import ProgressBar
-from clearcall.errors import UserError
+from clearcall.core.console import ProgressBar
+from clearcall.core.errors import UserError
 from clearcall.params import Training
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
-from clearcall.training.processes import JoinedProcesses
+from clearcall.training.devices import JoinedProcesses
 from clearcall.training.task import Task, WithFeatures
 from clearcall.training.validation import DEAD_GREY_LEVELS, Quality, Validator
 

@@ -6,9 +6,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from clearcall.errors import UserError
-from clearcall.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
-from clearcall.losses.reconstruction import (
+from clearcall.core.errors import UserError
+from clearcall.training.batches import Batch
+from clearcall.training.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
+from clearcall.training.losses.reconstruction import (
     charbonnier_loss,
     chroma_gain_loss,
     l1_loss,
@@ -17,7 +18,6 @@ from clearcall.losses.reconstruction import (
     relative_mse_loss,
     ssim_loss,
 )
-from clearcall.training.batches import Batch
 
 PictureLoss = Callable[[Tensor, Tensor], Tensor]
 SHARP_LOSSES: dict[str, PictureLoss] = {

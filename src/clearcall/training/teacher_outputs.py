@@ -9,9 +9,9 @@ import numpy.typing as npt
 from lightning_fabric import Fabric
 from torch import nn
 
-from clearcall.console import track
+from clearcall.core.console import track
+from clearcall.core.files import atomic_path
 from clearcall.data.pairs import PairReader, PairRecord
-from clearcall.files import atomic_path
 from clearcall.models.inference import restore_unrounded
 
 

@@ -1,6 +1,7 @@
 """Train one named network on the pairs of one folder, and leave its weights and its curve behind."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -12,21 +13,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from clearcall.architectures import Kind
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_path, sha256_of
+from clearcall.core.locks import release_lock
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
-from clearcall.errors import UserError
-from clearcall.files import atomic_path, sha256_of
-from clearcall.locks import release_lock
-from clearcall.losses.perceptual import load_vgg19, perceptual_loss
-from clearcall.models import build_model, parameter_count
-from clearcall.models.weights import WEIGHTS, load_weights, save_weights
+from clearcall.models.build import Kind, build_model
+from clearcall.models.layers import parameter_count
+from clearcall.models.weights import WEIGHTS, load_published, load_weights, save_weights
 from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
-from clearcall.published import load_published
-from clearcall.tracking import TrainingRun
+from clearcall.tracking.runs import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.loop import Row, fit, make_fabric
-from clearcall.training.schedule import scheduled
+from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.training.task import (
     ANSWER_LOSSES,
     Answer,
@@ -309,3 +308,22 @@ def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
         for network, rows in curves.items():
             for row in rows:
                 writer.writerow({"network": network, **{name: f"{value:.7g}" for name, value in row.items()}})
+
+
+def scheduled(training: Training, pairs: int, budget: float) -> Training:
+    """Return the training with `steps`, `validate_every` and `warmup_steps` as they will be run.
+
+    An epoch has a patch of each of the training `pairs`. `budget`, above 0 and at most 1, is the share of all three
+    that is run, so that a shorter training has as many validations and the same schedule in small.
+    """
+    epoch = math.ceil(pairs / (training.batch_size * training.devices * training.nodes))
+    steps, every = training.steps, training.validate_every
+    if training.epochs is not None:
+        steps, every = training.epochs * epoch, epoch
+    return training.model_copy(
+        update={
+            "steps": math.ceil(steps * budget),
+            "validate_every": math.ceil(every * budget),
+            "warmup_steps": math.ceil(training.warmup_steps * budget),
+        }
+    )

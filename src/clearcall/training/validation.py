@@ -8,7 +8,8 @@ import numpy as np
 from torch import nn
 
 from clearcall.data.pairs import PairReader, PairRecord, middle
-from clearcall.metrics import MAX_PSNR_DB, Frame, psnr_db, ssim
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import MAX_PSNR_DB, psnr_db, ssim
 from clearcall.models.inference import restore
 
 # The middle of a photograph is enough to compare two moments of one training; the report measures whole pictures.

@@ -7,7 +7,7 @@ Sharpening Using Knowledge Distillation for Video Conferencing", 2025, https://g
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import add_enlarged, zero_
+from clearcall.models.layers import add_enlarged, zero_
 
 SLOPE = 0.05
 

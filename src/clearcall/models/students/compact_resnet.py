@@ -6,7 +6,7 @@ The report gives neither widths nor a count. This is the smallest network of its
 
 from torch import Tensor, nn
 
-from clearcall.models import ResidualBlock, zero_
+from clearcall.models.layers import ResidualBlock, zero_
 
 
 class CompactResnet(nn.Module):

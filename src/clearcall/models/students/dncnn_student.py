@@ -7,7 +7,7 @@ code has `plain_cnn`.
 
 from torch import Tensor, nn
 
-from clearcall.models import zero_
+from clearcall.models.layers import zero_
 
 
 class DncnnStudent(nn.Module):

@@ -7,7 +7,7 @@ student as this network.
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import add_enlarged, zero_
+from clearcall.models.layers import add_enlarged, zero_
 
 SLOPE = 0.05
 # Of a variance: where features are flat, the square root has no gradient.

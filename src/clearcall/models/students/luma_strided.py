@@ -9,7 +9,7 @@ features, so it costs next to nothing.
 import torch
 from torch import Tensor, nn
 
-from clearcall.colour import (
+from clearcall.imaging.frame import (
     CHROMA_LUMA_WEIGHTS,
     CHROMA_ONE,
     CHROMA_PLANES,
@@ -20,10 +20,8 @@ from clearcall.colour import (
     LUMA_WEIGHTS,
     NEUTRAL,
 )
-from clearcall.models import CollapsibleConv, detail_, pad_to_multiple, zero_
-
-# Smaller frames are continued by their last rows and columns; it is a multiple of all strides.
-SMALLEST_SIDE = 32  # pixels: as many as the router's filters have taps
+from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.models.layers import CollapsibleConv, detail_, pad_to_multiple, zero_
 
 
 class LumaStrided(nn.Module):

@@ -6,7 +6,7 @@ https://github.com/Lakshmi-krishna-vr/TeamLuminous-ImageSharpeningUsingKnowledge
 
 from torch import Tensor, nn
 
-from clearcall.models import zero_
+from clearcall.models.layers import zero_
 
 
 class LuminousStudent(nn.Module):

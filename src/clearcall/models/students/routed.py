@@ -12,8 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import build_model
-from clearcall.models.students.luma_strided import SMALLEST_SIDE, LumaStrided
+from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.models.build import build_model
+from clearcall.models.students.luma_strided import LumaStrided
 
 IDENTITY = "identity"
 

@@ -6,7 +6,7 @@ first and the last. The teacher of the `dncnn` report: 17 layers of 64 channels,
 
 from torch import Tensor, nn
 
-from clearcall.models import zero_
+from clearcall.models.layers import zero_
 
 
 class Dncnn(nn.Module):

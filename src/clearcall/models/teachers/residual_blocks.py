@@ -6,7 +6,7 @@ has 16 blocks of 64 channels) without its enlarging tail.
 
 from torch import Tensor, nn
 
-from clearcall.models import ResidualBlock, zero_
+from clearcall.models.layers import ResidualBlock, zero_
 
 
 class ResidualBlocks(nn.Module):

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from clearcall.models import he_, zero_
+from clearcall.models.layers import he_, zero_
 
 
 class ResidualCnn(nn.Module):

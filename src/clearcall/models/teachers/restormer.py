@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import pad_to_multiple, zero_
+from clearcall.models.layers import pad_to_multiple, zero_
 
 _HEADS = (1, 2, 4, 8)
 _LEVELS = 4

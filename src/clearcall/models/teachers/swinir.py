@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import halved, pad_to_multiple, zero_
+from clearcall.models.layers import halved, pad_to_multiple, zero_
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect"]
 _MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's photographs, RGB

@@ -7,7 +7,7 @@ parameters) but for two things: the layers are padded, so that the picture keeps
 import torch
 from torch import Tensor, nn
 
-from clearcall.models import he_, pad_to_multiple, zero_
+from clearcall.models.layers import he_, pad_to_multiple, zero_
 
 
 def _two_layers(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from clearcall.models import detail_, pad_to_multiple, zero_
+from clearcall.models.layers import detail_, pad_to_multiple, zero_
 
 
 class _Block(nn.Module):

@@ -1,0 +1,1 @@
+"""Errors, files, the terminal, processes and the machine: what every room stands on."""

@@ -1,0 +1,137 @@
+"""Files that are whole or not there: written to a temporary name, then renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clearcall.core.errors import UserError
+from clearcall.core.locks import lock, open_to_lock
+
+_NAME = 20  # letters of a file's name in that of its temporary one, which may not be longer than names may be
+# In every temporary name: no file of the user's is ever taken for one that a killed process left.
+_MARK = "clearcall-"
+_cleaned = set[Path]()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""
+
+    def make() -> str:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.{_MARK}", suffix=path.suffix)
+        os.close(handle)
+        return name
+
+    with _temporary(path.parent, make) as temporary:
+        temporary.chmod(0o666 & ~_umask())
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path, source: Path, *, overwrite: bool) -> None:
+    """Raise UserError if a result must not be written to `path`: a folder, its own source, or a file that exists."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"{path} is the input itself: name another file for the result")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists: name another file for the result, or --overwrite to replace it")
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; it replaces `path` if the block succeeds, else it is removed."""
+
+    def make() -> str:
+        return tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.{_MARK}")
+
+    with _temporary(path.parent, make) as temporary:
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(folder: Path, make: Callable[[], str]) -> Iterator[Path]:
+    """Yield what `make` creates in `folder`, locked, so that no other process takes it for a killed one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    while True:
+        temporary = Path(make())
+        handle = open_to_lock(temporary)
+        mine = handle is None or lock(handle) is not False
+        # Another process may have come between its creation and its lock, and removed it.
+        if mine and temporary.exists():
+            break
+        if handle is not None:
+            os.close(handle)
+    try:
+        yield temporary
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; a process looks once into each."""
+    if folder.absolute() in _cleaned:
+        return
+    _cleaned.add(folder.absolute())
+    for path in folder.glob(f".*.{_MARK}*"):
+        if (handle := open_to_lock(path)) is None:
+            continue
+        if lock(handle):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _umask() -> int:
+    # mkstemp and mkdtemp keep what they make private to its owner; a result should be as readable as any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file in one piece."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON document, keys in the order given, in one piece."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON document whose top level is an object."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def cache_folder() -> Path:
+    """Return where downloads are kept: $CLEARCALL_CACHE, or ~/.cache/clearcall."""
+    return Path(os.environ.get("CLEARCALL_CACHE") or "~/.cache/clearcall").expanduser()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, reading it in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""Processes that each train on one thread, and end when the one that started them does."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
+
+import torch
+
+# At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
+_PARENT = os.getppid()
+_PARENT_POLL_SECONDS, _GRACE_SECONDS = 0.2, 60.0
+
+
+@contextmanager
+def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of `jobs` processes with one torch thread each; an exception ends them at once.
+
+    Tiny networks gain little from a second thread: two trainings side by side end sooner than one after the other.
+    """
+    # spawn: forking a process in which torch already runs threads can hang.
+    others = set(active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        yield pool
+    except BaseException:
+        # Otherwise leaving the block would wait for what runs and for all that is planned.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
+    pool.shutdown()
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process soon after the one that started it has ended, which may have been killed.
+
+    As SIGTERM would, so that what is half-written is removed; by SIGKILL where that takes longer than a minute.
+    """
+
+    def watch() -> None:
+        while os.getppid() == _PARENT:
+            time.sleep(_PARENT_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+@contextmanager
+def stopped_by_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C, or SIGTERM, sets instead of raising: wherever it comes, the file is closed well."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may choose what a signal does
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,86 @@
+"""Clips to be sent: films as they are, photographs as clips that pan and zoom, or that bend as faces do."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from clearcall.core.errors import UserError
+from clearcall.data.ingest.sources import bundled_originals
+from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, bent, pan_and_zoom, with_noise
+from clearcall.imaging.decode import KINDS, SUFFIXES, read_rgb
+from clearcall.imaging.frame import Frame
+from clearcall.media.video.read import FILMS, film_stream, opened, upright_rgb
+from clearcall.params import PhotoMotion
+
+_MIN_SIDE = 64  # pixels
+_NOISE_LEVELS, _GRAIN = (0.5, 3.0), 0.6  # grey levels, pixels
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as its file is named, and its first frames, 8-bit RGB of one size."""
+
+    name: str
+    frames: list[Frame]
+
+
+def clip_files(folder: Path) -> list[Path]:
+    """Return the films and photographs of a folder, sorted by name; raise UserError if there is none.
+
+    In place of a folder, `bundled` stands for the bundled test photographs (faces of a woman and of a cat, a cup) and a
+    printed page of scikit-image's.
+    """
+    if str(folder) == "bundled" and not folder.exists():
+        photographs = [original.path for original in bundled_originals() if original.split == "test"]
+        return [*photographs, photographs[0].with_name("page.png")]  # both are in skimage/data
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: give one of films ({', '.join(FILMS)}) or photographs")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*FILMS, *SUFFIXES}]
+    if not files:
+        raise UserError(f"{folder} holds neither films ({', '.join(FILMS)}) nor photographs ({KINDS}): put some there")
+    return files
+
+
+def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan") -> Clip:
+    """Return the first frames of a film, or a clip of a photograph, made smaller to `height` pixels where higher.
+
+    Photographs pan and zoom, or stand still and bend, with a camera's noise on them, as a face before a webcam. Raises
+    UserError if the file cannot be read, or if a film has fewer than two frames.
+    """
+    if path.suffix.lower() in FILMS:
+        return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
+    photo = _fitted(read_rgb(path, _MIN_SIDE), height)
+    draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
+    if motion == "bend":
+        clip = bent([photo] * frames, draw.uniform(0, MAX_BEND), draw)
+        return Clip(path.name, with_noise(clip, draw.uniform(*_NOISE_LEVELS), _GRAIN, draw))
+    x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
+    return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))
+
+
+def _film(path: Path, frames: int) -> Iterator[Image.Image]:
+    count, size = 0, None
+    try:
+        with opened(path) as film:
+            for frame in islice(film.decode(film_stream(film, path)), frames):
+                size = size or (frame.width, frame.height)  # that of the first, should it change
+                yield Image.fromarray(upright_rgb(frame, size))
+                count += 1
+    except av.FFmpegError as error:
+        raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None
+    if count < 2:  # noqa: PLR2004  # flicker is of two
+        raise UserError(f"{path} holds {count} frames, and at least 2 are needed: remove it")
+
+
+def _fitted(picture: Image.Image, height: int) -> Frame:
+    if picture.height > height:
+        picture = picture.resize(
+            (max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BICUBIC
+        )
+    return np.asarray(picture.convert("RGB"))

@@ -1,0 +1,1 @@
+"""Degradations of photographs, and real encoders among them."""

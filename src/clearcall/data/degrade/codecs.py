@@ -1,0 +1,174 @@
+"""Frames through real video encoders at a call's settings, some of their packets lost; PyAV does the work.
+
+Low delay throughout: one packet a frame, no B-frames and no look-ahead, one key frame at the start.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError
+from av.codec.context import Flags
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
+
+from clearcall.core.errors import UserError
+from clearcall.data.synthetic import CLIP_FRAMES, pan_and_zoom
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import Filter, resized
+from clearcall.media.video.read import CONVERSION
+from clearcall.params import CallCodec
+from clearcall.temporal.filter import TemporalFilter
+
+MAX_QP, _MAX_QUANTIZER = 51, 63  # of H.264, whose scale is ours, and of VP8, VP9 and AV1
+FRAMES_PER_SECOND = 30
+_LEAST_SIDE = 64  # pixels: SVT-AV1 takes no less
+_KEY_FRAME_EVERY = 10_000
+_PACKET_BYTES = 1200  # what fits into a datagram
+_SLICE_TYPES = {1, 5}  # of NAL units, of other pictures and of key frames
+_ENCODERS: dict[CallCodec, str] = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+_DECODERS: dict[CallCodec, str] = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
+
+
+@dataclass(frozen=True)
+class Transmission:
+    """How a picture is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
+
+    `factor` is what it is made smaller by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
+    are drawn by `seed`. The other side upscales by `upscale_filter`. If it is `filtered`, the other side has what the
+    frames before it show, by `TemporalFilter`.
+    """
+
+    codec: CallCodec
+    factor: float
+    qp: int
+    pan: tuple[float, float]
+    zoom: float
+    loss_rate: float
+    seed: int
+    filtered: bool = False
+    upscale_filter: Filter = "bicubic"
+
+
+def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
+    """Return what the other side sees of a picture, 8-bit RGB of (height, width, 3), in the same size and registered.
+
+    `before` are the frames before it, of the same size, where it comes from a film; without, it is a still.
+    """
+    clip = [*before, picture] if before else pan_and_zoom(picture, CLIP_FRAMES, sent.pan, sent.zoom)
+    arrived = transmit_clip(clip, sent)
+    if not sent.filtered:
+        return arrived[-1]
+    *_, last = map(TemporalFilter().rgb, arrived)
+    return last
+
+
+def transmit_clip(clip: Sequence[Frame], sent: Transmission) -> list[Frame]:
+    """Return what the other side sees of all frames of a clip, 8-bit RGB of one size, which brings its own motion.
+
+    None of them is filtered.
+    """
+    height, width = clip[0].shape[:2]
+    size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
+    arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
+    return [resized(frame, (width, height), sent.upscale_filter) for frame in arrived]
+
+
+def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 0.0, seed: int = 0) -> list[Frame]:
+    """Return the frames, 8-bit RGB of one size, after encoding, the loss of some packets and decoding.
+
+    `loss_rate` is of packets of at most 1200 bytes after the first frame. H.264 comes in slices of that size, of which
+    the first of each frame arrives; what a lost one held is concealed from its surroundings. Of the others, a frame
+    that lacks a packet is not shown, and the next is a key frame, as a receiver asks for (picture loss indication, RFC
+    4585); the last frame arrives. Raises UserError if this installation lacks the encoder or decoder.
+    """
+    pictures = list(frames)
+    height, width = pictures[0].shape[:2]
+    encoder, decoder = _encoder(codec, qp, *_padded(pictures[0]).shape[1::-1]), _decoder(codec)
+    draw = np.random.default_rng(seed)
+    received: list[Frame] = []
+    wanted = PictureType.I
+    for index, picture in enumerate(pictures):
+        frame = av.VideoFrame.from_ndarray(_padded(picture), format="rgb24").reformat(
+            format="yuv420p", interpolation=CONVERSION
+        )
+        frame.pts, frame.pict_type = index, wanted
+        (packet,) = encoder.encode(frame)
+        parts = _slices(bytes(packet)) if codec == "h264" else [bytes(packet)]
+        counts = [1 + len(part) // _PACKET_BYTES for part in parts]
+        safe = index == 0 or (codec != "h264" and index == len(pictures) - 1)
+        arrived = [safe or bool((draw.random(count) >= loss_rate).all()) for count in counts]
+        arrived[0] |= codec == "h264"
+        decoded = _decoded(decoder, b"".join(part for part, here in zip(parts, arrived, strict=True) if here))
+        if decoded:
+            rgb = decoded[-1].reformat(format="rgb24", interpolation=CONVERSION).to_ndarray()
+            shown = np.asarray(rgb, np.uint8)[:height, :width]
+        received.append(shown)
+        wanted = PictureType.NONE if any(arrived) else PictureType.I
+    encoder.encode()  # some complain if they are not told that it is over
+    return received
+
+
+def _slices(packet: bytes) -> list[bytes]:
+    """Split a picture of H.264 into NAL units with their start codes; parameter sets stay with the first slice."""
+    starts = [match.start() for match in re.finditer(rb"\x00?\x00\x00\x01", packet)]
+    units = [packet[start:end] for start, end in pairwise([*starts, len(packet)])]
+    first = next(index for index, unit in enumerate(units) if unit.lstrip(b"\0")[1] & 31 in _SLICE_TYPES)
+    return [b"".join(units[: first + 1]), *units[first + 1 :]]
+
+
+def _encoder(codec: CallCodec, qp: int, width: int, height: int) -> VideoCodecContext:
+    """Return an encoder of a constant quantizer that answers each frame with one packet."""
+    context: Any = _created(_ENCODERS[codec], "w", codec)
+    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+    context.framerate, context.time_base = Fraction(FRAMES_PER_SECOND), Fraction(1, FRAMES_PER_SECOND)
+    context.gop_size, context.max_b_frames, context.thread_count = _KEY_FRAME_EVERY, 0, 1
+    quantizer = max(1, round(qp * _MAX_QUANTIZER / MAX_QP))
+    match codec:
+        case "h264":
+            slices = f"scenecut=0:slice-max-size={_PACKET_BYTES}"
+            context.options = {"preset": "veryfast", "tune": "zerolatency", "qp": str(qp), "x264-params": slices}
+        case "vp8" | "vp9":
+            limits = {"qmin": str(quantizer), "qmax": str(quantizer), "b": "100M"}  # the rate must not be what limits
+            # Below zero VP8's speed is fixed; above, it follows the clock, and a busy machine gives other pictures.
+            speed = "-8" if codec == "vp8" else "8"
+            context.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0", **limits}
+        case "av1":
+            quality = f"rc=0:qp={quantizer}:aq-mode=0"
+            context.options = {"preset": "10", "svtav1-params": f"{quality}:rtc=1:pred-struct=1:lookahead=0:lp=1:scd=0"}
+    return cast(VideoCodecContext, context)
+
+
+def _decoder(codec: CallCodec) -> VideoCodecContext:
+    context: Any = _created(_DECODERS[codec], "r", codec)
+    context.thread_count = 1
+    context.flags |= Flags.low_delay | Flags.output_corrupt  # a picture with faults is what a receiver shows
+    return cast(VideoCodecContext, context)
+
+
+def _created(name: str, mode: Literal["r", "w"], codec: CallCodec) -> av.CodecContext:
+    try:
+        return av.CodecContext.create(name, mode)
+    except UnknownCodecError:
+        kind = "encoder" if mode == "w" else "decoder"
+        raise UserError(
+            f"PyAV has no {kind} {name} here, which {codec} needs: leave {codec} out, or install av from its own "
+            "packages (pip install --force-reinstall av)"
+        ) from None
+
+
+def _padded(picture: Frame) -> Frame:
+    """Repeat the last row and column until both sides are even and large enough for every encoder."""
+    height, width = picture.shape[:2]
+    rows, columns = (max(side + side % 2, _LEAST_SIDE) - side for side in (height, width))
+    return np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
+
+
+def _decoded(decoder: VideoCodecContext, data: bytes) -> list[av.VideoFrame]:
+    """Return the frames that a packet gives: none where there is nothing of it."""
+    return decoder.decode(av.Packet(data)) if data else []

@@ -1,0 +1,236 @@
+"""Degrade every photograph of a manifest in all the ways of the mix: the writing half of the pairs."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clearcall.core.console import track
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_folder
+from clearcall.core.machine import available_cores
+from clearcall.core.processes import end_with_parent
+from clearcall.data.manifest import ImageRecord, Split
+from clearcall.data.pairs import INDEX, PairRecord
+from clearcall.data.synthetic import (
+    CLIP_FRAMES,
+    MAX_BEND,
+    MAX_PAN,
+    MAX_ZOOM,
+    SOFTNESS,
+    bent,
+    enlarged,
+    pan_and_zoom,
+    text_page,
+)
+from clearcall.imaging.decode import image_errors, open_image
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db, ssim
+from clearcall.params import DegradePairs
+
+SHARD_BYTES = 256 * 2**20
+_ENLARGED, _BENT = 0.5, 0.3  # shares of soft pictures
+
+
+def pair_seed(seed: int, pair: PairRecord) -> int:
+    """Return the seed of one pair: it depends on what the pair is, not on order or the number of workers."""
+    name = f"{seed}/{pair.image}/{pair.scale:g}/{pair.degradation}/{pair.variant}"
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def degrade_pairs(
+    raw: Path,
+    pairs: Path,
+    records: Sequence[ImageRecord],
+    params: DegradePairs,
+) -> list[PairRecord]:
+    """Degrade every photograph of the manifest in all the ways of the mix and write shards and index to `pairs`.
+
+    Where each picture goes is known from the manifest before any is decoded, so that workers write to their own
+    places of preallocated files: the bytes are the same for any number of workers, and memory does not grow.
+    """
+    workers = params.workers or available_cores()
+    with atomic_folder(pairs) as folder:
+        plan, shard_sizes = _plan(records, params)
+        for shard, size in shard_sizes.items():
+            with (folder / shard).open("wb") as file:
+                file.truncate(size)
+        photographs = {record.path: record for record in records}
+        if lonely := [
+            path
+            for path, record in photographs.items()
+            if not record.degraded and any(map(params.takes_given, params.mix))
+        ]:
+            raise UserError(
+                f"{lonely[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
+                "download_data.source that brings pairs"
+            )
+        work, of_plan = partial(_degrade_image, raw, folder, params), [photographs[first.image] for first, *_ in plan]
+        if workers == 1:
+            done = list(track(map(work, of_plan, plan), len(plan), "degrading photographs"))
+        else:
+            # spawn: forking a process in which OpenCV or torch already run threads can hang.
+            with ProcessPoolExecutor(
+                min(workers, len(plan)), mp_context=get_context("spawn"), initializer=end_with_parent
+            ) as pool:
+                done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
+        results = [record for image_records in done for record in image_records]
+        _write_index(folder / INDEX, results)
+    return results
+
+
+def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[list[PairRecord]], dict[str, int]]:
+    """Give every picture its place: the pairs of each photograph at each scale, and the size of each shard in bytes."""
+    plan: list[list[PairRecord]] = []
+    shard_sizes: dict[str, int] = {}
+
+    def place(split: Split, size: int) -> tuple[str, int]:
+        shards = [shard for shard in shard_sizes if shard.startswith(split)]
+        shard = shards[-1] if shards else f"{split}-000.bin"
+        if shards and shard_sizes[shard] + size > SHARD_BYTES:
+            shard = f"{split}-{len(shards):03d}.bin"
+        offset = shard_sizes.get(shard, 0)
+        shard_sizes[shard] = offset + size
+        return shard, offset
+
+    for record in records:
+        for scale in (1.0,) if record.split == "test" else params.scales:
+            width, height = round(record.width * scale), round(record.height * scale)
+            size = width * height * 3
+            sharp_shard, sharp_offset = place(record.split, size)
+            pairs = []
+            for degradation, variant in product(params.mix, range(params.variants)):
+                degraded_shard, degraded_offset = place(record.split, size)
+                pairs.append(
+                    PairRecord(
+                        image=record.path,
+                        image_sha256=record.sha256,
+                        group=record.group,
+                        split=record.split,
+                        scale=scale,
+                        degradation=degradation,
+                        variant=variant,
+                        height=height,
+                        width=width,
+                        degraded_height=height,
+                        degraded_width=width,
+                        sharp_shard=sharp_shard,
+                        sharp_offset=sharp_offset,
+                        degraded_shard=degraded_shard,
+                        degraded_offset=degraded_offset,
+                        psnr_db=0.0,
+                        ssim=0.0,
+                    )
+                )
+            plan.append(pairs)
+    return plan, shard_sizes
+
+
+def _degrade_image(
+    raw: Path, folder: Path, params: DegradePairs, photograph: ImageRecord, pairs: list[PairRecord]
+) -> list[PairRecord]:
+    """Write the sharp picture and all degraded ones of one photograph at one scale; return its pairs with quality."""
+    # albumentations takes three seconds to import: only a process that degrades pays for it.
+    from clearcall.data.degrade.degradations import build_degradation  # noqa: PLC0415
+
+    first = pairs[0]
+    (sharp,) = _read(raw / photograph.path, photograph, first)
+    given = sharp
+    if any(map(params.takes_given, params.mix)):
+        (given,) = _read(raw / photograph.degraded, photograph, first)
+    before, factor = list[Frame](), 1.0
+    if photograph.before and params.has_codec():
+        before = _read(raw / photograph.before, photograph, first, stacked=True)
+    elif given is sharp:
+        (*before, sharp), factor = _softened(_or_page(sharp, params, first), params, first)
+        given = sharp
+    _write(folder / first.sharp_shard, first.sharp_offset, sharp)
+    results = []
+    for pair in pairs:
+        steps = params.degradations[pair.degradation]
+        degrade = build_degradation(steps, pair.width, pair.height, pair_seed(params.seed, pair), before)
+        degraded = degrade(given if params.takes_given(pair.degradation) else sharp)
+        _write(folder / pair.degraded_shard, pair.degraded_offset, degraded)
+        results.append(
+            replace(
+                pair,
+                degraded_height=degraded.shape[0],
+                degraded_width=degraded.shape[1],
+                psnr_db=psnr_db(sharp, degraded),
+                ssim=ssim(sharp, degraded),
+                enlarged=factor,
+            )
+        )
+    return results
+
+
+def _or_page(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
+    """Return a photograph, or in `page_fraction` of cases a made-up page of text of its size in its place."""
+    draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="page", variant=0)))
+    if pair.split == "test" or draw.random() >= params.page_fraction:
+        return sharp
+    return text_page(pair.height, pair.width, draw)
+
+
+def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[list[Frame], float]:
+    """Return a photograph, or in `soft_fraction` of cases a clip of it, and what it was enlarged by before.
+
+    Such a clip pans between the photograph's pixels, in some it bends besides, as faces do, and half of them are of an
+    enlarged one, as soft as recordings of many a camera. A network that only knows photographs as crisp as they can be
+    takes softer ones for blurred, and one that only knows clips that end with them takes that for what was lost.
+    """
+    draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
+    if pair.split == "test" or draw.random() >= params.soft_fraction:
+        return [sharp], 1.0
+    x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2)
+    zoom, factor = draw.uniform(1 / MAX_ZOOM, MAX_ZOOM), 1.0
+    if draw.random() < _ENLARGED:
+        factor = float(draw.uniform(*SOFTNESS))
+        sharp = enlarged(sharp, factor)
+    clip = pan_and_zoom(sharp, CLIP_FRAMES + 1, (x, y), zoom)[:-1]
+    if draw.random() < _BENT:
+        clip = bent(clip, draw.uniform(0, MAX_BEND), draw)
+    return clip, factor
+
+
+def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:
+    """Return the picture of a file, or those that are stacked in it, at the pair's scale.
+
+    Raises UserError if the size is not that of the manifest.
+    """
+    height, width = photograph.height, photograph.width
+    with image_errors(path), open_image(path, CLIP_FRAMES * width * height) as image:
+        rest = image.height % height if stacked else image.height - height
+        if image.mode != "RGB" or image.width != width or rest:
+            raise UserError(
+                f"{path} is {image.height}x{image.width} {image.mode}, not the {height}x{width} RGB of the manifest: "
+                "run `dvc repro -f -s download_data`"
+            )
+        stack = np.asarray(image)
+    pictures = stack.reshape(-1, height, width, 3)
+    if pair.scale == 1:
+        return [*pictures]
+    size = pair.width, pair.height
+    return [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)) for picture in pictures]
+
+
+def _write(shard: Path, offset: int, picture: Frame) -> None:
+    with shard.open("r+b") as file:
+        file.seek(offset)
+        file.write(np.ascontiguousarray(picture).data)
+
+
+def _write_index(path: Path, records: Sequence[PairRecord]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(PairRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in records)

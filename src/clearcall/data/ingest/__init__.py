@@ -1,0 +1,1 @@
+"""Where photographs come from."""

@@ -1,0 +1,67 @@
+"""Pictures out of films, each with the frames before it, as an encoder would have seen them."""
+
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from av.video.frame import VideoFrame
+
+from clearcall.core.console import warn
+from clearcall.core.errors import UserError
+from clearcall.data.synthetic import CLIP_FRAMES
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import resized
+from clearcall.media.video.read import (
+    CUT_SECONDS,
+    film_span_s,
+    frames_at,
+    quarter_turns,
+    upright_rgb,
+)
+
+
+class FilmPicture(NamedTuple):
+    """A frame of a film, 8-bit RGB of (height, width, 3), the frames before it, earliest first, and when it comes.
+
+    That is in seconds after the film's beginning.
+    """
+
+    frame: Frame
+    before: list[Frame]
+    seconds: float
+
+
+def film_pictures(path: Path, count: int, scale: float = 1.0) -> Iterator[FilmPicture]:
+    """Yield `count` frames of a film at even distances, upright, each with up to seven frames of its size before it.
+
+    All are downscaled by `scale`, antialiased. Of a film that is shorter, or cut short, it yields fewer, none of them
+    twice. Raises UserError if the film has no frame that can be decoded, or is seen to be broken where one is to be
+    taken.
+    """
+    (begin_s, length_s), last = film_span_s(path), None
+    for index in range(count):
+        wanted_s = length_s * (index + 1) / (count + 1)
+        found = frames_at(path, wanted_s, CLIP_FRAMES)
+        if found.broken:
+            raise UserError(f"{path} is broken about {wanted_s:.1f} s after its beginning: mend or remove it")
+        *_, shown = found.frames
+        at_s = wanted_s if shown.time is None else shown.time - begin_s
+        if shown.pts is None or shown.pts != last:
+            # It may change its size, or be turned.
+            alike = takewhile(lambda one: _shape(one) == _shape(shown), reversed(found.frames))  # noqa: B023  # used at once
+            frame, *before = (_downscaled(upright_rgb(one, (shown.width, shown.height)), scale) for one in alike)
+            yield FilmPicture(frame, before[::-1], at_s)
+        last = shown.pts
+        if at_s < wanted_s - CUT_SECONDS:
+            warn(f"{path}: its picture ends after {at_s:.1f} of {length_s:.1f} s, so fewer frames were taken of it")
+            break
+
+
+def _downscaled(frame: Frame, scale: float) -> Frame:
+    height, width = frame.shape[:2]
+    return resized(frame, (max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+def _shape(frame: VideoFrame) -> tuple[int, int, int]:
+    return frame.width, frame.height, quarter_turns(frame)

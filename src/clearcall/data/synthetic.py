@@ -1,0 +1,114 @@
+"""What a camera records: it is soft at times, what is in it bends, as faces do, lights change, and noise is in it."""
+
+from collections.abc import Sequence
+from string import ascii_letters, digits
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import resized
+
+MAX_BEND = 3.0  # pixels
+SOFTNESS = 1.2, 2.5  # what soft pictures were made smaller by before they were enlarged
+_BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
+_LIGHTS = 1, 8  # places along a side that become lighter and darker by themselves
+_LEAST_APART = 24  # pixels, of these places: nearer ones would fold the picture over itself
+
+
+_LINE = 9, 28  # pixels
+CLIP_FRAMES = 8
+MAX_PAN, MAX_ZOOM = 3.0, 1.01  # how far a still is moved over: pixels of its own and magnification, a frame
+
+
+def enlarged(picture: Frame, factor: float) -> Frame:
+    """Return a picture, RGB, as if it had been enlarged by a factor, as those of many a camera are."""
+    height, width = picture.shape[:2]
+    return resized(resized(picture, (max(1, round(width / factor)), max(1, round(height / factor)))), (width, height))
+
+
+def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list[Frame]:
+    """Return a clip, RGB frames of one size, in which each place moves to and fro by itself, smoothly and in ellipses.
+
+    `sigma` is how far some places move, the standard deviation in pixels; those between them move a little less.
+    """
+    height, width = clip[0].shape[:2]
+    count, turns = int(draw.integers(*_BENDS, endpoint=True)), draw.uniform(*_TURNS)
+    count = max(_BENDS[0], min(count, min(width, height) // _LEAST_APART))
+    one, other = (_smooth(draw.normal(0, sigma, (count, count, 2)), width, height) for _ in range(2))
+    here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    moved = []
+    for index, frame in enumerate(clip):
+        turn = 2 * np.pi * turns * index
+        places = here + one * np.float32(np.cos(turn)) + other * np.float32(np.sin(turn))
+        moved.append(
+            cast(Frame, cv2.remap(frame, places, np.empty(0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101))
+        )
+    return moved
+
+
+def lit(clip: Sequence[Frame], level: float, draw: np.random.Generator) -> list[Frame]:
+    """Return a clip, RGB frames of one size, over which lights and shades come and go smoothly, or one over all of it.
+
+    `level` is how much lighter or darker some places become, the standard deviation in grey levels.
+    """
+    height, width = clip[0].shape[:2]
+    count, turns = int(draw.integers(*_LIGHTS, endpoint=True)), draw.uniform(*_TURNS)
+    one, other = (_smooth(draw.normal(0, level, (count, count)), width, height) for _ in range(2))
+    changed = []
+    for index, frame in enumerate(clip):
+        turn = 2 * np.pi * turns * index
+        light = np.rint(one * np.cos(turn) + other * np.sin(turn))
+        changed.append(np.clip(frame + light[..., None], 0, 255).astype(np.uint8))
+    return changed
+
+
+def with_noise(clip: Sequence[Frame], level: float, grain: float, draw: np.random.Generator) -> list[Frame]:
+    """Return a clip, RGB frames, with a camera's noise, in each frame another; R, G and B get the same.
+
+    `level` is its standard deviation in grey levels, before it is rounded to them, `grain` the sigma in pixels that it
+    is blurred by, as a camera's own processing does.
+    """
+    noisy = []
+    for frame in clip:
+        noise = cv2.GaussianBlur(draw.normal(0, 1, frame.shape[:2]).astype(np.float32), (0, 0), grain)
+        noise = np.rint(noise * (level / noise.std()))
+        noisy.append(np.clip(frame + noise[..., None], 0, 255).astype(np.uint8))
+    return noisy
+
+
+def _smooth(field: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.float32]:
+    enlarged = cv2.resize(field.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(enlarged, np.float32)
+
+
+def text_page(height: int, width: int, draw: np.random.Generator) -> Frame:
+    """Return a page of lines of letters, grey RGB, dark on light or light on dark, lit from one side."""
+    line = int(draw.integers(*_LINE))
+    ink, paper = draw.permutation([draw.uniform(0, 90), draw.uniform(170, 255)]).tolist()
+    page = np.full((height, width), paper, np.uint8)
+    letters = np.array([*ascii_letters, *digits, *" " * 12])
+    for bottom in range(line, height + line, round(1.6 * line)):
+        text = "".join(draw.choice(letters, width // 4))
+        scale, thickness = line / 30, 1 + line // 20  # 30 is about the height of a line at scale 1
+        cv2.putText(page, text, (line, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+    lit = page * np.linspace(draw.uniform(0.8, 1), 1, width)
+    return np.dstack([np.rint(lit).astype(np.uint8)] * 3)
+
+
+def pan_and_zoom(still: Frame, frames: int, pan: tuple[float, float], zoom: float) -> list[Frame]:
+    """Return a clip that moves by `pan` (x, y) pixels and is magnified by `zoom` a frame, and ends with the still."""
+    height, width = still.shape[:2]
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    clip = []
+    for left in range(frames - 1, 0, -1):
+        scale = zoom**-left
+        moved = middle - scale * middle - left * np.array(pan)
+        matrix = np.array([[scale, 0, moved[0]], [0, scale, moved[1]]])
+        warped = cv2.warpAffine(
+            still, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+        )
+        clip.append(np.asarray(warped, np.uint8))
+    return [*clip, still]

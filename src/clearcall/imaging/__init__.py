@@ -1,0 +1,1 @@
+"""Frames: colour, sizes, metrics, decoding, the unsharp mask, grids of crops."""

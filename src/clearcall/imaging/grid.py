@@ -1,0 +1,75 @@
+"""Crops of test photographs side by side, taken where the degradation did most harm."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from clearcall.evaluation.results import CONTENDERS
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db, ssim
+
+ZOOM = 3
+GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 46, 16  # pixels
+LEAST_CELL = 240  # pixels: a caption's width
+
+
+def choose_crop(sharp: Frame, degraded: Frame, side: int) -> tuple[int, int]:
+    """Return top and left of the square of `side` pixels with the largest squared error, the first of equal ones."""
+    error = np.square(sharp.astype(np.int64) - degraded).sum(axis=2)
+    height, width = min(side, error.shape[0]), min(side, error.shape[1])
+    total = np.pad(error.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return int(top), int(left)
+
+
+def draw_comparison(sharp: Frame, shown: Mapping[str, Frame], note: str, side: int, columns: int) -> Image.Image:
+    """Draw the whole photograph and the same crop of each picture, with SSIM and PSNR of the whole ones underneath.
+
+    `shown` holds 8-bit RGB by contender, `degraded` among them, `sharp` if wanted. Crops of `side` pixels are enlarged
+    without smoothing; there are `columns` cells in a row. `note` stands under the whole photograph.
+    """
+    top, left = choose_crop(sharp, shown["degraded"], side)
+    cell = max(LEAST_CELL, side * ZOOM)
+    cells = [(draw_overview(sharp, top, left, side, cell), "whole photograph", note)]
+    for name, picture in shown.items():
+        crop = enlarge(picture[top : top + side, left : left + side])
+        title, figures = CONTENDERS.get(name, name), "what it should be"
+        if name != "sharp":
+            figures = f"SSIM {ssim(sharp, picture):.4f}   PSNR {psnr_db(sharp, picture):.2f} dB"
+        cells.append((crop, title, figures))
+    return draw_cells(cells, cell, columns)
+
+
+def draw_cells(cells: Sequence[tuple[Image.Image, str, str]], cell: int, columns: int) -> Image.Image:
+    """Draw images of at most `cell` by `cell` pixels, `columns` in a row, each with a title and a line beneath it."""
+    rows = -(-len(cells) // columns)
+    size = (columns * (cell + GAP) + GAP, rows * (cell + CAPTION_HEIGHT + GAP) + GAP)
+    canvas = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    for index, (image, title, figures) in enumerate(cells):
+        x, y = GAP + index % columns * (cell + GAP), GAP + index // columns * (cell + CAPTION_HEIGHT + GAP)
+        canvas.paste(image, (x + (cell - image.width) // 2, y + (cell - image.height) // 2))
+        draw.text((x + cell / 2, y + cell + 4), title, "black", font, anchor="ma")
+        draw.text((x + cell / 2, y + cell + 24), figures, "#444444", font, anchor="ma")
+    return canvas
+
+
+def enlarge(picture: Frame) -> Image.Image:
+    """Return a picture at 3x, its pixels as squares."""
+    height, width = picture.shape[:2]
+    return Image.fromarray(picture).resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST)
+
+
+def draw_overview(sharp: Frame, top: int, left: int, side: int, cell: int) -> Image.Image:
+    """Return the whole photograph, fitted into a cell, with the crop framed."""
+    height, width = sharp.shape[:2]
+    scale = cell / max(height, width)
+    whole = Image.fromarray(sharp).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    box = [round(edge * scale) for edge in (left, top, min(left + side, width), min(top + side, height))]
+    draw = ImageDraw.Draw(whole)
+    # Yellow in black is seen on any photograph.
+    for out, colour in ((1, "black"), (2, "yellow"), (3, "yellow"), (4, "black")):
+        draw.rectangle((box[0] - out, box[1] - out, box[2] - 1 + out, box[3] - 1 + out), outline=colour)
+    return whole

@@ -1,0 +1,46 @@
+"""Sizes of frames, as a command line gives them."""
+
+import re
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
+
+Size = tuple[int, int]  # width, height
+MOST_SIDE = 8192  # pixels of a side: 8K, beyond which encoders and memory end
+
+
+Filter = Literal["bicubic", "bilinear", "lanczos"]
+_FILTERS: dict[Filter, Image.Resampling] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# Of a luma network's frame: the router's filters have as many taps. A multiple of all strides.
+SMALLEST_SIDE = 32
+# Smaller frames are continued by their last rows and columns; it is a multiple of all strides.
+SMALLEST_SIDE = 32  # pixels: as many as the router's filters have taps
+
+
+def parse_size(text: str, least: int = 2) -> Size:
+    """Return width and height of a text such as 1280x720, of even sides from `least` to 8192 pixels.
+
+    Raises UserError if it is something else.
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if min(width, height) < least or max(width, height) > MOST_SIDE or width % 2 or height % 2:
+        raise UserError(
+            f"size {text!r}: give width x height as even numbers from {least} to {MOST_SIDE}, such as 1280x720"
+        )
+    return width, height
+
+
+def resized(frame: Frame, size: tuple[int, int], filter_name: Filter = "bicubic") -> Frame:
+    """Return a frame at (width, height) in pixels, antialiased; itself if it has that size."""
+    if frame.shape[1::-1] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize(size, _FILTERS[filter_name]))

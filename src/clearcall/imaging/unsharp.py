@@ -1,0 +1,35 @@
+"""The unsharp mask: the classic sharpener that a student must beat to be worth its milliseconds."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from clearcall.imaging.frame import Frame
+
+Look = Literal["natural", "crisp"]
+DEFAULT_LOOK: Look = "natural"
+VIDEO_LOOK: Look = "natural"  # of the commands `video` and `camera`
+# Behind a network, an amount of 0.3 gains as much VMAF NEG as training on sharpened targets; above 0.5 it only costs.
+CRISP_AMOUNT = 0.3
+CRISP_RADIUS_PX = 1.0  # sigma: finer than what the network restores, so that the two do not add up to halos
+
+
+def unsharp_mask(frame: Frame, radius: float, amount: float) -> Frame:
+    """Return frame + amount * (frame - blurred), rounded and clipped, for 8-bit pictures of any channel count.
+
+    `radius` is the sigma of the Gaussian blur in pixels, `amount` a factor (1.0 is 100 %).
+    """
+    blurred = cv2.GaussianBlur(frame, (0, 0), radius)
+    return np.asarray(cv2.addWeighted(frame, 1 + amount, blurred, -amount, 0), dtype=np.uint8)
+
+
+def unsharp_luma(frame: Frame, radius: float, amount: float) -> Frame:
+    """Return an 8-bit RGB frame whose luma alone went through an unsharp mask.
+
+    What changes in luma is added to R, G and B alike, as a luma network's answer is. `radius` and `amount` are those of
+    `unsharp_mask`.
+    """
+    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    added = cv2.addWeighted(luma, amount, cv2.GaussianBlur(luma, (0, 0), radius), -amount, 128)
+    return np.asarray(cv2.addWeighted(frame, 1, cv2.merge([added] * 3), 1, -128), np.uint8)

@@ -1,0 +1,120 @@
+"""What is done to a frame, and the thread on which it is done."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Protocol, Self
+
+import cv2
+import numpy as np
+
+from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
+from clearcall.media.camera.ladder import RUNGS
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.temporal.filter import TemporalFilter
+
+_NOTHING_TO_ADD = 128
+
+
+class Process(Protocol):
+    """Writes what becomes of an I420 frame, processed at a rung of the ladder, to `out`."""
+
+    def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
+        """Do it; `out` is another array of the frame's shape."""
+        ...
+
+
+class Processor:
+    """Sharpens I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
+
+    At a lower rung the luma is made smaller, and what is added to that is enlarged and added to the luma as it came,
+    which so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
+    with `past_frames` each frame gets what those before it show of it, where most of the picture moves
+    (`TemporalFilter`). Raises UserError for a network that needs RGB.
+    """
+
+    def __init__(self, sharpener: Sharpener, width: int, height: int, *, past_frames: bool = True) -> None:
+        if sharpener.graph.kind == "rgb":
+            raise UserError(f"{sharpener.graph.name} works on RGB: a camera needs a luma network such as fast")
+        self._sharpener = sharpener
+        self._prepare: Callable[[Frame], Frame] = TemporalFilter() if past_frames else lambda luma: luma
+        self._height = height
+        sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in RUNGS]
+        self._small = [np.full(size, _NOTHING_TO_ADD, np.uint8) for size in sizes]
+        self._added = [np.empty(size, np.uint8) for size in sizes]
+        self._enlarged = np.empty((height, width), np.uint8)
+        for small, added in zip(self._small, self._added, strict=True):
+            sharpener(small, "gray", added)
+
+    def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
+        """Write the sharpened frame, of shape (height * 3 / 2, width), to `out`, another array of that shape."""
+        luma, sharper = frame[: self._height], out[: self._height]
+        np.copyto(out[self._height :], frame[self._height :])
+        if rung:
+            self._add_enlarged(luma, rung, sharper)
+        elif self._sharpener.graph.coloured:
+            np.copyto(sharper, self._prepare(luma))
+            self._sharpener(out, "i420", out)
+        else:
+            self._sharpener(self._prepare(luma), "gray", sharper)
+
+    def _add_enlarged(self, luma: Frame, rung: int, out: Frame) -> None:
+        small, added = self._small[rung], self._added[rung]
+        cv2.resize(luma, small.shape[::-1], dst=small, interpolation=cv2.INTER_AREA)
+        self._sharpener(self._prepare(small), "gray", added)
+        cv2.addWeighted(added, 1, small, -1, _NOTHING_TO_ADD, dst=added)
+        cv2.resize(added, luma.shape[::-1], dst=self._enlarged, interpolation=cv2.INTER_LINEAR)
+        cv2.addWeighted(luma, 1, self._enlarged, 1, -_NOTHING_TO_ADD, dst=out)
+
+
+class Worker:
+    """Processes one frame at a time on a thread of its own, so that nobody has to wait for one that takes too long.
+
+    It keeps two frames: the result that was handed out last, and the one that is being made.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sharpen")
+        self._future: Future[float] | None = None
+        self._making = self._made = np.empty((0, 0), np.uint8)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a frame is still being processed."""
+        return self._future is not None and not self._future.done()
+
+    def start(self, frame: Frame, rung: int) -> None:
+        """Begin with a frame, which must not change meanwhile; raise what an abandoned one failed with."""
+        if self._future is not None:
+            self._future.result()
+        if self._making.shape != frame.shape:
+            self._making, self._made = np.empty_like(frame), np.empty_like(frame)
+        self._future = self._pool.submit(self._work, frame, rung)
+
+    def wait(self, timeout_s: float) -> tuple[Frame, float] | None:
+        """Return the result and the s that it took, or None if it is not there in time, which abandons it.
+
+        The result is valid until the one after it is begun. Raises what the processing has failed with.
+        """
+        if self._future is None or not wait([self._future], max(0.0, timeout_s)).done:
+            return None
+        took_s = self._future.result()
+        self._future = None
+        self._making, self._made = self._made, self._making
+        return self._made, took_s
+
+    def _work(self, frame: Frame, rung: int) -> float:
+        started = time.perf_counter()
+        self._process(frame, rung, self._making)
+        return time.perf_counter() - started

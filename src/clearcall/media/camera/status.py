@@ -1,0 +1,147 @@
+"""What is counted and measured while the loop runs, and how it is told."""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from clearcall.imaging.sizes import Size
+from clearcall.media.camera.ladder import RUNGS
+
+_RECENT = 60  # frames: two seconds of most cameras
+_BIN_MS, _BINS = 0.1, 20000
+
+
+class Clock(Protocol):
+    """A clock in s that only runs forwards."""
+
+    def now(self) -> float:
+        """Return the time."""
+        ...
+
+    def wait_until(self, then_s: float) -> None:
+        """Return at a time, or at once if it is over."""
+        ...
+
+
+class RealClock:
+    """The time of this machine."""
+
+    now: Callable[[], float] = staticmethod(time.perf_counter)
+
+    def wait_until(self, then_s: float) -> None:
+        """Sleep until a time."""
+        time.sleep(max(0.0, then_s - self.now()))
+
+
+class Latencies:
+    """Counts latencies in bins of 0.1 ms up to 2 s, so that memory does not grow with the length of a call."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BINS, np.int64)
+
+    def add(self, ms: float) -> None:
+        """Count one; longer ones go into the last bin."""
+        self._counts[min(int(ms / _BIN_MS), _BINS - 1)] += 1
+
+    def quantile(self, part: float) -> float:
+        """Return the ms within which this part, from 0 to 1, of the frames were; 0 before the first."""
+        total = int(self._counts.sum())
+        return float(np.searchsorted(self._counts.cumsum(), part * total)) * _BIN_MS if total else 0.0
+
+
+@dataclass
+class Counts:
+    """How many frames came, and what became of them; `missed` are those that the output should have had."""
+
+    sharpened: int = 0
+    late: int = 0
+    off: int = 0
+    repeated: int = 0
+    missed: int = 0
+    resized: int = 0
+
+
+@dataclass
+class Status:
+    """The state of the loop at one frame, for the screen and the summary."""
+
+    size: Size
+    enabled: bool = True
+    rung: int = 0
+    dropped: int = 0
+    counts: Counts = field(default_factory=Counts)
+    latencies: Latencies = field(default_factory=Latencies)
+    _recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _shown_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _first_lags_s: list[float] = field(default_factory=list)
+    _last_lags_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    def shown(self, now_s: float, slot_s: float, latency_ms: float | None) -> None:
+        """Take in when a frame was put out, when its slot began, and its latency; None if it was a repeated one."""
+        self._shown_s.append(now_s)
+        self._last_lags_s.append(now_s - slot_s)
+        if len(self._first_lags_s) < _RECENT:
+            self._first_lags_s.append(now_s - slot_s)
+        if latency_ms is not None:
+            self._recent_ms.append(latency_ms)
+            self.latencies.add(latency_ms)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the output lately."""
+        passed_s = self._shown_s[-1] - self._shown_s[0] if self._shown_s else 0.0
+        return (len(self._shown_s) - 1) / passed_s if passed_s > 0 else 0.0
+
+    @property
+    def drift_ms(self) -> float:
+        """How much later in their slots frames are put out lately than in the beginning, by the medians."""
+        if not self._first_lags_s:
+            return 0.0
+        return 1000 * (statistics.median(self._last_lags_s) - statistics.median(self._first_lags_s))
+
+    @property
+    def processed(self) -> str:
+        """The size at which frames are processed, for example 1280x720."""
+        return "x".join(str(round(side * RUNGS[self.rung])) for side in self.size)
+
+    def lines(self) -> list[str]:
+        """Return what the screen shows."""
+        median_ms = statistics.median(self._recent_ms) if self._recent_ms else 0.0
+        p95_ms = sorted(self._recent_ms)[int(0.95 * len(self._recent_ms))] if self._recent_ms else 0.0
+        counts = self.counts
+        return [
+            f"{self.fps:.1f} fps, latency {median_ms:.0f} ms, p95 {p95_ms:.0f} ms",
+            f"sharpened {counts.sharpened}, late {counts.late}, dropped {self.dropped}",
+            f"{'on' if self.enabled else 'OFF'}, processed at {self.processed}",
+        ]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a whole run came to; `drift_ms` is how far its frames fell behind their slots."""
+
+    arrived: int
+    shown: int
+    dropped: int
+    counts: Counts
+    median_ms: float
+    p95_ms: float
+    drift_ms: float
+    processed: str
+    trouble: str | None
+
+    def __str__(self) -> str:
+        """Say it in a few lines."""
+        counts = self.counts
+        off = f", {counts.off} while it was off" if counts.off else ""
+        return (
+            f"{self.arrived} frames in, {self.shown} out: {counts.sharpened} sharpened, {counts.late} passed through "
+            f"late{off}, {counts.repeated} repeated; {self.dropped} dropped, {counts.missed} missed\n"
+            f"latency median {self.median_ms:.1f} ms, p95 {self.p95_ms:.1f} ms; drift {self.drift_ms:+.1f} ms; "
+            f"processed at {self.processed} (changes of size: {counts.resized})"
+        )

@@ -1,0 +1,84 @@
+"""One picture that shows input and output beside each other, and what is most detailed in them enlarged."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_path, check_target
+from clearcall.imaging.decode import read_rgb
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.grid import ZOOM, enlarge
+from clearcall.media.images import FORMATS
+from clearcall.media.video.animation import is_animation
+from clearcall.media.video.read import film_stream, frame_at, is_coded, opened, planar, plane_of, quarter_turns
+from clearcall.runtime.sharpener import Sharpener
+
+_GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
+_BLUR = 5  # pixels: what such a blur takes away is detail
+
+
+def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, *, overwrite: bool = False) -> Path:
+    """Draw a picture, or the frame in the middle of a film, before and after; return the PNG that was written.
+
+    It is `target`, or `<name>_compare.png` beside the input; a file that exists is replaced only with `overwrite`.
+    Raises UserError if that cannot be done.
+    """
+    path = target or source.with_name(f"{source.stem}_compare.png")
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path} must end in .png")
+    check_target(path, source, overwrite=overwrite)
+    picture = source.suffix.lower() in FORMATS and not is_animation(source)
+    before, after = (_picture if picture else _middle_frame)(sharpener, source)
+    with atomic_path(path) as temporary:
+        draw_before_after(before, after).save(temporary, "PNG")
+    return path
+
+
+def draw_before_after(before: Frame, after: Frame) -> Image.Image:
+    """Draw two RGB pictures of one size side by side, and below a third of each, the most detailed, enlarged."""
+    height, width = before.shape[:2]
+    rows, columns = max(1, height // ZOOM), max(1, width // ZOOM)
+    top, left = most_detailed(before, rows, columns)
+    canvas = Image.new("RGB", (2 * width + 3 * _GAP, _CAPTION_HEIGHT + height + ZOOM * rows + 2 * _GAP), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
+    for x, caption, frame in ((_GAP, "input", before), (width + 2 * _GAP, "output", after)):
+        draw.text((x + width / 2, _CAPTION_HEIGHT / 2), caption, "black", font, anchor="mm")
+        canvas.paste(Image.fromarray(frame), (x, _CAPTION_HEIGHT))
+        crop = frame[top : top + rows, left : left + columns]
+        canvas.paste(enlarge(crop), (x, _CAPTION_HEIGHT + height + _GAP))
+    return canvas
+
+
+def most_detailed(frame: Frame, rows: int, columns: int) -> tuple[int, int]:
+    """Return top and left of the part of an RGB picture from which a blur takes most, the first of equal ones."""
+    detail = cv2.absdiff(frame, np.asarray(cv2.blur(frame, (_BLUR, _BLUR)))).sum(axis=2, dtype=np.float64)
+    means = np.asarray(cv2.boxFilter(detail, -1, (columns, rows), anchor=(0, 0)))
+    whole = means[: frame.shape[0] - rows + 1, : frame.shape[1] - columns + 1]
+    top, left = np.unravel_index(whole.argmax(), whole.shape)
+    return int(top), int(left)
+
+
+def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
+    """Return a picture as 8-bit RGB, upright and without transparency, and what becomes of it."""
+    if not path.is_file():
+        raise UserError(f"there is no picture {path}")
+    before = np.asarray(read_rgb(path, min_side=1), np.uint8)
+    return before, sharpener(before)
+
+
+def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
+    """Return the frame in the middle of a film as RGB, as it is shown, and with its luma sharpened, by itself."""
+    with opened(path) as film:
+        sharpener.coded = is_coded(film_stream(film, path))
+    stored = frame_at(path, 0.5)
+    frame = planar(stored, stored.width, stored.height)
+    before = frame.to_ndarray(format="rgb24")
+    frame.make_writable()
+    luma = plane_of(frame, 0)
+    luma[:] = sharpener(luma, "gray")
+    after = frame.to_ndarray(format="rgb24")
+    turns = quarter_turns(stored)
+    return tuple(np.ascontiguousarray(np.rot90(rgb, turns), np.uint8) for rgb in (before, after))  # type: ignore[return-value]  # two

@@ -1,0 +1,347 @@
+"""Still pictures, one file or a folder of them, sharpened in their own format and depth, with what their files say.
+
+Kept are alpha, 16 bits a channel, the colour profile, EXIF and XMP, and of a PNG all its text and colour chunks. The
+pixels stay as stored and the EXIF orientation with them; only a TIFF comes out upright and without that tag, because
+both libraries turn it when they read it.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
+
+from clearcall.core.console import warn
+from clearcall.core.errors import UserError, describe
+from clearcall.core.files import atomic_path, check_target
+from clearcall.imaging.decode import ANIMATED, cmyk_to_rgb, image_errors, open_image
+from clearcall.imaging.unsharp import DEFAULT_LOOK, Look
+from clearcall.runtime.engines import Provider
+from clearcall.runtime.sharpener import Choice, Sharpener, find_model
+
+Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+KINDS = "PNG, JPEG, WebP or TIFF"
+_MAX_FILE_BYTES = 2**31
+_MODES = {
+    "1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA",
+    "RGBa": "RGBA", "YCbCr": "RGB", "CMYK": "RGB",
+}  # fmt: skip
+_QUALITY = 95
+_EXIF_PREFIX = b"Exif\0\0"
+# The chunks of a PNG that hold for other pixels of any colour type too.
+_PNG_CHUNKS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
+_PNG_HEADER_BYTES = 33  # the signature and IHDR, which has the depth in byte 24 and the colour type in byte 25
+_GREY_ALPHA = 4
+_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+# A TIFF keeps how its pixels are stored in the same directory as what is said of them: these tags are the latter.
+_TOLD = {
+    *_IFDS,
+    *(ExifTags.Base.Orientation, ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit),
+    *(ExifTags.Base.DocumentName, ExifTags.Base.ImageDescription, ExifTags.Base.Artist, ExifTags.Base.Copyright),
+    *(ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software, ExifTags.Base.HostComputer),
+    *(ExifTags.Base.DateTime, ExifTags.Base.Rating, ExifTags.Base.RatingPercent),
+    *(ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor),
+    *(ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject),
+}
+_STRIP_ROWS = 64
+_WITH_ALPHA = (2, 4)
+# OpenCV's order of channels, by their number; the same way there and back. It has no grey with alpha.
+_BGR = {2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture and what its file says besides: metadata is as stored, b"" where there is none."""
+
+    pixels: Pixels
+    format: str
+    icc: bytes
+    exif: bytes
+    xmp: bytes
+    dpi: tuple[float, float] | None
+    png_chunks: bytes
+    subsampling: int  # of a JPEG, as Pillow counts it; 0, none, where unknown
+    lossless: bool  # of a WebP
+
+
+def picture_sharpener(
+    model: str,
+    provider: Provider | Literal["auto"],
+    threads: int | None,
+    strength: float,
+    look: Look = DEFAULT_LOOK,
+) -> Sharpener:
+    """Return a Sharpener whose runtime is settled on one frame: pictures of many sizes are not worth measuring each."""
+    path = find_model(model)
+    measured = Sharpener(path, provider, threads, strength)
+    measured(np.zeros((720, 1280, 3), np.uint8))
+    choice = cast(Choice, measured.choice)  # there was a frame
+    return Sharpener(path, choice.provider, choice.threads, strength, look=look)
+
+
+def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Sharpen one picture into `target`, whose suffix tells the format; raise UserError if that cannot be done.
+
+    A file that exists is replaced only with `overwrite`.
+    """
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the format")
+    try:
+        data = _read(source)
+        check_target(target, source, overwrite=overwrite)
+        _write(target, _sharpened(sharpener, data, source, kind))
+    except OSError as error:
+        if describe(error):
+            raise
+        raise UserError(f"{source} cannot be sharpened into {target}: {error}") from None
+
+
+def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
+    """Return a picture's pixels sharpened, of the same shape and depth; alpha is copied.
+
+    Of 16 bits the network sees the nearest 8; what it adds is scaled and added to the 16, so their fine levels survive.
+    """
+    stacked = np.atleast_3d(pixels)
+    colours = 1 if stacked.shape[2] < 3 else 3  # noqa: PLR2004  # grey or RGB, with or without alpha
+    colour, alpha = np.ascontiguousarray(stacked[..., :colours]), stacked[..., colours:]
+    deep = pixels.dtype == np.uint16
+    # No level of 16 bits lies halfway between two of 8: this is the nearest.
+    frame = np.asarray(cv2.convertScaleAbs(colour, alpha=1 / 257) if deep else colour, np.uint8).reshape(colour.shape)
+    sharp = sharpener(np.repeat(frame, 3, axis=2) if colours == 1 else frame)
+    if colours == 1:
+        sharp = np.asarray(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), np.uint8)[..., np.newaxis]
+    if not deep:
+        return np.concatenate([sharp, alpha], axis=2).reshape(pixels.shape)
+    added = cv2.subtract(sharp, frame, dtype=cv2.CV_16S).reshape(colour.shape)
+    deep_sharp = cv2.addWeighted(colour, 1, added, 257, 0, dtype=cv2.CV_16U).reshape(colour.shape)
+    return np.concatenate([deep_sharp.astype(np.uint16, copy=False), alpha], axis=2).reshape(pixels.shape)
+
+
+def _sharpened(sharpener: Sharpener, data: bytes, path: Path, kind: str | None) -> bytes:
+    """Return the bytes of the sharpened picture's file, of the input's own format if `kind` is None."""
+    with image_errors(path):
+        picture = _decode(data, path)
+    kind = kind or picture.format
+    try:
+        pixels = sharpen_pixels(sharpener, picture.pixels)
+    except (MemoryError, cv2.error) as error:  # of an image that is too large for this machine, not a corrupt one
+        raise UserError(f"{path} cannot be sharpened: {' '.join(str(error).split()) or 'too little memory'}") from None
+    with image_errors(path, f"cannot be sharpened into {kind}"):
+        return _encode(pixels, picture, kind)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise UserError(f"there is no picture {path}")
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise UserError(f"{path} is larger than 2 GiB")
+    return path.read_bytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _decode(data: bytes, path: Path) -> Picture:
+    """Decode a picture; raise ValueError if it is of a kind that cannot be kept as it is, or what Pillow raises."""
+    with open_image(data, formats=[*FORMATS.values(), "GIF"]) as image:
+        kind, frames = str(image.format), getattr(image, "n_frames", 1)
+        # A phone's JPEG may hold a preview or a depth map behind the picture: that is not another page.
+        if frames > 1 and kind in ANIMATED:
+            raise ValueError(f"it is an animation of {frames} frames: sharpen it with clearcall video")
+        if frames > 1 and kind != "MPO":
+            raise ValueError(f"it holds {frames} pages: save one of them by itself")
+        if kind == "GIF":
+            raise ValueError("a GIF is not read here: save it as PNG first")
+        deep = _is_deep(image, data)
+        subsampling = JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else 0
+        image.load()
+        info = dict(image.info)
+        if image.mode == "CMYK":
+            rgb, note = cmyk_to_rgb(image)
+            pixels: Pixels = np.asarray(rgb)
+            info.pop("icc_profile", None)  # it describes the CMYK
+            warn(f"{path}: {note}")
+        else:
+            pixels = _deep_pixels(image, data) if deep else _plain_pixels(image)
+        exif = _told(image.getexif()).tobytes() if kind == "TIFF" else info.get("exif", b"")
+    if kind == "MPO":
+        warn(f"{path}: of the {frames} pictures in the file only the first is kept")
+    return Picture(
+        pixels=pixels,
+        format="JPEG" if kind == "MPO" else kind,
+        icc=info.get("icc_profile") or b"",
+        exif=exif.removeprefix(_EXIF_PREFIX),
+        xmp=b"" if kind == "MPO" else info.get("xmp", b""),  # there it tells where the other pictures are
+        dpi=info.get("dpi"),
+        png_chunks=b"".join(_png_chunks(data)) if kind == "PNG" else b"",
+        subsampling=max(0, subsampling),
+        lossless=kind == "WEBP" and _is_lossless(data),
+    )
+
+
+def _is_deep(image: Image.Image, data: bytes) -> bool:
+    """Return whether a picture has 16 bits a channel; raise ValueError for depths and colours that are not handled."""
+    bits: int = data[24] if image.format == "PNG" else 8
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        if bits > 8 and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) not in (1, 2):  # noqa: PLR2004  # levels
+            raise ValueError("of more than 8 bits only RGB and grey where 0 is black are handled")
+    if bits > 8 and (bits != 16 or image.mode not in ("I;16", "I;16B", "RGB", "RGBA")):  # noqa: PLR2004  # bits
+        raise ValueError(f"{bits} bits a channel in mode {image.mode}: save it with 8 or 16 bits, grey or RGB")
+    if bits <= 8 and image.mode not in _MODES:  # noqa: PLR2004  # bits
+        raise ValueError(f"{image.mode} is not handled: convert it to RGB first, with its colour profile")
+    return bits > 8  # noqa: PLR2004  # bits
+
+
+def _plain_pixels(image: Image.Image) -> Pixels:
+    mode = _MODES[image.mode]
+    if image.has_transparency_data and not mode.endswith("A"):
+        mode += "A"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _deep_pixels(image: Image.Image, data: bytes) -> Pixels:
+    """Return 16-bit pixels, of which Pillow holds grey ones only; the rest OpenCV reads."""
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint16)
+        if "transparency" not in image.info:
+            return grey
+        return np.dstack([grey, np.where(grey == image.info["transparency"], 0, 65535).astype(np.uint16)])
+    if image.format == "PNG" and struct.unpack(">II", data[16:24]) != image.size:  # OpenCV heeds the first header
+        raise ValueError("it has two headers that differ")
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    shallow, key = np.asarray(image), image.info.get("transparency")
+    height, width, channels = shallow.shape
+    if decoded is None or decoded.dtype != np.uint16 or decoded.shape != (height, width, channels + bool(key)):
+        raise ValueError("OpenCV cannot read its 16 bits a channel: save it as PNG")
+    pixels = decoded[..., _BGR[decoded.shape[2]]].astype(np.uint16, copy=False)
+    # Of rare layouts (planes apart, premultiplied alpha) the two may make different pictures: then neither is trusted.
+    if cv2.norm((pixels[..., :channels] >> 8).astype(np.uint8), shallow, cv2.NORM_INF) > 1:
+        raise ValueError("its 16 bits a channel are stored in an unusual way: save it as PNG")
+    return pixels[..., [0, 3]] if image.format == "PNG" and data[25] == _GREY_ALPHA else pixels
+
+
+def _told(exif: Image.Exif) -> Image.Exif:
+    """Return what is said of a TIFF's picture, without how its pixels are stored."""
+    told = Image.Exif()
+    for tag in _TOLD & set(exif):
+        told[tag] = exif[tag]
+        if tag in _IFDS:  # less what is but an offset into the old file
+            told[tag] = {key: value for key, value in exif.get_ifd(tag).items() if key != ExifTags.IFD.Interop}
+    return told
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    start = 8
+    while data[start + 4 : start + 8] not in {b"", b"IEND"}:
+        length = int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] in _PNG_CHUNKS:
+            yield data[start : start + 12 + length]
+        start += 12 + length
+
+
+def _is_lossless(webp: bytes) -> bool:
+    start = 12
+    while start + 8 <= len(webp):
+        if webp[start : start + 4] == b"VP8L":
+            return True
+        length = int.from_bytes(webp[start + 4 : start + 8], "little")
+        start += 8 + length + length % 2
+    return False
+
+
+def _encode(pixels: Pixels, picture: Picture, kind: str) -> bytes:
+    """Return a picture's file with other pixels; raise ValueError if the format cannot hold them."""
+    deep, alpha = pixels.dtype == np.uint16, np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
+    if kind in {"JPEG", "WEBP"} and deep:
+        raise ValueError("it holds 8 bits a channel, the picture has 16: name a .png or .tif")
+    if kind == "JPEG" and alpha:
+        raise ValueError("it holds no transparency: name a .png, .webp or .tif")
+    if kind == "PNG":
+        return _png(pixels, picture)
+    if kind == "TIFF":
+        return _tiff(pixels, picture)
+    options: dict[str, Any] = {"icc_profile": picture.icc, "xmp": picture.xmp, "quality": _QUALITY}
+    if kind == "JPEG":
+        exif = _EXIF_PREFIX + picture.exif if picture.exif else b""
+        options |= {"exif": exif, "subsampling": picture.subsampling}
+        if picture.dpi:
+            options["dpi"] = picture.dpi
+    else:
+        # `exact` leaves the colours below full transparency as they are.
+        options |= {"exif": picture.exif, "lossless": picture.lossless, "exact": True}
+    return _saved(pixels, kind, **options)
+
+
+def _png(pixels: Pixels, picture: Picture) -> bytes:
+    """Return a PNG with the chunks of the input's, or made from what else its file said."""
+    if pixels.dtype == np.uint16:
+        ordered = pixels if pixels.ndim == 2 else pixels[..., _BGR[pixels.shape[2]]]  # noqa: PLR2004  # grey
+        encoded = cv2.imencode(".png", ordered)[1].tobytes()
+    else:
+        encoded = _saved(pixels, "PNG")
+    made = {
+        b"iCCP": b"ICC profile\0\0" + zlib.compress(picture.icc) if picture.icc else b"",
+        b"eXIf": picture.exif,
+        b"iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp if picture.xmp else b"",
+    }
+    chunks = picture.png_chunks or b"".join(_png_chunk(kind, content) for kind, content in made.items() if content)
+    return encoded[:_PNG_HEADER_BYTES] + chunks + encoded[_PNG_HEADER_BYTES:]
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _tiff(pixels: Pixels, picture: Picture) -> bytes:
+    """Return a losslessly compressed TIFF; Pillow writes no RGB of 16 bits, and OpenCV nothing but pixels."""
+    stacked = np.atleast_3d(pixels)
+    height, width, channels = stacked.shape
+    differences = stacked.astype(stacked.dtype.newbyteorder("<"))
+    differences[:, 1:] = stacked[:, 1:] - stacked[:, :-1]
+    strips = [zlib.compress(differences[row : row + _STRIP_ROWS].tobytes()) for row in range(0, height, _STRIP_ROWS)]
+    sizes = [len(strip) for strip in strips]
+    exif = Image.Exif()
+    exif.load(picture.exif)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in _told(exif).items():
+        tags[tag] = value
+    if picture.icc:
+        tags[TiffImagePlugin.ICCPROFILE] = picture.icc
+    if picture.xmp:
+        tags[TiffImagePlugin.XMP] = picture.xmp
+    if channels in _WITH_ALPHA:
+        tags[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha by which the colours are not multiplied
+    tags[TiffImagePlugin.IMAGEWIDTH] = width
+    tags[TiffImagePlugin.IMAGELENGTH] = height
+    tags[TiffImagePlugin.BITSPERSAMPLE] = (8 * stacked.itemsize,) * channels
+    tags[TiffImagePlugin.SAMPLESPERPIXEL] = channels
+    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if channels > 2 else 1  # noqa: PLR2004  # RGB or grey
+    tags[TiffImagePlugin.COMPRESSION] = 8  # deflate
+    tags[TiffImagePlugin.PREDICTOR] = 2  # differences of neighbours
+    tags[TiffImagePlugin.ROWSPERSTRIP] = _STRIP_ROWS
+    tags[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(sizes)
+    # From the end of the directory, where `save` moves them.
+    tags[TiffImagePlugin.STRIPOFFSETS] = tuple(accumulate(sizes[:-1], initial=0))
+    file = io.BytesIO()
+    tags.save(file)
+    return file.getvalue() + b"".join(strips)
+
+
+def _saved(pixels: Pixels, kind: str, **options: Any) -> bytes:  # noqa: ANN401  # Pillow's own
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()

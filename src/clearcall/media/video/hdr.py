@@ -1,0 +1,67 @@
+"""HDR: encoders of 10 bits, and the metadata that they are given."""
+
+import os
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+from clearcall.core.errors import UserError
+from clearcall.media.video.read import is_hdr
+
+_HEVC = {"crf": "18", "preset": "veryfast"}
+_AV1 = {"crf": "24", "preset": "9"}
+_CHROMATICITY, _LUMINANCE = 50_000, 10_000  # units of HEVC: 0.00002, and 0.0001 cd/m2
+_DYNAMIC = {"DYNAMIC_HDR_PLUS": "HDR10+", "DYNAMIC_HDR_VIVID": "HDR Vivid", "DOVI_METADATA": "Dolby Vision"}
+
+
+def check_hdr(path: Path, first: VideoFrame) -> None:
+    """Raise UserError for HDR whose colours only metadata of Dolby Vision tell."""
+    if "Dolby Vision" in lost_metadata(first) and not is_hdr(first):
+        raise UserError(
+            f"{path} is HDR in Dolby Vision alone, whose metadata cannot be kept: convert it to HDR10 or SDR first"
+        )
+
+
+def lost_metadata(frame: VideoFrame) -> list[str]:
+    """Return the kinds of dynamic metadata that a frame has, which cannot be handed on."""
+    return [name for key, name in _DYNAMIC.items() if frame.side_data.get(key) is not None]
+
+
+def hdr_encoder(first: VideoFrame, container: str) -> tuple[str, dict[str, str]]:
+    """Return the encoder for HDR in a container, and its options, with the static metadata of the first frame.
+
+    PyAV hands no side data to encoders, which take these as options too. Raises UserError if the encoder is missing.
+    """
+    codec, params = ("libsvtav1", "svtav1-params") if container == "webm" else ("libx265", "x265-params")
+    if codec not in av.codecs_available:
+        raise UserError(f"the video is HDR, for which this build of PyAV lacks {codec}: convert it to SDR first")
+    if container == "webm":
+        os.environ.setdefault("SVT_LOG", "1")  # it prints a page on standard error otherwise
+        metadata = _static_metadata(first, "mastering-display", "content-light", 1, 1, digits=5)
+        return codec, _AV1 | ({params: ":".join(metadata)} if metadata else {})
+    metadata = _static_metadata(first, "master-display", "max-cll", _CHROMATICITY, _LUMINANCE, digits=0)
+    return codec, _HEVC | {params: ":".join(["log-level=error", *metadata])}
+
+
+def _static_metadata(
+    frame: VideoFrame, display: str, light: str, chromaticity: int, luminance: int, *, digits: int
+) -> list[str]:
+    """Return the encoder's options, of these names and in these units, for what a frame has of static metadata."""
+    options = []
+    if (data := frame.side_data.get("MASTERING_DISPLAY_METADATA")) is not None:
+        # AVMasteringDisplayMetadata: red, green, blue, white and luminance, of two rationals each, and what is known.
+        *rationals, has_primaries, has_luminance = np.frombuffer(cast(bytes, data), np.int32).astype(np.float64)
+        values = np.divide(rationals[::2], rationals[1::2]).reshape(5, 2)
+        values *= np.array([[has_primaries * chromaticity]] * 4 + [[has_luminance * luminance]])
+        red, green, blue, white, (least, most) = (
+            tuple(f"{value:.{digits}f}" for value in pair) for pair in np.nan_to_num(values)
+        )
+        places = {"G": green, "B": blue, "R": red, "WP": white, "L": (most, least)}
+        options.append(f"{display}=" + "".join(f"{name}({one},{two})" for name, (one, two) in places.items()))
+    if (data := frame.side_data.get("CONTENT_LIGHT_LEVEL")) is not None:
+        most, average = np.frombuffer(cast(bytes, data), np.uint32)
+        options.append(f"{light}={most},{average}")
+    return options

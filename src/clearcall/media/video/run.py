@@ -1,0 +1,311 @@
+"""One film sharpened into another.
+
+Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
+and whatever else the new container can hold are copied packet by packet, without what an edit list hides. Planes go to
+the network as they are stored, of limited or full range alike. Of 10-bit video it gets 8 bits of the luma, whose change
+is added to the 10, and chroma is not touched; neither is that of frames with an odd side.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from clearcall.core.console import ProgressBar, warn
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_path, check_target
+from clearcall.core.processes import stopped_by_interrupt
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import Size
+from clearcall.media.video.canvas import Canvas, View, eight_bits
+from clearcall.media.video.fit import Fit, progress_of
+from clearcall.media.video.hdr import check_hdr, lost_metadata
+from clearcall.media.video.read import (
+    METADATA,
+    Reader,
+    depth_scale,
+    failure_told,
+    film_stream,
+    frame_at,
+    is_coded,
+    is_hdr,
+    opened,
+    plane_of,
+    rate_of,
+)
+from clearcall.media.video.write import FORMATS, Writer, add_copies, add_encoder, codec_of, options_for, told
+from clearcall.runtime.family import SharpenerFor, settled
+from clearcall.runtime.sharpener import PixelFormat, Sharpener
+from clearcall.temporal.filter import TemporalFilter
+
+_NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
+_PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
+_PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
+# VP8 and VP9 have transparency in a second picture, which is not decoded; a tag tells of it.
+_ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
+
+
+class BusyClock:
+    """Adds up the seconds in which at least one thread is inside; threads enter it as a context, as often as they like.
+
+    `now` returns seconds that only ever grow.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now, self._lock = now, threading.Lock()
+        self._inside, self._since, self.busy_s = 0, 0.0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._since = self._now()
+            self._inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self.busy_s += self._now() - self._since
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Leave for a while, to wait for somebody else: time counts on only if another thread is inside."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """How many frames there were, how fast each side worked while it did, and whether Ctrl-C ended it early.
+
+    Both sides share the cores of the machine. `encode_fps` is None where nothing was encoded.
+    """
+
+    frames: int
+    sharpen_fps: float
+    encode_fps: float | None
+    interrupted: bool
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        sharpened = f"{self.frames} frames, decode + sharpen {self.sharpen_fps:.1f} fps"
+        if self.encode_fps is None:
+            return f"{sharpened}; nothing was encoded or written"
+        return f"{sharpened}, encode {self.encode_fps:.1f} fps"
+
+
+def sharpen_video(
+    sharpener: Sharpener | SharpenerFor,
+    source: Path,
+    target: Path,
+    *,
+    view: View = "plain",
+    size: Size | None = None,
+    crf: int | None = None,
+    past_frames: bool = True,
+    overwrite: bool = False,
+) -> VideoSummary:
+    """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
+
+    HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
+    the input, or `size`, as they are shown, and smaller ones are upscaled.
+    `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
+    the lower, the better and larger. With `past_frames` each frame gets what those before it show of it, where most of
+    the picture moves (`TemporalFilter`). `sharpener` may be what chooses one for a frame size and rate.
+    Ctrl-C, and an input that ends early, leave a film of what was done until then. Raises UserError, and writes
+    nothing, if there is no film to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
+    """
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
+    first = frame_at(source, 0)
+    check_target(target, source, overwrite=overwrite)
+    check_hdr(source, first)
+    fit = Fit.of_video(source, first, size)
+    with (
+        failure_told(f"{source} cannot be sharpened into {target}"),
+        stopped_by_interrupt() as stop,
+        opened(source) as film,
+        atomic_path(target) as temporary,
+    ):
+        options = options_for(kind, told(film.metadata))
+        with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
+            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, past_frames)
+        if not summary.frames:
+            raise KeyboardInterrupt  # came so early that there is nothing to keep
+        return summary
+
+
+def time_video(
+    sharpener: Sharpener | SharpenerFor, source: Path, *, size: Size | None = None, past_frames: bool = True
+) -> VideoSummary:
+    """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
+
+    Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
+    """
+    first = frame_at(source, 0)
+    check_hdr(source, first)
+    fit = Fit.of_video(source, first, size)
+    with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
+        main, clock = film_stream(film, source), BusyClock()
+        chosen = _settled(sharpener, fit, main)
+        reader = Reader(film, main, fit, source, stop)
+        prepare = _prepare(past_frames)
+        start = fit(first)
+        pixel_format = _pixel_format(chosen, start)
+        inputs = (_input(thing, pixel_format, prepare) for thing in reader if isinstance(thing, VideoFrame))
+        done = 0
+        with progress_of(film, main, "sharpening") as bar:
+            for _ in _sharpened(chosen, inputs, start, pixel_format, clock, bar):
+                done += 1
+        reader.warn_of_end()
+        if not done:
+            raise KeyboardInterrupt  # came so early that there is nothing to tell
+        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set())
+
+
+def check_network(sharpener: Sharpener) -> None:
+    """Raise UserError for a network that cannot sharpen films."""
+    if sharpener.graph.kind == "rgb":
+        raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
+
+
+def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -> Sharpener:
+    chosen = settled(sharpener, fit.size, rate_of(main))
+    check_network(chosen)
+    chosen.begin_video(coded=is_coded(main))
+    return chosen
+
+
+def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # the one thing it is asked
+    """Return what is done to each luma before the network sees it."""
+    return TemporalFilter() if past_frames else lambda luma: luma
+
+
+def _pixel_format(sharpener: Sharpener, frame: VideoFrame) -> PixelFormat:
+    """Return in what form the frames of a video go to a network, by one of them: I420 where it may restore chroma."""
+    even = frame.width % 2 == frame.height % 2 == 0
+    return "i420" if sharpener.graph.coloured and even and depth_scale(frame) == 1 else "gray"
+
+
+def _input(frame: VideoFrame, pixel_format: PixelFormat, prepare: Callable[[Frame], Frame]) -> Frame:
+    """Return what the network sees of a frame, its luma prepared: that alone, or I420."""
+    luma = prepare(eight_bits(plane_of(frame, 0)))
+    if pixel_format == "gray":
+        return luma
+    chroma = [cast(Frame, plane_of(frame, index)).reshape(-1) for index in (1, 2)]
+    return np.concatenate([luma.reshape(-1), *chroma]).reshape(-1, luma.shape[1])
+
+
+def _planes(sharpened: Frame, pixel_format: PixelFormat) -> list[Frame]:
+    """Return the planes of a frame of either form."""
+    if pixel_format == "gray":
+        return [sharpened]
+    height, width = sharpened.shape[0] // 3 * 2, sharpened.shape[1]
+    return [sharpened[:height], *sharpened[height:].reshape(2, height // 2, width // 2)]
+
+
+def _sharpened(
+    sharpener: Sharpener,
+    inputs: Iterator[Frame],
+    first: VideoFrame,
+    pixel_format: PixelFormat,
+    clock: BusyClock,
+    bar: ProgressBar,
+) -> Iterator[Frame]:
+    """Yield the sharpened frames and count them; the clock runs but while it is left."""
+    # How long a runtime takes to choose is not its rate.
+    sharpener(_input(first, pixel_format, lambda luma: luma), pixel_format)
+    started = time.perf_counter()
+    with clock:
+        for done, frame in enumerate(sharpener.map(inputs, pixel_format, around=clock), 1):
+            yield frame
+            bar.advance()
+            bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
+
+
+def _sharpen(
+    sharpener: Sharpener | SharpenerFor,
+    film: InputContainer,
+    out: OutputContainer,
+    first: VideoFrame,
+    fit: Fit,
+    view: View,
+    crf: int | None,
+    stop: threading.Event,
+    source: Path,
+    past_frames: bool,  # noqa: FBT001  # handed on by a function of this module
+) -> VideoSummary:
+    """Write a whole file, from its header on, until the film ends or `stop` is set."""
+    main = film_stream(film, source)
+    chosen = _settled(sharpener, fit, main)
+    canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
+    encoder = add_encoder(out, main, first, fit, canvas, crf)
+    copies = add_copies(film, out, main, source)
+    for index, stream in {main.index: encoder, **copies}.items():
+        stream.metadata.update(told(film.streams[index].metadata))
+        stream.disposition = film.streams[index].disposition
+    out.metadata.update(told(film.metadata))
+    out.set_chapters(film.chapters())
+    out.start_encoding()
+    _warn_of_changes(first, main, canvas, source)
+    reader, frames = Reader(film, main, fit, source, stop), deque[VideoFrame]()
+    clock, done, prepare = BusyClock(), 0, _prepare(past_frames)
+    start = fit(first)
+    pixel_format = _pixel_format(chosen, start)
+
+    def inputs() -> Iterator[Frame]:
+        for thing in reader:
+            if isinstance(thing, VideoFrame):
+                frames.append(thing)
+                yield _input(thing, pixel_format, prepare)
+            elif thing.stream_index in copies and not (
+                codec_of(thing.stream) == "mov_text" and bytes(thing) == _NO_TEXT
+            ):
+                thing.stream = copies[thing.stream_index]
+                with clock.left():
+                    writer.put(thing)
+
+    with progress_of(film, main, "sharpening") as bar, Writer(out, encoder) as writer:
+        for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
+            shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
+            with clock.left():
+                writer.put(shown)
+            done += 1
+    reader.warn_of_end()
+    if writer.refused:
+        warn(f"{source}: {writer.refused} packets of sound or text are broken and were left out")
+    return VideoSummary(done, done / max(clock.busy_s, 1e-9), done / max(writer.busy_s, 1e-9), stop.is_set())
+
+
+def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:
+    bits, kept = (10, _PLANAR_HDR) if is_hdr(first) else (8, _PLANAR)
+    if first.format.name not in kept:
+        warn(f"{source} is {first.format.name}: it is converted to {bits} bits, 4:2:0")
+    if lost := lost_metadata(first):
+        warn(f"{source} has {' and '.join(lost)} metadata, which are left out: static HDR metadata are kept")
+    if "1" in {main.metadata.get(name) for name in _ALPHA_MODES}:
+        warn(f"{source} is transparent in places: that is left out")
+    if canvas.padded:
+        warn(f"{source} has an odd side, which H.264 and side by side cannot have: the last row or column is repeated")
+    if first.interlaced_frame:
+        warn(f"{source} is interlaced: its lines come out as one picture; deinterlace it first for a better one")

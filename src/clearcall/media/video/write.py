@@ -1,0 +1,196 @@
+"""Films written: a stream for the sharpened frames, copies of all others, and the thread that encodes."""
+
+import io
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+from types import TracebackType
+from typing import Self
+
+import av
+from av.codec.context import Flags
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from clearcall.core.console import warn
+from clearcall.core.errors import UserError
+from clearcall.media.video.canvas import UPRIGHT, Canvas
+from clearcall.media.video.edits import begins_hidden
+from clearcall.media.video.fit import Fit
+from clearcall.media.video.hdr import hdr_encoder
+from clearcall.media.video.read import is_hdr, opened, rate_of, time_base_of
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+# Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
+_H264 = {"crf": "18", "preset": "veryfast"}
+_VP9 = {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
+_QUEUED = 8  # frames and packets that wait for the encoder
+# What metadata says of the file or of the old encoding, and which the new file says anew.
+_OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "alpha_mode"}
+# What MP4 and MOV have places for; others, such as those of telephones, go where each has its name written beside it.
+_PLACES = {
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping"),
+    *("lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "season_number", "track"),
+    *("disc", "location", "location-eng", "creation_time"),
+}
+_STATISTICS = ("number_of_", "_statistics_", "bps-", "duration-")
+
+
+def add_encoder(
+    out: OutputContainer, main: VideoStream, first: VideoFrame, fit: Fit, canvas: Canvas, crf: int | None
+) -> VideoStream:
+    """Add the stream for the sharpened frames, with times, colours, pixel shape and rotation of the input's.
+
+    Raises UserError for HDR where there is no encoder for it.
+    """
+    if is_hdr(first):
+        codec, options = hdr_encoder(first, out.format.name)
+    else:
+        codec, options = ("libvpx-vp9", _VP9) if out.format.name == "webm" else ("libx264", _H264)
+    if crf is not None:
+        options = options | {"crf": str(crf)}
+    stream = out.add_stream(codec, rate_of(main), options, width=canvas.width, height=canvas.height)
+    if not isinstance(stream, VideoStream):
+        raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
+    context, colours = stream.codec_context, fit(first)
+    context.pix_fmt = colours.format.name
+    if codec == "libx265" and out.format.name in {"mp4", "mov"}:
+        context.codec_tag = "hvc1"  # the one that Apple's players take
+    stream.time_base = context.time_base = time_base_of(main)
+    context.sample_aspect_ratio = fit.pixel
+    context.color_range, context.colorspace = colours.color_range, colours.colorspace
+    context.color_primaries, context.color_trc = colours.color_primaries, colours.color_trc
+    context.flags |= Flags.frame_duration
+    stream.set_display_matrix(None if canvas.matrix == UPRIGHT else canvas.matrix)
+    return stream
+
+
+def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, source: Path) -> dict[int, Stream]:
+    """Add a stream for each other that the container can hold, by index; raise UserError for sound and subtitles."""
+    copies: dict[int, Stream] = {}
+    for stream in film.streams:
+        what = f"{source}: stream {stream.index} ({stream.type}, {codec_of(stream) or 'unknown'})"
+        if stream.index == main.index or (codec_of(stream) == "bin_data" and film.chapters()):
+            continue  # the latter holds the chapters of MP4, which are copied by themselves
+        if stream.type == "data" and "timecode" in stream.metadata and "timecode" in main.metadata:
+            continue  # a track of it is made of what the film's own metadata tells
+        cover = stream.disposition & Disposition.attached_pic
+        if cover and out.format.name == "matroska":
+            _attach(out, stream, source)
+        elif _holds(out.format.name, stream):
+            copies[stream.index] = copy = _add_copy(out, stream, source)
+            if isinstance(stream, VideoStream) and isinstance(copy, VideoStream) and not cover:
+                copy.codec_context.framerate = rate_of(stream)
+                warn(f"{what} is copied as it is: only the first film of a file is sharpened")
+        elif stream.type in {"audio", "subtitle"}:
+            # Matroska takes nearly all.
+            other = next((suffix for suffix in (".mkv", *FORMATS) if _holds(FORMATS[suffix], stream)), None)
+            advice = f"name a {other} file" if other else "convert it first, or remove it, with ffmpeg for example"
+            raise UserError(f"{what} cannot be copied into a {out.format.name} file: {advice}")
+        else:
+            warn(f"{what} cannot be in a {out.format.name} file and is left out")
+    return copies
+
+
+def _add_copy(out: OutputContainer, stream: Stream, source: Path) -> Stream:
+    if not begins_hidden(stream):
+        return out.add_stream_from_template(stream, opaque=True)
+    # Or Matroska would tell players to skip what is copied, which is no more than what is shown.
+    with opened(source, ignore_editlist="1") as unedited:
+        return out.add_stream_from_template(unedited.streams[stream.index], opaque=True)
+
+
+def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
+    """Attach a cover picture, as Matroska wants it: as a stream it would come back as a film of one frame."""
+    with opened(source) as film:
+        picture = next(bytes(packet) for packet in film.demux(film.streams[stream.index]) if packet.size)
+    kind = "png" if codec_of(stream) == "png" else "jpeg"
+    name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
+    out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
+
+
+def _holds(kind: str, stream: Stream) -> bool:
+    """Return whether a container can hold a stream, by writing the head of one in memory: many say so only then."""
+    try:
+        with av.open(io.BytesIO(), "w", format=kind) as out:
+            out.add_stream_from_template(stream, opaque=True)
+            out.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
+
+
+def codec_of(stream: Stream) -> str | None:
+    """Return the name of a stream's codec, None if it is not known: PyAV's streams have no name then."""
+    return getattr(stream, "name", None)
+
+
+def told(metadata: dict[str, str]) -> dict[str, str]:
+    """Return what metadata tells of the film, without what it tells of its old file and encoding."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name.lower() not in _OF_THE_FILE and not name.lower().startswith(_STATISTICS)
+    }
+
+
+def options_for(kind: str, metadata: dict[str, str]) -> dict[str, str]:
+    """Return the options with which a container keeps this metadata."""
+    own = kind in {"mp4", "mov"} and {name.lower() for name in metadata} - _PLACES
+    return {"movflags": "use_metadata_tags"} if own else {}
+
+
+class Writer:
+    """Encodes frames and writes packets on a thread of its own, in the order in which they are put."""
+
+    def __init__(self, out: OutputContainer, encoder: VideoStream) -> None:
+        self._out, self._encoder = out, encoder
+        self._queue: Queue[VideoFrame | Packet[Stream] | None] = Queue(_QUEUED)
+        self._thread = threading.Thread(target=self._work, name="encode")
+        self._error: Exception | None = None
+        self.busy_s, self.refused = 0.0, 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def put(self, thing: "VideoFrame | Packet[Stream]") -> None:
+        """Hand over a frame or packet; wait while the queue is full, raise what the thread has failed with."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(thing)
+
+    def _work(self) -> None:
+        thing: VideoFrame | Packet[Stream] | None = None
+        try:
+            while (thing := self._queue.get()) is not None:
+                self._write(thing)
+            self._write(None)
+        except Exception as error:  # noqa: BLE001  # it is raised again where the frames come from
+            self._error = error
+            while thing is not None:  # nobody must wait at a full queue for ever
+                thing = self._queue.get()
+
+    def _write(self, thing: "VideoFrame | Packet[Stream] | None") -> None:
+        """Write a packet, or what the encoder makes of a frame; None is the end of the frames."""
+        started = time.perf_counter()
+        if not isinstance(thing, Packet):
+            self._out.mux(self._encoder.encode(thing))
+        else:
+            try:
+                self._out.mux(thing)
+            except (av.ArgumentError, av.InvalidDataError):
+                self.refused += 1
+        self.busy_s += time.perf_counter() - started

@@ -1,0 +1,168 @@
+"""Architectures: one a file, in `teachers` and `students`; the folder's listing is the registry.
+
+Every network takes RGB of shape (N, 3, H, W), float32 in [0, 1], of any height and width, and returns the restored
+picture in the same form, not clipped. Untrained, a network returns its input (but for `swinir` with an upsampler, which
+is published so). Each has a `stride`, which exported pictures' sides must be multiples of, and `forward_features`,
+which returns the restored picture and the last feature maps before it, (N, C, h, w).
+
+Networks that were published to enlarge work on the picture at half size here, and have the published part as `enlarge`.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
+    """Repeat the last rows and columns until height and width are multiples of `multiple`; the caller crops."""
+    bottom, right = -picture.shape[-2] % multiple, -picture.shape[-1] % multiple
+    if bottom == right == 0:
+        return picture
+    return nn.functional.pad(picture, (0, right, 0, bottom), mode="replicate")
+
+
+def halved(picture: Tensor) -> Tensor:
+    """Return (N, 3, H, W) of even sides at half height and width, as Pillow's antialiased bicubic filter does it.
+
+    Its kernel (Keys 1981 with a = -0.5, stretched over eight pixels) is exact in 256ths; beyond its borders a picture
+    goes on with its last rows and columns.
+    """
+    taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=picture.device) / 256
+    kernel = (taps[:, None] * taps).expand(3, 1, 8, 8)
+    return nn.functional.conv2d(nn.functional.pad(picture, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
+
+
+def add_enlarged(
+    picture: Tensor, scale: int, enlarge: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return a picture plus what a network makes of it at 1/`scale` of its size (1 or 2), and the network's features.
+
+    Nothing that the picture knows is lost on the way, and from half the size it takes a quarter of the work.
+    """
+    height, width = picture.shape[-2:]
+    padded = pad_to_multiple(picture, scale)
+    residual, features = enlarge(padded if scale == 1 else halved(padded))
+    return (padded + residual)[..., :height, :width], features
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trained values."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class CollapsibleConv(nn.Module):
+    """A convolution that is trained wide and deployed narrow (SESR, Bhardwaj et al. 2022, arXiv 2103.09404).
+
+    It is trained as a k x k convolution to `width` channels followed by a 1x1, nothing in between, and a shortcut where
+    input and output have the same form: more values to learn with, but the same function as one k x k convolution,
+    whose kernel is worked out anew at each call (cheap, next to the pictures) and once and for all by `collapsed`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, width: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(in_channels, width, kernel_size, stride, padding, bias=False)
+        self.project = nn.Conv2d(width, out_channels, 1)
+        self._shortcut = in_channels == out_channels and stride == 1
+
+    def kernel(self) -> Tensor:
+        """Return the one kernel that this stands for, (out_channels, in_channels, k, k)."""
+        kernel = torch.einsum("ow,wikl->oikl", self.project.weight[:, :, 0, 0], self.expand.weight)
+        if not self._shortcut:
+            return kernel
+        identity = torch.eye(kernel.shape[0], device=kernel.device, dtype=kernel.dtype)
+        middle = kernel.shape[-1] // 2
+        return kernel + nn.functional.pad(identity[..., None, None], (middle, middle, middle, middle))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve (N, in_channels, H, W)."""
+        expand = self.expand
+        return nn.functional.conv2d(features, self.kernel(), self.project.bias, expand.stride, expand.padding)
+
+    @torch.no_grad()
+    def collapsed(self) -> nn.Conv2d:
+        """Return the same function as an ordinary convolution."""
+        kernel, expand = self.kernel(), self.expand
+        out_channels, in_channels, size, _ = kernel.shape
+        plain = nn.Conv2d(in_channels, out_channels, size, expand.stride, expand.padding)  # type: ignore[arg-type]  # pairs
+        plain.weight.copy_(kernel)
+        if plain.bias is not None and self.project.bias is not None:
+            plain.bias.copy_(self.project.bias)
+        return plain
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 layers with ReLU between them and a shortcut, without normalisation (EDSR, Lim et al. 2017)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add to (N, channels, H, W)."""
+        added: Tensor = features + self.layers(features)
+        return added
+
+
+def collapsed(model: nn.Module) -> nn.Module:
+    """Return a copy of a network, in evaluation mode, in which all that is one convolution is an ordinary one.
+
+    Collapsible convolutions are collapsed, and each batch normalisation becomes part of the convolution before it.
+    """
+    plain = copy.deepcopy(model).eval()
+    for parent in list(plain.modules()):
+        if isinstance(parent, nn.Sequential):
+            _fold_normalisations(parent)
+        for name, child in list(parent.named_children()):
+            if isinstance(child, CollapsibleConv):
+                setattr(parent, name, child.collapsed())
+    return plain.requires_grad_(requires_grad=False)
+
+
+def _fold_normalisations(layers: nn.Sequential) -> None:
+    for index in reversed(range(1, len(layers))):
+        conv, norm = layers[index - 1], layers[index]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            layers[index - 1] = fuse_conv_bn_eval(conv, norm)
+            del layers[index]
+
+
+@torch.no_grad()
+def detail_(layer: nn.Conv2d) -> nn.Conv2d:
+    """Make a first layer blind to brightness, in place: each filter sums to zero, at four times the usual scale.
+
+    What is missing from a blurred picture does not depend on how bright it is, but brightness dwarfs detail: with the
+    usual weights a network spends its first thousands of steps cancelling it.
+    """
+    layer.weight -= layer.weight.mean(dim=(1, 2, 3), keepdim=True)
+    layer.weight *= 4
+    if layer.bias is not None:
+        layer.bias.zero_()
+    return layer
+
+
+def he_(layers: nn.Module) -> None:
+    """Draw the weights of all convolutions as He et al. 2015 do for ReLU, in place, with biases of zero.
+
+    By torch's usual draw a signal fades layer by layer, and a deep plain network hardly learns at first.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def zero_(layer: nn.Conv2d) -> nn.Conv2d:
+    """Set a layer to zero, in place, so that a residual network starts as the identity."""
+    layer.weight.zero_()
+    if layer.bias is not None:
+        layer.bias.zero_()
+    return layer

@@ -1,0 +1,192 @@
+"""calls.md, calls.csv and the filmstrip."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from clearcall.core.files import atomic_path, write_text
+from clearcall.evaluation.calls import ALONE, CRISP, INPUT, MASK, MASK_RADIUS, NATURAL, WORSE_DB, Filmstrip, Score
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.grid import ZOOM, choose_crop, draw_cells, enlarge
+from clearcall.imaging.unsharp import CRISP_AMOUNT
+from clearcall.params import PhotoMotion
+from clearcall.reporting.tables import markdown_table
+
+_SETTING = ["codec", "factor", "qp"]
+_CONTENDERS = (NATURAL, CRISP, ALONE, MASK)
+# Field of a score: header and digits.
+_SIGNAL = {
+    "psnr_db": ("PSNR dB", 2),
+    "luma_psnr_db": ("luma PSNR dB", 2),
+    "chroma_psnr_db": ("chroma PSNR dB", 2),
+    "ssim": ("SSIM", 4),
+}
+_PERCEIVED = {"flicker": ("flicker", 2), "vmaf": ("VMAF", 1), "vmaf_neg": ("VMAF NEG", 1)}
+_OF_LOOKS = ("luma_psnr_db", "chroma_psnr_db", "vmaf_neg")  # tell one look from another
+_ABOUT_VMAF = (
+    "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see what it makes of the "
+    "unsharp mask. NEG, its variant without enhancement gain, was made to do so less."
+)
+_PHOTOGRAPHS: dict[PhotoMotion, str] = {
+    "pan": "Photographs become clips by a camera that pans over them, and zooms a little (`--motion bend`: they bend).",
+    "bend": "Photographs become clips that bend as faces do before a camera that stands still, with a camera's noise.",
+}
+_WITHOUT_VMAF = "VMAF was not computed: no FFmpeg with libvmaf is at hand (`pip install imageio-ffmpeg` brings one)."
+_NOTHING_DB = 0.005  # prints as 0.00
+_SHOWN_FRAMES = 3
+_SIDE, _LEAST_FACE = 80, 40  # pixels
+
+
+def write_calls(
+    scores: Sequence[Score],
+    strips: Sequence[Filmstrip],
+    model: str,
+    command: str,
+    reports: Path,
+    motion: PhotoMotion = "pan",
+) -> str:
+    """Write reports/calls.md, which names the command, .csv and .png; return the tables of means over clips.
+
+    `motion` is that of photographs, of which the report tells.
+    """
+    with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, scores))
+    with atomic_path(reports / "calls.png") as temporary:
+        draw_filmstrips(strips).save(temporary, optimize=True)
+    signal, perceived = calls_tables(scores)
+    clips = {score.clip: score.frames for score in scores}
+    sent, shown = strips[0].setting, " and ".join(strip.clip for strip in strips)
+    write_text(
+        reports / "calls.md",
+        "# Clips as a call delivers them\n\n"
+        f"Made by `{command}`: {len(clips)} clips, {sum(clips.values())} frames. "
+        "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
+        f"delay, decoded, and sharpened by `{model}` as `clearcall video` does it: with what the frames before show of "
+        f"each (temporal filter), in the looks {NATURAL} and {CRISP} (an unsharp mask of {CRISP_AMOUNT:g} behind the "
+        f"network), or without ({ALONE}, {NATURAL}); no frame is used that is still to come. "
+        f"{_PHOTOGRAPHS[motion]} At half size, frames are made smaller by 2 before they are encoded and larger "
+        "afterwards. Every clip stands in [calls.csv](calls.csv).\n\n"
+        "Beside each figure of what arrives stands how far the contenders are above it. PSNR and SSIM are of RGB, so "
+        "that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by, and chroma PSNR is of Cb and "
+        "Cr at half resolution. The unsharp "
+        f"mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for the first frame of each clip at each "
+        f"setting, which in a call nobody could know. A frame is worse if its PSNR falls by more than {WORSE_DB:g} "
+        f"dB.\n\n{signal}\n\nThe look {NATURAL}: {verdict(scores)}\n\n"
+        "Flicker is the mean absolute difference between the errors of consecutive frames, in grey levels: less is "
+        f"better. {_WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF}\n\n{perceived}\n\n"
+        f"Mean gain over the input, of all clips and settings:\n\n{looks_table(scores)}\n\n"
+        f"{shown}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: a face "
+        "if one is found, or else where sending did most harm.\n\n"
+        "![Filmstrip](calls.png)\n",
+    )
+    return f"{signal}\n\n{perceived}"
+
+
+def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
+    """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and quantizer.
+
+    They hold means over clips: of what arrives, and how far the contenders are above it.
+    """
+    table = pd.DataFrame(map(asdict, scores))
+    table["codec"] = pd.Categorical(table["codec"], table["codec"].unique())  # keeps their order
+    by_setting = table.drop(columns="clip").groupby(["contender", *_SETTING], observed=True)
+    means, sums = by_setting.mean(), by_setting.sum()
+    signal, natural = _lines(means, _SIGNAL), sums.loc[NATURAL]
+    for line, worse, frames in zip(signal, natural["worse_frames"], natural["frames"], strict=True):
+        line.append(f"{worse} of {frames}")
+    there = {field: named for field, named in _PERCEIVED.items() if means[field].notna().all()}
+    return (
+        markdown_table([*_headers(_SIGNAL), "frames worse"], signal),
+        markdown_table(_headers(there), _lines(means, there)),
+    )
+
+
+def looks_table(scores: Sequence[Score]) -> str:
+    """Return a table of each contender's mean gain over the input: PSNR of planes, and VMAF NEG if it was computed."""
+    fields = {name: named for name, named in (_SIGNAL | _PERCEIVED).items() if name in _OF_LOOKS}
+    means = pd.DataFrame(map(asdict, scores)).groupby("contender")[list(fields)].mean()
+    there = {field: named for field, named in fields.items() if means[field].notna().all()}
+    gains = (means - means.loc[INPUT]).to_dict("index")
+    rows = [
+        [name, *(f"{gains[name][field]:+.{digits}f}" for field, (_, digits) in there.items())] for name in _CONTENDERS
+    ]
+    return markdown_table(["contender", *(header for header, _ in there.values())], rows)
+
+
+def _headers(fields: Mapping[str, tuple[str, int]]) -> list[str]:
+    return ["codec", "size", "QP", *(header for name, _ in fields.values() for header in (name, *_CONTENDERS))]
+
+
+def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]]) -> list[list[str]]:
+    """Return a line for each setting: the input's means, and the contenders' gains over them."""
+    arrived = means.loc[INPUT]
+    gains = [means.loc[name] - arrived for name in _CONTENDERS]
+    lines = []
+    for setting in arrived.index:
+        codec, factor, qp = setting
+        line = [codec, "half" if factor > 1 else "whole", str(qp)]
+        for field, (_, digits) in fields.items():
+            line += [f"{arrived.loc[setting, field]:.{digits}f}"]
+            line += [f"{gain.loc[setting, field]:+.{digits}f}" for gain in gains]
+        lines.append(line)
+    return lines
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """Return in two sentences how many frames and clips the look natural left worse, and the worst of each."""
+    ours = [score for score in scores if score.contender == NATURAL]
+    arrived = {_place(score): score.psnr_db for score in scores if score.contender == INPUT}
+    gains = {_place(score): score.psnr_db - arrived[_place(score)] for score in ours}
+    worse, frames = sum(score.worse_frames for score in ours), sum(score.frames for score in ours)
+    below = sum(gain < -_NOTHING_DB for gain in gains.values())
+    frame = min(ours, key=lambda score: score.worst_db)
+    clip = min(gains, key=gains.__getitem__)
+    return (
+        f"{worse} of {frames} frames are worse than they arrived; the least gain of a frame is {frame.worst_db:+.2f} "
+        f"dB in {_place(frame)}. Of {len(gains)} means over a clip, {below} are below what arrived by more than "
+        f"{_NOTHING_DB:g} dB; the least gain is {gains[clip]:+.2f} dB in {clip}."
+    )
+
+
+def _place(score: Score) -> str:
+    return f"{score.clip} ({score.codec}, QP {score.qp}, {'half' if score.factor > 1 else 'whole'})"
+
+
+def draw_filmstrips(strips: Sequence[Filmstrip]) -> Image.Image:
+    """Draw a row for each contender, of a few frames of each clip: a face, or else where sending did most harm."""
+    shown = list[tuple[Filmstrip, int, int, int]]()  # a column each: the strip, the frame, and top and left of the crop
+    for strip in strips:
+        count, sent = len(strip.rows[INPUT]), strip.rows["as sent"][-1]
+        top, left = find_face(sent, _SIDE) or choose_crop(sent, strip.rows[INPUT][-1], _SIDE)
+        chosen = np.unique(np.linspace(0, count - 1, min(_SHOWN_FRAMES, count)).round().astype(int))
+        shown += [(strip, index, top, left) for index in chosen]
+    cells = [
+        (enlarge(strip.rows[name][index][top : top + _SIDE, left : left + _SIDE]), name, f"frame {index + 1}")
+        for name in strips[0].rows
+        for strip, index, top, left in shown
+    ]
+    return draw_cells(cells, _SIDE * ZOOM, columns=len(shown))
+
+
+def find_face(frame: Frame, side: int) -> tuple[int, int] | None:
+    """Return top and left of the square of `side` pixels in the middle of the largest face, None if there is none."""
+    from skimage.data import lbp_frontal_face_cascade_filename  # noqa: PLC0415  # needed for one picture
+    from skimage.feature import Cascade  # noqa: PLC0415
+
+    height, width = frame.shape[:2]
+    if min(height, width) < max(side, _LEAST_FACE):
+        return None
+    cascade = Cascade(lbp_frontal_face_cascade_filename())  # type: ignore[no-untyped-call]  # scikit-image's lacks them
+    found = cascade.detect_multi_scale(frame, 1.2, 1.5, min_size=(_LEAST_FACE, _LEAST_FACE), max_size=(height, width))
+    if not found:
+        return None
+    face = max(found, key=lambda one: int(one["width"]))
+    top, left = (int(face[start] + face[extent] / 2 - side / 2) for start, extent in (("r", "height"), ("c", "width")))
+    return min(max(0, top), height - side), min(max(0, left), width - side)

@@ -1,0 +1,170 @@
+"""The report of one run: Markdown, pictures and charts, written from what the stages left."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from clearcall.core.files import atomic_folder, write_text
+from clearcall.data.pairs import PairReader, PairRecord, read_pairs
+from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, read_results
+from clearcall.imaging.frame import Restore
+from clearcall.imaging.grid import ZOOM, draw_comparison
+from clearcall.imaging.metrics import MAX_PSNR_DB
+from clearcall.params import Gate, Params, TeacherLosses
+from clearcall.reporting import tables
+from clearcall.reporting.charts import draw_gains, draw_speed, draw_training
+from clearcall.tracking.gate import judge
+
+# A lead in SSIM below this may turn round with another seed.
+CHANCE_SSIM = 0.001
+
+
+def write_report(params: Params, params_text: str, restorers: Mapping[str, Restore]) -> None:
+    """Write report.md and the folder figures; `restorers` are the contenders that pictures show beside the input.
+
+    The student must be among them. `params_text` is params.yaml as it stands. Raises UserError if a stage left no
+    results.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
+    reports = params.paths.reports
+    results = read_results(reports)
+    by_degradation = results["evaluate"]["by_degradation"]
+    hardest = min(by_degradation, key=lambda name: float(by_degradation[name]["degraded"]["ssim"]))
+    curves = [reports / f"{stage}_curve.csv" for stage in ("train_teacher", "distill_student")]
+    with atomic_folder(reports / "figures") as folder:
+        pictures = _draw_pictures(folder, params, hardest, restorers)
+        draw_gains(folder / "gains.png", results)
+        draw_speed(folder / "speed.png", results, params.gate)
+        draw_training(folder / "training.png", results, curves)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # noqa: S701  # Markdown, not HTML
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("report.md.j2").render(
+        results=results,
+        params=params,
+        params_text=params_text.strip(),
+        tables=tables,
+        verdict=verdict(results, params.gate),
+        hardest=hardest,
+        pictures=pictures,
+        shown=", ".join(CONTENDERS[name] for name in ("degraded", *restorers)),
+        zoom=ZOOM,
+        max_psnr_db=MAX_PSNR_DB,
+        frame_size=frame_size(results),
+        link=lambda page: quote(Path(os.path.relpath(page, reports)).as_posix()),
+        **results,
+    )
+    write_text(reports / "report.md", text)
+
+
+def _draw_pictures(
+    folder: Path, params: Params, degradation: str, restorers: Mapping[str, Restore]
+) -> list[dict[str, str]]:
+    """Draw a comparison for each chosen photograph, and the README's picture; return photographs and file names."""
+    reader, side = PairReader(params.paths.pairs), params.write_report.crop_side
+    drawn = []
+    test = read_pairs(params.paths.pairs, "test")
+    for number, pair in enumerate(choose_pairs(test, degradation, params.write_report.pictures), start=1):
+        sharp, degraded = reader.sharp(pair), reader.degraded(pair)
+        shown = {"sharp": sharp, "degraded": degraded}
+        shown |= {name: restore(degraded) for name, restore in restorers.items()}
+        file = f"picture_{number}.png"
+        draw_comparison(sharp, shown, degradation, side, columns=3).save(folder / file, optimize=True)
+        if number == 1:
+            both = {name: shown[name] for name in ("degraded", "student")}
+            draw_comparison(sharp, both, degradation, side, columns=3).save(folder / "before_after.png", optimize=True)
+        drawn.append({"image": pair.image, "file": file})
+    return drawn
+
+
+def verdict(results: Results, limits: Gate) -> list[str]:
+    """Return the outcome as five findings in Markdown: quality and speed, baselines, distillation, teacher, gate."""
+    return [
+        _reached(results),
+        _over_baselines(results, limits),
+        _distillation(results),
+        _below_teacher(results),
+        _gate(results, limits),
+    ]
+
+
+def _reached(results: Results) -> str:
+    evaluate, benchmark = results["evaluate"], results["benchmark_fps"]
+    student, machine = evaluate["mean"]["student"], benchmark["machine"]
+    return (
+        f"The student reaches **SSIM {student['ssim']:.4f}** and **PSNR {student['psnr_db']:.2f} dB** on "
+        f"{len(evaluate['by_image'])} test photographs ({evaluate['pairs']} degraded pictures), at "
+        f"**{benchmark['latency']['student']['fps']:.1f} fps** in {frame_size(results)} on {machine['cpu']} with "
+        f"{machine['cores']} cores."
+    )
+
+
+def _over_baselines(results: Results, limits: Gate) -> str:
+    mean = results["evaluate"]["mean"]
+    over_unsharp, input_ssim = lead(mean["student"], mean["unsharp"]), mean["degraded"]["ssim"]
+    beaten = "" if min(over_unsharp) > 0 else " **So the network does not clearly beat the mask.**"
+    already = "already has" if input_ssim >= limits.min_ssim else "has"
+    return (
+        f"That is {_words(lead(mean['student'], mean['degraded']))} over the degraded input and {_words(over_unsharp)} "
+        f"over an unsharp mask tuned on validation.{beaten} An SSIM above {limits.min_ssim:.2f} alone proves little: "
+        f"the degraded input {already} {input_ssim:.4f}."
+    )
+
+
+def _distillation(results: Results) -> str:
+    mean, photographs = results["evaluate"]["mean"], results["evaluate"]["by_image"].values()
+    if "twin" not in mean:
+        if results["distill_student"]["student"]["losses"].keys() <= TeacherLosses.model_fields.keys():
+            return "Nothing was distilled: the student learned from sharp pictures alone."
+        return "What distillation is worth is unknown: no student was trained without the teacher."
+    over_twin = lead(mean["student"], mean["twin"])
+    if min(over_twin) > 0:
+        finding = "Distillation helped"
+    elif max(over_twin) <= 0:
+        finding = "**Distillation did not help**"
+    else:
+        finding = "Whether distillation helped is undecided"
+    wins = sum(scores["student"]["ssim"] > scores["twin"]["ssim"] for scores in photographs)
+    chance = " Each was trained once, so this may be chance." if abs(over_twin[0]) < CHANCE_SSIM else ""
+    return (
+        f"{finding}: {_words(over_twin)} over the same student trained without a teacher, higher SSIM on {wins} of "
+        f"{len(photographs)} photographs.{chance}"
+    )
+
+
+def _below_teacher(results: Results) -> str:
+    mean, latency = results["evaluate"]["mean"], results["benchmark_fps"]["latency"]
+    ahead, gain = lead(mean["teacher"], mean["student"]), lead(mean["teacher"], mean["degraded"])[0]
+    times = latency["teacher"]["median_ms"] / latency["student"]["median_ms"]
+    cost = f"takes {times:.1f} times as long"
+    if min(ahead) <= 0 or gain <= 0:
+        return f"**The teacher is not clearly better than the student** ({_words(ahead)}) and {cost}."
+    kept = lead(mean["student"], mean["degraded"])[0] / gain
+    return f"The teacher is ahead by {_words(ahead)} and {cost}: the student reaches {kept:.0%} of its gain in SSIM."
+
+
+def _gate(results: Results, limits: Gate) -> str:
+    failed = [check.name for check in judge(results, limits) if not check.passed]
+    return f"**The gate is not passed: {', '.join(failed)}.**" if failed else "The gate is passed."
+
+
+def _words(values: tuple[float, float]) -> str:
+    return f"{values[0]:+.4f} SSIM and {values[1]:+.2f} dB"
+
+
+def choose_pairs(records: Sequence[PairRecord], degradation: str, count: int) -> list[PairRecord]:
+    """Return the pairs of at most `count` photographs, spread evenly over all of them, with one degradation."""
+    candidates = sorted(
+        (record for record in records if (record.degradation, record.variant) == (degradation, 0)),
+        key=lambda record: record.image,
+    )
+    spread = np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)
+    return [candidates[index] for index in spread]

@@ -1,0 +1,188 @@
+"""An ONNX file's metadata, read from its bytes: nothing is run, and data outside the file is refused.
+
+The numbers are those of the fields in ONNX's onnx.proto, in protobuf's wire format.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from clearcall.core.errors import UserError
+from clearcall.imaging.frame import CHROMA_PLANES
+from clearcall.imaging.sizes import SMALLEST_SIDE
+
+_Message = Literal["model", "graph", "node", "attribute", "tensor", "sparse", "function", "training"]
+# The fields through which a model reaches its tensors.
+_INSIDE: dict[_Message, dict[int, _Message]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
+    },
+    "tensor": {},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "function": {7: "node", 11: "attribute"},
+    "training": {1: "graph", 2: "graph"},
+}
+_METADATA, _KEY, _VALUE = 14, 1, 2  # of a model, and of each entry
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups, which ONNX has not, are refused
+_MAX_VARINT_BYTES = 10
+_MAX_FIELD = 2**29 - 1
+_MAX_FIELDS = 2_000_000  # a second or two in Python; the largest networks here have some ten thousand
+
+
+Kind = Literal["luma", "rgb"]
+Scores = npt.NDArray[np.float32]
+IDENTITY = 0  # in place of an expert's number
+KIND_KEY, STRIDE_KEY = "clearcall.kind", "clearcall.stride"
+EXPERTS_KEY, CODED_KEY, COLOURED_KEY = "clearcall.experts", "clearcall.coded", "clearcall.coloured"
+ITSELF = "itself"  # names a single network under COLOURED_KEY
+NOTHING_TO_ADD = 128  # in `sub_pixels`
+_MAX_STRIDE = 64  # of an RGB network; a luma network's divides SMALLEST_SIDE
+_MAX_EXPERTS = 256
+_MAX_MODEL_BYTES = 2**30
+_SHORT = 300  # characters of a runtime's message or of a value
+
+
+def read_metadata(onnx: bytes) -> dict[str, str]:
+    """Return the metadata of a model; raise ValueError if it is malformed or keeps data outside the file."""
+    metadata: dict[str, str] = {}
+    waiting: list[tuple[_Message, memoryview]] = [("model", memoryview(onnx))]
+    count = 0
+    while waiting:
+        kind, message = waiting.pop()
+        for number, value in _fields(message):
+            count += 1
+            if count > _MAX_FIELDS:
+                raise ValueError(f"it has more than {_MAX_FIELDS} fields")
+            if kind == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)):
+                raise ValueError("it keeps data outside the file: save it as one file, without external data")
+            if not isinstance(value, memoryview):
+                continue
+            if number in _INSIDE[kind]:
+                waiting.append((_INSIDE[kind][number], value))
+            elif kind == "model" and number == _METADATA:
+                entry = dict(_fields(value))
+                key, text = (entry.get(field, b"") for field in (_KEY, _VALUE))
+                if isinstance(key, int) or isinstance(text, int):
+                    raise ValueError("its metadata is not text")
+                metadata[str(key, "utf-8")] = str(text, "utf-8")
+    return metadata
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield number and value of each field of a protobuf message."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if not 0 < number <= _MAX_FIELD:
+            raise ValueError(f"it has a field of number {number}")
+        if wire == _VARINT:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            length, at = _varint(message, at)
+        elif wire in {_FIXED64, _FIXED32}:
+            length = 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"it has a field of wire type {wire}")
+        if length > len(message) - at:
+            raise ValueError("it is truncated")
+        yield number, message[at : at + length]
+        at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the integer at a position, and the position after it."""
+    value = 0
+    for index, byte in enumerate(message[at : at + _MAX_VARINT_BYTES]):
+        value |= (byte & 127) << 7 * index
+        if byte < 128:  # noqa: PLR2004  # the top bit says that more follow
+            return value, at + index + 1
+    raise ValueError("it is truncated")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported network: its bytes as ONNX, and what its metadata says of it."""
+
+    name: str
+    onnx: bytes
+    kind: Kind
+    stride: int
+    choices: tuple[str, ...] = ()  # of the router: the identity and each expert; none for a single network
+    coded: tuple[str, ...] = ()  # of these, the experts that have learnt from what encoders leave of a frame
+    coloured: tuple[str, ...] = ()  # of these, the experts that restore chroma too; ITSELF, if a single network does
+
+    def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
+        if self.kind == "rgb":
+            return (1, height, width, 3), (1, height, width, 3)
+        planes = self.stride**2 + (CHROMA_PLANES if self.coloured else 0)
+        return (1, 1, height, width), (1, planes, height // self.stride, width // self.stride)
+
+    def restores_chroma(self, choice: int) -> bool:
+        """Return whether a choice by its number, or a single network, restores chroma too."""
+        return (self.choices[choice] if self.choices else ITSELF) in self.coloured
+
+
+def load_graph(path: Path) -> Graph:
+    """Read an exported network; raise UserError if the file is not one."""
+    try:
+        if path.stat().st_size > _MAX_MODEL_BYTES:
+            raise UserError(f"{path} is larger than 1 GiB: that is no network of clearcall's")
+        onnx = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"there is no model file {path}") from None
+    try:
+        metadata = read_metadata(onnx)
+    except ValueError as error:
+        raise UserError(f"{path} is not a network that clearcall exported: {error}") from None
+    kind, stride = metadata.get(KIND_KEY, ""), metadata.get(STRIDE_KEY, "")
+    if kind not in get_args(Kind) or not _is_stride(stride, kind):
+        raise UserError(
+            f"{path} is not a network that clearcall exported: its metadata says {KIND_KEY} = {shorten(kind)!r}, "
+            f"{STRIDE_KEY} = {shorten(stride)!r}"
+        )
+    choices, coded, coloured = (
+        _names(path, key, metadata.get(key, "")) for key in (EXPERTS_KEY, CODED_KEY, COLOURED_KEY)
+    )
+    return Graph(path.name, onnx, cast(Kind, kind), int(stride), choices, coded, coloured)
+
+
+def _names(path: Path, key: str, text: str) -> tuple[str, ...]:
+    """Return the names that an entry of a graph's metadata lists."""
+    try:
+        names = json.loads(text) if text else []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > _MAX_EXPERTS:
+            raise ValueError("no list of at most 256 names")  # noqa: TRY301  # the same message as for other damage
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not a network that clearcall exported: its metadata says {key} = {shorten(text)!r} ({error})"
+        ) from None
+    return tuple(names)
+
+
+def _is_stride(text: str, kind: str) -> bool:
+    known = [stride for stride in range(1, _MAX_STRIDE + 1) if kind == "rgb" or SMALLEST_SIDE % stride == 0]
+    return text in map(str, known)
+
+
+def shorten(said: object) -> str:
+    """Return a runtime's message as one short line."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= _SHORT else f"{line[:_SHORT]}..."

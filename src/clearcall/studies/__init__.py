@@ -1,1 +1,0 @@
-"""Studies: many short trainings over one question, each a row of a committed table."""

@@ -1,0 +1,1 @@
+"""The motion-compensated temporal filter."""

@@ -1,0 +1,1 @@
+"""MLflow: runs, registry, gate, and what is shipped."""

@@ -1,0 +1,99 @@
+"""Whether the model at hand may be shipped: each check with its value and its limit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clearcall.core.errors import UserError
+from clearcall.core.files import read_json, sha256_of
+from clearcall.core.machine import machine
+from clearcall.params import Gate, Paths, ShippedGate
+
+FULL_HD = (1920, 1080)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One value of the student and the least that it must be."""
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value reaches the limit."""
+        return self.value >= self.limit
+
+
+def require_same_machine(reports: Path) -> None:
+    """Raise UserError unless the fps was measured on this machine: a figure from elsewhere says nothing about it."""
+    measured, here = _read(reports, "benchmark_fps")["machine"], machine()
+    if measured["id"] != here["id"]:
+        raise UserError(
+            f"the fps was measured on another machine ({measured['cpu']}, {measured['cores']} cores) than this one "
+            f"({here['cpu']}, {here['cores']} cores): run `dvc repro -f -s benchmark_fps`, then `dvc repro`"
+        )
+
+
+def read_reports(paths: Paths) -> dict[str, dict[str, Any]]:
+    """Return the measurements to judge; raise UserError if one is missing, or of another model, machine or size."""
+    found = {stage: _read(paths.reports, stage) for stage in ("evaluate", "export_onnx", "benchmark_fps")}
+    require_same_machine(paths.reports)
+    student, speed = found["export_onnx"]["student"], found["benchmark_fps"]
+    onnx = paths.models / "student.onnx"
+    if not onnx.is_file() or sha256_of(onnx) != student["sha256"] or speed["student_sha256"] != student["sha256"]:
+        raise UserError(f"{onnx} is missing or not the student that was measured: run `dvc repro`")
+    if found["evaluate"]["student_weights_sha256"] != student["weights_sha256"]:
+        raise UserError("SSIM and fps are of different students: run `dvc repro`")
+    if (speed["width"], speed["height"]) != FULL_HD:
+        raise UserError(
+            f"the fps was measured at {speed['width']}x{speed['height']}, and the gate asks for 1920x1080: "
+            "set benchmark_fps.width and height, and run `dvc repro`"
+        )
+    return found
+
+
+def judge(found: dict[str, dict[str, Any]], limits: Gate) -> list[Check]:
+    """Return the checks: SSIM, fps, and the student's lead over the unsharp mask that was tuned on validation."""
+    mean = found["evaluate"]["mean"]
+    return [
+        Check("SSIM", mean["student"]["ssim"], limits.min_ssim),
+        Check("fps", found["benchmark_fps"]["latency"]["student"]["fps"], limits.min_fps),
+        *_over_unsharp(mean, limits),
+    ]
+
+
+def judge_shipped(mean: Mapping[str, Mapping[str, float]], clean_psnr_db: float, limits: ShippedGate) -> list[Check]:
+    """Return the checks of a network for the package: its lead over the tuned mask, and what becomes of clean frames.
+
+    `mean` has each contender's `ssim` and `psnr_db` on the test pictures.
+    """
+    return [
+        *_over_unsharp(mean, limits),
+        Check("PSNR of an undegraded picture, dB", clean_psnr_db, limits.min_clean_psnr_db),
+    ]
+
+
+def _over_unsharp(mean: Mapping[str, Mapping[str, float]], limits: Gate | ShippedGate) -> list[Check]:
+    student, unsharp = mean["student"], mean["unsharp"]
+    return [
+        Check(
+            "SSIM over the tuned unsharp mask",
+            round(student["ssim"] - unsharp["ssim"], 9),
+            limits.min_ssim_over_unsharp,
+        ),
+        Check(
+            "PSNR over the tuned unsharp mask, dB",
+            round(student["psnr_db"] - unsharp["psnr_db"], 9),
+            limits.min_psnr_db_over_unsharp,
+        ),
+    ]
+
+
+def _read(reports: Path, stage: str) -> dict[str, Any]:
+    path = reports / f"{stage}.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro` first")
+    return read_json(path)

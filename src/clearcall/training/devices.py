@@ -1,0 +1,108 @@
+"""Join the training processes of several devices and machines."""
+
+import atexit
+import os
+import socket
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public by its documentation
+from torch.nn.parallel import DistributedDataParallel
+
+from clearcall.core.errors import UserError
+from clearcall.core.processes import end_with_parent
+
+JOIN_SECONDS = 600.0
+_POLL_SECONDS = 0.2
+_LOOPBACK = "127.0.0.1"
+
+
+class JoinedProcesses(DDPStrategy):
+    """DDP whose processes say whom they wait for, for `JOIN_SECONDS` at most.
+
+    On one machine they listen on the loopback interface alone; on several, the store does on all interfaces.
+    """
+
+    def setup_environment(self) -> None:
+        """Join the process group, which the base class then finds ready."""
+        if self.local_rank > 0:
+            end_with_parent()
+        environment = self.cluster_environment
+        if environment is not None and not isinstance(environment, TorchElasticEnvironment):  # which joins them itself
+            dist.init_process_group(
+                dist.get_default_backend_for_device(self.root_device),
+                store=self._join(environment),
+                rank=environment.global_rank(),
+                world_size=environment.world_size(),
+                device_id=None if self.root_device.type == "cpu" else self.root_device,
+            )
+            if self.root_device.type != "cpu":
+                atexit.register(dist.destroy_process_group)  # or NCCL warns
+        super().setup_environment()
+
+    def setup_module(self, module: nn.Module) -> DistributedDataParallel:
+        """Wrap a network; its buffers become contiguous, since DDP cannot broadcast a single one in channels_last."""
+        for buffer in module.buffers():
+            buffer.data = buffer.data.clone(memory_format=torch.contiguous_format)
+        return super().setup_module(module)
+
+    def _join(self, environment: ClusterEnvironment) -> TCPStore:
+        """Return the store of a group whose processes have all come; raise UserError if they do not in time."""
+        if self.num_nodes == 1:
+            host = _LOOPBACK
+            for loopback in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+                os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
+            mend = "Run the same command again; if that fails too, train on one device"
+        else:
+            host = environment.main_address
+            mend = (
+                f"Run the same command on all {self.num_nodes} machines, with one MASTER_ADDR and MASTER_PORT, which "
+                f"reach the first, and with NODE_RANK from 0 to {self.num_nodes - 1}; or set `nodes: 1` in params.yaml"
+            )
+        port, world, joined = environment.main_port, environment.world_size(), -1
+        deadline = time.monotonic() + JOIN_SECONDS
+        store: TCPStore | None = None
+        while joined < world:
+            if store is None and (store := self._open_store(host, port, environment)) is not None:
+                store.add("joined", 1)
+            try:
+                there = 0 if store is None else store.add("joined", 0)
+            except RuntimeError:
+                raise UserError(f"the first training process, at {host}:{port}, has ended. {mend}") from None
+            if there != joined and self.num_nodes > 1 and self.local_rank == 0:
+                waits = f"waiting at {host}:{port} for training processes: {there} of {world} have joined"
+                print(f"{waits}. {mend}" if joined < 0 else waits, file=sys.stderr, flush=True)
+            joined = there
+            if joined < world:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"after {JOIN_SECONDS:g} s {joined} of {world} training processes have joined at "
+                        f"{host}:{port}. {mend}"
+                    )
+                # Here and not within torch, where no signal would be heeded.
+                time.sleep(_POLL_SECONDS)
+        if store is None:
+            raise RuntimeError("a group without processes")
+        return store
+
+    def _open_store(self, host: str, port: int, environment: ClusterEnvironment) -> TCPStore | None:
+        """Return the group's store: the first process serves it, the others connect; None if nothing listens yet."""
+        world = environment.world_size()
+        if environment.global_rank() > 0:
+            try:
+                socket.create_connection((host, port), timeout=1).close()
+            except OSError:
+                return None
+            return TCPStore(host, port, world, is_master=False, wait_for_workers=False)
+        try:
+            listener = socket.create_server((_LOOPBACK, port)).detach() if self.num_nodes == 1 else None
+            return TCPStore(host, port, world, is_master=True, wait_for_workers=False, master_listen_fd=listener)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"cannot listen at {host}:{port}, choose another MASTER_PORT: {error}") from None

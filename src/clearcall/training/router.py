@@ -1,0 +1,157 @@
+"""Fit the router of a student of experts on what each of its choices costs, and report what it loses to the best."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clearcall.core.console import track
+from clearcall.data.pairs import PairReader, PairRecord, middle
+from clearcall.imaging.frame import Frame
+from clearcall.models.inference import to_tensor
+from clearcall.models.students.routed import Routed, Router
+
+CLEAN = "clean"
+_STEPS, _RATE, _DECAY, _BATCH = 4000, 5e-3, 1e-2, 256
+# Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
+_NOISE = 0.1
+# Weight of what a frame loses against its input, beside what it loses against its best choice.
+_HARM = 2.0
+# The middle of a frame tells what each choice costs; its spectrum is taken from more of it.
+_COST_SIDE_PX, _SPECTRUM_SIDE_PX = 256, 1024
+# Rounding to 8 bits leaves this mean squared error, of luma in [0, 1]: less is no gain that could be seen.
+_ROUNDING_MSE = 1 / 12 / 255**2
+_CHUNK = 20  # pairs that a process measures at once
+
+_Floats = npt.NDArray[np.float32]
+_Measured = tuple[_Floats, _Floats, str]  # a row of the table
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What each choice of the router leaves of whole frames.
+
+    `spectra` is (frames, views, numbers): of the frame and of parts of it, which had the same done to them; `psnr_db`
+    (frames, choices) of luma, capped at what rounding to 8 bits leaves; `labels` says how each frame was degraded,
+    `clean` if not at all.
+    """
+
+    spectra: Tensor
+    psnr_db: Tensor
+    labels: list[str]
+
+
+def fit_router(student: Routed, table: CostTable, seed: int) -> None:
+    """Fit the router in place, so that the expected loss in dB against each frame's best choice is the least.
+
+    A loss against the input counts three times. Degradations count alike, however many frames each has.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    router = student.router.requires_grad_(requires_grad=True)
+    views, numbers = table.spectra.shape[1:]
+    router.mean.copy_(table.spectra[:, 0].mean(dim=0))
+    router.deviation.copy_(table.spectra[:, 0].std(dim=0).clamp(min=1e-3))
+    _, kinds = np.unique(table.labels, return_inverse=True)
+    odds = torch.from_numpy(1 / np.bincount(kinds)[kinds])
+    regret = table.psnr_db.amax(dim=1, keepdim=True) - table.psnr_db
+    cost = regret + _HARM * (table.psnr_db[:, :1] - table.psnr_db).clamp(min=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        router.first.reset_parameters()
+    nn.init.zeros_(router.last.weight)
+    nn.init.zeros_(router.last.bias)
+    optimizer = torch.optim.AdamW(router.parameters(), _RATE, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+    target = torch.softmax(-4 * regret, dim=1)
+    for step in range(_STEPS):
+        chosen = torch.multinomial(odds, _BATCH, replacement=True, generator=generator)
+        view = torch.randint(views, (_BATCH,), generator=generator)
+        noise = torch.randn(_BATCH, numbers, generator=generator)
+        scores = router(table.spectra[chosen, view] + _NOISE * noise * router.deviation)
+        expected = (scores.softmax(dim=1) * cost[chosen]).sum(dim=1).mean()
+        # Expected cost alone learns slowly at first, and is what counts at the end.
+        likelihood = -(target[chosen] * scores.log_softmax(dim=1)).sum(dim=1).mean()
+        optimizer.zero_grad()
+        (expected + (1 - step / _STEPS) * likelihood).backward()
+        optimizer.step()
+        schedule.step()
+    router.requires_grad_(requires_grad=False)
+
+
+def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord], pool: Executor | None = None) -> CostTable:
+    """Measure every choice on every pair, and on every distinct sharp picture, which is best left alone.
+
+    With a `pool` by its processes.
+    """
+    first = {(record.sharp_shard, record.sharp_offset): record for record in reversed(records)}
+    chunks = [
+        [
+            (record, first[record.sharp_shard, record.sharp_offset] is record)
+            for record in records[start : start + _CHUNK]
+        ]
+        for start in range(0, len(records), _CHUNK)
+    ]
+    measured = (map if pool is None else pool.map)(partial(_measure, student, pairs), chunks)
+    rows = [row for chunk in track(measured, len(chunks), "measuring the experts") for row in chunk]
+    spectra, psnr_db, labels = zip(*rows, strict=True)
+    return CostTable(torch.from_numpy(np.array(spectra)), torch.from_numpy(np.array(psnr_db)), list(labels))
+
+
+@torch.inference_mode()
+def _measure(student: Routed, pairs: Path, records: Sequence[tuple[PairRecord, bool]]) -> list[_Measured]:
+    """Return a row for each pair, and one for its sharp picture where that is asked for."""
+    reader, rows = PairReader(pairs), []
+    for record, with_sharp in records:
+        sharp = reader.sharp(record)
+        for label, frame in [(record.degradation, reader.degraded(record)), (CLEAN, sharp)][: 1 + with_sharp]:
+            luma = student.padded_luma(to_tensor(middle(frame, _SPECTRUM_SIDE_PX))[None]) * 255
+            spectra = torch.cat([student.router.spectrum(view) for view in _views(luma)]).numpy()
+            rows.append((spectra, _psnr_db(student, middle(frame, _COST_SIDE_PX), middle(sharp, _COST_SIDE_PX)), label))
+    return rows
+
+
+def _views(luma: Tensor) -> list[Tensor]:
+    """Return luma (1, 1, H, W) and its four quarters, all of them at least as large as the router's windows."""
+    height, width = (max(Router.TAPS, side // 2) for side in luma.shape[-2:])
+    corners = product((slice(height), slice(-height, None)), (slice(width), slice(-width, None)))
+    return [luma, *(luma[..., rows, columns] for rows, columns in corners)]
+
+
+def _psnr_db(student: Routed, frame: Frame, sharp: Frame) -> _Floats:
+    picture, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
+    errors = [
+        float((student.luma(student.restore_by(choice, picture).clamp(0, 1)) - target).square().mean())
+        for choice in range(len(student.names))
+    ]
+    return np.array([-10 * np.log10(max(error, _ROUNDING_MSE)) for error in errors], np.float32)
+
+
+def routing_summary(student: Routed, table: CostTable) -> dict[str, dict[str, float]]:
+    """Return for each label how its frames fare: share routed to the best choice, mean and worst loss to it in dB.
+
+    `gain_db` is the mean gain over the input, `least_gain_db` that of the worst frame.
+    """
+    with torch.inference_mode():
+        chosen = student.router(table.spectra[:, 0]).argmax(dim=1)
+    got = table.psnr_db.gather(1, chosen[:, None])[:, 0]
+    lost, gain = table.psnr_db.amax(dim=1) - got, got - table.psnr_db[:, 0]
+    labels: npt.NDArray[np.str_] = np.array(table.labels)
+    summary = {}
+    for label in dict.fromkeys(table.labels):
+        of = torch.from_numpy(labels == label)
+        summary[label] = {
+            "frames": int(of.sum()),
+            "best_share": float((lost[of] < 1e-6).float().mean()),  # noqa: PLR2004  # rounding
+            "mean_loss_db": float(lost[of].mean()),
+            "largest_loss_db": float(lost[of].max()),
+            "gain_db": float(gain[of].mean()),
+            "least_gain_db": float(gain[of].min()),
+        }
+    return summary
