@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from clearcall.imaging.sizes import resized
 from clearcall.data.degrade.codecs import send
 from clearcall.data.synthetic import MAX_BEND, bent
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import resized
 
 QP, FRAMES, RATE = 27, 90, 30
 HERE = Path(__file__).parent

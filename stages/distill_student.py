@@ -1,8 +1,11 @@
 """Distil the student from the teacher, and train its baseline, which never sees the teacher, for comparison."""
 
+from functools import partial
+
 from clearcall.core import errors
 from clearcall.core.files import write_json
 from clearcall.params import load_params
+from clearcall.tracking.runs import TrainingRun
 from clearcall.training.experts import train_experts
 from clearcall.training.loop import make_fabric
 from clearcall.training.task import needs_teacher, without_teacher
@@ -14,11 +17,14 @@ def main() -> None:
     params = load_params()
     stage, paths = params.distill_student, params.paths
     students = paths.weights / "students"
+    track = partial(TrainingRun, params.publish.experiment)
     losses_of = {"student": stage.losses.weights()}
     if stage.twin:
         losses_of["twin"] = without_teacher(losses_of["student"])
     if stage.experts is not None:
-        trained = {name: train_experts(params, losses, name, students / name) for name, losses in losses_of.items()}
+        trained = {
+            name: train_experts(params, losses, name, students / name, track) for name, losses in losses_of.items()
+        }
     else:
         fabric = make_fabric(stage.training)
         trained = {
@@ -31,7 +37,7 @@ def main() -> None:
                 fabric,
                 name=name,
                 budget=params.budget,
-                experiment=params.publish.experiment,
+                track=track,
                 folder=students / name,
                 teacher_folder=paths.weights / "teacher" if needs_teacher(losses) else None,
                 round_teacher=stage.round_teacher,

@@ -1,8 +1,11 @@
 """Train the teacher: as good a restorer as the steps allow, and what the student will learn from."""
 
+from functools import partial
+
 from clearcall.core import errors
 from clearcall.core.files import write_json
 from clearcall.params import load_params
+from clearcall.tracking.runs import TrainingRun
 from clearcall.training.loop import make_fabric
 from clearcall.training.train import train_network, write_curves
 
@@ -21,7 +24,7 @@ def main() -> None:
         fabric,
         name="teacher",
         budget=params.budget,
-        experiment=params.publish.experiment,
+        track=partial(TrainingRun, params.publish.experiment),
         folder=params.paths.weights / "teacher",
         pretrained=stage.pretrained,
     )

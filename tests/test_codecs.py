@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from clearcall.core.errors import UserError
 from clearcall.data.degrade import codecs
 from clearcall.data.degrade.codecs import Transmission, send, transmit
+from clearcall.data.manifest import CLIP_FRAMES
 from clearcall.data.synthetic import pan_and_zoom
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
@@ -109,7 +110,7 @@ def test_a_filtered_picture_has_what_the_frames_before_it_show(still: Frame) -> 
     how = sent("h264", qp=34)
     alone, filtered = transmit(still, how), transmit(still, replace(how, filtered=True))
     assert (filtered != alone).any()
-    clip = pan_and_zoom(still, codecs.CLIP_FRAMES, how.pan, how.zoom)
+    clip = pan_and_zoom(still, CLIP_FRAMES, how.pan, how.zoom)
     assert (transmit(still, replace(how, filtered=True), clip[:-1]) == filtered).all()
 
 

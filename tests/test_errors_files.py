@@ -28,7 +28,7 @@ def raiser(error: BaseException) -> Callable[[], None]:
 
 
 def run_program(body: str, *, stdout: int | None = subprocess.PIPE) -> "subprocess.CompletedProcess[str]":
-    program = f"import sys\nfrom clearcall import errors\ndef main():\n    {body}\nerrors.run(main)\n"
+    program = f"import sys\nfrom clearcall.core import errors\ndef main():\n    {body}\nerrors.run(main)\n"
     return subprocess.run(
         [sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
     )
@@ -294,7 +294,8 @@ def test_errors_are_exceptions_that_a_broad_except_would_catch() -> None:
 
 def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
-        "import time\nfrom pathlib import Path\nfrom clearcall import errors\nfrom clearcall.core.files import atomic_path\n"
+        "import time\nfrom pathlib import Path\nfrom clearcall.core import errors\n"
+        "from clearcall.core.files import atomic_path\n"
         "def main():\n    with atomic_path(Path('half')):\n        print('shown', flush=True)\n        time.sleep(60)\n"
         "errors.run(main)"
     )
@@ -343,7 +344,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
 def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each process cleans the folder once, while others create their temporary files in it."""
     program = (
-        "import sys\nfrom pathlib import Path\nfrom clearcall import files\n"
+        "import sys\nfrom pathlib import Path\nfrom clearcall.core import files\n"
         "for number in range(100):\n"
         "    files._cleaned.clear()\n"
         "    files.write_text(Path(sys.argv[1]) / f'{sys.argv[2]}-{number}', 'x')\n"
@@ -391,7 +392,7 @@ def test_a_released_lock_leaves_no_file_and_can_be_held_again(tmp_path: Path) ->
 STAGE = """
 import time
 from pathlib import Path
-from clearcall import errors
+from clearcall.core import errors
 from clearcall.core.files import atomic_path
 def main():
     with atomic_path(Path("half")):

@@ -26,7 +26,7 @@ from clearcall.temporal.motion import find_motion
 TINY = """
 import sys
 from pathlib import Path
-from clearcall import film_benchmark as b
+from clearcall.evaluation import media_speed as b
 b._CAMERA_FILM_S = 1
 sizes = {"film_size": (192, 128), "camera_size": (160, 96)}
 b.benchmark_films(["quality", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)

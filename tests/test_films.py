@@ -21,9 +21,8 @@ from clearcall.data.degrade.degradations import build_degradation
 from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.ingest.download import download
 from clearcall.data.ingest.videos import film_pictures
-from clearcall.data.manifest import ImageRecord, read_manifest, write_manifest
+from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, read_manifest, write_manifest
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.data.synthetic import CLIP_FRAMES
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
 from clearcall.params import CheckData, CountPerSplit, DegradationStep, DegradePairs, DownloadData, Params

@@ -18,7 +18,7 @@ from clearcall.tracking import runs as tracking
 from clearcall.tracking import store as local_store
 
 PLAIN_MLFLOW = "import mlflow, sys; mlflow.MlflowClient(f'sqlite:///{sys.argv[1]}/mlflow.db')"
-CLEARCALL = "from clearcall import tracking; tracking.client()"
+CLEARCALL = "from clearcall.tracking import runs as tracking; tracking.client()"
 MOST_TABLES = 60  # entries of the schema; all are about 200
 
 
@@ -89,7 +89,7 @@ def test_a_half_made_database_is_made_anew(tmp_path: Path, enter: Callable[[Path
 def test_processes_that_start_together_share_one_database(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
     """As trainings of queued experiments do in a fresh clone: none may replace what another has logged to."""
     enter(tmp_path)
-    program = "from clearcall import tracking as t; t.client().create_experiment(__import__('sys').argv[1])"
+    program = "from clearcall.tracking import runs as t; t.client().create_experiment(__import__('sys').argv[1])"
     started = [subprocess.Popen([sys.executable, "-c", program, name], cwd=tmp_path) for name in ("a", "b", "c")]
     assert [process.wait() for process in started] == [0, 0, 0]
     assert {found.name for found in tracking.client().search_experiments()} == {"Default", "a", "b", "c"}
@@ -104,7 +104,7 @@ def test_a_damaged_database_is_named_and_left_alone(
     with pytest.raises(UserError, match=rf"{database} is damaged: .* move it away") as caught:
         tracking.client()
     assert "server" not in str(caught.value)
-    with tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json", active=True) as run:
+    with tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json") as run:
         run.log([{"step": 1, "loss": 1.0}])
     assert "is damaged" in capsys.readouterr().err
     assert database.read_bytes() == content
@@ -240,7 +240,7 @@ def test_artifacts_lie_beside_a_database_that_several_projects_share(
 def test_an_experiment_in_a_temporary_folder_logs_in_the_project(tmp_path: Path) -> None:
     """`dvc exp run --temp` and queued experiments run in folders that DVC removes."""
     (tmp_path / "stage.py").write_text(
-        "from clearcall import tracking; open('out', 'w').write(tracking.tracking_uri())"
+        "from clearcall.tracking import runs as tracking; open('out', 'w').write(tracking.tracking_uri())"
     )
     (tmp_path / "dvc.yaml").write_text("stages:\n  s:\n    cmd: python stage.py\n    outs: [out: {cache: false}]\n")
     own = {key: value for key, value in os.environ.items() if key not in ("DVC_ROOT", "MLFLOW_TRACKING_URI")}

@@ -23,7 +23,6 @@ from clearcall.models.inference import restore, restore_unrounded, to_frame, to_
 from clearcall.models.layers import CollapsibleConv, collapsed, halved, he_, pad_to_multiple, parameter_count
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
-from clearcall.runtime import engines
 
 Frame = npt.NDArray[np.uint8]
 TINY: dict[tuple[Kind, str], dict[str, Any]] = {
@@ -418,7 +417,6 @@ def test_the_luma_student_leaves_chroma_alone() -> None:
 
 
 def test_a_small_frame_is_continued_as_far_as_the_router_needs() -> None:
-    assert SMALLEST_SIDE == engines.SMALLEST_SIDE
     model, picture = disturbed(tiny("students", "luma_strided")), noise(1, 3, 3, 5)
     continued = torch.nn.functional.pad(picture, (0, SMALLEST_SIDE - 5, 0, SMALLEST_SIDE - 3), mode="replicate")
     assert torch.equal(model(picture), model(continued)[..., :3, :5])

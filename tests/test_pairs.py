@@ -20,9 +20,8 @@ from PIL import Image
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
 from clearcall.data.degrade.write import _softened, degrade_pairs, pair_seed
-from clearcall.data.manifest import ImageRecord, Split, read_manifest, split_sha256, write_manifest
+from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split, read_manifest, split_sha256, write_manifest
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, middle, read_pairs
-from clearcall.data.synthetic import CLIP_FRAMES
 from clearcall.imaging.metrics import psnr_db, ssim
 from clearcall.params import DegradePairs, Params
 

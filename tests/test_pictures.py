@@ -794,7 +794,7 @@ def test_a_killed_run_goes_on_where_it_was(
         Image.fromarray(np.roll(rgb, number, axis=1)).save(source / name)
     # Slowed down, so that it is killed in the midst; the record is written after every picture.
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom clearcall import pictures\n"
+        "import sys, time\nfrom pathlib import Path\nfrom clearcall.media import images as pictures\n"
         "from clearcall.runtime.sharpener import Sharpener\npictures._RECORD_SECONDS = 0\nencode = pictures._encode\n"
         "pictures._encode = lambda *a: (time.sleep(0.05), encode(*a))[1]\n"
         "pictures.sharpen_folder(Sharpener(sys.argv[1], 'onnxruntime', 1), Path(sys.argv[2]), Path(sys.argv[3]))\n"

@@ -52,7 +52,7 @@ def known_run(home: Path) -> str:
     rows = [{"step": 20.0, "loss_l1": 0.5}, {"step": 20.0, "validation_ssim": 0.8}, {"step": 40.0, "loss_l1": 0.25}]
     state_file = home / "student.json"
     values = {"channels": 4, "steps": 40}
-    run = tracking.TrainingRun(EXPERIMENT, "student", values, state_file, active=True)
+    run = tracking.TrainingRun(EXPERIMENT, "student", values, state_file)
 
     def interrupted() -> None:
         with run:
@@ -64,7 +64,7 @@ def known_run(home: Path) -> str:
     assert run.run_id is not None
     assert tracking.client().get_run(run.run_id).info.status == "KILLED"
     assert read_json(state_file) == {"run_id": run.run_id, "sent": 2}
-    with tracking.TrainingRun(EXPERIMENT, "student", values, state_file, active=True) as resumed:
+    with tracking.TrainingRun(EXPERIMENT, "student", values, state_file) as resumed:
         resumed.log(rows)
         resumed.log(rows)
     assert resumed.run_id == run.run_id
@@ -158,14 +158,14 @@ def test_a_resumed_training_is_one_run_with_each_row_once(known_run: str) -> Non
 def test_an_error_in_training_marks_the_run_as_failed(home: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        tracking.TrainingRun(EXPERIMENT, "failing", {}, home / "failing.json", active=True),
+        tracking.TrainingRun(EXPERIMENT, "failing", {}, home / "failing.json"),
     ):
         raise ZeroDivisionError
     assert [run.info.status for run in runs("failing")] == ["FAILED"]
 
 
 def test_another_process_of_the_same_training_logs_nothing(home: Path) -> None:
-    with tracking.TrainingRun(EXPERIMENT, "rank 1", {}, home / "rank.json", active=False) as run:
+    with tracking.TrainingRun(EXPERIMENT, "rank 1", {}, home / "rank.json") as run:
         run.log([{"step": 1, "loss_l1": 1.0}])
     assert run.run_id is None
     assert runs("rank 1") == []
@@ -254,7 +254,7 @@ def test_the_sharpener_takes_a_registered_model_by_its_uri(
 ) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (17, 31, 3), np.uint8)
     expected = Sharpener(student_onnx[1], "onnxruntime", threads=1)(frame)
-    registered = Sharpener(uri.format(**asdict(first)), "onnxruntime", threads=1)
+    registered = Sharpener(tracking.download_model(uri.format(**asdict(first))), "onnxruntime", threads=1)
     assert (registered(frame) == expected).all()
     assert (expected != frame).any()
 
@@ -271,13 +271,13 @@ def test_the_sharpener_takes_a_registered_model_by_its_uri(
 def test_a_uri_that_leads_nowhere_is_the_users_to_mend(first: Published, uri: str, missing: str) -> None:
     assert first.model == MODEL
     with pytest.raises(UserError) as caught:
-        Sharpener(uri)
+        tracking.download_model(uri)
     assert missing in str(caught.value)
 
 
 def test_a_uri_without_an_onnx_file_is_the_users_to_mend(first: Published) -> None:
     with pytest.raises(UserError, match="holds 0 ONNX files, not one: it is no model that clearcall registered"):
-        Sharpener(f"runs:/{first.run_id}/report")
+        tracking.download_model(f"runs:/{first.run_id}/report")
 
 
 def test_the_same_file_is_registered_once(first: Published, results: Callable[..., Params]) -> None:
@@ -369,7 +369,7 @@ def test_a_missing_report_is_not_blamed_on_the_server(results: Callable[..., Par
 def test_a_run_of_another_database_is_not_gone_on_with(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The state file names a run that this database has never seen: training must go on all the same."""
     write_json(home / "foreign.json", {"run_id": "e" * 32, "sent": 5})
-    with tracking.TrainingRun(EXPERIMENT, "foreign", {}, home / "foreign.json", active=True) as run:
+    with tracking.TrainingRun(EXPERIMENT, "foreign", {}, home / "foreign.json") as run:
         run.log([{"step": 20, "loss_l1": 0.5}])
     assert "Traceback" not in capsys.readouterr().err
     assert run.run_id != "e" * 32
@@ -444,7 +444,7 @@ def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(  # a tabl
                 promote(MODEL, sha("one"), replace=False)
             with pytest.raises(UserError) as loading:
                 Sharpener(f"models:/{MODEL}@champion")
-            with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json", active=True) as run:
+            with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json") as run:
                 run.log([{"step": 1, "loss_l1": 1.0}])
         finally:
             monkeypatch.undo()

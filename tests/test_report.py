@@ -16,7 +16,7 @@ from PIL import Image
 from clearcall.core.errors import UserError
 from clearcall.core.files import write_json
 from clearcall.data.pairs import INDEX, PairRecord
-from clearcall.evaluation.results import Results, read_results
+from clearcall.evaluation.results import CONTENDERS, Results, read_results
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import choose_crop, draw_comparison
 from clearcall.params import Params, load_params, parse_params
@@ -200,7 +200,7 @@ def test_a_comparison_shows_crops_enlarged_without_smoothing() -> None:
     sharp = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
     degraded = sharp.copy()
     degraded[30:110, 50:130] //= 2
-    image = draw_comparison(sharp, {"degraded": degraded}, "blur", 80, columns=2)
+    image = draw_comparison(sharp, {"degraded": degraded}, "blur", 80, columns=2, titles=CONTENDERS)
     cell = np.asarray(image)[8 : 8 + 240, 8 + 240 + 8 : 8 + 240 + 8 + 240]
     np.testing.assert_array_equal(cell[::3, ::3], degraded[30:110, 50:130])
     np.testing.assert_array_equal(cell[::3, ::3], cell[1::3, 2::3])
@@ -208,7 +208,7 @@ def test_a_comparison_shows_crops_enlarged_without_smoothing() -> None:
 
 def test_a_tiny_crop_of_a_large_photograph_can_be_framed() -> None:
     sharp = np.zeros((100, 3000, 3), np.uint8)
-    image = draw_comparison(sharp, {"degraded": sharp + np.uint8(1)}, "blur", 16, columns=2)
+    image = draw_comparison(sharp, {"degraded": sharp + np.uint8(1)}, "blur", 16, columns=2, titles=CONTENDERS)
     assert image.size == (8 + 2 * 248, 8 + 240 + 46 + 8)
 
 

@@ -30,6 +30,7 @@ from clearcall.runtime.engines import Engine, Provider, compile_graph, installed
 from clearcall.runtime.graph import Graph
 from clearcall.runtime.sharpener import Choice, PixelFormat, Sharpener, find_model, shipped_models
 from clearcall.tracking import runs as tracking
+from clearcall.tracking.runs import download_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -938,8 +939,8 @@ def test_a_model_that_is_not_there_is_named_and_what_could_be_given(
     monkeypatch.setattr(runtime, "SHIPPED", halved.path.parent)
     text = text_of(lambda: Sharpener(name))
     assert text == (
-        f"there is no model {name!r}: give one of student, an ONNX file that clearcall exported, or an MLflow URI such "
-        "as models:/clearcall@champion"
+        f"there is no model {name!r}: give one of student, or an ONNX file that clearcall exported; commands also take "
+        "an MLflow URI such as models:/clearcall@champion"
     )
 
 
@@ -958,7 +959,7 @@ def test_an_mlflow_uri_without_mlflow_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "mlflow", None)
     tracking.client.cache_clear()
     try:
-        text = text_of(lambda: find_model("models:/clearcall@champion"))
+        text = text_of(lambda: download_model("models:/clearcall@champion"))
     finally:
         tracking.client.cache_clear()
     assert text == ("models:/clearcall@champion is in MLflow, which is not installed: pip install mlflow onnx")

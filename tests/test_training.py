@@ -712,7 +712,7 @@ def paths(committed: Params, tmp_path: Path, tiny_pairs: Path) -> Paths:
 @pytest.mark.usefixtures("no_server")
 def test_a_server_that_is_away_costs_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state_file = tmp_path / "student.json"
-    with tracking.TrainingRun("clearcall", "student", {"steps": 3}, state_file, active=True) as mlflow_run:
+    with tracking.TrainingRun("clearcall", "student", {"steps": 3}, state_file) as mlflow_run:
         mlflow_run.log([{"step": 20, "loss_l1": 0.1}])
         mlflow_run.log([{"step": 20, "loss_l1": 0.1}, {"step": 40, "loss_l1": 0.05}])
     written = capsys.readouterr().err
@@ -728,7 +728,7 @@ def test_a_server_that_is_away_costs_one_warning(tmp_path: Path, capsys: pytest.
 def test_an_error_of_training_itself_passes_through_the_run(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json", active=True),
+        tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json"),
     ):
         raise ZeroDivisionError
 
@@ -750,7 +750,6 @@ def test_a_student_is_distilled_from_pairs_to_weights(
             paths,
             fabric,
             name="student",
-            experiment="clearcall",
             folder=paths.weights / name,
             teacher_folder=teacher_folder,
         )
@@ -806,7 +805,6 @@ def test_every_loss_trains_a_student_and_leaves_nothing_of_itself_in_it(
             paths,
             fabric,
             name=name,
-            experiment="clearcall",
             folder=paths.weights / name,
             teacher_folder=teacher_folder,
             feature_layers=layers,
@@ -882,7 +880,6 @@ def test_training_starts_from_published_weights(
             paths,
             fabric,
             name="teacher",
-            experiment="clearcall",
             folder=paths.weights / "teacher",
             pretrained=Pretrained(source=str(path), sha256=sha256_of(path)),
         )
@@ -909,7 +906,6 @@ def test_pairs_without_a_validation_split_are_refused(
             paths.model_copy(update={"pairs": pairs}),
             fabric,
             name="student",
-            experiment="clearcall",
             folder=paths.weights / "student",
         )
 
@@ -965,7 +961,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from clearcall import errors
+from clearcall.core import errors
 from clearcall.params import Model, Paths, Training
 from clearcall.training import processes
 from clearcall.training.loop import make_fabric
@@ -987,7 +983,6 @@ def main():
         paths,
         fabric,
         name="student",
-        experiment="clearcall",
         folder=paths.weights / "student",
     )
     for connection in psutil.Process().net_connections():

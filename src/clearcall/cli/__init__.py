@@ -1,6 +1,7 @@
 """The command `clearcall`. Heavy libraries are imported by the command that needs them: `--help` is instant."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -18,11 +19,25 @@ app = typer.Typer(
 )
 
 
+def _resolved(model: str) -> str:
+    """Return a model's file where an MLflow URI was given: nothing below the commands knows of MLflow."""
+    if not model.startswith(("models:/", "runs:/")):
+        return model
+    from clearcall.tracking.runs import download_model  # noqa: PLC0415
+
+    return str(download_model(model))
+
+
+def _all_resolved(models: list[str] | None) -> list[str]:
+    return [_resolved(model) for model in models or []]
+
+
 _Model = Annotated[
     str,
     typer.Option(
+        callback=_resolved,
         help="fast, quality, an ONNX file that clearcall exported, an MLflow URI, or auto: the best, for video and "
-        "camera the best that holds the frame rate here."
+        "camera the best that holds the frame rate here.",
     ),
 ]
 _Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(help="The runtime; auto measures.")]
@@ -245,10 +260,12 @@ def ship(
     Example: clearcall ship fast --made-by "make ship NAME=fast PHOTOS=../photos"
     """
     from clearcall.params import load_params  # noqa: PLC0415
+    from clearcall.reporting.card import model_card  # noqa: PLC0415
     from clearcall.runtime.sharpener import SHIPPED  # noqa: PLC0415
     from clearcall.tracking.ship import ship as take  # noqa: PLC0415
 
-    typer.echo(f"written: {take(name, load_params(), SHIPPED, made_by)}")
+    params = load_params()
+    typer.echo(f"written: {take(name, params, SHIPPED, made_by, partial(model_card, name, params, made_by))}")
 
 
 @app.command()
@@ -573,7 +590,10 @@ def calls(
 def benchmark(
     *,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model beside the shipped ones: an ONNX file or MLflow URI; repeatable.")
+        list[str] | None,
+        typer.Option(
+            callback=_all_resolved, help="A model beside the shipped ones: an ONNX file or MLflow URI; repeatable."
+        ),
     ] = None,
     size: Annotated[list[str] | None, typer.Option(help="Frame size such as 1920x1080; repeatable.")] = None,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Number of threads; repeatable.")] = None,
@@ -619,7 +639,10 @@ def benchmark(
 def benchmark_films(
     *,
     model: Annotated[
-        list[str] | None, typer.Option(help="Repeatable; the last sharpens the camera. fast and quality if not given.")
+        list[str] | None,
+        typer.Option(
+            callback=_all_resolved, help="Repeatable; the last sharpens the camera. fast and quality if not given."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the camera runs.")] = 60,
     output: Annotated[Path, typer.Option(help="The folder of films.md.")] = Path("reports"),

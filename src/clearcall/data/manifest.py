@@ -19,6 +19,9 @@ MANIFEST = "manifest.csv"
 _OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
 
 
+CLIP_FRAMES = 8
+
+
 @dataclass(frozen=True)
 class ImageRecord:
     """One photograph: an upright 8-bit RGB file in the raw folder, and where it came from.

@@ -19,7 +19,6 @@ _LEAST_APART = 24  # pixels, of these places: nearer ones would fold the picture
 
 
 _LINE = 9, 28  # pixels
-CLIP_FRAMES = 8
 MAX_PAN, MAX_ZOOM = 3.0, 1.01  # how far a still is moved over: pixels of its own and magnification, a frame
 
 

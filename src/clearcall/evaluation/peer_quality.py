@@ -15,8 +15,8 @@ from clearcall.core.errors import UserError
 from clearcall.core.machine import available_cores
 from clearcall.data.clips import read_clip
 from clearcall.data.degrade.codecs import send
+from clearcall.data.manifest import CLIP_FRAMES
 from clearcall.data.pairs import middle
-from clearcall.data.synthetic import CLIP_FRAMES
 from clearcall.evaluation.peer_runtimes import FFMPEG_FILTERS, FfmpegFilter, has_filter
 from clearcall.imaging.decode import KINDS, SUFFIXES
 from clearcall.imaging.frame import Frame, Restore

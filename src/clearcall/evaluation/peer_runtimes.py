@@ -16,7 +16,7 @@ from av.filter import Graph, filters_available
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
-from clearcall.media.video.read import CONVERSION
+from clearcall.imaging.yuv import CONVERSION
 
 SCALE = 2
 _KERNEL = re.compile(rb"degradation_vector\[15\]\s*=\s*float\[15\]\(([^)]*)\)")

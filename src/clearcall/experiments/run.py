@@ -167,6 +167,7 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
     from clearcall.data.degrade.degradations import build_degradation  # noqa: PLC0415
     from clearcall.data.ingest.sources import bundled_originals  # noqa: PLC0415
     from clearcall.evaluation.quality import surrounded  # noqa: PLC0415
+    from clearcall.evaluation.results import CONTENDERS  # noqa: PLC0415
     from clearcall.imaging.decode import read_rgb  # noqa: PLC0415
     from clearcall.imaging.grid import draw_comparison  # noqa: PLC0415
     from clearcall.imaging.unsharp import unsharp_mask  # noqa: PLC0415
@@ -188,4 +189,4 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
             restorers[Path(folder).name] = surrounded(network, params.live) if live else network
     pictures = {"sharp": sharp, "degraded": degraded}
     pictures |= {name: restorer(degraded) for name, restorer in restorers.items()}
-    return draw_comparison(sharp, pictures, degradation, params.write_report.crop_side, columns=4)
+    return draw_comparison(sharp, pictures, degradation, params.write_report.crop_side, columns=4, titles=CONTENDERS)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from clearcall.evaluation.results import CONTENDERS
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db, ssim
 
@@ -24,18 +23,21 @@ def choose_crop(sharp: Frame, degraded: Frame, side: int) -> tuple[int, int]:
     return int(top), int(left)
 
 
-def draw_comparison(sharp: Frame, shown: Mapping[str, Frame], note: str, side: int, columns: int) -> Image.Image:
+def draw_comparison(
+    sharp: Frame, shown: Mapping[str, Frame], note: str, side: int, columns: int, titles: Mapping[str, str]
+) -> Image.Image:
     """Draw the whole photograph and the same crop of each picture, with SSIM and PSNR of the whole ones underneath.
 
     `shown` holds 8-bit RGB by contender, `degraded` among them, `sharp` if wanted. Crops of `side` pixels are enlarged
-    without smoothing; there are `columns` cells in a row. `note` stands under the whole photograph.
+    without smoothing; there are `columns` cells in a row. `note` stands under the whole photograph,
+    and `titles`, by contender, under the crops.
     """
     top, left = choose_crop(sharp, shown["degraded"], side)
     cell = max(LEAST_CELL, side * ZOOM)
     cells = [(draw_overview(sharp, top, left, side, cell), "whole photograph", note)]
     for name, picture in shown.items():
         crop = enlarge(picture[top : top + side, left : left + side])
-        title, figures = CONTENDERS.get(name, name), "what it should be"
+        title, figures = titles.get(name, name), "what it should be"
         if name != "sharp":
             figures = f"SSIM {ssim(sharp, picture):.4f}   PSNR {psnr_db(sharp, picture):.2f} dB"
         cells.append((crop, title, figures))

@@ -1,4 +1,4 @@
-"""clearcall.reporting.card."""
+"""The model card of a shipped network."""
 
 from clearcall.core.machine import machine
 from clearcall.data.manifest import read_manifest
@@ -31,7 +31,8 @@ _FOR_CALLS = (
 )
 
 
-def _card(name: str, reports: Results, params: Params, recipe: str) -> str:
+def model_card(name: str, params: Params, recipe: str, reports: Results) -> str:
+    """Return the card, as Markdown, of the student that the pipeline's reports are of; `recipe` is what made it."""
     trained, evaluated = reports["distill_student"]["student"], reports["evaluate"]
     arguments = arguments_of(trained["model"])
     images = reports["download_data"]["images"]

@@ -77,10 +77,14 @@ def _draw_pictures(
         shown = {"sharp": sharp, "degraded": degraded}
         shown |= {name: restore(degraded) for name, restore in restorers.items()}
         file = f"picture_{number}.png"
-        draw_comparison(sharp, shown, degradation, side, columns=3).save(folder / file, optimize=True)
+        draw_comparison(sharp, shown, degradation, side, columns=3, titles=CONTENDERS).save(
+            folder / file, optimize=True
+        )
         if number == 1:
             both = {name: shown[name] for name in ("degraded", "student")}
-            draw_comparison(sharp, both, degradation, side, columns=3).save(folder / "before_after.png", optimize=True)
+            draw_comparison(sharp, both, degradation, side, columns=3, titles=CONTENDERS).save(
+                folder / "before_after.png", optimize=True
+            )
         drawn.append({"image": pair.image, "file": file})
     return drawn
 

@@ -54,12 +54,12 @@ class Choice:
 class Sharpener:
     """Sharpens 8-bit frames of any size.
 
-    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported, an MLflow URI such
-    as `models:/clearcall@champion`, or `auto`: the best of the shipped, however long a frame takes (for a frame rate
-    see `clearcall.runtime.family.choose_model`). `provider` is `onnxruntime`, `openvino` or `auto`, which measures those
-    installed at the first frame of each size and keeps the fastest; `choice` then tells which. `threads`: None measures
-    too. `strength` scales what the network adds, from 0 over 1 to 2. `look` is `natural`, the network alone, or
-    `crisp`, with a mild unsharp mask of the luma behind it. Calls from several threads take turns.
+    `model` is a shipped name (`shipped_models()`), the path of an ONNX file that clearcall exported (for an MLflow URI
+    see `clearcall.tracking.runs.download_model`), or `auto`: the best of the shipped, however long a frame takes (for a
+    frame rate see `clearcall.runtime.family.choose_model`). `provider` is `onnxruntime`, `openvino` or `auto`, which
+    measures those installed at the first frame of each size and keeps the fastest; `choice` then tells which.
+    `threads`: None measures too. `strength` scales what the network adds, from 0 over 1 to 2. `look` is `natural`, the
+    network alone, or `crisp`, with a mild unsharp mask of the luma behind it. Calls from several threads take turns.
 
     A student of experts has a router, which chooses one of `experts` for each frame. With `video` the frames of all
     calls are those of one video: the choice changes only when several frames agree. With `coded` the frames are known
@@ -307,25 +307,15 @@ def named_model(model: str) -> str:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the ONNX file that a shipped name, `auto`, a path or an MLflow URI means.
-
-    Raises UserError if there is none.
-    """
+    """Return the ONNX file that a shipped name, `auto` or a path means; raise UserError if there is none."""
     text = named_model(str(model))
     if text in shipped_models():
         return SHIPPED / f"{text}.onnx"
-    if text.startswith(("models:/", "runs:/")):
-        try:
-            from clearcall.tracking.runs import download_model  # noqa: PLC0415  # MLflow takes seconds to import
-
-            return download_model(text)
-        except ModuleNotFoundError:
-            raise UserError(f"{text} is in MLflow, which is not installed: pip install mlflow onnx") from None
     path = Path(model)
     if not path.is_file():
         raise UserError(
-            f"there is no model {text!r}: give one of {', '.join(shipped_models())}, an ONNX file that clearcall "
-            "exported, or an MLflow URI such as models:/clearcall@champion"
+            f"there is no model {text!r}: give one of {', '.join(shipped_models())}, or an ONNX file that clearcall "
+            "exported; commands also take an MLflow URI such as models:/clearcall@champion"
         )
     return path
 

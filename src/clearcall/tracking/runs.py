@@ -158,12 +158,10 @@ class TrainingRun:
     training goes on in the same run.
     """
 
-    def __init__(
-        self, experiment: str, name: str, params: Mapping[str, Any], state_file: Path, *, active: bool
-    ) -> None:
+    def __init__(self, experiment: str, name: str, params: Mapping[str, Any], state_file: Path) -> None:
         self.run_id: str | None = None
         self._experiment, self._name, self._params, self._state_file = experiment, name, params, state_file
-        self._active, self._sent = active, 0
+        self._active, self._sent = True, 0
 
     def __enter__(self) -> Self:
         self._try(self._start)
@@ -217,9 +215,12 @@ class TrainingRun:
 
 def download_model(uri: str) -> Path:
     """Return the local path of the ONNX file behind an MLflow URI, fetched if need be; raise UserError if none is."""
-    errors = server_errors()
-    import mlflow  # noqa: PLC0415
+    try:
+        import mlflow  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise UserError(f"{uri} is in MLflow, which is not installed: pip install mlflow onnx") from None
 
+    errors = server_errors()
     try:
         client()
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))

@@ -1,6 +1,7 @@
 """Take the student of the last pipeline run into the package, with a card that says what it is and what it can do."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from clearcall.core.errors import UserError
@@ -8,18 +9,17 @@ from clearcall.core.files import atomic_path, sha256_of, write_json, write_text
 from clearcall.evaluation.quality import require_alone
 from clearcall.evaluation.results import Results, read_results
 from clearcall.params import Params
-from clearcall.reporting.card import _card
 from clearcall.tracking.gate import judge_shipped
 
 MAX_BYTES = 2_500_000
 _REPORTS = ("download_data", "degrade_pairs", "distill_student", "evaluate", "export_onnx")
 
 
-def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
-    """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return the card.
+def ship(name: str, params: Params, folder: Path, recipe: str, card: Callable[[Results], str]) -> Path:
+    """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return its path.
 
-    Raises UserError if the pipeline's results are missing, do not belong together, are larger than `MAX_BYTES` each, or
-    below the limits of `gate.shipped`.
+    `card` makes the card of the reports. Raises UserError if the pipeline's results are missing, do not belong
+    together, are larger than `MAX_BYTES` each, or below the limits of `gate.shipped`.
     """
     require_alone(params.live)
     paths = params.paths
@@ -56,9 +56,9 @@ def ship(name: str, params: Params, folder: Path, recipe: str) -> Path:
             "least_gain_db": evaluated["least_gain_db"]["student"],
         },
     )
-    card = folder / f"{name}.md"
-    write_text(card, _card(name, reports, params, recipe))
-    return card
+    path = folder / f"{name}.md"
+    write_text(path, card(reports))
+    return path
 
 
 def _require_worth_shipping(name: str, reports: Results, params: Params) -> None:

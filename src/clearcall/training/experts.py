@@ -18,9 +18,8 @@ from clearcall.models.students.luma_strided import LumaStrided
 from clearcall.models.students.routed import Routed
 from clearcall.models.weights import save_weights
 from clearcall.params import Expert, Model, Params
-from clearcall.tracking.runs import TrainingRun
 from clearcall.training.checkpoint import checkpoint_key
-from clearcall.training.loop import Row, make_fabric
+from clearcall.training.loop import Row, Track, make_fabric, untracked
 from clearcall.training.router import cost_table, fit_router, routing_summary
 from clearcall.training.task import needs_teacher
 from clearcall.training.train import Trained, load_teacher, train_network
@@ -29,10 +28,12 @@ from clearcall.training.train import Trained, load_teacher, train_network
 _ROUTER_PAIRS = 3300
 
 
-def train_experts(params: Params, losses: Mapping[str, float], name: str, folder: Path) -> Trained:
+def train_experts(
+    params: Params, losses: Mapping[str, float], name: str, folder: Path, track: Track = untracked
+) -> Trained:
     """Train all experts of the student `name` and its router, and write their weights to `folder`.
 
-    A killed run resumes with the experts that are not done.
+    `track` keeps the mean of their curves. A killed run resumes with the experts that are not done.
     """
     stage, paths, seed = params.distill_student, params.paths, params.distill_student.training.seed
     experts = stage.named_experts(params.degrade_pairs.mix)
@@ -44,7 +45,7 @@ def train_experts(params: Params, losses: Mapping[str, float], name: str, folder
     key = checkpoint_key(name, stage.model_dump_json(), str(dict(losses)), sha256_of(paths.pairs / INDEX))
     state_file = paths.checkpoints / f"{name}-{key}.json"
     values = {"model": stage.model.name, **stage.model.arguments, "experts": len(experts), "losses": dict(losses)}
-    with TrainingRun(params.publish.experiment, name, values, state_file, active=True) as run:
+    with track(name, values, state_file) as run:
         with worker_pool(min(len(experts), available_cores())) as pool:
             waiting = {
                 pool.submit(_train, params, dict(losses), f"{name}/{label}", expert): label
@@ -95,7 +96,6 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
         params.paths,
         make_fabric(training),
         name=name,
-        experiment=params.publish.experiment,
         budget=params.budget,
         expert=expert,
         neighbours=stage.neighbours,

@@ -2,10 +2,11 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -29,6 +30,33 @@ BETAS = (0.9, 0.99)
 FINAL_RATE = 0.02
 
 Row = dict[str, float]
+
+
+class RunLog(Protocol):
+    """Where the rows of one training are kept, such as a run of MLflow; `run_id` is None where nothing is."""
+
+    run_id: str | None
+
+    def log(self, rows: list[Row]) -> None:
+        """Keep those of all rows so far that are new."""
+        ...
+
+
+# Opens the log of a training by its name, its params, and the file that tells a resumed training of it.
+Track = Callable[[str, Mapping[str, Any], Path], AbstractContextManager[RunLog]]
+
+
+class _Untracked:
+    run_id: str | None = None
+
+    def log(self, rows: list[Row]) -> None:
+        pass
+
+
+@contextmanager
+def untracked(_name: str, _params: Mapping[str, Any], _state_file: Path) -> Iterator[RunLog]:
+    """Keep nothing."""
+    yield _Untracked()
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from clearcall.models.build import Kind, build_model
 from clearcall.models.layers import parameter_count
 from clearcall.models.weights import WEIGHTS, load_published, load_weights, save_weights
 from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
-from clearcall.tracking.runs import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
-from clearcall.training.loop import Row, fit, make_fabric
+from clearcall.training.loop import Row, Track, fit, make_fabric, untracked
 from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.training.task import (
     ANSWER_LOSSES,
@@ -75,7 +74,7 @@ def train_network(
     fabric: Fabric,
     *,
     name: str,
-    experiment: str,
+    track: Track = untracked,
     folder: Path | None = None,
     budget: float = 1.0,
     expert: Expert | None = None,
@@ -87,10 +86,10 @@ def train_network(
 ) -> Trained:
     """Train one network; write its weights to `folder`, if given.
 
-    `loss_weights` are those above 0 by name. `budget` is the share of the steps that is run. An `expert` learns from
-    the pairs that it names, and for a share `neighbours` of its samples from the others; MLflow does not hear of it.
-    Training starts from the weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only if a loss
-    needs one; `round_teacher` rounds its answers to whole grey levels; `feature_layers` are for the loss
+    `loss_weights` are those above 0 by name; `track` keeps the curve. `budget` is the share of the steps that is run.
+    An `expert` learns from the pairs that it names, and for a share `neighbours` of its samples from the others, and is
+    not tracked. Training starts from the weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only
+    if a loss needs one; `round_teacher` rounds its answers to whole grey levels; `feature_layers` are for the loss
     feature_projection. A killed run resumes from its checkpoint if params, pairs and code are the same.
     """
     torch.manual_seed(training.seed)
@@ -124,7 +123,7 @@ def train_network(
     if pretrained is not None:
         values["pretrained"] = pretrained.source
     logged = fabric.is_global_zero and expert is None
-    with TrainingRun(experiment, name, values, checkpoint.with_suffix(".json"), active=logged) as run:
+    with (track if logged else untracked)(name, values, checkpoint.with_suffix(".json")) as run:
         task = _task(
             network, loss_weights, training, loaded, fabric, round_teacher=round_teacher, layers=feature_layers
         )

@@ -18,10 +18,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from clearcall.core.errors import UserError
-from clearcall.data.synthetic import CLIP_FRAMES, pan_and_zoom
+from clearcall.data.manifest import CLIP_FRAMES
+from clearcall.data.synthetic import pan_and_zoom
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import Filter, resized
-from clearcall.media.video.read import CONVERSION
+from clearcall.imaging.yuv import CONVERSION
 from clearcall.params import CallCodec
 from clearcall.temporal.filter import TemporalFilter
 

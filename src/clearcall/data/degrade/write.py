@@ -18,19 +18,9 @@ from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder
 from clearcall.core.machine import available_cores
 from clearcall.core.processes import end_with_parent
-from clearcall.data.manifest import ImageRecord, Split
+from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
-from clearcall.data.synthetic import (
-    CLIP_FRAMES,
-    MAX_BEND,
-    MAX_PAN,
-    MAX_ZOOM,
-    SOFTNESS,
-    bent,
-    enlarged,
-    pan_and_zoom,
-    text_page,
-)
+from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, SOFTNESS, bent, enlarged, pan_and_zoom, text_page
 from clearcall.imaging.decode import image_errors, open_image
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db, ssim

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
-from clearcall.data.synthetic import CLIP_FRAMES
+from clearcall.data.manifest import CLIP_FRAMES
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import resized
 from clearcall.media.video.read import (

@@ -16,12 +16,13 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.yuv import CONVERSION
 from clearcall.media.video.animation import AnimatedWebP, is_webp
 from clearcall.media.video.edits import has_edits, is_hidden, without_hidden
 
@@ -51,8 +52,6 @@ FILMS = (
     *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
     *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
 )
-# Between RGB and YUV: the library's default is quicker and costs 7 dB of luma.
-CONVERSION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @contextmanager
