@@ -10,8 +10,7 @@ LICENCE ?= unknown
 NEWEST := $(VENV)-newest
 # What these tests make their photographs and models with.
 NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetensors scikit-image tabulate $(TORCH)
-RUNTIME_TESTS := before_after camera errors_files family lanes looks metrics motion onnx_file pictures sharpener sizes \
-	temporal trial video video_fuzz video_streams
+RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro ship ship-filter recipe test test-newest acceptance chaos ui gate lint lock clean
@@ -70,7 +69,7 @@ test-newest: ## run the runtime's tests with the newest dependencies that pyproj
 		> $(NEWEST)/runtime.txt
 	$(NEWEST)/bin/pip install --quiet --upgrade -r $(NEWEST)/runtime.txt $(NEWEST_TOOLS)
 	$(NEWEST)/bin/pip list
-	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/test_%.py)
+	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/%)
 	rm -rf $(NEWEST)
 
 acceptance: install ## hold the shipped weights to their figures; CLEARCALL_ACCEPTANCE_DATA=folder for all of them
@@ -85,10 +84,11 @@ ui: install ## show the runs and models in the MLflow UI, on this machine only
 gate: install ## fail unless the trained student may be shipped
 	clearcall gate
 
-lint: install ## ruff and mypy
+lint: install ## ruff, mypy and the order of the rooms
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock

@@ -26,6 +26,6 @@ for _name, _value in {
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the module holds
     # On demand: `clearcall --help` and the pipeline's light stages need no runtime.
-    if module := {"Sharpener": "sharpener", "TemporalFilter": "temporal"}.get(name):
+    if module := {"Sharpener": "runtime.sharpener", "TemporalFilter": "temporal.filter"}.get(name):
         return getattr(importlib.import_module(f"clearcall.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import typer
 
 import clearcall
 from clearcall.core import errors
-from clearcall.imaging.unsharp import DEFAULT_LOOK, VIDEO_LOOK, Look
+from clearcall.imaging.looks import DEFAULT_LOOK, VIDEO_LOOK, Look
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,4 +1,4 @@
-"""Processes that each train on one thread, and end when the one that started them does."""
+"""Child processes and signals: workers, and what ends with whom."""
 
 import os
 import signal
@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
-
-import torch
 
 # At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
 _PARENT = os.getppid()
@@ -37,6 +35,8 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker() -> None:
+    import torch  # noqa: PLC0415  # not everyone who needs this module trains
+
     torch.set_num_threads(1)
     end_with_parent()
 

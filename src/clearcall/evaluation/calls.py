@@ -12,9 +12,10 @@ from clearcall.data.clips import Clip
 from clearcall.data.degrade.codecs import send
 from clearcall.evaluation.vmaf import vmaf, vmaf_program
 from clearcall.imaging.frame import Frame, Restore
+from clearcall.imaging.looks import Look
 from clearcall.imaging.metrics import MAX_PSNR_DB, chroma_psnr_db, luma_psnr_db, psnr_db, ssim
 from clearcall.imaging.sizes import resized
-from clearcall.imaging.unsharp import Look, unsharp_mask
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.params import CallCodec
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.temporal.filter import TemporalFilter

@@ -1,9 +1,13 @@
-"""Luma and chroma of RGB (ITU-R BT.601, full range) in OpenCV's fixed point, for networks and runtime alike."""
+"""8-bit frames, and their luma and chroma (ITU-R BT.601, full range) in OpenCV's fixed point."""
 
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+
+Frame = npt.NDArray[np.uint8]
+# Whatever turns one frame into a better one of the same form.
+Restore = Callable[[Frame], Frame]
 
 # Weights of R, G and B in luma; 32768 is one.
 LUMA_WEIGHTS, LUMA_ONE = (9798.0, 19235.0, 3735.0), 32768.0
@@ -18,10 +22,3 @@ CHROMA_TO_RGB = (
     (-_BLUE * LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1], -_RED * LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]),
     (_BLUE, 0.0),
 )
-
-
-Frame = npt.NDArray[np.uint8]
-
-
-# Whatever turns one picture into a better one of the same form.
-Restore = Callable[[Frame], Frame]

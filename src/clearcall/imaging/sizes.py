@@ -1,4 +1,4 @@
-"""Sizes of frames, as a command line gives them."""
+"""Sizes of frames: parsed, reached by resizing, and the least that a network takes."""
 
 import re
 from typing import Literal
@@ -12,17 +12,15 @@ from clearcall.imaging.frame import Frame
 Size = tuple[int, int]  # width, height
 MOST_SIDE = 8192  # pixels of a side: 8K, beyond which encoders and memory end
 
-
 Filter = Literal["bicubic", "bilinear", "lanczos"]
 _FILTERS: dict[Filter, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Of a luma network's frame: the router's filters have as many taps. A multiple of all strides.
+# Pixels of a luma network's frame, as many as the router's filters have taps and a multiple of all strides. Smaller
+# frames are continued by their last rows and columns.
 SMALLEST_SIDE = 32
-# Smaller frames are continued by their last rows and columns; it is a multiple of all strides.
-SMALLEST_SIDE = 32  # pixels: as many as the router's filters have taps
 
 
 def parse_size(text: str, least: int = 2) -> Size:

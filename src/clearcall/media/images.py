@@ -23,7 +23,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import ANIMATED, cmyk_to_rgb, image_errors, open_image
-from clearcall.imaging.unsharp import DEFAULT_LOOK, Look
+from clearcall.imaging.looks import DEFAULT_LOOK, Look
 from clearcall.runtime.engines import Provider
 from clearcall.runtime.sharpener import Choice, Sharpener, find_model
 

@@ -16,9 +16,7 @@ Kind = Literal["teachers", "students"]
 
 def known_models(kind: Kind) -> list[str]:
     """Return the names of the architectures of one kind."""
-    return sorted(
-        path.stem for path in (Path(__file__).parent / "models" / kind).glob("*.py") if path.stem != "__init__"
-    )
+    return sorted(path.stem for path in (Path(__file__).parent / kind).glob("*.py") if path.stem != "__init__")
 
 
 def check_model_names(params: Params) -> None:
@@ -36,7 +34,7 @@ def require_known(kind: Kind, name: str) -> None:
 def build_model(kind: Kind, name: str, arguments: dict[str, Any]) -> nn.Module:
     """Build an architecture by name; raise UserError for an unknown name or arguments that its `build` refuses."""
     require_known(kind, name)
-    build = importlib.import_module(f"{__name__}.{kind}.{name}").build
+    build = importlib.import_module(f"clearcall.models.{kind}.{name}").build
     signature = inspect.signature(build)
     try:
         signature.bind(**arguments)

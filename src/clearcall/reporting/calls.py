@@ -13,7 +13,7 @@ from clearcall.core.files import atomic_path, write_text
 from clearcall.evaluation.calls import ALONE, CRISP, INPUT, MASK, MASK_RADIUS, NATURAL, WORSE_DB, Filmstrip, Score
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, choose_crop, draw_cells, enlarge
-from clearcall.imaging.unsharp import CRISP_AMOUNT
+from clearcall.imaging.looks import CRISP_AMOUNT
 from clearcall.params import PhotoMotion
 from clearcall.reporting.tables import markdown_table
 

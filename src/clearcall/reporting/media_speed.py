@@ -21,8 +21,8 @@ from clearcall.evaluation.media_speed import (
     _run_films,
     write_panning_film,
 )
+from clearcall.imaging.looks import VIDEO_LOOK
 from clearcall.imaging.sizes import Size
-from clearcall.imaging.unsharp import VIDEO_LOOK
 from clearcall.media.camera.status import Summary
 from clearcall.media.video.run import VideoSummary, check_network
 from clearcall.reporting.tables import markdown_table

@@ -20,8 +20,8 @@ from clearcall.core.errors import UserError
 from clearcall.core.files import read_json
 from clearcall.core.machine import available_cores
 from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
+from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
 from clearcall.imaging.sizes import SMALLEST_SIDE
-from clearcall.imaging.unsharp import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.steady import SteadyChoice

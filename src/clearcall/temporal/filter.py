@@ -48,7 +48,7 @@ _LONGEST, _WANING, _LEAST_SHARE = 12, 0.6, 0.05
 _OLDEST_SCENE = 24  # frames, as far as learning saw
 
 _Plane = npt.NDArray[np.float32]
-WEIGHTS = Path(__file__).parent / "shipped" / "temporal.npz"
+WEIGHTS = Path(__file__).parent / "weights.npz"
 
 
 # From features of blocks (rows, columns, 11) and of their frame (15,) to how much of the past, 0 to 1: (rows, columns).

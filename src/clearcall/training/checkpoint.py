@@ -15,15 +15,16 @@ from clearcall.core.console import warn
 from clearcall.core.files import atomic_path
 from clearcall.core.locks import hold_lock
 
-_SOURCES = ("models", "losses", "training")
+# What a training depends on; not the export.
+_SOURCES = ("models/build.py", "models/layers.py", "models/students", "models/teachers", "training")
 
 
 def checkpoint_key(*parts: str) -> str:
     """Return a short hash over params, data and the code that trains: what a checkpoint may be resumed for."""
     digest = hashlib.sha256()
     package = Path(clearcall.__file__).parent
-    for folder in _SOURCES:
-        for path in sorted((package / folder).rglob("*.py")):
+    for place in _SOURCES:
+        for path in sorted((package / place).rglob("*.py")) or [package / place]:
             digest.update(path.read_bytes())
     for part in parts:
         digest.update(b"\0" + part.encode())

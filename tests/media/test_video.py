@@ -28,7 +28,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from clearcall.core.errors import UserError
-from clearcall.imaging.unsharp import CRISP_AMOUNT, CRISP_RADIUS_PX, unsharp_mask
+from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.media.video import fit, hdr, read
 from clearcall.media.video.canvas import View, add_change, eight_bits
 from clearcall.media.video.read import METADATA, Reader, Timeline, frame_at, planar, plane_of, rate_of

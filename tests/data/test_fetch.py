@@ -21,7 +21,7 @@ from clearcall.data.ingest.fetch import DIV2K, Archive, fetch, unpack
 from clearcall.data.manifest import Split
 from clearcall.params import DownloadData, load_params
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 BODY = np.random.default_rng(1).bytes(50_000)
 
 

@@ -35,7 +35,7 @@ from clearcall.data.manifest import ImageRecord, Split, write_manifest
 from clearcall.data.pairs import PairRecord
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ONE_EACH = CountPerSplit(train=1, validation=1, test=1)
 DATA_LIMITS = CheckData(min_images=ONE_EACH, side_range=(32, 128))
 PAIR_LIMITS = CheckPairs(psnr_db_range=(15, 60), ssim_range=(0.3, 0.9999), min_pairs=ONE_EACH)

@@ -37,8 +37,9 @@ from clearcall.evaluation.calls import (
 )
 from clearcall.evaluation.vmaf import vmaf, vmaf_program
 from clearcall.imaging.frame import Frame, Restore
+from clearcall.imaging.looks import Look
 from clearcall.imaging.metrics import psnr_db
-from clearcall.imaging.unsharp import Look, unsharp_mask
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.reporting.calls import calls_tables, find_face, looks_table, verdict, write_calls
 from clearcall.temporal.filter import TemporalFilter
 

@@ -24,7 +24,7 @@ from clearcall.reporting import tables
 from clearcall.reporting.report import choose_pairs, verdict, write_report
 from clearcall.reporting.terminal import print_summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GATE = load_params(ROOT / "params.yaml").gate.model_copy(update={"min_ssim": 0.90, "min_fps": 30.0})
 HEIGHT, WIDTH = 40, 60
 

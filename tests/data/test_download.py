@@ -23,7 +23,7 @@ from clearcall.data.manifest import SPLITS, Split, read_manifest
 from clearcall.imaging.decode import read_picture
 from clearcall.params import DownloadData, load_params
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 SIDE = 16
 
 

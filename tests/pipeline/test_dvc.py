@@ -13,7 +13,7 @@ import yaml
 
 from clearcall.params import Params
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 SOURCE = PROJECT / "src"
 Stage = dict[str, Any]
 DVC: dict[str, Stage] = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

@@ -11,7 +11,8 @@ import torch
 from clearcall import Sharpener
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.unsharp import CRISP_AMOUNT, CRISP_RADIUS_PX, unsharp_mask
+from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
+from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.models.build import build_model
 from clearcall.models.export import export_onnx
 from clearcall.models.students.routed import IDENTITY, Routed

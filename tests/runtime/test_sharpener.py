@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import clearcall
 from clearcall.core.errors import UserError
+from clearcall.imaging.looks import Look
 from clearcall.imaging.sizes import SMALLEST_SIDE
-from clearcall.imaging.unsharp import Look
 from clearcall.runtime import sharpener as runtime
 from clearcall.runtime.engines import Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import Graph

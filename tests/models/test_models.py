@@ -142,7 +142,7 @@ class TestEveryNetwork:
 
 @pytest.mark.parametrize(("kind", "name"), [network for network in TINY if network[1] != "routed"])
 class TestEverySingleNetwork:
-    """Not the student that consists of others: tests/test_routed.py."""
+    """Not the student that consists of others: tests/models/test_routed.py."""
 
     def test_every_parameter_can_learn(self, kind: Kind, name: str) -> None:
         model = disturbed(tiny(kind, name)).train()

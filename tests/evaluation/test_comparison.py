@@ -108,7 +108,7 @@ def test_a_published_network_has_as_many_parameters_as_published(name: str, para
 
 
 def test_every_file_of_a_published_network_is_a_contender() -> None:
-    folder = Path(run.__file__).parents[1] / "models" / "peers"
+    folder = Path(run.__file__).parents[1] / "models" / "published"
     names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     assert names | (set(known_models("students")) - {"luma_strided", "routed"}) == {peer.name for peer in PEERS}
 

@@ -29,7 +29,7 @@ from clearcall.params import Live, Params, Training, read_yaml
 from clearcall.reporting.recipes import recipes_markdown, verdict, write_recipes
 from clearcall.training.train import scheduled
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 RECIPES = known_recipes(PROJECT / "recipes")
 
 
