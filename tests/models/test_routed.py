@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -83,8 +84,29 @@ def test_the_spectrum_is_that_of_windows_by_another_library(photos: dict[str, Fr
         weight = energy / (energy + texture)
         expected += [*(np.log(np.average(powers, axis=0, weights=weight) + 0.025) - bands)]
         expected += [*(np.log(np.average(powers, axis=0, weights=1 - weight) + 0.025) - level), weight.mean()]
+    for order, period in product((1, 2), (2, 3)):
+        ranges = []
+        for plane in (luma, luma.T):
+            squares = np.diff(plane[::17], order) ** 2
+            logs = np.log([squares[:, phase::period].mean() + 0.025 for phase in range(period)])
+            ranges.append(logs.max() - logs.min())
+        expected.append(np.mean(ranges))
     found = router.spectrum(torch.tensor(luma, dtype=torch.float32)[None, None])[0].numpy()
     assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_filter_of_an_upscaled_frame_shows_in_the_spectrum(photos: dict[str, Frame]) -> None:
+    """Differences of OpenCV's upscaling vary with the period of the factor, by the bilinear filter much more."""
+    router, small = student().router, photos["coffee"][:96, :128, 1]
+    found = {}
+    for factor, filter_name in product((2, 3), (cv2.INTER_LINEAR, cv2.INTER_CUBIC)):
+        large = cv2.resize(small, None, fx=factor, fy=factor, interpolation=filter_name)
+        found[factor, filter_name] = router.spectrum(torch.from_numpy(large).float()[None, None])[0, -4:].tolist()
+    for filter_name in (cv2.INTER_LINEAR, cv2.INTER_CUBIC):
+        by_two, by_three = found[2, filter_name], found[3, filter_name]
+        assert by_two[0] > 3 * by_three[0]  # first differences, period 2
+        assert by_three[3] > 3 * by_two[3]  # second differences, period 3
+    assert found[2, cv2.INTER_LINEAR][0] > 2 * found[2, cv2.INTER_CUBIC][0]
 
 
 def test_brightness_is_not_in_the_spectrum(faces: Tensor) -> None:

@@ -24,7 +24,9 @@ class Router(nn.Module):
 
     What a frame has been through shows in how its detail falls off with frequency. Spectra are means over windows of 32
     pixels, one every 17 pixels in both directions: of all windows, of the textured and of the plain ones, since codecs
-    take the detail of plain parts first.
+    take the detail of plain parts first. By which filter a frame was upscaled shows in how differences of neighbours
+    vary from pixel to pixel with the period of the factor (Popescu and Farid 2005, "Exposing digital forgeries by
+    detecting traces of resampling").
     """
 
     across_probes: Tensor
@@ -36,7 +38,8 @@ class Router(nn.Module):
     BANDS = TAPS // 2
     # Power in the lowest bands at which a window counts as half textured, half plain.
     TEXTURES = (100.0, 10_000.0)
-    NUMBERS = 2 * BANDS + 1 + len(TEXTURES) * (2 * BANDS + 1)
+    PERIODS, ORDERS = (2, 3), (1, 2)  # in pixels; of differences
+    NUMBERS = 2 * BANDS + 1 + len(TEXTURES) * (2 * BANDS + 1) + len(PERIODS) * len(ORDERS)
     # Rounding to 8-bit levels leaves a power of 1/12 in each band: what is far below that tells nothing.
     _FLOOR = 0.025
     _LOW_BANDS = 4
@@ -59,7 +62,8 @@ class Router(nn.Module):
 
         In this order: how far each band is from the level, which is the mean of the lowest bands; the level; how
         unevenly the windows share each band's power; for each texture the spectrum of textured windows against that of
-        all, the spectrum of plain windows against the level, and the share of textured windows.
+        all, the spectrum of plain windows against the level, and the share of textured windows; by how much the squared
+        differences vary within each period, for each order.
         """
         power = torch.cat([self._power(luma_levels, probes) for probes in (self.across_probes, self.down_probes)], 2)
         energy = power[:, : self._LOW_BANDS].sum(dim=1, keepdim=True)
@@ -76,7 +80,21 @@ class Router(nn.Module):
             textured = means[..., index] / (of + self._TINY)
             plain = (means[..., 0] - means[..., index]) / (1 - of + self._TINY)
             numbers += [self._log(textured) - bands, self._log(plain) - level, of]
+        rows, columns = luma_levels[:, :, :: self.STEP_PX], luma_levels[..., :: self.STEP_PX].mT
+        numbers.append((self._variations(rows) + self._variations(columns)) / 2)
         return torch.cat(numbers, dim=1)
+
+    def _variations(self, lines: Tensor) -> Tensor:
+        """Return how squared differences along lines (N, 1, count, length) vary within each period, as logarithms."""
+        ranges, differences = [], lines
+        for _ in self.ORDERS:
+            differences = differences[..., 1:] - differences[..., :-1]
+            squares = differences.square()
+            for period in self.PERIODS:
+                means = [squares[..., phase::period].mean(dim=(1, 2, 3)) for phase in range(period)]
+                logs = self._log(torch.stack(means, dim=1))
+                ranges.append(logs.amax(dim=1) - logs.amin(dim=1))
+        return torch.stack(ranges, dim=1)
 
     def _power(self, luma_levels: Tensor, probes: Tensor) -> Tensor:
         """Return the power of each band in each window along the rows or columns, (N, BANDS, windows)."""
