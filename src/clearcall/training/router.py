@@ -19,9 +19,9 @@ from clearcall.models.inference import to_tensor
 from clearcall.models.students.routed import Routed, Router
 
 CLEAN = "clean"
-_STEPS, _RATE, _DECAY, _BATCH = 4000, 5e-3, 1e-2, 256
+_STEPS, _RATE, _DECAY, _BATCH = 8000, 3e-3, 1e-2, 256
 # Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
-_NOISE = 0.1
+_NOISE = 0.05
 # Weight of what a frame loses against its input, beside what it loses against its best choice.
 _HARM = 2.0
 # The middle of a frame tells what each choice costs; its spectrum is taken from more of it.
