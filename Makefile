@@ -13,7 +13,7 @@ NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetens
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest acceptance chaos ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel acceptance chaos ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -60,6 +60,10 @@ recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments 
 
 test: install ## run the fast tests
 	pytest
+
+wheel: install ## build the wheel of the package, with the shipped networks, into dist/
+	pip wheel . --no-deps --no-build-isolation --quiet --wheel-dir dist
+	rm -rf build
 
 # Whatever is newest today, not what is locked. PyAV 19 is for Python 3.12 and later: say PYTHON=python3.12 to try it.
 test-newest: ## run the runtime's tests with the newest dependencies that pyproject.toml allows

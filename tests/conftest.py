@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from PIL import Image
 from clearcall.core.files import sha256_of
 from clearcall.data.manifest import ImageRecord, Split, write_manifest
 from clearcall.params import DegradePairs, Params, load_params
+from clearcall.runtime.engines import openvino_precisions
+from clearcall.runtime.graph import Graph
+from clearcall.runtime.sharpener import shipped_models
+from clearcall.runtime.trial import Verdict, try_out
 
 if TYPE_CHECKING:  # torch takes a second to import, which many files do without
     from tests.miniature import Miniature
@@ -42,9 +47,16 @@ TINY_SIZES: dict[str, tuple[Split, int, int]] = {  # name: split, height, width
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of the tests' own, for networks that are tried in them."""
+    """A cache folder of the tests' own; of networks, the shipped ones alone are tried: a trial takes seconds."""
+
+    def verdict(graph: Graph) -> Verdict:
+        if graph.name in {f"{name}.onnx" for name in shipped_models()}:
+            return try_out(graph)
+        return Verdict("", openvino_precisions()[0] if find_spec("openvino") else None)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLEARCALL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("clearcall.runtime.engines.try_out", verdict)
         yield
 
 

@@ -274,7 +274,7 @@ def test_steps_before_the_codec_are_done_to_all_frames(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (b"no film", "train/talk.mp4 cannot be read as a film"),
+        (b"no film", "train/talk.mp4 cannot be read as a video"),
         (None, "train/talk.mp4: 128 x 96 pixels, a side is below min_side 100"),
     ],
     ids=["broken", "small"],

@@ -116,7 +116,11 @@ def test_photographs_may_bend_before_a_camera_that_stands_still(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a.mp4", "cannot be read as a film"), ("a.png", "cannot be used"), ("one.mp4", "holds 1 frames, and at least 2")],
+    [
+        ("a.mp4", "cannot be read as a video"),
+        ("a.png", "cannot be used"),
+        ("one.mp4", "holds 1 frames, and at least 2"),
+    ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, add_film: AddFilm, name: str, message: str) -> None:
     (tmp_path / name).write_text("neither film nor picture")

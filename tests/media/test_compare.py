@@ -163,7 +163,7 @@ def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_pa
         (tmp_path / "none.png", None, "there is no picture"),
         (tmp_path / "text.png", None, "text.png cannot be used"),
         (tmp_path / "huge.png", None, "huge.png cannot be used: 60000 x 60000 pixels"),
-        (tmp_path / "none.mp4", None, "there is no film"),
+        (tmp_path / "none.mp4", None, "there is no video"),
     ):
         with pytest.raises(UserError, match=message):
             write_before_after(sharpener, given_source, target)

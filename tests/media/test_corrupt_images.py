@@ -257,7 +257,7 @@ def test_no_corrupt_image_ends_a_folder(idle: Sharpener, tmp_path: Path, capsys:
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from clearcall.data.single import read_rgb
+from clearcall.imaging.decode import read_rgb
 from clearcall.core.errors import UserError
 from clearcall.media.images import sharpen_file
 from clearcall.runtime.sharpener import Sharpener

@@ -324,7 +324,7 @@ def test_a_corrupt_animated_webp_is_done_as_far_as_it_goes(
 
 def test_a_webp_that_cannot_be_read_is_one_message(sharpener: Sharpener, tmp_path: Path) -> None:
     (tmp_path / "in.webp").write_bytes(b"RIFF\x10\0\0\0WEBPno more")
-    with pytest.raises(UserError, match=r"in.webp cannot be read as a film: "):
+    with pytest.raises(UserError, match=r"in.webp cannot be read as a video: "):
         sharpen_video(sharpener, tmp_path / "in.webp", tmp_path / "out.mkv")
     assert not (tmp_path / "out.mkv").exists()
 

@@ -209,7 +209,7 @@ def test_colour_frames_of_any_size_equal_the_reference(
 
 
 def test_a_large_odd_frame_equals_the_reference(network: Network) -> None:
-    frame = picture(1079, 1919)
+    frame = picture(269, 479)
     expected = sharpened_rgb(network, frame)
     for provider in installed_providers():
         sharpen = Sharpener(network.path, provider, threads=1)
@@ -289,7 +289,7 @@ def test_an_untrained_network_returns_a_frame_of_any_size_unchanged(
     sharpen = Sharpener(exported(tmp_path, kind, name, arguments, 0).path, "onnxruntime", threads=1)
     formats = [*COLOURS, *(PLANES if kind == "students" else ())]
 
-    @examples(max_examples=30)
+    @examples(max_examples=15)
     @given(
         height=st.integers(1, 70),
         width=st.integers(1, 70),
@@ -719,12 +719,12 @@ def test_a_long_call_does_not_grow(halved: Network, provider: Provider, pixel_fo
     frame = frame_of(pixel_format, 48, 64)
     out = np.empty_like(frame)
     process = psutil.Process()
-    for _ in range(300):
+    for _ in range(100):
         sharpen(frame, pixel_format, out=out)
     before = process.memory_info().rss
-    for _ in range(2000):
+    for _ in range(500):
         sharpen(frame, pixel_format, out=out)
-    assert process.memory_info().rss - before < 6 * 2**20
+    assert process.memory_info().rss - before < 2 * 2**20
 
 
 def traced(call: Callable[[], object], count: int) -> tuple[int, int]:

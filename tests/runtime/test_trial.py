@@ -14,7 +14,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from clearcall.core.errors import UserError
-from clearcall.runtime import trial
+from clearcall.runtime import engines, trial
 from clearcall.runtime.engines import answers, compile_graph, installed_providers
 from clearcall.runtime.graph import KIND_KEY, STRIDE_KEY, Graph, load_graph
 from clearcall.runtime.sharpener import Choice, Sharpener
@@ -31,7 +31,8 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memor
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, as on a machine that never tried a network."""
     monkeypatch.setenv("CLEARCALL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(trial, "_known", {})
+    forget(monkeypatch)
+    monkeypatch.setattr(engines, "try_out", try_out)
     return tmp_path / "cache"
 
 

@@ -1,4 +1,4 @@
-"""How frames move, and earlier ones moved to where they would be now."""
+"""Motion estimation and compensation."""
 
 import cv2
 import numpy as np
@@ -54,7 +54,7 @@ def test_taps_by_hand() -> None:
 
 
 def test_what_is_moved_hardly_becomes_stronger() -> None:
-    """What the past's weight takes away of it is more, or it would become stronger without end."""
+    """The reference's weight takes away more of it, or it would become stronger without end."""
     strongest = np.abs(np.fft.fft(_TAPS, 256, axis=1)).max()
     assert 1 <= strongest < 1.03 and MOST_WEIGHT * strongest**2 < 1
 
@@ -91,7 +91,7 @@ def test_nothing_moves_where_there_is_nothing_to_follow() -> None:
     assert motion.applied(flat) is flat
 
 
-def test_pictures_are_moved_by_camera_and_own_motion() -> None:
+def test_frames_are_moved_by_camera_and_own_motion() -> None:
     """By hand: a ramp along x, of 2 a pixel, shows where each pixel came from."""
     ramp = np.tile(np.arange(0, 128, 2, dtype=np.uint8), (48, 1))
     camera = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
@@ -162,7 +162,7 @@ def test_tiles_are_moved_as_if_by_pixel(camera: list[list[float]], own: float, f
 def test_a_part_is_moved_by_pixel_as_the_whole_is(
     where: tuple[int, int, int, int], far: tuple[float, float], own: float, face: Frame
 ) -> None:
-    """But for some grey levels here and there: places are in 32nds of a pixel, and a few lie between two of them."""
+    """But for some levels here and there: places are in 32nds of a pixel, and a few lie between two of them."""
     top, height, left, width = where
     past = grey(face)[:231, :301]
     moves_itself = np.random.default_rng(2).normal(0, 1, (5, 7, 2)).astype(np.float32) * own  # 215 of 231 rows

@@ -1,4 +1,4 @@
-"""What earlier frames show is used where most of the picture moves, and nowhere else."""
+"""The temporal filter blends moving frames with a reference frame, and leaves all others as they are."""
 
 import cv2
 import numpy as np
@@ -14,15 +14,15 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
 from clearcall.temporal import filter as temporal_module
 from clearcall.temporal.filter import (
-    Memory,
     Perceptron,
+    Reference,
     TemporalFilter,
     _blended,
     _blocks,
     _likeness,
     follow,
     halved,
-    share_by_change,
+    weight_by_change,
 )
 
 
@@ -39,10 +39,10 @@ def face(photos: dict[str, Frame]) -> Frame:
     ("frames", "pan", "qp", "factor", "least_db"),
     [(10, (1.7, -1.2), 37, 1, 0.9), (10, (1.7, -1.2), 37, 2, 0.4), (41, (0.25, 0.1), 27, 1, 0.9)],
 )
-def test_half_of_the_past_brings_a_moving_camera_nearer_to_the_original(
+def test_half_of_the_reference_brings_a_moving_camera_nearer_to_the_original(
     frames: int, pan: tuple[float, float], qp: int, factor: int, least_db: float, face: Frame
 ) -> None:
-    """With a fixed share, so that this is of the motion compensation, not of the shipped weights."""
+    """With a fixed weight, so that this is of the motion compensation, not of the shipped weights."""
     temporal = TemporalFilter(Perceptron([(np.zeros((26, 1), np.float32), np.zeros(1, np.float32))]))
     sharp, gains = pan_and_zoom(face, frames, pan, 1.0), []
     for original, frame in zip(sharp, receive(Clip("face", sharp), Setting("h264", qp, factor)), strict=True):
@@ -52,19 +52,19 @@ def test_half_of_the_past_brings_a_moving_camera_nearer_to_the_original(
 
 
 @pytest.mark.parametrize(("change", "share"), [(4, 255), (12, 255), (18, 128), (24, 0), (30, 0)])
-def test_a_pixel_that_has_changed_much_gets_less_of_the_past(change: int, share: int) -> None:
-    """By hand: all up to 12 grey levels, nothing from 24 on."""
+def test_a_pixel_that_has_changed_much_gets_less_of_the_reference(change: int, share: int) -> None:
+    """By hand: all up to 12 levels, nothing from 24 on."""
     here, before = (np.full((64, 64), level, np.uint8) for level in (100, 100 + change))
-    assert (share_by_change(here, before) == share).all()
+    assert (weight_by_change(here, before) == share).all()
 
 
-def test_a_frame_may_have_as_much_of_the_past_as_its_light_is_the_same(face: Frame) -> None:
-    """By hand: a grey level lighter all over is another light, but after six frames 0.2 x 6 levels may be drift."""
+def test_the_weight_is_limited_where_the_light_changes(face: Frame) -> None:
+    """By hand: a level lighter all over is another light, but after six frames 0.2 x 6 levels may be drift."""
     sharp = pan_and_zoom(face, 4, (1.7, -1.2), 1.0)
     first, *_, last = map(grey, receive(Clip("face", sharp), Setting("h264", 27, 1)))
 
     def share(luma: Frame, scene_age: int) -> float | None:
-        *_, blocks = follow(luma, halved(luma), Memory(first, halved(first), scene_age=scene_age))
+        *_, blocks = follow(luma, halved(luma), Reference(first, halved(first), scene_age=scene_age))
         return blocks and blocks.share
 
     assert share(last, 0) == 1
@@ -73,14 +73,14 @@ def test_a_frame_may_have_as_much_of_the_past_as_its_light_is_the_same(face: Fra
     assert share(first[::-1].copy(), 6) is None
 
 
-def test_a_memory_is_given_up_when_little_of_it_is_taken_or_it_is_old(face: Frame) -> None:
+def test_a_reference_is_replaced_when_its_weight_falls_or_it_is_old(face: Frame) -> None:
     """By hand: six tenths of what was taken at most are 0.36; and a twentieth is the least of all."""
     luma = grey(face)
-    memory = Memory(luma, luma[::2, ::2], scene_age=20)
-    assert [memory.after(share) for share in (0.5, None, 0.6, 0.37, 0.35)] == [True] * 4 + [False]
-    assert (memory.age, memory.scene_age, memory.most) == (5, 25, 0.6)
-    assert not Memory(luma, luma[::2, ::2]).after(0.04)
-    other = Memory(luma, luma[::2, ::2])
+    reference = Reference(luma, luma[::2, ::2], scene_age=20)
+    assert [reference.after(share) for share in (0.5, None, 0.6, 0.37, 0.35)] == [True] * 4 + [False]
+    assert (reference.age, reference.scene_age, reference.most) == (5, 25, 0.6)
+    assert not Reference(luma, luma[::2, ::2]).after(0.04)
+    other = Reference(luma, luma[::2, ::2])
     assert [other.after(share) for share in [0.4, None] * 6] == [True] * 11 + [False]
 
 
@@ -94,8 +94,8 @@ def test_small_frames_come_back_as_they_are(shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(temporal(luma[::-1, ::-1]), luma[::-1, ::-1])
 
 
-def test_a_film_that_moves_does_not_become_sharper_without_end(face: Frame) -> None:
-    always = Perceptron([(np.zeros((26, 1), np.float32), np.full(1, 20, np.float32))])  # as much of the past as may be
+def test_a_video_that_moves_does_not_become_sharper_without_end(face: Frame) -> None:
+    always = Perceptron([(np.zeros((26, 1), np.float32), np.full(1, 20, np.float32))])  # the largest weight
     temporal = TemporalFilter(always)
     sharp = pan_and_zoom(face, 60, (0.5, 0.5), 1.0)
     *_, (luma, known) = (
@@ -107,7 +107,7 @@ def test_a_film_that_moves_does_not_become_sharper_without_end(face: Frame) -> N
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(0, 100), (51, 110), (255, 150)])
-def test_a_share_of_the_past_is_mixed_in(weight: int, expected: int) -> None:
+def test_a_part_of_the_reference_is_blended_in(weight: int, expected: int) -> None:
     """By hand: a fifth of the way from 100 to 150 is 110, from 150 to 100 140; of odd rows and columns too."""
     luma, past = (np.full((241, 135), level, np.uint8) for level in (100, 150))
     of_past = np.full((120, 67), weight, np.uint8)
@@ -115,7 +115,7 @@ def test_a_share_of_the_past_is_mixed_in(weight: int, expected: int) -> None:
     assert (_blended(past, luma, of_past) == 250 - expected).all()
 
 
-def test_each_pixel_is_mixed_by_the_weight_of_its_place() -> None:
+def test_each_pixel_is_blended_by_the_weight_of_its_place() -> None:
     luma, past = np.random.default_rng(3).integers(0, 256, (2, 301, 141), np.uint8)
     of_past = np.zeros((150, 70), np.uint8)
     of_past[90:] = 255
@@ -187,7 +187,7 @@ def test_a_frame_that_is_shown_again_is_answered_again(face: Frame) -> None:
     assert changed >= 4
 
 
-def test_the_memory_cannot_be_written_to_and_takes_nothing_but_luma(face: Frame) -> None:
+def test_the_reference_cannot_be_written_to_and_takes_nothing_but_luma(face: Frame) -> None:
     temporal = TemporalFilter()
     known = temporal(grey(face))
     with pytest.raises(ValueError, match="read-only"):
@@ -218,7 +218,7 @@ def test_the_same_frames_give_the_same_result_and_stay_as_they_are(face: Frame) 
     for frame, kept in zip(arrived, before, strict=True):
         given_back.append(first(frame))
         np.testing.assert_array_equal(frame, kept)
-        # A caller may use the frame's memory again, as the film and the camera do.
+        # A caller may use the frame's memory again, as video and camera do.
         np.testing.assert_array_equal(second(scratch := kept.copy()), given_back[-1])
         scratch[:] = 0
 
@@ -237,7 +237,7 @@ def test_any_size_is_taken(height: int, width: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("height", [121, 120, 241])
-def test_the_last_row_of_an_odd_height_is_mixed_too(height: int, face: Frame) -> None:
+def test_the_last_row_of_an_odd_height_is_blended_too(height: int, face: Frame) -> None:
     """A strip of one row alone had no weights: the filter failed on it."""
     sharp = [frame[:height] for frame in pan_and_zoom(face, 4, (1.7, -1.2), 1.0)]
     arrived = receive(Clip("face", sharp), Setting("h264", 37, 2))

@@ -15,7 +15,7 @@ from clearcall.data.ingest.sources import bundled_originals
 from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, bent, pan_and_zoom, with_noise
 from clearcall.imaging.decode import KINDS, SUFFIXES, read_rgb
 from clearcall.imaging.frame import Frame
-from clearcall.media.video.read import FILMS, film_stream, opened, upright_rgb
+from clearcall.media.video.read import VIDEO_SUFFIXES, opened, upright_rgb, video_stream
 from clearcall.params import PhotoMotion
 
 _MIN_SIDE = 64  # pixels
@@ -40,10 +40,12 @@ def clip_files(folder: Path) -> list[Path]:
         photographs = [original.path for original in bundled_originals() if original.split == "test"]
         return [*photographs, photographs[0].with_name("page.png")]  # both are in skimage/data
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give one of films ({', '.join(FILMS)}) or photographs")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*FILMS, *SUFFIXES}]
+        raise UserError(f"there is no folder {folder}: give one of films ({', '.join(VIDEO_SUFFIXES)}) or photographs")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*VIDEO_SUFFIXES, *SUFFIXES}]
     if not files:
-        raise UserError(f"{folder} holds neither films ({', '.join(FILMS)}) nor photographs ({KINDS}): put some there")
+        raise UserError(
+            f"{folder} holds neither films ({', '.join(VIDEO_SUFFIXES)}) nor photographs ({KINDS}): put some there"
+        )
     return files
 
 
@@ -53,7 +55,7 @@ def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan")
     Photographs pan and zoom, or stand still and bend, with a camera's noise on them, as a face before a webcam. Raises
     UserError if the file cannot be read, or if a film has fewer than two frames.
     """
-    if path.suffix.lower() in FILMS:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
         return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
     photo = _fitted(read_rgb(path, _MIN_SIDE), height)
     draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
@@ -68,7 +70,7 @@ def _film(path: Path, frames: int) -> Iterator[Image.Image]:
     count, size = 0, None
     try:
         with opened(path) as film:
-            for frame in islice(film.decode(film_stream(film, path)), frames):
+            for frame in islice(film.decode(video_stream(film, path)), frames):
                 size = size or (frame.width, frame.height)  # that of the first, should it change
                 yield Image.fromarray(upright_rgb(frame, size))
                 count += 1

@@ -43,7 +43,7 @@ from clearcall.data.synthetic import (
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.params import CallCodec
-from clearcall.temporal.filter import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, share_by_change
+from clearcall.temporal.filter import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, weight_by_change
 
 SIDE = 352  # pixels
 FRAMES, LONG_FRAMES, _LONG = 13, 26, 0.2  # of a clip; and of a longer one, as this share of them is
@@ -218,11 +218,11 @@ def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron)
     """Let a filter see a clip as it arrived, and return what was to be learnt from some of its frames."""
     temporal, lessons = TemporalFilter(weigh), list[Lesson]()
     for index, (sharp, luma) in enumerate(zip(map(_luma, clip), map(_luma, arrived), strict=True)):
-        if index in LEARNT_FROM and temporal.memory:
+        if index in LEARNT_FROM and temporal.reference:
             small = halved(luma)
-            moved, small_moved, blocks = follow(luma, small, replace(temporal.memory))
+            moved, small_moved, blocks = follow(luma, small, replace(temporal.reference))
             if blocks is not None and blocks.features.size:
-                share = cv2.resize(share_by_change(small, small_moved), luma.shape[::-1]) / np.float32(255)
+                share = cv2.resize(weight_by_change(small, small_moved), luma.shape[::-1]) / np.float32(255)
                 change = (moved.astype(np.float32) - luma) * (share * blocks.share)
                 missing = sharp.astype(np.float32) - luma
                 rows, columns, each = blocks.features.shape

@@ -13,7 +13,7 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, enlarge
 from clearcall.media.images import FORMATS
 from clearcall.media.video.animation import is_animation
-from clearcall.media.video.read import film_stream, frame_at, is_coded, opened, planar, plane_of, quarter_turns
+from clearcall.media.video.read import frame_at, is_coded, opened, planar, plane_of, quarter_turns, video_stream
 from clearcall.runtime.sharpener import Sharpener
 
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
@@ -72,7 +72,7 @@ def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
     """Return the frame in the middle of a film as RGB, as it is shown, and with its luma sharpened, by itself."""
     with opened(path) as film:
-        sharpener.coded = is_coded(film_stream(film, path))
+        sharpener.coded = is_coded(video_stream(film, path))
     stored = frame_at(path, 0.5)
     frame = planar(stored, stored.width, stored.height)
     before = frame.to_ndarray(format="rgb24")

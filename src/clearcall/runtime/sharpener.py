@@ -217,7 +217,7 @@ class Sharpener:
         """Yield the sharpened frames of one video in order, several in flight at once, each on one thread of its own.
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
-        three frames more than that are taken ahead, so that memory does not grow with the length of a film; a frame
+        three frames more than that are taken ahead, so that memory does not grow with the length of a video; a frame
         must stay as it is until its result is here. `around` is entered for each frame by the thread that sharpens it,
         by several at once: a clock of their work, say.
         """

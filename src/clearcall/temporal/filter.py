@@ -1,12 +1,11 @@
-"""What the frames before have shown, laid over the frame that is here: a motion-compensated temporal filter.
+"""Motion-compensated temporal filter.
 
-A codec makes other faults in every frame of a scene that moves, and coarser ones than in the first, which was sent as a
-whole; and a frame made smaller has other pixels each time. So a frame and an earlier one, moved to where it belongs,
-know more than each alone. It is the same earlier one for a while: a picture that is moved again and again becomes soft.
-No frame that is still to come is needed. How much of the past each block of a frame gets, a small perceptron says,
-which learnt it from photographs and pages of text that pan and zoom, some of which bend, have noise or change their
-light (ship_filter.py). A scene that stands still comes back as it is, since its earlier frames tell nothing new; so
-does whatever cannot be followed, and a scene whose light changes fast.
+A codec makes other errors in every frame of a moving scene, so a frame blended with a reference frame, an earlier one
+moved to its place, is closer to the original than either. The reference stays the same for several frames, since each
+interpolation blurs. No later frame is used, so there is no delay. A small perceptron predicts the blending weight of
+each block; `make ship-filter` fits it on photographs and pages of text that pan and zoom, some of which bend, are noisy
+or change their light. Frames of a still scene, frames that cannot be followed and frames whose light changes fast
+are returned unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,43 +22,44 @@ from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.temporal.motion import Motion, find_motion
 
-_SMALLEST_SIDE = 64  # pixels: of less there is not enough to follow
+_SMALLEST_SIDE = 64  # pixels; smaller frames have too little texture to track
 _BLOCK = 8  # pixels of the frame
-_STRIP = 15  # rows of blocks: parts that stay near the processor take half the time
+_STRIP = 15  # rows of blocks processed at once: half the time, since they fit the cache
 _NEIGHBOURHOOD = 9  # blocks
-_EVERY = np.s_[::2, ::2]  # of the blocks, for a frame's medians: enough, and quicker
-MOST_WEIGHT = 0.94  # of the past: what is moved becomes stronger by (1.03)^2 at most, and must not without end
-# How much a frame has changed against how much detail it has, the median of its textured blocks: nothing is done below
-# the first (it stands still, or has hardly any faults) and above the last (another scene), all between the middle ones.
+_EVERY = np.s_[::2, ::2]  # subsample of the blocks for a frame's medians: exact enough and faster
+MOST_WEIGHT = 0.94  # of the reference: interpolation gains up to 1.03^2, so feedback stays below 1
+# Change relative to detail, the median over textured blocks. The weight is 0 below the first (a still scene or hardly
+# any errors) and above the last (another scene), and not limited between the middle two.
 _STILL, _MOVING, _STRANGE, _ANOTHER_SCENE = 0.08, 0.12, 1.0, 1.5
-_TEXTURED = 1.0  # grey levels
-_LITTLE = 15  # per cent of a frame
-_LEAST_SIGNAL = -80.0  # of which a sigmoid gives nothing: less would be too much for a float's exponential
-# How much lighter or darker a frame has become around most of its blocks, in grey levels: faults of a codec are as
-# often too light as too dark, and a change of light is not.
+_TEXTURED = 1.0  # 8-bit levels
+_LITTLE = 15  # percentile of the cells' motion: what stands still
+_LEAST_SIGNAL = -80.0  # a sigmoid of it is 0; less would overflow the exponential in float32
+# Mean change of brightness around most blocks, in 8-bit levels: errors of a codec average out, a change of light does
+# not.
 _SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
-# But by rounding, frames may drift one way: so far from a scene's first with every frame, of which so many count.
+# Rounding lets frames drift: allowed 8-bit levels a frame since the scene began, and how many frames count.
 _DRIFT, _DRIFTING = 0.2, 10
-# A pixel of the half frame that has changed by fewer grey levels may have all of the past, by more than the other none.
+# Change of a pixel at half resolution, in 8-bit levels: full weight up to the first, none from the second on.
 _ALIKE, _OTHER = 12.0, 24.0
 
-# A memory is given up after so many frames, or when less than so large a part of the most is taken from it, or of all.
+# A reference frame is replaced after so many frames, or when the mean weight falls below this part of its maximum, or
+# below the least weight of all.
 _LONGEST, _WANING, _LEAST_SHARE = 12, 0.6, 0.05
-_OLDEST_SCENE = 24  # frames, as far as learning saw
+_OLDEST_SCENE = 24  # frames: the longest clip that the perceptron was fitted on
 
 _Plane = npt.NDArray[np.float32]
 WEIGHTS = Path(__file__).parent / "weights.npz"
 
 
-# From features of blocks (rows, columns, 11) and of their frame (15,) to how much of the past, 0 to 1: (rows, columns).
+# From features of blocks (rows, columns, 11) and of the frame (15,) to blending weights (rows, columns), 0 to 1.
 Weigh = Callable[[_Plane, _Plane], _Plane]
 
 
 class Blocks(NamedTuple):
-    """What is to be seen of a frame's blocks of 8 x 8 pixels, and how much of the past they may have at all, 0 to 1.
+    """Features of a frame's blocks of 8 x 8 pixels, and an upper limit of their blending weights, 0 to 1.
 
-    Features are (rows, columns, 11) of the blocks and (15,) of the whole frame; there are none where none may have any,
-    since the frame has hardly changed.
+    `features` are (rows, columns, 11), `of_frame` are global frame statistics (15,). Both are empty where the limit
+    `share` is 0, since the frame has hardly changed.
     """
 
     features: _Plane
@@ -69,17 +69,15 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Perceptron:
-    """A small network of layers of (inputs, outputs) and (outputs,), ReLU between them and a sigmoid at the end."""
+    """Perceptron: weights (inputs, outputs) and biases (outputs,), ReLU between layers, a sigmoid at the end."""
 
     layers: Sequence[tuple[_Plane, _Plane]]
 
     def __call__(self, features: _Plane, of_frame: _Plane) -> _Plane:
-        """Return a number from 0 to 1, (rows, columns), for features (rows, columns, m) and (n,) that all share.
+        """Return weights (rows, columns), 0 to 1, of block features (rows, columns, m) and frame features (n,).
 
-        They are the m + n inputs of the first layer, in this order.
-
-        Row by row: a product of all at once would take more threads than one, which wait for work by spinning and take
-        the cores from the network.
+        The first layer takes the m + n features in this order. Rows are computed one strip at a time: one large matrix
+        product would start threads of BLAS, which spin while they wait and take cores from the network.
         """
         (first, biases), *others = self.layers
         each = features.shape[-1]
@@ -100,7 +98,7 @@ class Perceptron:
 
 @cache
 def shipped_weigher() -> Perceptron:
-    """Return what says how much of the past a block gets, as `make ship-filter` has fitted it."""
+    """Return the shipped perceptron, which predicts blending weights; `make ship-filter` fits it."""
     with np.load(WEIGHTS) as arrays:
         return Perceptron(
             [(arrays[f"weights_{index}"], arrays[f"biases_{index}"]) for index in range(len(arrays) // 2)]
@@ -108,12 +106,11 @@ def shipped_weigher() -> Perceptron:
 
 
 @dataclass
-class Memory:
-    """What the filter remembers of a scene: a luma (height, width), uint8, and that at half its size.
+class Reference:
+    """Reference frame: a filtered luma (height, width), uint8, and the same at half resolution.
 
-    `motion` is how the half frame has moved until the last frame, None if that is this one; `age` is how many frames
-    came since, but for those that were shown again, `scene_age` how many since the scene began, and `most` how much of
-    those that came since was taken from it at most, as a mean over the frame, 0 to 1.
+    `motion` is its motion to the last frame at half resolution, None at first. `age` counts the frames since, without
+    repeated ones, and `scene_age` those since the scene began. `most` is the largest mean blending weight so far.
     """
 
     luma: Frame
@@ -124,9 +121,9 @@ class Memory:
     most: float = 0.0
 
     def after(self, share: float | None) -> bool:
-        """Count one more frame; return whether the memory is still worth it.
+        """Count one more frame; return whether to keep this reference frame.
 
-        `share` is how much the frame took from here, None if it had hardly changed and had no need.
+        `share` is the mean blending weight of the frame, None if it had hardly changed and was not blended.
         """
         self.age += 1
         self.scene_age += 1
@@ -137,39 +134,39 @@ class Memory:
 
 
 class TemporalFilter:
-    """Filters the luma of a film's or a camera's frames, one after the other; a new size begins anew.
+    """Filters the luma of consecutive frames of a video or camera; a new size starts over.
 
-    `memory` is a frame that it gave, which it keeps for as long as that tells much of those that follow.
+    `reference` is an earlier result that is kept as the reference frame while it helps.
     """
 
     def __init__(self, weigh: Weigh | None = None) -> None:
-        self.memory: Memory | None = None
+        self.reference: Reference | None = None
         self._weigh = weigh or shipped_weigher()
-        self._came = self._given = np.empty((0, 0), np.uint8)  # the last frame, at half its size, and as it was given
+        self._came = self._given = np.empty((0, 0), np.uint8)  # the last frame at half resolution, and its result
 
     def __call__(self, luma: Frame) -> Frame:
-        """Return the luma (height, width), uint8, with what earlier frames know of it.
+        """Return the filtered luma (height, width), uint8, read-only since it may become the reference frame.
 
-        The result may be what the filter remembers, so it cannot be written to. Raises UserError for what is no luma.
+        Raises UserError for anything but a uint8 luma.
         """
         if luma.ndim != 2 or luma.dtype != np.uint8 or not luma.size:  # noqa: PLR2004  # height and width
             raise UserError(f"a luma must be uint8 of (height, width), not {luma.dtype} of {luma.shape}; RGB has rgb()")
-        small, memory, mixed = halved(luma), self.memory, None
-        if memory is not None and memory.luma.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
-            if np.array_equal(self._came, small):  # shown once more, as a camera in the dark does
+        small, reference, mixed = halved(luma), self.reference, None
+        if reference is not None and reference.luma.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
+            if np.array_equal(self._came, small):  # a repeated frame, as cameras send in the dark
                 return self._given
-            mixed = _mixed(luma, small, memory, self._weigh)
+            mixed = _mixed(luma, small, reference, self._weigh)
         self._came = small
-        self._given = luma.copy() if memory is None or mixed is None else mixed.luma
+        self._given = luma.copy() if reference is None or mixed is None else mixed.luma
         self._given.flags.writeable = False
-        if memory is None or mixed is None:
-            self.memory = Memory(self._given, small)
-        elif not memory.after(mixed.share):
-            self.memory = Memory(self._given, halved(self._given), scene_age=memory.scene_age)
+        if reference is None or mixed is None:
+            self.reference = Reference(self._given, small)
+        elif not reference.after(mixed.share):
+            self.reference = Reference(self._given, halved(self._given), scene_age=reference.scene_age)
         return self._given
 
     def rgb(self, frame: Frame) -> Frame:
-        """Return RGB (height, width, 3), uint8, to whose R, G and B is added alike what is added to its luma."""
+        """Return RGB (height, width, 3), uint8, with the change of its luma added to R, G and B alike."""
         luma = cast(Frame, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
         added = cv2.subtract(self(luma), luma, dtype=cv2.CV_16S)
         return cast(Frame, cv2.add(frame, cv2.merge([added] * 3), dtype=cv2.CV_8U))
@@ -177,43 +174,43 @@ class TemporalFilter:
 
 class _Mixed(NamedTuple):
     luma: Frame
-    share: float | None  # of the past, the mean over the frame; None if there was no need of any
+    share: float | None  # mean blending weight; None if the frame was not blended
 
 
-def _mixed(luma: Frame, small: Frame, memory: Memory, weigh: Weigh) -> _Mixed | None:
-    """Return a luma mixed with the past where that helps; None if the past is of no use for it."""
-    moved, small_moved, blocks = follow(luma, small, memory)
+def _mixed(luma: Frame, small: Frame, reference: Reference, weigh: Weigh) -> _Mixed | None:
+    """Return a luma blended with the reference frame; None if the reference does not match it."""
+    moved, small_moved, blocks = follow(luma, small, reference)
     if blocks is None:
         return None
     if not blocks.features.size:
         return _Mixed(luma.copy(), None)
-    # Weights are bytes from here on, 255 for 1, which takes half as long as floats.
+    # Weights are uint8 from here on, 255 for 1: twice as fast as float32.
     most = MOST_WEIGHT * blocks.share
     of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame), alpha=most * 255)
-    weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), share_by_change(small, small_moved), scale=1 / 255)
+    weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), weight_by_change(small, small_moved), scale=1 / 255)
     return _Mixed(_blended(luma, moved, cast(Frame, weight)), cv2.mean(weight)[0] / 255)
 
 
-def follow(luma: Frame, small: Frame, memory: Memory) -> tuple[Frame, Frame, Blocks | None]:
-    """Return the past moved to where it would be now, itself if nothing has moved; that at half its size; and a look.
+def follow(luma: Frame, small: Frame, reference: Reference) -> tuple[Frame, Frame, Blocks | None]:
+    """Return the motion-compensated reference frame, the same at half resolution, and the features of the blocks.
 
-    The look is at the luma beside it, and None if the past is of no use for it. `small` is the luma at half its
-    size. The memory is told the motion.
+    The reference frame is returned itself if nothing has moved; features are None if it does not match the luma.
+    `small` is the luma at half resolution. Stores the motion in the reference.
     """
-    memory.motion = find_motion(small, memory.small, memory.motion)
-    motion = memory.motion.doubled()
-    moved = motion.applied(memory.luma)
-    small_moved = memory.small if moved is memory.luma else halved(moved)
-    return moved, small_moved, look(luma, small, moved, small_moved, motion, memory)
+    reference.motion = find_motion(small, reference.small, reference.motion)
+    motion = reference.motion.doubled()
+    moved = motion.applied(reference.luma)
+    small_moved = reference.small if moved is reference.luma else halved(moved)
+    return moved, small_moved, block_features(luma, small, moved, small_moved, motion, reference)
 
 
 def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
-    """Return a luma with as much of the past as `weight`, of the half frame, says: 255 is all."""
+    """Return a luma blended with the reference by `weight`, uint8 at half resolution: 255 is the reference alone."""
     height, width = luma.shape
     mixed = np.empty(luma.shape, np.uint8)
     for top in range(0, height, _STRIP * _BLOCK):
         rows = slice(top, min(height, top + _STRIP * _BLOCK))
-        half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has none of its own
+        half = weight[min(top // 2, len(weight) - 1) : -(-rows.stop // 2)]  # an odd last row has no weights of its own
         of_past = cv2.resize(half, (width, rows.stop - top), interpolation=cv2.INTER_LINEAR)
         lighter = cv2.multiply(cv2.subtract(past[rows], luma[rows]), of_past, scale=1 / 255)
         darker = cv2.multiply(cv2.subtract(luma[rows], past[rows]), of_past, scale=1 / 255)
@@ -221,10 +218,12 @@ def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
     return mixed
 
 
-def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Motion, memory: Memory) -> Blocks | None:
-    """Look at a luma and at the past, moved by `motion` to where it would be now, both also at half their size.
+def block_features(
+    luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Motion, reference: Reference
+) -> Blocks | None:
+    """Return the features of a luma and of the reference frame moved by `motion`, both also at half resolution.
 
-    `memory` is only asked for its ages. Return None if the past is of no use: of another scene, or in another light.
+    Of `reference` only the ages are read. Returns None if it does not match: another scene, or another light.
     """
     changed, fine = _blocks(luma, moved, _BLOCK)
     changed_half, coarse = _blocks(small, small_moved, _BLOCK // 2)
@@ -235,7 +234,7 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
     relative = (_mean(changed_half, 3) + 0.02) / (_mean(coarse, 3) + 0.5)
     median = np.median(relative[_EVERY][some])
     light = np.median(np.abs(_mean(lighter, _NEIGHBOURHOOD))[_EVERY])
-    drift = _DRIFT * min(memory.scene_age, _DRIFTING)
+    drift = _DRIFT * min(reference.scene_age, _DRIFTING)
     same = _ramp(median, _ANOTHER_SCENE, _STRANGE) * _ramp(light, _OTHER_LIGHT + drift, _SAME_LIGHT + drift)
     if same == 0:
         return None
@@ -244,32 +243,31 @@ def look(luma: Frame, small: Frame, moved: Frame, small_moved: Frame, motion: Mo
         return Blocks(np.empty(0, np.float32), np.empty(0, np.float32), 0.0)
     near = np.log(np.stack([_mean(plane, 3) for plane in (changed, changed_half, fine, coarse)]) + 0.1)
     around = np.log(np.stack([_mean(plane, _NEIGHBOURHOOD) for plane in (fine, coarse)]) + 0.1)
-    ratio = around[1] - around[0]  # a frame that was enlarged has coarse detail alone
+    ratio = around[1] - around[0]  # an upscaled frame has coarse detail alone
     detail = _likeness(small, small_moved)
     distances = np.log(motion.distances() + 0.05)
-    # As if its cells ended where the frame does, which is nearly so.
+    # Approximation: treats the cells as if their grid ended where the frame does.
     distance = cv2.resize(distances, changed.shape[::-1], interpolation=cv2.INTER_LINEAR)
     of_all = (near[0], near[1], near[0] - near[2], near[1] - near[3], ratio)
     of_frame = [
         *(np.median(plane[_EVERY][some]) for plane in of_all),
         np.log(motion.unsure + 0.05),
         np.log(light + 0.1),
-        np.log(1 + memory.age),
-        np.log(1 + min(memory.scene_age, _OLDEST_SCENE)),
+        np.log(1 + reference.age),
+        np.log(1 + min(reference.scene_age, _OLDEST_SCENE)),
         *np.median(detail[:, *_EVERY], axis=(1, 2)),
-        *np.percentile(distances, [50, _LITTLE]),  # most of it, and what stands still
+        *np.percentile(distances, [50, _LITTLE]),  # of most cells, and of those that stand still
     ]
     features = np.stack([*near, around[0], ratio, *detail, distance], axis=-1)
     return Blocks(features, np.array(of_frame, np.float32), float(much))
 
 
 def _likeness(small: Frame, small_moved: Frame) -> _Plane:
-    """Tell what a change is made of, (4, rows, columns) by blocks, both frames being at half their size.
+    """Return statistics of the change between both frames at half resolution, (4, rows, columns) by blocks.
 
-    With h and p the fine detail of the frame and of the past, by which each differs from a blur of itself, and d = the
-    frame - the past: the correlation of d and h, the slope of d on h, log of p's energy over h's, and the correlation
-    of h and p. A camera's noise and what bends are detail that the past has not; faults of an encoder are not like
-    that.
+    With h and p the high-pass detail of the frame and of the reference (each minus its 3 x 3 mean), and d = frame -
+    reference: the correlation of d and h, the slope of d on h, the log of p's energy over h's, and the correlation of h
+    and p. They tell detail that the reference lacks, such as noise and bending, from errors of an encoder.
     """
     side = _BLOCK // 2
     rows, columns = (length // side for length in small.shape)
@@ -277,7 +275,7 @@ def _likeness(small: Frame, small_moved: Frame) -> _Plane:
     sums = np.empty((5, rows, columns), np.float32)
     for top in range(0, rows, _STRIP):
         strip = slice(top, min(rows, top + _STRIP))
-        every = slice(top * side, strip.stop * side, 2)  # second row: enough, and quicker
+        every = slice(top * side, strip.stop * side, 2)  # second row: exact enough and faster
         h, p = (
             cv2.subtract(whole[every], _blurred(whole, every.start, every.stop)[::2], dtype=cv2.CV_32F)
             for whole in (frame, past)
@@ -292,22 +290,23 @@ def _likeness(small: Frame, small_moved: Frame) -> _Plane:
     return np.stack([dh / np.sqrt(hh * dd), dh / hh, np.log(pp / hh), hp / np.sqrt(hh * pp)])
 
 
-def share_by_change(small: Frame, small_moved: Frame) -> Frame:
-    """Return how much of the past each pixel of the half frame may have, 255 for all, by how much it has changed."""
+def weight_by_change(small: Frame, small_moved: Frame) -> Frame:
+    """Return the upper limit of each pixel's blending weight at half resolution, 255 for 1, by how much it changed."""
     shares = np.rint(255 * _ramp(np.arange(256), _OTHER, _ALIKE)).astype(np.uint8)
     return cast(Frame, cv2.LUT(cv2.blur(cv2.absdiff(small, small_moved), (3, 3)), shares))
 
 
 def halved(frame: Frame) -> Frame:
-    """Return a luma at half its height and width, in which motion is looked for."""
+    """Return a luma at half height and width (area mean), in which motion is estimated."""
     height, width = (max(1, side // 2) for side in frame.shape)
     return cast(Frame, cv2.resize(frame[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
-    """Return how much the blocks of so many pixels a side differ from the past, and from a blur of themselves.
+    """Return the mean absolute difference of blocks to the reference, and to a 3 x 3 mean of themselves.
 
-    Both are means in grey levels, (rows, columns); what is left over to the right and below belongs to no block.
+    Blocks have `side` pixels a side. Both are in 8-bit levels, (rows, columns); incomplete blocks at the right and
+    bottom are left out.
     """
     rows, columns = (length // side for length in frame.shape)
     frame, moved = (whole[: rows * side, : columns * side] for whole in (frame, moved))
@@ -321,16 +320,16 @@ def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
 
 
 def _blurred(frame: Frame, first: int, last: int) -> Frame:
-    """Return some rows of a frame, each pixel the mean of 3 x 3: also of the rows above and below these."""
+    """Return rows `first` to `last` of the 3 x 3 mean of a frame; the rows next to them count too."""
     above = max(0, first - 1)
     return cast(Frame, cv2.blur(frame[above : last + 1], (3, 3))[first - above :][: last - first])
 
 
 def _block_means(plane: npt.NDArray[Any], side: int) -> _Plane:
-    """Return the means over blocks of a plane of bytes, which are 4 or 8 pixels a side.
+    """Return the means over blocks of 4 or 8 pixels a side of a uint8 plane.
 
-    By halves, which OpenCV is quickest with, and the first in bytes, as quarters of a grey level: exact, but that
-    what is above 63 levels counts as 63.
+    By repeated halving, which OpenCV is fastest at; the first step in uint8, as quarters of an 8-bit level: exact, but
+    values above 63 count as 63.
     """
     rows, columns = (length // side for length in plane.shape)
     twice = cv2.add(plane, plane)
@@ -346,6 +345,6 @@ def _mean(plane: _Plane, side: int) -> _Plane:
 
 
 def _ramp(value: npt.ArrayLike, nothing: float, everything: float) -> _Plane:
-    """Return 0 at `nothing` and beyond, 1 at `everything` and beyond, and a straight line between."""
+    """Return 0 at `nothing` and beyond, 1 at `everything` and beyond, linear between."""
     share = (np.asarray(value, np.float32) - nothing) / (everything - nothing)
     return np.asarray(np.clip(share, 0, 1), np.float32)

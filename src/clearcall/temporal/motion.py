@@ -1,4 +1,4 @@
-"""How the places of a film have moved from frame to frame, and an earlier frame moved to where it would be now."""
+"""Motion estimation between luma frames (camera plus local motion), and motion compensation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,25 @@ import numpy.typing as npt
 
 from clearcall.imaging.frame import Frame
 
-# Motion is looked for in the frame at half its size, and these are its pixels.
-_POINTS_ACROSS = 24  # places whose motion is looked for, in a row
-_WINDOW, _LEVELS = 17, 2  # pixels that are compared at each, and how often they are halved
-_SEARCH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)  # steps at most, and pixels of the last
+# Motion is estimated at half resolution; pixels here are those of the half frame.
+_POINTS_ACROSS = 24  # tracked points in a row
+_WINDOW, _LEVELS = 17, 2  # side of a point's window in pixels, and levels of the pyramid
+_SEARCH = (
+    cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS,
+    10,
+    0.03,
+)  # most steps, and pixels of the last
 _LEAST_POINTS, _LEAST_TEXTURE, _LEAST_CELL = 8, 1e-3, 4
 _OUTLIER_PIXELS = 0.5
-_ROUNDS, _DOUBT_PIXELS = 4, 0.1  # of the fit to those that agree, in which a point so far off counts half
-# A place moves by itself if it is off by more than the first times what most are off, wholly by the second times; below
-# so many pixels it is chance. Medians are over so many places in a row.
+_ROUNDS, _DOUBT_PIXELS = 4, 0.1  # of the robust fit, in which a residual of so many pixels counts half
+# A point has local motion if its residual exceeds the first times the median residual, fully from the second times on;
+# residuals below so many pixels are chance. Medians are over so many points in a row.
 _CHANCE, _OWN_MOTION, _CHANCE_PIXELS, _NEIGHBOURS = 0.5, 1.0, 0.2, 5
-# A frame is moved in tiles of so many pixels, each as a whole, by a multiple of so small a part of a pixel: in the
-# first of these with which so large a share of them can be. A tile of which one part moves further than another by more
-# than so many pixels cannot; it is moved pixel by pixel.
+# A frame is moved in tiles of so many pixels, each by one shift in such parts of a pixel: in the first tile size with
+# which so large a part of the tiles can be. A tile whose shifts differ by more than so many pixels is moved pixel by
+# pixel.
 _TILES, _MOST_TILES, _PARTS, _UNEVEN_PIXELS = (64, 32), 0.9, 16, 1 / 4
-_FARTHEST = 128  # pixels: what has moved further is moved pixel by pixel too, and needs no margin
+_FARTHEST = 128  # pixels: larger shifts are done pixel by pixel too, and need no margin
 
 _Plane = npt.NDArray[np.float32]
 _EDGES = cv2.BORDER_REPLICATE
@@ -35,11 +39,11 @@ _ONE_MAP = np.empty(0, np.float32)  # x and y are in one array
 
 @dataclass(frozen=True)
 class Motion:
-    """Where the places of a frame were in an earlier one.
+    """Backward motion: where the pixels of a frame were in an earlier one.
 
-    `camera`, (2, 3), takes (x, y, 1) there: a shift, turn and zoom of most of the frame. `own`, (rows, columns, 2), is
-    what the middles of as many cells of `cell` x `cell` pixels have moved besides, as (x, y) in pixels. `unsure` is how
-    far places are off the camera's motion, the median in pixels: codecs let some stand and others jump.
+    `camera`, (2, 3), maps (x, y, 1) there: shift, rotation and zoom of most of the frame. `own`, (rows, columns, 2), is
+    the local motion besides, (x, y) in pixels, of the centres of cells of `cell` x `cell` pixels. `unsure` is the
+    median distance of the points from the camera's motion in pixels: codecs let some stand still and others jump.
     """
 
     camera: npt.NDArray[np.float64]
@@ -48,13 +52,13 @@ class Motion:
     unsure: float = 0.0
 
     def doubled(self) -> "Motion":
-        """Return the motion in a frame of twice the size, whose pixels' middles lie a quarter of a pixel off."""
+        """Return the motion in a frame of twice the size, whose pixel centres lie a quarter of a pixel off."""
         camera = self.camera.copy()
         camera[:, 2] = 2 * camera[:, 2] + 0.5 - camera[:, :2].sum(axis=1) / 2
         return Motion(camera, 2 * self.own, 2 * self.cell, 2 * self.unsure)
 
     def shifts(self, columns: _Plane, rows: _Plane) -> _Plane:
-        """Return how far what is at these pixels was from there, (rows, columns, 2), as (x, y)."""
+        """Return the displacement at these pixels, (rows, columns, 2), as (x, y) in pixels."""
         x, y = np.meshgrid(columns, rows)
         places = np.stack([x, y], axis=-1)
         at = ((places - (self.cell - 1) / 2) / self.cell).astype(np.float32)
@@ -62,16 +66,16 @@ class Motion:
         return np.asarray(places @ (self.camera[:, :2] - np.eye(2)).T + self.camera[:, 2] + own, np.float32)
 
     def distances(self) -> _Plane:
-        """Return how far what is in the middle of each cell was from there, (rows, columns), in pixels."""
+        """Return the length of the displacement at each cell's centre, (rows, columns), in pixels."""
         rows, columns = (np.arange(count, dtype=np.float32) * self.cell for count in self.own.shape[:2])
         middle = np.float32(self.cell - 1) / 2
         return np.asarray(np.linalg.norm(self.shifts(columns + middle, rows + middle), axis=-1), np.float32)
 
     def applied(self, past: Frame) -> Frame:
-        """Return an earlier frame (height, width) moved to where it would be now; itself if nothing has moved.
+        """Return an earlier frame (height, width), uint8, warped to the present one; itself if nothing has moved.
 
-        By Lanczos' interpolation with three lobes, which keeps what is finest; pixel by pixel by cubic (Keys 1981 with
-        a = -0.75, as OpenCV has it). Both make a frequency stronger by less than 3% along each side.
+        Tiles by Lanczos interpolation with three lobes; single pixels by cubic interpolation (Keys 1981, a = -0.75, as
+        in OpenCV). Both amplify a frequency by less than 3 % in each direction.
         """
         height, width = past.shape
         for tile in _TILES:
@@ -88,7 +92,7 @@ class Motion:
         for row in range(len(parts)):
             rows = slice(row * tile, min(height, (row + 1) * tile))
             strip = exact[: rows.stop - rows.start]
-            # Neighbours that move alike are one: a frame that pans takes a few filters.
+            # Neighbours of one shift are one run: a panning frame takes a few filters.
             new = np.flatnonzero((np.diff(parts[row], axis=0) != 0).any(axis=1) | np.diff(as_whole[row])) + 1
             runs = [*pairwise([0, *new.tolist(), len(parts[row])])]
             for first, last in runs:
@@ -96,7 +100,7 @@ class Motion:
                     left, right = first * tile, min(width, last * tile)
                     place = margin + rows.start, margin + left
                     _move_as_whole(padded, place, parts[row, first].tolist(), strip[:, left:right])
-            # From bytes to bytes by way of floats: OpenCV takes three times as long to do it at once.
+            # uint8 to float32 to uint8: OpenCV takes three times as long to filter uint8 directly.
             _to_bytes(strip, moved[rows])
             for first, last in runs:
                 if not as_whole[row, first]:
@@ -105,7 +109,7 @@ class Motion:
         return moved
 
     def _by_tile(self, height: int, width: int, tile: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Return how far each tile moves, (rows, columns, 2), in parts of a pixel, and which can move as a whole."""
+        """Return the shift of each tile, (rows, columns, 2), in parts of a pixel, and which tiles it suffices for."""
         shifts = self.shifts(*(np.arange(0, side + tile, tile, dtype=np.float32) for side in (width, height)))
         corners = np.stack([shifts[:-1, :-1], shifts[1:, :-1], shifts[:-1, 1:], shifts[1:, 1:]])
         parts = np.rint(corners.mean(axis=0) * _PARTS).astype(np.int64)
@@ -113,15 +117,15 @@ class Motion:
         return parts, as_whole & (np.abs(parts).max(axis=-1) <= _FARTHEST * _PARTS)
 
     def _by_pixel(self, past: Frame, rows: slice, columns: slice) -> Frame:
-        """Return rows and columns of a frame that is moved as by `applied`, each pixel by itself."""
+        """Return rows and columns of the frame warped as by `applied`, pixel by pixel."""
         height, width = past.shape
         places = self._places(rows, columns)
-        # What of the past they lie in, as floats: OpenCV is quicker with these than with bytes.
+        # The part of the reference that they lie in, as float32: OpenCV is faster with it than with uint8.
         least, most = (cv2.reduce(cv2.reduce(places, 0, how), 1, how) for how in (cv2.REDUCE_MIN, cv2.REDUCE_MAX))
         x, y = np.clip(least.ravel().astype(int) - 2, 0, (width - 1, height - 1)).tolist()
         last_x, last_y = np.maximum(most.ravel().astype(int) + 4, (x + 1, y + 1))
         exact = past[y:last_y, x:last_x].astype(np.float32)
-        # NumPy takes twenty times as long for this.
+        # NumPy takes twenty times as long.
         cv2.subtract(places, (x, y, 0, 0), dst=places)  # type: ignore[call-overload]  # it takes numbers too
         moved = cv2.remap(exact, places, _ONE_MAP, cv2.INTER_CUBIC, borderMode=_EDGES)
         answer = np.empty(moved.shape, np.uint8)
@@ -129,7 +133,7 @@ class Motion:
         return answer
 
     def _places(self, rows: slice, columns: slice) -> _Plane:
-        """Return where each pixel of some rows and columns was, (height, width, 2): linear between cells' middles."""
+        """Return where the pixels of some rows and columns were, (height, width, 2): linear between cell centres."""
         at = (np.arange(rows.start, rows.stop) + (self.cell + 1) / 2) / self.cell  # in rows of cells
         above = np.minimum(at.astype(int), len(self._places_by_column) - 2)
         share = (at - above).astype(np.float32)[:, None, None]
@@ -138,9 +142,9 @@ class Motion:
 
     @cached_property
     def _places_by_column(self) -> _Plane:
-        """Where each column was in the middle of each row of cells, (rows + 2, columns, 2).
+        """Where each column was at the centre of each row of cells, (rows + 2, columns, 2).
 
-        With a row and a column of cells more beyond each edge of their grid, which may end before the frame does.
+        The grid of cells, which may end before the frame does, is extended by one cell beyond each edge.
         """
         own = cv2.copyMakeBorder(self.own, 1, 1, 1, 1, _EDGES)
         rows, columns = np.mgrid[-1 : own.shape[0] - 1, -1 : own.shape[1] - 1]
@@ -151,13 +155,11 @@ class Motion:
 
 
 def find_motion(frame: Frame, past: Frame, guess: Motion | None = None) -> Motion:
-    """Return how the places of a frame have moved since an earlier one; both are (height, width), uint8.
+    """Return the motion of a frame since an earlier one; both are (height, width), uint8.
 
-    `guess` is about how, as far as it is known: what has moved far is not found without.
-
-    Points of a grid are followed (Lucas and Kanade in a pyramid, Bouguet 2001); RANSAC, and a fit after it, find the
-    motion of the camera, on which most of them agree, and medians of neighbours find what moves by itself. What cannot
-    be followed moves with the camera, and if there is too little to follow, nothing moves.
+    `guess` is an initial estimate, without which large motion is not found. Points of a grid are tracked (pyramidal
+    Lucas-Kanade, Bouguet 2001); RANSAC and a robust fit give the camera's motion, and medians of neighbouring residuals
+    the local motion. Points that cannot be tracked move with the camera; with too few points nothing moves.
     """
     height, width = frame.shape
     cell = max(_LEAST_CELL, min(width // _POINTS_ACROSS, height))
@@ -190,10 +192,10 @@ def find_motion(frame: Frame, past: Frame, guess: Motion | None = None) -> Motio
 
 
 def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return a camera's motion that takes points, (number, 1, 2), more exactly to where they were found.
+    """Return the camera's motion refined on points (number, 1, 2) and where they were found.
 
-    By least squares in which a point counts the less the farther off it is (Cauchy's weights), its x and y as one
-    complex number: a turn and zoom is a product then.
+    Iteratively reweighted least squares with Cauchy weights. x and y are one complex number, so that rotation and zoom
+    are one product.
     """
     here, there = (places[:, 0] @ np.array([1, 1j]) for places in (points, found))
     turn, shift = camera[:, [0, 2]].T @ np.array([1, 1j])
@@ -206,9 +208,9 @@ def _fitted(points: _Plane, found: _Plane, camera: npt.NDArray[np.float64]) -> n
 
 
 def _move_as_whole(padded: Frame, place: tuple[int, int], parts: Sequence[int], moved: _Plane) -> None:
-    """Write to `moved`, (height, width), what is there from a (row, column) on, moved by (x, y) parts of a pixel.
+    """Write the frame from (row, column) `place` on, shifted by (x, y) parts of a pixel, to `moved` (height, width).
 
-    It is a fourth to a sixth of the work of looking for every pixel's place.
+    Four to six times as fast as a lookup for every pixel.
     """
     height, width = moved.shape
     (x, x_part), (y, y_part) = (divmod(part, _PARTS) for part in parts)
@@ -220,17 +222,17 @@ def _move_as_whole(padded: Frame, place: tuple[int, int], parts: Sequence[int], 
 
 
 def _to_bytes(exact: _Plane, answer: Frame) -> None:
-    """Round grey levels, cut to 0 to 255, into `answer`, of the same size; `exact` is changed."""
-    cv2.threshold(exact, 0, 0, cv2.THRESH_TOZERO, dst=exact)  # the next takes absolute values
+    """Round `exact`, clipped to 0 to 255, into `answer` of the same size; changes `exact`."""
+    cv2.threshold(exact, 0, 0, cv2.THRESH_TOZERO, dst=exact)  # convertScaleAbs takes absolute values
     cv2.convertScaleAbs(exact, dst=answer)
 
 
 def _lanczos_taps(part: float) -> _Plane:
-    """Return the six taps of Lanczos' interpolation, sinc(x) sinc(x / 3), at a part of a pixel beyond the third."""
+    """Return the six taps of Lanczos interpolation, sinc(x) sinc(x / 3), at `part` of a pixel past the third."""
     at = np.arange(-_BEFORE, _BEFORE + 2) - part
     taps = np.sinc(at) * np.sinc(at / 3)
     return np.asarray(taps / taps.sum(), np.float32)
 
 
-_BEFORE = 2  # taps before the pixel that a place lies behind
+_BEFORE = 2  # taps before the pixel that a position lies behind
 _TAPS = np.array([_lanczos_taps(part / _PARTS) for part in range(_PARTS)], np.float32)

@@ -44,7 +44,7 @@ from clearcall.imaging.decode import (
     image_errors,
     read_picture,
 )
-from clearcall.media.video.read import FILMS, film_size
+from clearcall.media.video.read import VIDEO_SUFFIXES, video_size
 from clearcall.params import DownloadData
 
 
@@ -177,7 +177,7 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
 
     Raises UserError, a line of the message, if that fails.
     """
-    if original.path.suffix.lower() in FILMS:
+    if original.path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _of_film(original, params)
         return
     pictures = []
@@ -198,7 +198,7 @@ def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
         if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
             raise UserError(f"{original.name}: {problem}")
 
-    require_size(*film_size(original.path))
+    require_size(*video_size(original.path))
     for frame, before, seconds in film_pictures(original.path, params.film_pictures, params.video_scale):
         require_size(*frame.shape[1::-1])  # it may change
         picture = Picture(Image.fromarray(frame), "RGB", "film", ["frame of a film"])

@@ -12,7 +12,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.data.manifest import Split
 from clearcall.imaging.decode import KINDS, SUFFIXES
-from clearcall.media.video.read import FILMS
+from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.params import DownloadData
 
 SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
@@ -230,7 +230,7 @@ def image_names(folder: Path, *, films: bool = False) -> list[str]:
         raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
     names, others = [], []
     for file in _files(folder, set()):
-        if file.suffix.lower() in SUFFIXES or (films and file.suffix.lower() in FILMS):
+        if file.suffix.lower() in SUFFIXES or (films and file.suffix.lower() in VIDEO_SUFFIXES):
             names.append(file.relative_to(folder).as_posix())
         elif not file.stem.upper().startswith("README") and file.suffix.lower() not in _DOCUMENTS:
             others.append(_printable(file.relative_to(folder).as_posix()))

@@ -14,10 +14,10 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import resized
 from clearcall.media.video.read import (
     CUT_SECONDS,
-    film_span_s,
     frames_at,
     quarter_turns,
     upright_rgb,
+    video_span_s,
 )
 
 
@@ -39,7 +39,7 @@ def film_pictures(path: Path, count: int, scale: float = 1.0) -> Iterator[FilmPi
     twice. Raises UserError if the film has no frame that can be decoded, or is seen to be broken where one is to be
     taken.
     """
-    (begin_s, length_s), last = film_span_s(path), None
+    (begin_s, length_s), last = video_span_s(path), None
     for index in range(count):
         wanted_s = length_s * (index + 1) / (count + 1)
         found = frames_at(path, wanted_s, CLIP_FRAMES)

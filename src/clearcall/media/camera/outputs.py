@@ -1,4 +1,4 @@
-"""Where frames go: a window, a virtual camera, a film, or several of them."""
+"""Frame outputs: a preview window, a virtual camera, a video file, or several of them."""
 
 import importlib
 import sys
@@ -65,8 +65,8 @@ class Fan:
         return "".join(sink.show(slot, written if overlay else frame) for sink, overlay in self._sinks)
 
 
-class FilmFile:
-    """Writes frames as a film of the fixed rate; a slot without a frame lengthens the one before."""
+class VideoFile:
+    """Writes frames as a video of the fixed rate; a slot without a frame lengthens the one before."""
 
     def __init__(self, writer: Writer, fps: Fraction) -> None:
         self._writer, self._time_base = writer, 1 / fps
@@ -182,13 +182,13 @@ def check_output(name: str, source: str, *, overwrite: bool = False) -> None:
         return
     path = Path(name)
     if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{name} is no output: name preview, virtual, or a film in {', '.join(FORMATS)}")
+        raise UserError(f"{name} is no output: name preview, virtual, or a video in {', '.join(FORMATS)}")
     check_target(path, Path(source), overwrite=overwrite)
 
 
 @contextmanager
 def open_outputs(names: list[str], size: Size, fps: Fraction, *, overlay: bool | None) -> Iterator[Fan]:
-    """Open outputs by name: `preview`, `virtual`, or the path of a film, which is whole or not there at the end.
+    """Open outputs by name: `preview`, `virtual`, or the path of a video, which is whole or not there at the end.
 
     `overlay` writes the status onto the frames of all, or of none; None: of the preview alone. Raises UserError for
     what is not to be had here.
@@ -202,7 +202,7 @@ def open_outputs(names: list[str], size: Size, fps: Fraction, *, overlay: bool |
             elif name == VIRTUAL:
                 opened = stack.enter_context(_virtual_camera(size, fps))
             else:
-                opened = stack.enter_context(_film_file(Path(name), size, fps))
+                opened = stack.enter_context(_video_file(Path(name), size, fps))
             sinks.append((opened, name == PREVIEW if overlay is None else overlay))
         yield Fan(sinks)
 
@@ -232,7 +232,7 @@ def _virtual_camera(size: Size, fps: Fraction) -> Iterator[VirtualCamera]:
 
 
 @contextmanager
-def _film_file(path: Path, size: Size, fps: Fraction) -> Iterator[FilmFile]:
+def _video_file(path: Path, size: Size, fps: Fraction) -> Iterator[VideoFile]:
     kind = FORMATS[path.suffix.lower()]
     codec, options = ("libvpx-vp9", _VP9) if kind == "webm" else ("libx264", _H264)
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format=kind) as out:
@@ -244,7 +244,7 @@ def _film_file(path: Path, size: Size, fps: Fraction) -> Iterator[FilmFile]:
         stream.codec_context.colorspace, stream.codec_context.color_range = ITU601, LIMITED
         out.start_encoding()
         with Writer(out, stream) as writer:
-            yield FilmFile(writer, fps)
+            yield VideoFile(writer, fps)
 
 
 def draw_overlay(frame: Frame, lines: list[str]) -> Frame:

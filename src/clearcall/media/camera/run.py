@@ -1,4 +1,4 @@
-"""A camera or film, the loop and the outputs put together."""
+"""A camera or video, the loop and the outputs put together."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,12 +21,12 @@ _TELL_EVERY = 15  # frames
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is asked for.
+    """Settings of a camera run.
 
-    `source` is a camera or film, None for the first camera; `outputs` are `preview`, `virtual` or films; `fps` None is
-    the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the status
-    onto the preview alone; `again` plays a video over and over; `past_frames` lets each frame have what those before it
-    show of it. `overwrite` lets video files be replaced.
+    `source` is a camera or video, None for the first camera; `outputs` are `preview`, `virtual` or videos; `fps` None
+    is the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the
+    status onto the preview alone; `again` plays a video over and over; `past_frames` applies the temporal filter;
+    `overwrite` lets video files be replaced.
     """
 
     source: str | None = None
@@ -62,7 +62,7 @@ def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summa
     """Sharpen a camera live until it ends, Ctrl-C, the key for it or the time that was given; return what came of it.
 
     `sharpener` may be what chooses one for a frame size and rate.
-    Films are written whole, also of what came before a camera was lost, or not at all if no frame came. Raises
+    Videos are written whole, also of what came before a camera was lost, or not at all if no frame came. Raises
     UserError if the source or an output is not to be had.
     """
     name = settings.source or default_camera()

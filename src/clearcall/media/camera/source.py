@@ -1,4 +1,4 @@
-"""Where frames come from: a camera, or a film that is played at its own pace. Only the newest frame is kept."""
+"""Frame sources: a camera, or a video played at its own rate. Only the newest frame is kept."""
 
 import sys
 import threading
@@ -23,7 +23,6 @@ from clearcall.media.video.fit import Fit, frame_pixels, largest
 from clearcall.media.video.read import (
     PLANAR,
     Reader,
-    film_stream,
     frame_at,
     is_coded,
     is_hdr,
@@ -31,6 +30,7 @@ from clearcall.media.video.read import (
     quarter_turns,
     rate_of,
     reformat_to_sdr,
+    video_stream,
 )
 
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -76,7 +76,7 @@ class Newest:
             self._changed.notify_all()
 
     def end(self, trouble: str | None = None) -> None:
-        """Say that no more frames will come, and what is to blame if it is not the end of a film."""
+        """Say that no more frames will come, and what is to blame if it is not the end of a video."""
         with self._changed:
             self._ended, self.trouble = True, trouble
             self._changed.notify_all()
@@ -98,7 +98,7 @@ class Newest:
 
 @dataclass(frozen=True)
 class Source:
-    """An open camera or film: its name, the size in pixels of its frames, its frames a second, and the newest frame.
+    """An open camera or video: its name, the size in pixels of its frames, its frames a second, and the newest frame.
 
     None comes before `begin` is called.
     """
@@ -114,13 +114,13 @@ class Source:
 def default_camera() -> str:
     """Return the name of the first camera of this system; raise UserError where it has none that is always there."""
     if sys.platform not in _DEFAULTS:
-        raise UserError("name a camera, such as 'video=Integrated Camera', or a film")
+        raise UserError("name a camera, such as 'video=Integrated Camera', or a video")
     return _DEFAULTS[sys.platform]
 
 
 @contextmanager
 def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = False) -> Iterator[Source]:
-    """Open a film, or else a camera, and read it on a thread of its own until the block ends.
+    """Open a video, or else a camera, and read it on a thread of its own until the block ends.
 
     A camera is asked for the size and rate, else for 1280x720 at 30. Frames are scaled to the size that is asked for,
     or else to the camera's, or to the largest that occurs in the video, of even sides and square pixels. `again` plays
@@ -128,14 +128,14 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
     """
     path, stop = Path(name), threading.Event()
     if path.is_file():
-        with opened(path) as film:
-            rate, coded, newest = rate_of(film_stream(film, path)), is_coded(film_stream(film, path)), Newest()
+        with opened(path) as video:
+            rate, coded, newest = rate_of(video_stream(video, path)), is_coded(video_stream(video, path)), Newest()
         first = frame_at(path, 0.0)
         pixels = frame_pixels(path, first, all_frames=size is None)
         width, height = largest(pixels)
         # Where pixels are wider than high: screens and virtual cameras have square ones.
         stored = round(width * (pixels[width, height] or 1)), height
-        # Phones store films lying, and say how they are to be turned.
+        # Phones store videos in landscape, with a rotation.
         shape = _even(size or (stored[::-1] if quarter_turns(first) % 2 else stored))
         fit = _upright(name, shape, pixels)
         if is_hdr(first):
@@ -145,7 +145,7 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
             yield Source(name, shape, rate, newest, thread.start, coded)
         return
     camera = _open_camera(name, size, fps)
-    stream = film_stream(camera, path)
+    stream = video_stream(camera, path)
     stored = stream.codec_context.width, stream.codec_context.height
     shape, newest = _even(size or stored), Newest()
     fit = _upright(name, shape, {stored: Fraction(1)})
@@ -165,7 +165,7 @@ def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContaine
     """Open a camera in the first of three ways that it takes: compressed, raw, or as it is set."""
     kind = FORMATS.get(sys.platform)
     if kind is None:
-        raise UserError(f"there is no film {name}, and cameras are not known on {sys.platform}")
+        raise UserError(f"there is no video {name}, and cameras are not known on {sys.platform}")
     width, height = size or _WANTED_SIZE
     wanted = {"video_size": f"{width}x{height}", "framerate": str(fps or _WANTED_FPS)}
     # Over USB 2, raw pictures of this size come ten times a second, compressed ones thirty times.
@@ -186,7 +186,9 @@ def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContaine
 
 def _no_camera(name: str, error: OSError | av.FFmpegError) -> UserError:
     if isinstance(error, av.FileNotFoundError):
-        return UserError(f"there is no camera or film {name}: plug one in, or name another, as in `clearcall camera X`")
+        return UserError(
+            f"there is no camera or video {name}: plug one in, or name another, as in `clearcall camera X`"
+        )
     if isinstance(error, av.PermissionError):
         return UserError(f"no permission to use the camera {name}: join the group `video`, or allow it in the settings")
     return UserError(
@@ -216,11 +218,11 @@ def _reading(name: str, newest: Newest, read: Callable[[], None], stop: threadin
 
 
 def _play(path: Path, fit: Fit, rate: Fraction, newest: Newest, stop: threading.Event, *, again: bool) -> None:
-    """Put the frames of a film when their time has come."""
+    """Put the frames of a video when their time has come."""
     begin_s = time.perf_counter()
-    for film, main in _over_and_over(path):
+    for video, main in _over_and_over(path):
         end_s = begin_s
-        for frame, time_s in _film_frames(film, main, path, fit, stop):
+        for frame, time_s in _video_frames(video, main, path, fit, stop):
             if stop.wait(max(0.0, begin_s + time_s - time.perf_counter())):
                 return
             newest.put(frame)
@@ -232,26 +234,26 @@ def _play(path: Path, fit: Fit, rate: Fraction, newest: Newest, stop: threading.
 
 
 def _over_and_over(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Yield a film, at its beginning, and its main stream, again and again.
+    """Yield a video, at its beginning, and its main stream, again and again.
 
     It stays open: the threads of a new decoder would each leave some memory behind that is not given back.
     """
     while True:
-        with opened(path) as film:
-            main = film_stream(film, path)
-            yield film, main
-            with suppress(av.FFmpegError):  # not every film can be wound back
+        with opened(path) as video:
+            main = video_stream(video, path)
+            yield video, main
+            with suppress(av.FFmpegError):  # not every video can be wound back
                 while True:
-                    film.seek(film.start_time or 0)
-                    yield film, main
+                    video.seek(video.start_time or 0)
+                    yield video, main
 
 
-def _film_frames(
-    film: InputContainer, main: VideoStream, path: Path, fit: Fit, stop: threading.Event
+def _video_frames(
+    video: InputContainer, main: VideoStream, path: Path, fit: Fit, stop: threading.Event
 ) -> Iterator[tuple[Frame, float]]:
-    """Yield the frames of a film that is at its beginning, and their times in s after the first."""
+    """Yield the frames of a video that is at its beginning, and their times in s after the first."""
     first_s: float | None = None
-    for thing in Reader(film, main, fit, path, stop):
+    for thing in Reader(video, main, fit, path, stop):
         if isinstance(thing, VideoFrame):
             time_s = thing.time or 0.0
             first_s = time_s if first_s is None else first_s

@@ -1,1 +1,1 @@
-"""Films: the luma of every frame sharpened, everything else that the file holds copied as it is."""
+"""Videos: every frame sharpened, all other streams copied."""

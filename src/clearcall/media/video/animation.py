@@ -39,7 +39,7 @@ class AnimatedWebP(io.RawIOBase):
     """A file to read from that is made as it is read: Matroska with the frames of a WebP and their times."""
 
     def __init__(self, path: Path) -> None:
-        with image_errors(path, "cannot be read as a film"), open_image(path, _MOST_PIXELS, ["WEBP"]):
+        with image_errors(path, "cannot be read as a video"), open_image(path, _MOST_PIXELS, ["WEBP"]):
             pass  # it can be opened
         self._chunks, self._left = _matroska(path), b""
 

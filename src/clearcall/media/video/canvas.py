@@ -1,4 +1,4 @@
-"""What is shown of a frame: the result alone, beside the input, or in half of it."""
+"""Views of a sharpened frame: alone, beside the input, or as a split screen."""
 
 from collections.abc import Sequence
 from typing import Literal, cast
@@ -22,15 +22,12 @@ _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 class Canvas:
-    """Makes of a frame and its sharpened planes what is shown: these alone, beside the input, or half and half.
-
-    Frames have the size `size` in pixels, and are turned as `first` is.
-    """
+    """Draws the view of a frame and its sharpened planes; frames have `size` in pixels and the rotation of `first`."""
 
     def __init__(self, first: VideoFrame, size: Size, view: View, *, even: bool) -> None:
         self._view = view
         self.matrix = _display_matrix(first)
-        # Of a frame that is shown turned by a quarter, the rows make the columns of the screen.
+        # At a rotation by 90 degrees the rows of a frame are the columns of the screen.
         self._lies = abs(self.matrix[3]) > abs(self.matrix[0])
         self.size = size
         even |= view == "side-by-side"  # each half begins with a whole chroma sample

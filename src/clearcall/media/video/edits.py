@@ -1,7 +1,7 @@
-"""Edit lists of MP4 and MOV: what they hide of the streams that are copied is left out.
+"""Edit lists of MP4 and MOV: packets that they hide are not copied.
 
-FFmpeg still hands out hidden packets, as decoders may need them, and marks them; the decoder drops their frames. A copy
-would carry them into a file whose container may have no edit lists, where they are heard and seen again.
+FFmpeg marks hidden packets but returns them, since decoders may need them, and drops their frames. Copied into a
+container without edit lists they would be seen and heard again.
 """
 
 from collections import deque
@@ -19,14 +19,14 @@ from av.video.stream import VideoStream
 
 from clearcall.core.console import warn
 
-# An encoder of sound begins with up to so many packets of its own, which an edit list hides too: 2112 samples of AAC.
+# Most packets of audio priming, which an edit list hides too: 2112 samples of AAC.
 _PRIMING_PACKETS = 2.5
 _ROUNDING_S = Fraction(1, 500)  # the lengths of edits are often told in 1/600 s
 
 
-def has_edits(film: Container) -> bool:
+def has_edits(video: Container) -> bool:
     """Return whether a container may have edit lists."""
-    return "mov" in film.format.name.split(",")
+    return "mov" in video.format.name.split(",")
 
 
 def begins_at(stream: Stream) -> int:
@@ -47,13 +47,13 @@ def is_hidden(frame: VideoFrame, main: VideoStream) -> bool:
 
 
 def without_hidden(
-    film: InputContainer, main: VideoStream, packets: "Iterator[Packet[Any]]", name: str
+    video: InputContainer, main: VideoStream, packets: "Iterator[Packet[Any]]", name: str
 ) -> "Iterator[Packet[Any]]":
     """Yield packets without those that edit lists hide, whole or in part, of all streams but the decoded one."""
     filters: dict[int, _Copied] = {}
-    if has_edits(film):
+    if has_edits(video):
         kinds = {"audio": _Sound, "video": _Pictures}
-        for stream in film.streams:
+        for stream in video.streams:
             if stream.index != main.index and not stream.disposition & Disposition.attached_pic:
                 filters[stream.index] = kinds.get(stream.type, _Copied)(stream, name)
     failure = None

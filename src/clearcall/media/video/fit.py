@@ -21,7 +21,6 @@ from clearcall.media.video.read import (
     decoded,
     depth_scale,
     describe_as,
-    film_stream,
     is_hdr,
     is_transparent,
     opened,
@@ -29,6 +28,7 @@ from clearcall.media.video.read import (
     plane_of,
     quarter_turns,
     rate_of,
+    video_stream,
 )
 
 # From a frame as stored, width and height to planar 4:2:0 of that size.
@@ -129,9 +129,9 @@ def largest(sizes: Mapping[Size, Any]) -> Size:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def progress_of(film: InputContainer, main: VideoStream, description: str) -> ProgressBar:
+def progress_of(video: InputContainer, main: VideoStream, description: str) -> ProgressBar:
     """Return a progress bar for the frames of a video, as many as it announces."""
-    announced = main.frames or round((film.duration or 0) / av.time_base * rate_of(main)) or None
+    announced = main.frames or round((video.duration or 0) / av.time_base * rate_of(main)) or None
     return ProgressBar(description, announced)
 
 
@@ -142,8 +142,8 @@ def frame_pixels(path: Path, first: VideoFrame, *, all_frames: bool = True) -> d
     frames, but all of AV1, and of a VP9 stream one of whose others states its size. `all_frames` false looks no
     further than the first.
     """
-    with opened(path) as film:
-        main = film_stream(film, path)
+    with opened(path) as video:
+        main = video_stream(video, path)
         pixels = {(first.width, first.height): main.sample_aspect_ratio or Fraction(0)}
         codec = main.codec_context.codec.canonical_name
     if all_frames and not _add_sizes(path, pixels, key_frames=codec != "av1"):
@@ -154,8 +154,8 @@ def frame_pixels(path: Path, first: VideoFrame, *, all_frames: bool = True) -> d
 def _add_sizes(path: Path, pixels: dict[Size, Fraction], *, key_frames: bool) -> bool:
     """Add the sizes of all frames, or of key frames; return false as soon as these are seen not to be enough."""
     pixel, first = next(iter(pixels.values())), None
-    with opened(path) as film:
-        main = film_stream(film, path)
+    with opened(path) as video:
+        main = video_stream(video, path)
         context = main.codec_context
         is_vp9, enough = context.codec.canonical_name == "vp9", True
         # Without delay: pixels have the shape that the decoder has seen last.
@@ -166,7 +166,7 @@ def _add_sizes(path: Path, pixels: dict[Size, Fraction], *, key_frames: bool) ->
 
         def wanted(bar: ProgressBar) -> "Iterator[Packet[Any]]":
             nonlocal enough
-            for packet in film.demux(main):
+            for packet in video.demux(main):
                 bar.advance(packet.size > 0)  # an empty one ends the stream
                 if key_frames and is_vp9 and states_size(bytes(packet)):
                     enough = False
@@ -174,7 +174,7 @@ def _add_sizes(path: Path, pixels: dict[Size, Fraction], *, key_frames: bool) ->
                 if packet.is_keyframe or not key_frames:
                     yield packet
 
-        with progress_of(film, main, "looking for the largest frame") as bar:
+        with progress_of(video, main, "looking for the largest frame") as bar:
             for frame in decoded(main, wanted(bar)):
                 if frame.is_corrupt or max(frame.width, frame.height) > MOST_SIDE:
                     continue

@@ -1,4 +1,4 @@
-"""Films read: frames as the encoder wants them, and the packets of all other streams in the order of the file."""
+"""Read videos: decoded frames of one stream, and packets of all other streams in file order."""
 
 import math
 import threading
@@ -34,21 +34,21 @@ _SDR, _SDR_LOCK = VideoReformatter(), threading.Lock()
 Plane = npt.NDArray[Any]  # of 8-bit or 16-bit unsigned integers
 PLANAR, PLANAR_10 = "yuv420p", "yuv420p10le"
 _DESCRIBED = ("pts", "time_base", "duration", "colorspace", "color_range", "color_primaries", "color_trc")
-# Containers that say in their head how long they are, from which a cut end can be told.
+# Containers whose header states the duration, so that truncation can be detected.
 _ANNOUNCING = {"mov", "matroska", "avi", "flv", "asf"}
-CUT_SECONDS = 1.0  # by how much a film may end before the end that it announces
-# Containers whose length is told from zero, not from the time of the first frame.
+CUT_SECONDS = 1.0  # a video that ends more than this before its announced end is truncated
+# Containers whose duration counts from zero, not from the first frame.
 _FROM_ZERO = {"matroska"}
-_JUMP_S = 1  # a stream whose times go back further begins anew
-_SETTING_THE_PACE = {"video", "audio"}  # texts may well stand out of order
+_JUMP_S = 1  # timestamps that go back further begin a new piece
+_SETTING_THE_PACE = {"video", "audio"}  # subtitles may be out of order
 _MOST_FPS = 300
 _OPAQUE = 255  # 8-bit level of alpha
 # PyAV 18 refuses metadata that is no UTF-8 unless told so; from 19 on it always reads and writes it byte by byte.
 METADATA: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}  # noqa: PLR2004  # PyAV's
-_ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted a film is entered
+_ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted decoding starts, one try after the other
 
 
-FILMS = (
+VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
     *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
 )
@@ -56,24 +56,24 @@ FILMS = (
 
 @contextmanager
 def opened(path: Path, **options: str) -> Iterator[InputContainer]:
-    """Open a film for reading, with options of FFmpeg's; raise UserError if it is none."""
+    """Open a video for reading, with options of FFmpeg's; raise UserError if it is none."""
     if not path.is_file():
-        raise UserError(f"there is no film {path}")
+        raise UserError(f"there is no video {path}")
     try:
         # Absolute: a name with a colon would be taken for a protocol.
         file = AnimatedWebP(path) if is_webp(path) else str(path.resolve())
-        film = av.open(file, options=options, **METADATA)
+        video = av.open(file, options=options, **METADATA)
     except (OSError, av.FFmpegError) as error:
         if describe(error):
             raise
-        raise UserError(f"{path} cannot be read as a film: {error.strerror or error}") from None
-    with film:
-        yield film
+        raise UserError(f"{path} cannot be read as a video: {error.strerror or error}") from None
+    with video:
+        yield video
 
 
 @contextmanager
 def failure_told(what: str) -> Iterator[None]:
-    """Turn what files, encoders and decoders fail with into a UserError that begins with `what` could not be done."""
+    """Turn errors of files, encoders and decoders into a UserError that begins with `what`."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:
@@ -83,14 +83,14 @@ def failure_told(what: str) -> Iterator[None]:
 
 
 def is_coded(stream: VideoStream) -> bool:
-    """Return whether frames have lost detail to an encoder that predicts them from others, as a call's do."""
+    """Return whether the codec is lossy and predicts frames from others, as in a call."""
     codec = stream.codec_context.codec
     return codec.lossy and not codec.intra_only
 
 
-def film_stream(film: InputContainer, path: Path) -> VideoStream:
+def video_stream(video: InputContainer, path: Path) -> VideoStream:
     """Return the first video stream that is not a cover picture; raise UserError if there is none to decode."""
-    for stream in film.streams.video:
+    for stream in video.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
                 raise UserError(f"{path} is in a codec that is not known here: convert it to H.264 first")
@@ -99,54 +99,54 @@ def film_stream(film: InputContainer, path: Path) -> VideoStream:
     raise UserError(f"{path} holds no moving picture")
 
 
-def film_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a film's picture in pixels as stored, as its head has them; nothing is decoded."""
-    with opened(path) as film:
-        stream = film_stream(film, path)
+def video_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a video in pixels as stored, from its header; nothing is decoded."""
+    with opened(path) as video:
+        stream = video_stream(video, path)
         if not stream.width:
             raise UserError(f"{path} holds no frame that can be decoded")
         return stream.width, stream.height
 
 
-def film_span_s(path: Path) -> tuple[float, float]:
-    """Return when a film begins and how long it is, in seconds: as it announces, or else by all its packets."""
-    with opened(path) as film:
-        begin = (film.start_time or 0) / av.time_base
-        if film.duration:
-            from_zero = _FROM_ZERO & set(film.format.name.split(","))
-            return begin, film.duration / av.time_base - (begin if from_zero else 0)
+def video_span_s(path: Path) -> tuple[float, float]:
+    """Return start and duration of a video in seconds, from its header or else from all packets."""
+    with opened(path) as video:
+        begin = (video.start_time or 0) / av.time_base
+        if video.duration:
+            from_zero = _FROM_ZERO & set(video.format.name.split(","))
+            return begin, video.duration / av.time_base - (begin if from_zero else 0)
         times = [
             float(((packet.pts or 0) + (packet.duration or 0)) * packet.time_base)
-            for packet in _packets(film.demux(film_stream(film, path)))
+            for packet in _packets(video.demux(video_stream(video, path)))
             if packet.size and packet.time_base
         ]
         return begin, max(times, default=begin) - begin
 
 
 def frame_at(path: Path, part: float) -> VideoFrame:
-    """Return the frame after this part, from 0 to 1, of a film's length; raise UserError if there is none at all.
+    """Return the frame at this part, 0 to 1, of a video's duration; raise UserError if it has none.
 
-    Of a film that ends before that, it is the last frame there is.
+    Of a video that ends earlier, return the last frame.
     """
-    return frames_at(path, part and part * film_span_s(path)[1], 1).frames[-1]
+    return frames_at(path, part and part * video_span_s(path)[1], 1).frames[-1]
 
 
-class FilmFrames(NamedTuple):
-    """Consecutive frames of a film, earliest first, and whether one of them, or one it builds on, is seen to be broken.
+class VideoFrames(NamedTuple):
+    """Consecutive frames of a video, earliest first; `broken` if a decoder error affects one of them.
 
-    Not every decoder tells of it.
+    Not every decoder reports errors.
     """
 
     frames: list[VideoFrame]
     broken: bool
 
 
-def frames_at(path: Path, seconds: float, count: int) -> FilmFrames:
-    """Return the first frame so many seconds after the beginning and the ones before it: `count`, or as many there are.
+def frames_at(path: Path, seconds: float, count: int) -> VideoFrames:
+    """Return the frame `seconds` after the beginning and those before it, `count` in all or fewer if there are none.
 
-    Of a film that ends before that, they are the last ones. Raises UserError if there is none at all.
+    Of a video that ends earlier, return its last frames. Raises UserError if it has none.
     """
-    # Many a film cannot be entered everywhere: it is entered earlier and earlier then, at last at its beginning.
+    # Not every video can be sought exactly: try earlier and earlier, at last from the beginning.
     for earlier_s in _ENTRIES_S:
         found, from_beginning = _found_at(path, seconds, count, earlier_s)
         if from_beginning or (len(found.frames) == count and not found.broken):
@@ -156,18 +156,18 @@ def frames_at(path: Path, seconds: float, count: int) -> FilmFrames:
     return found
 
 
-def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> tuple[FilmFrames, bool]:
-    """Return what was found, and whether the film was read from its beginning."""
+def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> tuple[VideoFrames, bool]:
+    """Return the frames found, and whether the video was read from its beginning."""
     found = deque[tuple[VideoFrame, bool]](maxlen=count)
-    with opened(path) as film:
-        stream = film_stream(film, path)
-        begin = (film.start_time or 0) / av.time_base
+    with opened(path) as video:
+        stream = video_stream(video, path)
+        begin = (video.start_time or 0) / av.time_base
         entry = begin + seconds - float((count - 1) / rate_of(stream)) - earlier_s
-        broken = entered = entry > begin  # until a key frame comes: some decoders make up what one would build on
+        broken = entered = entry > begin  # until a key frame: some decoders make up missing references
         if entered:
             with suppress(av.FFmpegError):
-                film.seek(int(entry * av.time_base))
-        for thing in _read(stream, film.demux(stream)):
+                video.seek(int(entry * av.time_base))
+        for thing in _read(stream, video.demux(stream)):
             if isinstance(thing, VideoFrame):
                 broken = (broken and not thing.key_frame) or thing.is_corrupt
                 found.append((thing, broken))
@@ -177,8 +177,8 @@ def _found_at(path: Path, seconds: float, count: int, earlier_s: float) -> tuple
                 broken = True
         else:
             if len(found) > 1 and found[-1][0].is_corrupt:
-                found.pop()  # the half frame at which a film was cut
-    return FilmFrames([frame for frame, _ in found], any(hurt for _, hurt in found)), not entered
+                found.pop()  # the half frame at which a video was truncated
+    return VideoFrames([frame for frame, _ in found], any(hurt for _, hurt in found)), not entered
 
 
 def is_hdr(frame: VideoFrame) -> bool:
@@ -206,7 +206,7 @@ def reformat_to_sdr(
 
 
 def planar(frame: VideoFrame, width: int, height: int, pixel_format: str = PLANAR) -> VideoFrame:
-    """Return a frame as planar 4:2:0 of a size, itself if it is so already; of NV12 and full range no value changes.
+    """Return a frame as planar 4:2:0 of a size, itself if it is so already; NV12 and full range keep every value.
 
     HDR stays HDR as yuv420p10le, and becomes SDR as yuv420p.
     """
@@ -229,7 +229,7 @@ def describe_as(frame: VideoFrame, model: VideoFrame) -> VideoFrame:
 
 
 def depth_scale(frame: VideoFrame) -> int:
-    """Return how many levels of a frame make one 8-bit level: 1 at 8 bits, 4 at 10."""
+    """Return how many levels of a frame equal one 8-bit level: 1 at 8 bits, 4 at 10."""
     return 1 << (frame.format.components[0].bits - 8)
 
 
@@ -253,14 +253,14 @@ def plane_of(frame: VideoFrame, index: int) -> Plane:
 
 
 def quarter_turns(frame: VideoFrame) -> int:
-    """Return by how many quarters, against the clock, a frame is to be turned to be upright."""
+    """Return how many counter-clockwise quarter turns make a frame upright."""
     return round(frame.rotation / 90) % 4
 
 
 def rate_of(main: VideoStream) -> Fraction:
-    """Return how many frames a second a stream has on average; 25 where that is not known.
+    """Return the average frame rate of a stream; 25 where it is unknown.
 
-    Browsers record films whose rate varies, and give the unit of their times for it: 1000 a second is not known either.
+    Browsers record at a variable rate and state the unit of timestamps instead: 1000 fps counts as unknown.
     """
     rate = main.average_rate or main.guessed_rate
     return rate if rate and rate <= _MOST_FPS else Fraction(25)
@@ -272,11 +272,11 @@ def time_base_of(main: VideoStream) -> Fraction:
 
 
 class Timeline:
-    """Moves the times of packets so that they run on where a film's own begin anew, and none of its frames is early.
+    """Makes packet timestamps continuous where those of a concatenated video restart, and none negative.
 
-    Pieces that were put together, as recorders and broadcasters do, each bring times of their own, the same for sound
-    and picture. A new piece is known by the times of one of these, which go back; other streams follow it there as soon
-    as that brings them nearer to where the film is.
+    Recorders and broadcasters concatenate pieces whose timestamps each start over, for sound and picture alike. A new
+    piece begins where the timestamps of a video or audio stream go back; another stream follows as soon as the new
+    piece's offset brings it closer to the present position.
     """
 
     def __init__(self, begin: Fraction) -> None:
@@ -286,7 +286,7 @@ class Timeline:
         self._end = Fraction(0)  # s, as moved
 
     def moved(self, packet: "Packet[Any]") -> "Packet[Any]":
-        """Give a packet, of those in the order of the file, its place, and return it."""
+        """Shift the timestamps of the next packet in file order, and return it."""
         stored = packet.pts if packet.dts is None else packet.dts
         if stored is None or not packet.time_base:
             return packet
@@ -310,26 +310,26 @@ class Timeline:
 
 
 class Reader:
-    """Yields, in the order of the file, the frames of one stream, as `fit` makes them, and others' packets."""
+    """Yields the frames of one stream, fitted by `fit`, and the packets of all others, in file order."""
 
     def __init__(
         self,
-        film: InputContainer,
+        video: InputContainer,
         main: VideoStream,
         fit: Callable[[VideoFrame], VideoFrame],
         path: Path,
         stop: threading.Event,
     ) -> None:
-        self._film, self._main, self._fit, self._path, self._stop = film, main, fit, path, stop
+        self._video, self._main, self._fit, self._path, self._stop = video, main, fit, path, stop
         self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
         self._last: int | None = None
-        # Players leave out what comes before zero: where no edit list puts it there, all begins later instead.
-        early = Fraction(0) if has_edits(film) else max(Fraction(0), -(main.start_time or 0) * time_base_of(main))
+        # Players skip negative times: where no edit list intends that, everything is shifted later.
+        early = Fraction(0) if has_edits(video) else max(Fraction(0), -(main.start_time or 0) * time_base_of(main))
         self._timeline = Timeline(early)
         self._end_s, self._broken = 0.0, 0
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
-        packets = without_hidden(self._film, self._main, self._film.demux(), str(self._path))
+        packets = without_hidden(self._video, self._main, self._video.demux(), str(self._path))
         for thing in _read(self._main, map(self._timeline.moved, packets)):
             if self._stop.is_set():
                 return
@@ -352,14 +352,14 @@ class Reader:
         return prepared
 
     def warn_of_end(self) -> None:
-        """Tell of what could not be decoded, and of an end before the one that the film announces."""
-        film = self._film
+        """Warn of decoder errors, and of a video that ends before its announced end."""
+        video = self._video
         if self._broken:
             warn(f"{self._path} is broken in {self._broken} places: frames may be missing")
-        kinds = set(film.format.name.split(","))
-        if self._stop.is_set() or film.duration is None or not _ANNOUNCING & kinds:
+        kinds = set(video.format.name.split(","))
+        if self._stop.is_set() or video.duration is None or not _ANNOUNCING & kinds:
             return
-        announced_s = (film.duration + (0 if _FROM_ZERO & kinds else film.start_time or 0)) / av.time_base
+        announced_s = (video.duration + (0 if _FROM_ZERO & kinds else video.start_time or 0)) / av.time_base
         if self._end_s < announced_s - CUT_SECONDS:
             warn(f"{self._path} is cut short: it ends after {self._end_s:.1f} s of {announced_s:.1f} s")
 

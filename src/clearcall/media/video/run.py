@@ -1,9 +1,9 @@
-"""One film sharpened into another.
+"""Sharpen one video into another.
 
-Kept are every frame's time, the colour tags, the shape of a pixel, rotation, chapters and metadata; sound, subtitles
-and whatever else the new container can hold are copied packet by packet, without what an edit list hides. Planes go to
-the network as they are stored, of limited or full range alike. Of 10-bit video it gets 8 bits of the luma, whose change
-is added to the 10, and chroma is not touched; neither is that of frames with an odd side.
+Timestamps, colour tags, pixel aspect ratio, rotation, chapters and metadata are kept; sound, subtitles and all else
+that the new container can hold are copied packet by packet, without what an edit list hides. Planes go to the network
+as stored, of limited or full range alike. Of 10-bit video the network gets 8 bits of the luma, and the change is added
+to the 10 bits; chroma of 10-bit video and of frames with an odd side is not changed.
 """
 
 import threading
@@ -36,13 +36,13 @@ from clearcall.media.video.read import (
     Reader,
     depth_scale,
     failure_told,
-    film_stream,
     frame_at,
     is_coded,
     is_hdr,
     opened,
     plane_of,
     rate_of,
+    video_stream,
 )
 from clearcall.media.video.write import FORMATS, Writer, add_copies, add_encoder, codec_of, options_for, told
 from clearcall.runtime.family import SharpenerFor, settled
@@ -57,9 +57,9 @@ _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
 
 
 class BusyClock:
-    """Adds up the seconds in which at least one thread is inside; threads enter it as a context, as often as they like.
+    """Adds up the seconds in which at least one thread is inside; threads enter it as a context, also repeatedly.
 
-    `now` returns seconds that only ever grow.
+    `now` returns seconds of a monotonic clock.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -85,7 +85,7 @@ class BusyClock:
 
     @contextmanager
     def left(self) -> Iterator[None]:
-        """Leave for a while, to wait for somebody else: time counts on only if another thread is inside."""
+        """Leave for the length of a block: time counts only while another thread is inside."""
         self.__exit__()
         try:
             yield
@@ -95,9 +95,9 @@ class BusyClock:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """How many frames there were, how fast each side worked while it did, and whether Ctrl-C ended it early.
+    """Number of frames, the rates of both sides while each worked, and whether Ctrl-C ended it early.
 
-    Both sides share the cores of the machine. `encode_fps` is None where nothing was encoded.
+    Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded.
     """
 
     frames: int
@@ -106,7 +106,7 @@ class VideoSummary:
     interrupted: bool
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return one line."""
         sharpened = f"{self.frames} frames, decode + sharpen {self.sharpen_fps:.1f} fps"
         if self.encode_fps is None:
             return f"{sharpened}; nothing was encoded or written"
@@ -124,15 +124,15 @@ def sharpen_video(
     past_frames: bool = True,
     overwrite: bool = False,
 ) -> VideoSummary:
-    """Sharpen a film into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
+    """Sharpen a video into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
     HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
     the input, or `size`, as they are shown, and smaller ones are upscaled.
-    `view` may show the input too, `side-by-side` with the result or in the left half of it. `crf` is the encoder's:
-    the lower, the better and larger. With `past_frames` each frame gets what those before it show of it, where most of
-    the picture moves (`TemporalFilter`). `sharpener` may be what chooses one for a frame size and rate.
-    Ctrl-C, and an input that ends early, leave a film of what was done until then. Raises UserError, and writes
-    nothing, if there is no film to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
+    `view` may show the input too, `side-by-side` with the result or in its left half. `crf` is the encoder's constant
+    rate factor: lower is better and larger. `past_frames` applies the temporal filter (`TemporalFilter`). `sharpener`
+    may be a function that chooses one for a frame size and rate. Ctrl-C, and an input that ends early, leave a video of
+    what was done until then. Raises UserError, and writes nothing, if there is no video to sharpen, if `target` cannot
+    hold the result, or if it exists, unless `overwrite`.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -144,12 +144,12 @@ def sharpen_video(
     with (
         failure_told(f"{source} cannot be sharpened into {target}"),
         stopped_by_interrupt() as stop,
-        opened(source) as film,
+        opened(source) as video,
         atomic_path(target) as temporary,
     ):
-        options = options_for(kind, told(film.metadata))
+        options = options_for(kind, told(video.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
-            summary = _sharpen(sharpener, film, out, first, fit, view, crf, stop, source, past_frames)
+            summary = _sharpen(sharpener, video, out, first, fit, view, crf, stop, source, past_frames)
         if not summary.frames:
             raise KeyboardInterrupt  # came so early that there is nothing to keep
         return summary
@@ -158,23 +158,23 @@ def sharpen_video(
 def time_video(
     sharpener: Sharpener | SharpenerFor, source: Path, *, size: Size | None = None, past_frames: bool = True
 ) -> VideoSummary:
-    """Decode and sharpen a film and write nothing: what the machine can do while no encoder takes its cores.
+    """Decode and sharpen a video without writing it: the rate of this machine while no encoder takes its cores.
 
-    Ctrl-C ends it early. Raises UserError if there is no film to sharpen.
+    Ctrl-C ends it early. Raises UserError if there is no video to sharpen.
     """
     first = frame_at(source, 0)
     check_hdr(source, first)
     fit = Fit.of_video(source, first, size)
-    with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as film:
-        main, clock = film_stream(film, source), BusyClock()
+    with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as video:
+        main, clock = video_stream(video, source), BusyClock()
         chosen = _settled(sharpener, fit, main)
-        reader = Reader(film, main, fit, source, stop)
+        reader = Reader(video, main, fit, source, stop)
         prepare = _prepare(past_frames)
         start = fit(first)
         pixel_format = _pixel_format(chosen, start)
         inputs = (_input(thing, pixel_format, prepare) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
-        with progress_of(film, main, "sharpening") as bar:
+        with progress_of(video, main, "sharpening") as bar:
             for _ in _sharpened(chosen, inputs, start, pixel_format, clock, bar):
                 done += 1
         reader.warn_of_end()
@@ -184,9 +184,9 @@ def time_video(
 
 
 def check_network(sharpener: Sharpener) -> None:
-    """Raise UserError for a network that cannot sharpen films."""
+    """Raise UserError for a network that cannot sharpen videos."""
     if sharpener.graph.kind == "rgb":
-        raise UserError(f"{sharpener.graph.name} works on RGB: a film needs a luma network such as fast")
+        raise UserError(f"{sharpener.graph.name} works on RGB: a video needs a luma network such as fast")
 
 
 def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -> Sharpener:
@@ -197,18 +197,18 @@ def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -
 
 
 def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # the one thing it is asked
-    """Return what is done to each luma before the network sees it."""
+    """Return the preprocessing of each luma: the temporal filter or none."""
     return TemporalFilter() if past_frames else lambda luma: luma
 
 
 def _pixel_format(sharpener: Sharpener, frame: VideoFrame) -> PixelFormat:
-    """Return in what form the frames of a video go to a network, by one of them: I420 where it may restore chroma."""
+    """Return the pixel format of a video's frames for a network: I420 if it restores chroma, else luma alone."""
     even = frame.width % 2 == frame.height % 2 == 0
     return "i420" if sharpener.graph.coloured and even and depth_scale(frame) == 1 else "gray"
 
 
 def _input(frame: VideoFrame, pixel_format: PixelFormat, prepare: Callable[[Frame], Frame]) -> Frame:
-    """Return what the network sees of a frame, its luma prepared: that alone, or I420."""
+    """Return the input of the network, its luma preprocessed: luma alone, or I420."""
     luma = prepare(eight_bits(plane_of(frame, 0)))
     if pixel_format == "gray":
         return luma
@@ -217,7 +217,7 @@ def _input(frame: VideoFrame, pixel_format: PixelFormat, prepare: Callable[[Fram
 
 
 def _planes(sharpened: Frame, pixel_format: PixelFormat) -> list[Frame]:
-    """Return the planes of a frame of either form."""
+    """Return the planes of a sharpened frame: luma alone, or all three."""
     if pixel_format == "gray":
         return [sharpened]
     height, width = sharpened.shape[0] // 3 * 2, sharpened.shape[1]
@@ -232,8 +232,8 @@ def _sharpened(
     clock: BusyClock,
     bar: ProgressBar,
 ) -> Iterator[Frame]:
-    """Yield the sharpened frames and count them; the clock runs but while it is left."""
-    # How long a runtime takes to choose is not its rate.
+    """Yield the sharpened frames and count them; the clock stops while it is left."""
+    # The first call, in which a runtime is chosen, does not count.
     sharpener(_input(first, pixel_format, lambda luma: luma), pixel_format)
     started = time.perf_counter()
     with clock:
@@ -245,7 +245,7 @@ def _sharpened(
 
 def _sharpen(
     sharpener: Sharpener | SharpenerFor,
-    film: InputContainer,
+    video: InputContainer,
     out: OutputContainer,
     first: VideoFrame,
     fit: Fit,
@@ -255,20 +255,20 @@ def _sharpen(
     source: Path,
     past_frames: bool,  # noqa: FBT001  # handed on by a function of this module
 ) -> VideoSummary:
-    """Write a whole file, from its header on, until the film ends or `stop` is set."""
-    main = film_stream(film, source)
+    """Write a whole file, from its header on, until the video ends or `stop` is set."""
+    main = video_stream(video, source)
     chosen = _settled(sharpener, fit, main)
     canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
     encoder = add_encoder(out, main, first, fit, canvas, crf)
-    copies = add_copies(film, out, main, source)
+    copies = add_copies(video, out, main, source)
     for index, stream in {main.index: encoder, **copies}.items():
-        stream.metadata.update(told(film.streams[index].metadata))
-        stream.disposition = film.streams[index].disposition
-    out.metadata.update(told(film.metadata))
-    out.set_chapters(film.chapters())
+        stream.metadata.update(told(video.streams[index].metadata))
+        stream.disposition = video.streams[index].disposition
+    out.metadata.update(told(video.metadata))
+    out.set_chapters(video.chapters())
     out.start_encoding()
     _warn_of_changes(first, main, canvas, source)
-    reader, frames = Reader(film, main, fit, source, stop), deque[VideoFrame]()
+    reader, frames = Reader(video, main, fit, source, stop), deque[VideoFrame]()
     clock, done, prepare = BusyClock(), 0, _prepare(past_frames)
     start = fit(first)
     pixel_format = _pixel_format(chosen, start)
@@ -285,7 +285,7 @@ def _sharpen(
                 with clock.left():
                     writer.put(thing)
 
-    with progress_of(film, main, "sharpening") as bar, Writer(out, encoder) as writer:
+    with progress_of(video, main, "sharpening") as bar, Writer(out, encoder) as writer:
         for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
             shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
             with clock.left():

@@ -1,4 +1,4 @@
-"""Films written: a stream for the sharpened frames, copies of all others, and the thread that encodes."""
+"""Write videos: a stream for the sharpened frames, copies of all others, and the encoding thread."""
 
 import io
 import threading
@@ -69,15 +69,15 @@ def add_encoder(
     return stream
 
 
-def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, source: Path) -> dict[int, Stream]:
+def add_copies(video: InputContainer, out: OutputContainer, main: VideoStream, source: Path) -> dict[int, Stream]:
     """Add a stream for each other that the container can hold, by index; raise UserError for sound and subtitles."""
     copies: dict[int, Stream] = {}
-    for stream in film.streams:
+    for stream in video.streams:
         what = f"{source}: stream {stream.index} ({stream.type}, {codec_of(stream) or 'unknown'})"
-        if stream.index == main.index or (codec_of(stream) == "bin_data" and film.chapters()):
+        if stream.index == main.index or (codec_of(stream) == "bin_data" and video.chapters()):
             continue  # the latter holds the chapters of MP4, which are copied by themselves
         if stream.type == "data" and "timecode" in stream.metadata and "timecode" in main.metadata:
-            continue  # a track of it is made of what the film's own metadata tells
+            continue  # a track of it is made of what the video's own metadata tells
         cover = stream.disposition & Disposition.attached_pic
         if cover and out.format.name == "matroska":
             _attach(out, stream, source)
@@ -85,7 +85,7 @@ def add_copies(film: InputContainer, out: OutputContainer, main: VideoStream, so
             copies[stream.index] = copy = _add_copy(out, stream, source)
             if isinstance(stream, VideoStream) and isinstance(copy, VideoStream) and not cover:
                 copy.codec_context.framerate = rate_of(stream)
-                warn(f"{what} is copied as it is: only the first film of a file is sharpened")
+                warn(f"{what} is copied as it is: only the first video of a file is sharpened")
         elif stream.type in {"audio", "subtitle"}:
             # Matroska takes nearly all.
             other = next((suffix for suffix in (".mkv", *FORMATS) if _holds(FORMATS[suffix], stream)), None)
@@ -105,9 +105,9 @@ def _add_copy(out: OutputContainer, stream: Stream, source: Path) -> Stream:
 
 
 def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
-    """Attach a cover picture, as Matroska wants it: as a stream it would come back as a film of one frame."""
-    with opened(source) as film:
-        picture = next(bytes(packet) for packet in film.demux(film.streams[stream.index]) if packet.size)
+    """Attach a cover picture, as Matroska wants it: as a stream it would come back as a video of one frame."""
+    with opened(source) as video:
+        picture = next(bytes(packet) for packet in video.demux(video.streams[stream.index]) if packet.size)
     kind = "png" if codec_of(stream) == "png" else "jpeg"
     name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
     out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
@@ -130,7 +130,7 @@ def codec_of(stream: Stream) -> str | None:
 
 
 def told(metadata: dict[str, str]) -> dict[str, str]:
-    """Return what metadata tells of the film, without what it tells of its old file and encoding."""
+    """Return what metadata tells of the video, without what it tells of its old file and encoding."""
     return {
         name: value
         for name, value in metadata.items()
