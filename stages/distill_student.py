@@ -8,8 +8,8 @@ from clearcall.params import load_params
 from clearcall.tracking.runs import TrainingRun
 from clearcall.training.experts import train_experts
 from clearcall.training.loop import make_fabric
-from clearcall.training.task import needs_teacher, without_teacher
-from clearcall.training.train import train_network, write_curves
+from clearcall.training.task import without_teacher
+from clearcall.training.train import student_job, train_network, write_curves
 
 
 def main() -> None:
@@ -29,19 +29,7 @@ def main() -> None:
         fabric = make_fabric(stage.training)
         trained = {
             name: train_network(
-                "students",
-                stage.model,
-                losses,
-                stage.training,
-                paths,
-                fabric,
-                name=name,
-                budget=params.budget,
-                track=track,
-                folder=students / name,
-                teacher_folder=paths.weights / "teacher" if needs_teacher(losses) else None,
-                round_teacher=stage.round_teacher,
-                feature_layers=stage.feature_layers,
+                student_job(stage, losses, name, params.budget), paths, fabric, track=track, folder=students / name
             )
             for name, losses in losses_of.items()
         }

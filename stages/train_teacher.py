@@ -7,7 +7,7 @@ from clearcall.core.files import write_json
 from clearcall.params import load_params
 from clearcall.tracking.runs import TrainingRun
 from clearcall.training.loop import make_fabric
-from clearcall.training.train import train_network, write_curves
+from clearcall.training.train import Job, train_network, write_curves
 
 
 def main() -> None:
@@ -15,19 +15,10 @@ def main() -> None:
     params = load_params()
     stage = params.train_teacher
     fabric = make_fabric(stage.training)
-    teacher = train_network(
-        "teachers",
-        stage.model,
-        stage.losses.weights(),
-        stage.training,
-        params.paths,
-        fabric,
-        name="teacher",
-        budget=params.budget,
-        track=partial(TrainingRun, params.publish.experiment),
-        folder=params.paths.weights / "teacher",
-        pretrained=stage.pretrained,
-    )
+    losses = stage.losses.weights()
+    job = Job("teacher", "teachers", stage.model, losses, stage.training, params.budget, stage.pretrained)
+    track = partial(TrainingRun, params.publish.experiment)
+    teacher = train_network(job, params.paths, fabric, track=track, folder=params.paths.weights / "teacher")
     if fabric.is_global_zero:
         write_curves(params.paths.reports / "train_teacher_curve.csv", {"teacher": teacher})
         write_json(params.paths.runs / "train_teacher.json", {"teacher": teacher.run_id})

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.sizes import Filter
@@ -15,15 +15,32 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 SSIM_WINDOW = 11  # pixels
 # Values of params.yaml by dotted name: what a recipe or a point of a study changes.
 Overrides = dict[str, Any]
+_LowHigh = TypeVar("_LowHigh", bound=tuple[float, float])
 
 
 class _Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _ascending(low_high: tuple[float, float], name: str) -> None:
+def _ascending(low_high: _LowHigh) -> _LowHigh:
     if low_high[0] > low_high[1]:
-        raise ValueError(f"{name} must be [low, high], not {list(low_high)}")
+        raise ValueError(f"must be [low, high], not {list(low_high)}")
+    return low_high
+
+
+def _odd(length: int) -> int:
+    if length % 2 == 0:
+        raise ValueError("must be an odd number of pixels")
+    return length
+
+
+_Ascending = AfterValidator(_ascending)
+BlurSigma = Annotated[float, Field(gt=0, le=20)]  # pixels
+BlurLength = Annotated[int, Field(ge=3, le=99), AfterValidator(_odd)]  # pixels
+NoiseSigma = Annotated[float, Field(ge=0, le=128)]  # 8-bit levels
+JpegQuality = Annotated[int, Field(ge=1, le=100)]
+Qp = Annotated[int, Field(ge=1, le=51)]
+Amount = Annotated[float, Field(ge=0, le=20)]
 
 
 class Paths(_Params):
@@ -63,7 +80,7 @@ class DownloadData(_Params):
     film_pictures: int = Field(ge=1, le=10_000)
     video_scale: float = Field(gt=0, le=1)
     min_side: int = Field(ge=8)
-    max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes a picture for an attack
+    max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes an image for an attack
     seed: int = Field(ge=0)
 
 
@@ -79,12 +96,7 @@ class CheckData(_Params):
     """Limits that the manifest must keep."""
 
     min_images: CountPerSplit
-    side_range: tuple[int, int]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.side_range, "side_range")
-        return self
+    side_range: Annotated[tuple[int, int], _Ascending]
 
 
 class AsGiven(_Params):
@@ -112,50 +124,28 @@ class GaussianBlur(_Params):
     """Gaussian blur; sigma in pixels, drawn uniformly."""
 
     op: Literal["gaussian_blur"]
-    sigma_range: tuple[Annotated[float, Field(gt=0, le=20)], Annotated[float, Field(gt=0, le=20)]]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.sigma_range, "sigma_range")
-        return self
+    sigma_range: Annotated[tuple[BlurSigma, BlurSigma], _Ascending]
 
 
 class MotionBlur(_Params):
     """Blur along a straight line of any direction; length in pixels, an odd number drawn uniformly."""
 
     op: Literal["motion_blur"]
-    length_range: tuple[Annotated[int, Field(ge=3, le=99)], Annotated[int, Field(ge=3, le=99)]]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.length_range, "length_range")
-        if any(length % 2 == 0 for length in self.length_range):
-            raise ValueError(f"length_range must be two odd numbers of pixels, not {list(self.length_range)}")
-        return self
+    length_range: Annotated[tuple[BlurLength, BlurLength], _Ascending]
 
 
 class Noise(_Params):
-    """Gaussian noise, independent in each channel; sigma in grey levels (0 to 255), drawn uniformly."""
+    """Gaussian noise, independent in each channel; sigma in 8-bit levels (0 to 255), drawn uniformly."""
 
     op: Literal["noise"]
-    sigma_range: tuple[Annotated[float, Field(ge=0, le=128)], Annotated[float, Field(ge=0, le=128)]]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.sigma_range, "sigma_range")
-        return self
+    sigma_range: Annotated[tuple[NoiseSigma, NoiseSigma], _Ascending]
 
 
 class Jpeg(_Params):
     """JPEG compression; quality drawn uniformly."""
 
     op: Literal["jpeg"]
-    quality_range: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.quality_range, "quality_range")
-        return self
+    quality_range: Annotated[tuple[JpegQuality, JpegQuality], _Ascending]
 
 
 CallCodec = Literal["h264", "vp8", "vp9", "av1"]
@@ -165,24 +155,19 @@ PhotoMotion = Literal["pan", "bend"]  # of photographs that become clips
 class Codec(_Params):
     """Send through a video call: smaller by a factor, encoded, some packets lost, decoded, and back to the own size.
 
-    One of `codecs`, of `factors` and of `loss_rates` (of packets) is drawn for each picture, and a quantizer from
+    One of `codecs`, of `factors` and of `loss_rates` (of packets) is drawn for each image, and a quantizer from
     `qp_range`, which is H.264's scale (1 to 51) for every codec, and one of `upscale_filters`, by which the other side
-    upscales what arrives. `temporal_filter` is the share of pictures that arrive with what the frames before them show,
+    upscales what arrives. `temporal_filter` is the share of images that arrive with what the frames before them show,
     as `clearcall video` sees them.
     """
 
     op: Literal["codec"]
     codecs: tuple[CallCodec, ...] = Field(min_length=1)
     factors: tuple[Annotated[float, Field(ge=1, le=16)], ...] = Field(min_length=1)
-    qp_range: tuple[Annotated[int, Field(ge=1, le=51)], Annotated[int, Field(ge=1, le=51)]]
+    qp_range: Annotated[tuple[Qp, Qp], _Ascending]
     loss_rates: tuple[Fraction, ...] = Field(min_length=1)
     temporal_filter: Annotated[float, Field(ge=0, le=1)] = 0.0
     upscale_filters: tuple[Filter, ...] = Field(default=("bicubic",), min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.qp_range, "qp_range")
-        return self
 
 
 DegradationStep = Annotated[
@@ -195,8 +180,8 @@ class DegradePairs(_Params):
     """Which degradations each photograph gets.
 
     `page_fraction` of those to learn from, at each scale, make way for a made-up page of text. `soft_fraction` are
-    moved by parts of a pixel first, some of these are bent, and half are as soft as if they had been enlarged. Pictures
-    of films, of which a codec gets the frames before, stay as they are, and so do those with a blurred partner.
+    moved by parts of a pixel first, some of these are bent, and half are as soft as if they had been upscaled. Images
+    of videos, of which a codec gets the frames before, stay as they are, and so do those with a blurred partner.
     """
 
     mix: tuple[str, ...] = Field(min_length=1)
@@ -236,15 +221,9 @@ class DegradePairs(_Params):
 class CheckPairs(_Params):
     """Limits that every pair must keep."""
 
-    psnr_db_range: tuple[float, float]
-    ssim_range: tuple[float, float]
+    psnr_db_range: Annotated[tuple[float, float], _Ascending]
+    ssim_range: Annotated[tuple[float, float], _Ascending]
     min_pairs: CountPerSplit
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _ascending(self.psnr_db_range, "psnr_db_range")
-        _ascending(self.ssim_range, "ssim_range")
-        return self
 
 
 class Model(_Params):
@@ -258,7 +237,7 @@ LossWeight = Annotated[float, Field(ge=0)]
 
 
 class TeacherLosses(_Params):
-    """Weight of each loss against the sharp picture."""
+    """Weight of each loss against the sharp image."""
 
     l1: LossWeight = 0
     perceptual: LossWeight = 0
@@ -281,12 +260,10 @@ class TeacherLosses(_Params):
 
 
 class StudentLosses(TeacherLosses):
-    """Weight of each loss against the sharp picture and against the teacher."""
+    """Weight of each loss against the sharp image and against the teacher."""
 
     teacher_l1: LossWeight = 0
     teacher_mse: LossWeight = 0
-    teacher_residual: LossWeight = 0
-    features: LossWeight = 0
     feature_projection: LossWeight = 0
 
 
@@ -295,7 +272,7 @@ class Training(_Params):
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
     validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
-    relative_mse, luma_gain and chroma_gain add to an input's mean squared error, of pictures in [0, 1]: 0.002 is 27 dB.
+    relative_mse, luma_gain and chroma_gain add to an input's mean squared error, of images in [0, 1]: 0.002 is 27 dB.
     """
 
     steps: int = Field(ge=1)
@@ -370,7 +347,6 @@ class DistillStudent(_Params):
     neighbours: Fraction = 0.0
     losses: StudentLosses
     feature_layers: tuple[FeatureLayers, ...] = ()
-    round_teacher: bool
     twin: bool
     training: Training
 
@@ -416,8 +392,8 @@ class Evaluate(_Params):
     """
 
     test_pairs: int | None = Field(default=None, ge=1)
-    unsharp_radii: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
-    unsharp_amounts: tuple[Annotated[float, Field(ge=0, le=20)], ...] = Field(min_length=1)
+    unsharp_radii: tuple[BlurSigma, ...] = Field(min_length=1)
+    unsharp_amounts: tuple[Amount, ...] = Field(min_length=1)
 
 
 class ExportOnnx(_Params):

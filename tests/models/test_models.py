@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import clearcall.models.layers
 from clearcall.core.errors import UserError
-from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 from clearcall.models.build import Kind, build_model, known_models
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
-from clearcall.models.layers import CollapsibleConv, collapsed, halved, he_, pad_to_multiple, parameter_count
+from clearcall.models.layers import CollapsibleConv, collapsed, halved, he_, pad_to, parameter_count
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
 
@@ -105,13 +105,6 @@ class TestEveryNetwork:
         assert restored.isfinite().all()
         assert not torch.equal(restored, picture)
 
-    def test_forward_is_the_first_of_forward_features(self, kind: Kind, name: str) -> None:
-        model, picture = disturbed(tiny(kind, name)), noise(2, 3, 32, 48)
-        restored, features = model.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
-        assert torch.equal(restored, model(picture))
-        count, _, rows, columns = features.shape
-        assert (count, 48 * rows, 32 % rows) == (2, 32 * columns, 0)
-
     def test_pictures_of_one_batch_do_not_mix(self, kind: Kind, name: str) -> None:
         model, pictures = disturbed(tiny(kind, name)), noise(3, 3, 16, 16)
         alone = torch.cat([model(picture[None]) for picture in pictures])
@@ -119,7 +112,7 @@ class TestEveryNetwork:
 
     def test_odd_sizes_agree_with_the_padded_picture(self, kind: Kind, name: str) -> None:
         model, picture = disturbed(tiny(kind, name)), noise(1, 3, 15, 17)
-        padded = pad_to_multiple(picture, int(model.stride))  # type: ignore[arg-type]  # every network has it
+        padded = pad_to(picture, SizeContract(int(model.stride)))  # type: ignore[arg-type]  # every network has it
         assert torch.equal(model(picture), model(padded)[..., :15, :17])
 
     def test_weights_come_back_as_they_were(self, kind: Kind, name: str, tmp_path: Path) -> None:
@@ -303,9 +296,8 @@ def test_an_enlarging_student_adds_what_it_makes_of_its_smaller_picture(name: st
     model = disturbed(build_model("students", name, {**TINY["students", name], "scale": scale}))
     picture = noise(1, 3, 12, 18)
     small = picture if scale == 1 else halved(picture)
-    enlarged, features = model.enlarge(small)  # type: ignore[operator]  # nn.Module hides methods
+    enlarged = model.enlarge(small)  # type: ignore[operator]  # nn.Module hides methods
     assert enlarged.shape == picture.shape
-    assert features.shape == (1, TINY["students", name]["channels"], 12 // scale, 18 // scale)
     assert torch.equal(model(picture), picture + enlarged)
 
 
@@ -313,10 +305,9 @@ def test_an_enlarging_student_adds_what_it_makes_of_its_smaller_picture(name: st
 def test_swinir_for_x2_restores_from_half_the_size(upsampler: str) -> None:
     model = disturbed(build_model("teachers", "swinir", {**TINY["teachers", "swinir"], "upsampler": upsampler}))
     picture = noise(1, 3, 16, 24)
-    enlarged, features = model.enlarge(halved(picture))  # type: ignore[operator]  # nn.Module hides methods
+    enlarged = model.enlarge(halved(picture))  # type: ignore[operator]  # nn.Module hides methods
     assert torch.equal(model(picture), enlarged)
     assert enlarged.shape == picture.shape
-    assert features.shape == (1, 4, 8, 12)
     assert model(noise(2, 3, 17, 9)).shape == (2, 3, 17, 9)
 
 
@@ -429,9 +420,10 @@ def test_an_unknown_model_is_refused_with_the_known() -> None:
 
 def test_padding_repeats_the_last_row_and_column() -> None:
     picture = torch.arange(6.0).view(1, 1, 2, 3)
-    padded = pad_to_multiple(picture, 4)
+    padded = pad_to(picture, SizeContract(4))
     assert padded[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
-    assert pad_to_multiple(padded, 4) is padded
+    assert pad_to(padded, SizeContract(4)) is padded
+    assert pad_to(padded, SizeContract(2, minimum=6)).shape == (1, 1, 6, 6)
 
 
 @pytest.fixture

@@ -123,7 +123,6 @@ def test_a_frame_is_restored_by_what_scores_highest(choice: int, faces: Tensor) 
     network = student(choice)
     alone = [lambda picture: picture, *network.experts][choice]
     assert torch.allclose(network(faces), alone(faces), atol=1e-6)
-    assert torch.equal(network.forward_features(faces)[0], network(faces))
     assert (choice == 0) == torch.equal(network(faces), faces)
 
 

@@ -202,7 +202,7 @@ def test_a_degradation_that_keeps_the_size_is_accepted(document: Document, steps
         ({"op": "fog"}, "'fog'"),
         ({"op": "noise", "sigma_range": [8, 2]}, "[low, high]"),
         ({"op": "gaussian_blur", "sigma_range": [0, 2]}, "greater than 0"),
-        ({"op": "motion_blur", "length_range": [4, 9]}, "odd numbers"),
+        ({"op": "motion_blur", "length_range": [4, 9]}, "an odd number"),
         ({"op": "jpeg", "quality_range": [0, 50]}, "greater than or equal to 1"),
         ({"op": "jpeg", "quality_range": [50]}, "missing"),
         ({"op": "jpeg", "quality": 50}, "unknown key"),
@@ -223,7 +223,7 @@ def test_ranges_whose_ends_are_swapped_are_refused(document: Document) -> None:
         "check_pairs.psnr_db_range": [60.0, 15.0],
         "check_pairs.ssim_range": [0.9999, 0.3],
     }.items():
-        assert f"{key.rpartition('.')[2]} must be [low, high]" in refusal(changed(document, key, low_high))
+        assert f"{key}: must be [low, high]" in refusal(changed(document, key, low_high))
 
 
 def test_parity_sizes_below_one_pixel_are_refused(document: Document) -> None:

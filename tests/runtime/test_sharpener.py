@@ -149,7 +149,8 @@ def residual(network: Network, luma: Frame) -> Levels:
     missing = [max(SMALLEST_SIDE - side, -side % stride) for side in (height, width)]
     padded = np.pad(luma, [(0, count) for count in missing], mode="edge")
     with torch.inference_mode():
-        added, _ = cast(Any, network.model).sub_pixels(torch.from_numpy(padded)[None, None].float() / 255)
+        model = cast(Any, network.model)
+        added = model.tail(model.features(torch.from_numpy(padded)[None, None].float() / 255))
     blocks = (added * 255)[0].numpy().reshape(stride, stride, padded.shape[0] // stride, padded.shape[1] // stride)
     shuffled = blocks.transpose(2, 0, 3, 1).reshape(padded.shape)[:height, :width]
     rounded: Levels = np.clip(np.rint(shuffled), -128, 127).astype(np.int16)
@@ -169,7 +170,7 @@ def clipped(levels: npt.NDArray[Any]) -> Frame:
 
 
 def sharpened_rgb(network: Network, rgb: Frame, strength: float = 1) -> Frame:
-    if hasattr(network.model, "sub_pixels"):
+    if hasattr(network.model, "features"):
         return clipped(rgb + strength * residual(network, grey(rgb))[..., None])
     import torch
 
@@ -382,7 +383,7 @@ def test_a_strength_out_of_range_is_refused_and_the_old_one_kept(halved: Network
 
 
 def formats_of(network: Network) -> tuple[PixelFormat, ...]:
-    return (*COLOURS, *PLANES) if hasattr(network.model, "sub_pixels") else COLOURS
+    return (*COLOURS, *PLANES) if hasattr(network.model, "features") else COLOURS
 
 
 def test_out_receives_the_result_and_is_returned(network: Network) -> None:

@@ -13,12 +13,7 @@ from torch import Tensor
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
 from clearcall.training.losses import perceptual
-from clearcall.training.losses.distillation import (
-    GRID,
-    feature_affinity_loss,
-    feature_projection_loss,
-    teacher_residual_loss,
-)
+from clearcall.training.losses.distillation import feature_projection_loss
 from clearcall.training.losses.perceptual import Vgg19, load_vgg19, perceptual_loss, vgg19_trunk
 from clearcall.training.losses.reconstruction import (
     charbonnier_loss,
@@ -139,66 +134,6 @@ def test_ssim_of_flat_black_pictures_has_a_finite_gradient() -> None:
     ssim_loss(restored, torch.zeros(1, 3, 16, 16)).backward()  # type: ignore[no-untyped-call]
     assert restored.grad is not None
     assert restored.grad.isfinite().all()
-
-
-def test_affinity_of_a_network_with_itself_is_zero() -> None:
-    features = noise(2, 5, 24, 24)
-    assert feature_affinity_loss(features, features).item() == 0
-    # A cosine: how strong the features are does not matter.
-    assert feature_affinity_loss(features, 7 * features).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_affinity_by_hand() -> None:
-    """Twelve by twelve places, one channel pair: half the places look along x, half along y, against all along x.
-
-    Within a half the cosine is 1, between the halves 0; the teacher's is 1 everywhere. So half of the entries of the
-    affinity matrix differ, each by 1.
-    """
-    student = torch.zeros(1, 2, GRID, GRID)
-    student[:, 0, : GRID // 2] = 3
-    student[:, 1, GRID // 2 :] = 5
-    teacher = torch.zeros(1, 4, GRID, GRID)  # another width needs no projection
-    teacher[:, 2] = 1
-    assert feature_affinity_loss(student, teacher).item() == pytest.approx(0.5)
-
-
-def test_affinity_takes_maps_of_other_sizes() -> None:
-    """Constant blocks survive the pooling: the same places at twice the size have the same affinities."""
-    small = noise(1, 3, GRID, GRID)
-    large = small.repeat_interleave(2, dim=2).repeat_interleave(3, dim=3)
-    assert feature_affinity_loss(small, large).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_affinity_has_finite_gradients_even_where_features_are_zero() -> None:
-    student = torch.zeros(1, 3, 16, 16)
-    student[..., 8:] = noise(1, 3, 16, 8)
-    student.requires_grad_()
-    feature_affinity_loss(student, noise(1, 6, 16, 16, seed=2)).backward()  # type: ignore[no-untyped-call]
-    assert student.grad is not None
-    assert student.grad.isfinite().all()
-    assert student.grad.abs().sum() > 0
-
-
-def test_affinity_is_computed_in_fp32() -> None:
-    features = noise(1, 8, 12, 12)
-    loss = feature_affinity_loss(features.bfloat16(), features)
-    assert loss.dtype == torch.float32
-    assert loss.item() < 0.01
-
-
-def test_the_residual_loss_by_hand() -> None:
-    """The student adds 0.25 and 0.5 to the picture, the teacher 0.5 and nothing: the squares' mean is 0.15625."""
-    degraded = picture(0.25, 0.5)
-    assert teacher_residual_loss(picture(0.5, 1), picture(0.75, 0.5), degraded).item() == pytest.approx(
-        (0.25**2 + 0.5**2) / 2
-    )
-
-
-def test_the_residual_loss_is_that_of_the_answers_whatever_the_picture() -> None:
-    restored, target = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
-    for seed in (2, 3):
-        loss = teacher_residual_loss(restored, target, noise(2, 3, 8, 8, seed=seed))
-        assert loss.item() == pytest.approx(mse_loss(restored, target).item(), rel=1e-5)
 
 
 def test_feature_projection_by_hand() -> None:

@@ -36,12 +36,12 @@ from clearcall.training.batches import Batch, PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
 from clearcall.training.losses import perceptual
-from clearcall.training.losses.distillation import feature_affinity_loss, feature_projection_loss
+from clearcall.training.losses.distillation import feature_projection_loss
 from clearcall.training.losses.perceptual import Vgg19, perceptual_loss
 from clearcall.training.losses.reconstruction import relative_mse_loss
 from clearcall.training.task import RestorationTask, WithFeatures, answer, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
-from clearcall.training.train import Trained, _answers, _task, train_network, write_curves
+from clearcall.training.train import Job, Trained, live_answers, make_task, train_network, write_curves
 from clearcall.training.validation import Quality, Validator
 
 STUDENT = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
@@ -162,7 +162,7 @@ def run(tiny_pairs: Path, training: Training, fabric: Fabric) -> Callable[..., F
         **changes: object,
     ) -> Fitted:
         setting = changed(training, **changes)
-        answers = None if teacher is None else _answers(teacher, fabric)
+        answers = None if teacher is None else live_answers(teacher, fabric)
         task = RestorationTask(new_network(), weights or {"l1": 1.0}, answers)
         return fit(
             task if poisoned_after is None else Poisoned(task, poisoned_after),
@@ -523,7 +523,7 @@ def test_the_teacher_keeps_evaluating_and_gets_no_gradient(run: Callable[..., Fi
     for module in teacher.modules():
         module.register_forward_pre_hook(lambda module, _inputs: modes.append(module.training))
     # No answers lie ready: the teacher is asked in each step.
-    run(tmp_path / "student.pt", teacher=teacher, weights={"l1": 1.0, "teacher_l1": 1.0, "features": 0.1}, steps=3)
+    run(tmp_path / "student.pt", teacher=teacher, weights={"l1": 1.0, "teacher_l1": 1.0}, steps=3)
     assert not any(module.training for module in teacher.modules())
     assert modes
     assert not any(modes)
@@ -556,13 +556,11 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
         "perceptual": 0.125,
         "teacher_l1": 0.5,
         "teacher_mse": 0.25,
-        "teacher_residual": 8.0,
-        "features": 4.0,
         "feature_projection": 16.0,
     }
     torch.manual_seed(5)
     wrapped = WithFeatures(network, ["body.1", "body"], [nn.Conv2d(4, 12, 1), nn.Conv2d(4, 4, 1)])
-    asked = _answers(teacher, fabric, ["head.0", "body.0"])  # 12 unshuffled planes, then 4 channels
+    asked = live_answers(teacher, fabric, ["head.0", "body.0"])  # 12 unshuffled planes, then 4 channels
     vgg = Vgg19()
     task = RestorationTask(
         wrapped,
@@ -572,8 +570,7 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
         relative_floor=0.01,
     )
     losses = task.losses(batch)
-    _, features, projected = wrapped(degraded)
-    _, teacher_features = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
+    _, projected = wrapped(degraded)
     # Untrained, the student returns the degraded picture.
     expected = {
         "l1": (degraded - sharp).abs().mean().item(),
@@ -582,8 +579,6 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
         "luma_gain": 0,  # it gained nothing
         "teacher_l1": (degraded - answer_).abs().mean().item(),
         "teacher_mse": (degraded - answer_).square().mean().item(),
-        "teacher_residual": (degraded - answer_).square().mean().item(),
-        "features": feature_affinity_loss(features, teacher_features).item(),
         "feature_projection": sum(
             feature_projection_loss(*pair).item() for pair in zip(projected, asked(degraded).layers, strict=True)
         )
@@ -593,33 +588,22 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     expected["total"] = sum(weights[name] * value for name, value in expected.items())
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected)
     assert losses["total"].requires_grad
-    live, _ = teacher.forward_features(degraded)  # type: ignore[operator]  # nn.Module hides methods
     losses = task.losses(Batch(degraded, sharp, input_mse, None))
-    assert losses["teacher_l1"].item() == pytest.approx((degraded - live).abs().mean().item())
+    assert losses["teacher_l1"].item() == pytest.approx((degraded - teacher(degraded)).abs().mean().item())
 
 
-def test_the_floor_of_relative_errors_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
-    degraded, sharp = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1)
-    batch = Batch(degraded, sharp, torch.tensor([0.01]), None)
-    setting = changed(training, relative_floor=0.04)
-    task = _task(
-        WithFeatures(new_network()), {"relative_mse": 1.0}, setting, None, fabric, round_teacher=False, layers=()
-    )
-    # Untrained, the student returns the degraded picture: 0.1^2 / (0.01 + 0.04).
-    assert task.losses(batch)["relative_mse"].item() == pytest.approx(0.2)
-
-
-def test_the_floor_of_luma_gains_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
+def test_the_floor_of_relative_losses_is_that_of_the_params(training: Training, fabric: Fabric) -> None:
+    """What was right is 0.1 off: 0.1^2 / (0.01 + 0.04)."""
     black, network = torch.zeros(1, 3, 16, 16), new_network()
     torch.nn.init.constant_(network.get_parameter("tail.bias"), 0.1)  # added everywhere
-    setting = changed(training, relative_floor=0.04)
-    task = _task(WithFeatures(network), {"luma_gain": 1.0}, setting, None, fabric, round_teacher=False, layers=())
-    # What was right is 0.1 off: 0.1^2 / (0.01 + 0.04).
-    batch = Batch(black, black, torch.tensor([0.01]), None)
-    assert task.losses(batch)["luma_gain"].item() == pytest.approx(0.2)
+    losses = {"relative_mse": 1.0, "luma_gain": 1.0}
+    task = make_task(WithFeatures(network), losses, changed(training, relative_floor=0.04), fabric)
+    found = task.losses(Batch(black, black, torch.tensor([0.01]), None))
+    assert found["relative_mse"].item() == pytest.approx(0.2)
+    assert found["luma_gain"].item() == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("name", ["features", "feature_projection", "teacher_l1", "teacher_mse", "teacher_residual"])
+@pytest.mark.parametrize("name", ["feature_projection", "teacher_l1", "teacher_mse"])
 def test_a_loss_that_needs_a_teacher_does_not_go_without(name: str) -> None:
     with pytest.raises(ValueError, match="need a teacher"):
         RestorationTask(new_network(), {name: 1.0})
@@ -635,10 +619,9 @@ def test_the_perceptual_loss_does_not_go_without_its_network() -> None:
 
 def test_the_maps_of_named_layers_come_in_the_order_of_the_names() -> None:
     network, picture = new_teacher(), torch.rand(2, 3, 16, 12)
-    restored, features, layers = answer(network, picture, ["body", "head.1", "body"])
+    restored, layers = answer(network, picture, ["body", "head.1", "body"])
     shallow = network.head(picture - 0.5)  # type: ignore[operator]  # nn.Module hides modules
     assert torch.equal(restored, network(picture))
-    assert torch.equal(features, layers[0] + shallow)
     assert torch.equal(layers[1], shallow)
     assert layers[2] is layers[0]
     assert answer(network, picture).layers == ()
@@ -658,9 +641,9 @@ def test_a_layer_without_feature_maps_is_refused() -> None:
             super().__init__()
             self.used, self.unused = nn.Flatten(), nn.Identity()
 
-        def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(self, picture: Tensor) -> Tensor:
             self.used(picture)
-            return picture, picture
+            return picture
 
     for name in ("used", "unused"):
         with pytest.raises(UserError, match=f"the layer '{name}' gives no feature maps"):
@@ -737,22 +720,12 @@ def test_an_error_of_training_itself_passes_through_the_run(tmp_path: Path) -> N
 def test_a_student_is_distilled_from_pairs_to_weights(
     training: Training, fabric: Fabric, paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher_folder = paths.weights / "teacher"
-    save_weights(teacher_folder, "teachers", TEACHER, new_teacher().state_dict())
-    weights = {"l1": 1.0, "teacher_l1": 0.5, "features": 0.1}
+    save_weights(paths.weights / "teacher", "teachers", TEACHER, new_teacher().state_dict())
+    weights = {"l1": 1.0, "teacher_l1": 0.5}
+    job = Job("student", "students", STUDENT, weights, training)
 
     def train(name: str) -> Trained:
-        return train_network(
-            "students",
-            STUDENT,
-            weights,
-            training,
-            paths,
-            fabric,
-            name="student",
-            folder=paths.weights / name,
-            teacher_folder=teacher_folder,
-        )
+        return train_network(job, paths, fabric, folder=paths.weights / name)
 
     trained = train("one")
     assert trained.run_id is None
@@ -792,23 +765,14 @@ def local_vgg19(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_every_loss_trains_a_student_and_leaves_nothing_of_itself_in_it(
     training: Training, fabric: Fabric, paths: Paths
 ) -> None:
-    teacher_folder = paths.weights / "teacher"
-    save_weights(teacher_folder, "teachers", TEACHER, new_teacher().state_dict())
-    losses = ["mse", "perceptual", "teacher_residual", "feature_projection"]
+    save_weights(paths.weights / "teacher", "teachers", TEACHER, new_teacher().state_dict())
+    losses = ["mse", "perceptual", "teacher_mse", "feature_projection"]
+    model = Model(name="dncnn_student", arguments={"channels": 4, "convs": 4})
+    setting = changed(training, steps=4)
 
     def train(name: str, layers: list[FeatureLayers]) -> Trained:
-        return train_network(
-            "students",
-            Model(name="dncnn_student", arguments={"channels": 4, "convs": 4}),
-            dict.fromkeys(losses, 0.5),
-            changed(training, steps=4),
-            paths,
-            fabric,
-            name=name,
-            folder=paths.weights / name,
-            teacher_folder=teacher_folder,
-            feature_layers=layers,
-        )
+        job = Job(name, "students", model, dict.fromkeys(losses, 0.5), setting, feature_layers=layers)
+        return train_network(job, paths, fabric, folder=paths.weights / name)
 
     trained = train(
         "one", [FeatureLayers(student="body.6", teacher="body"), FeatureLayers(student="body", teacher="head")]
@@ -834,7 +798,7 @@ def test_every_loss_trains_a_student_and_leaves_nothing_of_itself_in_it(
 def test_projections_learn_with_the_student_and_survive_a_kill(
     tiny_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
 ) -> None:
-    teacher = _answers(new_teacher(), fabric, ["body"])
+    teacher = live_answers(new_teacher(), fabric, ["body"])
     validator = Validator(tiny_pairs, read_pairs(tiny_pairs, "validation"))
 
     def train(checkpoint: Path, log: Log = lambda _rows: None) -> tuple[Fitted, nn.Module]:
@@ -871,18 +835,12 @@ def test_training_starts_from_published_weights(
     path = tmp_path / "published.pth"
     torch.save({"params": published}, path)
 
+    setting = changed(training, steps=2, learning_rate=1e-12, weight_decay=0)
+    start = Pretrained(source=str(path), sha256=sha256_of(path))
+
     def train(model: Model) -> None:
-        train_network(
-            "teachers",
-            model,
-            {"l1": 1.0},
-            changed(training, steps=2, learning_rate=1e-12, weight_decay=0),
-            paths,
-            fabric,
-            name="teacher",
-            folder=paths.weights / "teacher",
-            pretrained=Pretrained(source=str(path), sha256=sha256_of(path)),
-        )
+        job = Job("teacher", "teachers", model, {"l1": 1.0}, setting, pretrained=start)
+        train_network(job, paths, fabric, folder=paths.weights / "teacher")
 
     train(TEACHER)
     state = load_weights(paths.weights / "teacher").state_dict()
@@ -899,14 +857,9 @@ def test_pairs_without_a_validation_split_are_refused(
     degrade_pairs(raw, pairs, records[:2], tiny_mix)
     with pytest.raises(UserError, match="no pairs to train or validate on"):
         train_network(
-            "students",
-            STUDENT,
-            {"l1": 1.0},
-            training,
+            Job("student", "students", STUDENT, {"l1": 1.0}, training),
             paths.model_copy(update={"pairs": pairs}),
             fabric,
-            name="student",
-            folder=paths.weights / "student",
         )
 
 
@@ -928,20 +881,9 @@ def test_records_used_here_cover_what_they_should(tiny_pairs: Path) -> None:
     assert min(record.width for record in train) < 32 < max(record.width for record in train)
 
 
-def test_the_twin_keeps_the_losses_against_the_sharp_picture() -> None:
-    assert without_teacher({"l1": 0.5, "charbonnier": 2, "teacher_l1": 1, "features": 3}) == {
-        "l1": 0.5,
-        "charbonnier": 2,
-    }
-    assert without_teacher({"relative_mse": 1, "teacher_mse": 1}) == {"relative_mse": 1}
-    assert without_teacher({"teacher_mse": 4}) == {"mse": 1.0}
-
-
 @given(
     st.dictionaries(
-        st.sampled_from(
-            ["l1", "ssim", "perceptual", "teacher_l1", "teacher_residual", "features", "feature_projection"]
-        ),
+        st.sampled_from(["l1", "ssim", "perceptual", "teacher_l1", "teacher_mse", "feature_projection"]),
         st.just(1.0),
     )
 )
@@ -963,28 +905,21 @@ import torch
 
 from clearcall.core import errors
 from clearcall.params import Model, Paths, Training
-from clearcall.training import processes
+from clearcall.training import devices
 from clearcall.training.loop import make_fabric
 
 def main():
     torch.set_num_threads(1)
-    processes.JOIN_SECONDS = float(os.environ.get("JOIN_SECONDS", processes.JOIN_SECONDS))
+    devices.JOIN_SECONDS = float(os.environ.get("JOIN_SECONDS", devices.JOIN_SECONDS))
     training = Training.model_validate_json(Path("training.json").read_text())
     paths = Paths.model_validate_json(Path("paths.json").read_text())
     fabric = make_fabric(training)
     if "only" in sys.argv:
         return
-    from clearcall.training.train import train_network
-    trained = train_network(
-        "students",
-        Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0}),
-        {"l1": 1.0},
-        training,
-        paths,
-        fabric,
-        name="student",
-        folder=paths.weights / "student",
-    )
+    from clearcall.training.train import Job, train_network
+    model = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
+    job = Job("student", "students", model, {"l1": 1.0}, training)
+    train_network(job, paths, fabric, folder=paths.weights / "student")
     for connection in psutil.Process().net_connections():
         if connection.status == psutil.CONN_LISTEN:
             with open("listening", "a") as file:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
@@ -14,15 +14,24 @@ _PARENT = os.getppid()
 _PARENT_POLL_SECONDS, _GRACE_SECONDS = 0.2, 60.0
 
 
-@contextmanager
-def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of `jobs` processes with one torch thread each; an exception ends them at once.
+def one_torch_thread() -> None:
+    """Give this worker one torch thread, and end it with its parent."""
+    import torch  # noqa: PLC0415  # not everyone who needs this module trains
 
-    Tiny networks gain little from a second thread: two trainings side by side end sooner than one after the other.
+    torch.set_num_threads(1)
+    end_with_parent()
+
+
+@contextmanager
+def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of `jobs` processes that end with this one; an exception ends them at once.
+
+    By default each has one torch thread: tiny networks gain little from a second, so that two trainings side by side
+    end sooner than one after the other. Another `initializer` calls `end_with_parent` itself.
     """
-    # spawn: forking a process in which torch already runs threads can hang.
+    # spawn: forking a process in which torch or OpenCV already run threads can hang.
     others = set(active_children())
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=initializer)
     try:
         yield pool
     except BaseException:
@@ -32,13 +41,6 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
             worker.terminate()
         raise
     pool.shutdown()
-
-
-def _start_worker() -> None:
-    import torch  # noqa: PLC0415  # not everyone who needs this module trains
-
-    torch.set_num_threads(1)
-    end_with_parent()
 
 
 def end_with_parent() -> None:

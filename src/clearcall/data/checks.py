@@ -218,7 +218,7 @@ def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
 def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
     """Check the manifest against the files and the limits; return the summary, or raise UserError naming each fault.
 
-    Pictures are decoded one at a time. The folder `docs` is replaced by the results as web pages.
+    Images are decoded one at a time. The folder `docs` is replaced by the results as web pages.
     """
     path = raw / MANIFEST
     again = "run `dvc repro -f -s download_data` again"
@@ -258,7 +258,7 @@ def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Pa
     """Check the list of pairs against the limits; return the summary, or raise UserError naming each fault.
 
     The folder `docs` is replaced by the results as web pages. The summary's means leave out infinite PSNR (of identical
-    pictures); where nothing else is left the mean is None.
+    images); where nothing else is left the mean is None.
     """
     path = pairs / INDEX
     again = "run `dvc repro -f -s degrade_pairs` again"
@@ -406,7 +406,7 @@ def _line(finding: Finding) -> str:
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
-    """Return what a picture file holds; None stands for what cannot be known because it cannot be read."""
+    """Return what an image file holds; None stands for what cannot be known because it cannot be read."""
     facts: dict[str, Any] = dict.fromkeys(("file_sha256", "file_mode", "file_width", "file_height"))
     try:
         facts["file_sha256"] = sha256_of(path)

@@ -1,4 +1,4 @@
-"""Clips to be sent: films as they are, photographs as clips that pan and zoom, or that bend as faces do."""
+"""Clips to encode: videos as they are, photographs as clips that pan and zoom, or that bend as faces do."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image
 
 from clearcall.core.errors import UserError
 from clearcall.data.ingest.sources import bundled_originals
 from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, bent, pan_and_zoom, with_noise
 from clearcall.imaging.decode import KINDS, SUFFIXES, read_rgb
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import resized
 from clearcall.media.video.read import VIDEO_SUFFIXES, opened, upright_rgb, video_stream
 from clearcall.params import PhotoMotion
 
 _MIN_SIDE = 64  # pixels
-_NOISE_LEVELS, _GRAIN = (0.5, 3.0), 0.6  # grey levels, pixels
+_NOISE_LEVELS, _GRAIN = (0.5, 3.0), 0.6  # 8-bit levels, pixels
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Clip:
 
 
 def clip_files(folder: Path) -> list[Path]:
-    """Return the films and photographs of a folder, sorted by name; raise UserError if there is none.
+    """Return the videos and photographs of a folder, sorted by name; raise UserError if there is none.
 
     In place of a folder, `bundled` stands for the bundled test photographs (faces of a woman and of a cat, a cup) and a
     printed page of scikit-image's.
@@ -50,14 +50,14 @@ def clip_files(folder: Path) -> list[Path]:
 
 
 def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan") -> Clip:
-    """Return the first frames of a film, or a clip of a photograph, made smaller to `height` pixels where higher.
+    """Return the first frames of a video, or a clip of a photograph, downscaled to `height` pixels where higher.
 
     Photographs pan and zoom, or stand still and bend, with a camera's noise on them, as a face before a webcam. Raises
-    UserError if the file cannot be read, or if a film has fewer than two frames.
+    UserError if the file cannot be read, or if a video has fewer than two frames.
     """
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
-    photo = _fitted(read_rgb(path, _MIN_SIDE), height)
+    photo = _fitted(np.asarray(read_rgb(path, _MIN_SIDE)), height)
     draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
     if motion == "bend":
         clip = bent([photo] * frames, draw.uniform(0, MAX_BEND), draw)
@@ -66,13 +66,13 @@ def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan")
     return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))
 
 
-def _film(path: Path, frames: int) -> Iterator[Image.Image]:
+def _film(path: Path, frames: int) -> Iterator[Frame]:
     count, size = 0, None
     try:
         with opened(path) as film:
             for frame in islice(film.decode(video_stream(film, path)), frames):
                 size = size or (frame.width, frame.height)  # that of the first, should it change
-                yield Image.fromarray(upright_rgb(frame, size))
+                yield upright_rgb(frame, size)
                 count += 1
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None
@@ -80,9 +80,6 @@ def _film(path: Path, frames: int) -> Iterator[Image.Image]:
         raise UserError(f"{path} holds {count} frames, and at least 2 are needed: remove it")
 
 
-def _fitted(picture: Image.Image, height: int) -> Frame:
-    if picture.height > height:
-        picture = picture.resize(
-            (max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BICUBIC
-        )
-    return np.asarray(picture.convert("RGB"))
+def _fitted(frame: Frame, height: int) -> Frame:
+    own_height, width = frame.shape[:2]
+    return frame if own_height <= height else resized(frame, (max(1, round(width * height / own_height)), height))

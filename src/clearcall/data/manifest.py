@@ -30,7 +30,7 @@ class ImageRecord:
     are in pixels, as stored. `mode` is the mode that the original was decoded in. `note` says what was changed.
     Photographs of one `group` (a stereo pair, frames of one clip) always share a split. `degraded` is the path of the
     blurred partner, of the same size, where the source brings pairs, and `degraded_sha256` of that file. `before` is
-    the path of the frames before one from a film, one below the other, and `before_sha256` of that file.
+    the path of the frames before one from a video, one below the other, and `before_sha256` of that file.
     """
 
     path: str

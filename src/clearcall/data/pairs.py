@@ -1,4 +1,4 @@
-"""Degraded and sharp pictures side by side in memory-mapped 8-bit shards, with an index of where each one lies."""
+"""Degraded and sharp images side by side in memory-mapped 8-bit shards, with an index of where each one lies."""
 
 import csv
 import hashlib
@@ -20,12 +20,12 @@ INDEX = "pairs.csv"
 
 @dataclass(frozen=True)
 class PairRecord:
-    """One pair: which photograph at which scale, how it was degraded, and where its two pictures lie.
+    """One pair: which photograph at which scale, how it was degraded, and where its two images lie.
 
-    The photograph was first scaled by `scale` (always 1 in the test split) to `width` by `height`. Pictures are 8-bit
+    The photograph was first scaled by `scale` (always 1 in the test split) to `width` by `height`. Images are 8-bit
     RGB, row by row, `height * width * 3` bytes from the offset in the shard. `psnr_db` and `ssim` are of the degraded
-    picture against the sharp one; equal pictures have an infinite PSNR. The sharp one was made smaller by `enlarged`,
-    and enlarged to its size again, where that is above 1.
+    image against the sharp one; equal images have an infinite PSNR. The sharp one was downscaled by `enlarged`,
+    and upscaled to its size again, where that is above 1.
     """
 
     image: str
@@ -67,18 +67,18 @@ def _parsed(row: dict[str, str]) -> dict[str, Any]:
 
 
 class PairReader:
-    """Pairs of one folder as pictures; the shards are memory-mapped, so only what is looked at is read."""
+    """Pairs of one folder as images; the shards are memory-mapped, so only what is looked at is read."""
 
     def __init__(self, pairs: Path) -> None:
         self._folder = pairs
         self._shards: dict[str, npt.NDArray[np.uint8]] = {}
 
     def sharp(self, record: PairRecord) -> Frame:
-        """Return the sharp picture as a read-only view of shape (height, width, 3)."""
+        """Return the sharp image as a read-only view of shape (height, width, 3)."""
         return self._picture(record.sharp_shard, record.sharp_offset, record)
 
     def degraded(self, record: PairRecord) -> Frame:
-        """Return the degraded picture as a read-only view of shape (height, width, 3)."""
+        """Return the degraded image as a read-only view of shape (height, width, 3)."""
         return self._picture(record.degraded_shard, record.degraded_offset, record)
 
     def _picture(self, shard: str, offset: int, record: PairRecord) -> Frame:
@@ -120,6 +120,6 @@ def spread(records: Sequence[PairRecord], limit: int | None) -> list[PairRecord]
 
 
 def middle(picture: Frame, side: int) -> Frame:
-    """Return the middle of a picture, at most `side` by `side` pixels, as a view."""
+    """Return the middle of an image, at most `side` by `side` pixels, as a view."""
     top, left = max(0, picture.shape[0] - side) // 2, max(0, picture.shape[1] - side) // 2
     return picture[top : top + side, left : left + side]

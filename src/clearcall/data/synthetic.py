@@ -1,4 +1,4 @@
-"""What a camera records: it is soft at times, what is in it bends, as faces do, lights change, and noise is in it."""
+"""Synthetic clips and images: pans, zooms, bends, changing light, noise, softness, pages of text."""
 
 from collections.abc import Sequence
 from string import ascii_letters, digits
@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.sizes import resized
+from clearcall.imaging.sizes import divided, resized
 
 MAX_BEND = 3.0  # pixels
-SOFTNESS = 1.2, 2.5  # what soft pictures were made smaller by before they were enlarged
+SOFTNESS = 1.2, 2.5  # what soft images were downscaled by before they were upscaled
 _BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
 _LIGHTS = 1, 8  # places along a side that become lighter and darker by themselves
-_LEAST_APART = 24  # pixels, of these places: nearer ones would fold the picture over itself
+_LEAST_APART = 24  # pixels, of these places: nearer ones would fold the image over itself
 
 
 _LINE = 9, 28  # pixels
@@ -23,13 +23,13 @@ MAX_PAN, MAX_ZOOM = 3.0, 1.01  # how far a still is moved over: pixels of its ow
 
 
 def enlarged(picture: Frame, factor: float) -> Frame:
-    """Return a picture, RGB, as if it had been enlarged by a factor, as those of many a camera are."""
-    height, width = picture.shape[:2]
-    return resized(resized(picture, (max(1, round(width / factor)), max(1, round(height / factor)))), (width, height))
+    """Return an RGB image downscaled by a factor and upscaled again: as soft as many cameras record."""
+    size = picture.shape[1], picture.shape[0]
+    return resized(resized(picture, divided(size, factor)), size)
 
 
 def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list[Frame]:
-    """Return a clip, RGB frames of one size, in which each place moves to and fro by itself, smoothly and in ellipses.
+    """Return a clip of RGB frames of one size, warped smoothly: each place moves on an ellipse of its own.
 
     `sigma` is how far some places move, the standard deviation in pixels; those between them move a little less.
     """
@@ -51,7 +51,7 @@ def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list
 def lit(clip: Sequence[Frame], level: float, draw: np.random.Generator) -> list[Frame]:
     """Return a clip, RGB frames of one size, over which lights and shades come and go smoothly, or one over all of it.
 
-    `level` is how much lighter or darker some places become, the standard deviation in grey levels.
+    `level` is how much lighter or darker some places become, the standard deviation in 8-bit levels.
     """
     height, width = clip[0].shape[:2]
     count, turns = int(draw.integers(*_LIGHTS, endpoint=True)), draw.uniform(*_TURNS)
@@ -67,7 +67,7 @@ def lit(clip: Sequence[Frame], level: float, draw: np.random.Generator) -> list[
 def with_noise(clip: Sequence[Frame], level: float, grain: float, draw: np.random.Generator) -> list[Frame]:
     """Return a clip, RGB frames, with a camera's noise, in each frame another; R, G and B get the same.
 
-    `level` is its standard deviation in grey levels, before it is rounded to them, `grain` the sigma in pixels that it
+    `level` is its standard deviation in 8-bit levels, before it is rounded to them, `grain` the sigma in pixels that it
     is blurred by, as a camera's own processing does.
     """
     noisy = []

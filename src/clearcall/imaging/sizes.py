@@ -1,7 +1,7 @@
 """Sizes of frames: parsed, reached by resizing, and the least that a network takes."""
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,17 @@ _FILTERS: dict[Filter, Image.Resampling] = {
 SMALLEST_SIDE = 32
 
 
+class SizeContract(NamedTuple):
+    """Sides that a network takes, in pixels: multiples of `multiple_of`, and at least `minimum`, which is one."""
+
+    multiple_of: int
+    minimum: int = 1
+
+    def padded(self, side: int) -> int:
+        """Return the smallest allowed side that holds `side`; frames are padded to it at the bottom and the right."""
+        return max(self.minimum, side + -side % self.multiple_of)
+
+
 def parse_size(text: str, least: int = 2) -> Size:
     """Return width and height of a text such as 1280x720, of even sides from `least` to 8192 pixels.
 
@@ -35,6 +46,12 @@ def parse_size(text: str, least: int = 2) -> Size:
             f"size {text!r}: give width x height as even numbers from {least} to {MOST_SIDE}, such as 1280x720"
         )
     return width, height
+
+
+def divided(size: Size, factor: float) -> Size:
+    """Return a width and height divided by a factor, rounded, at least 1 pixel each."""
+    width, height = size
+    return max(1, round(width / factor)), max(1, round(height / factor))
 
 
 def resized(frame: Frame, size: tuple[int, int], filter_name: Filter = "bicubic") -> Frame:

@@ -61,7 +61,7 @@ class _Core(nn.Module):
                 self.tail.bias[: student.tail.out_channels] = student.tail.bias
 
     def forward(self, luma: Tensor, chroma: Tensor | None = None) -> Tensor:
-        residual: Tensor = self.tail(self.student.sub_pixels(luma, chroma)[1])
+        residual: Tensor = self.tail(self.student.features(luma, chroma))
         return residual
 
 

@@ -1,4 +1,4 @@
-"""From 8-bit pictures to tensors and back, and a network's answer to one picture."""
+"""From 8-bit images to tensors and back, and a network's output to one image."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ def to_tensor(pictures: Frame) -> Tensor:
 
 
 def to_frame(picture: Tensor) -> Frame:
-    """Turn a picture of (3, height, width) in [0, 1] into 8-bit RGB of (height, width, 3), rounded and clipped."""
+    """Turn an image of (3, height, width) in [0, 1] into 8-bit RGB of (height, width, 3), rounded and clipped."""
     grey_levels = picture.detach().float().clamp(0, 1).mul(255).round_().byte()
     frame: Frame = grey_levels.movedim(0, -1).contiguous().cpu().numpy()
     return frame
@@ -21,12 +21,12 @@ def to_frame(picture: Tensor) -> Frame:
 
 @torch.inference_mode()
 def restore_unrounded(model: nn.Module, frame: Frame) -> Tensor:
-    """Return a network's answer to one 8-bit RGB picture as float32 of shape (3, height, width), clipped to [0, 1]."""
+    """Return a network's output to one 8-bit RGB image as float32 of shape (3, height, width), clipped to [0, 1]."""
     device = next(model.parameters()).device
     restored: Tensor = model(to_tensor(frame)[None].to(device))[0]
     return restored.float().clamp(0, 1)
 
 
 def restore(model: nn.Module, frame: Frame) -> Frame:
-    """Return a network's answer to one 8-bit RGB picture, in the same form."""
+    """Return a network's output to one 8-bit RGB image, in the same form."""
     return to_frame(restore_unrounded(model, frame))

@@ -1,11 +1,10 @@
 """Architectures: one a file, in `teachers` and `students`; the folder's listing is the registry.
 
 Every network takes RGB of shape (N, 3, H, W), float32 in [0, 1], of any height and width, and returns the restored
-picture in the same form, not clipped. Untrained, a network returns its input (but for `swinir` with an upsampler, which
-is published so). Each has a `stride`, which exported pictures' sides must be multiples of, and `forward_features`,
-which returns the restored picture and the last feature maps before it, (N, C, h, w).
+image in the same form, not clipped. Untrained, a network returns its input (but for `swinir` with an upsampler, which
+is published so). Each has a `stride`, which exported images' sides must be multiples of.
 
-Networks that were published to enlarge work on the picture at half size here, and have the published part as `enlarge`.
+Networks that were published to enlarge work on the image at half size here, and have the published part as `enlarge`.
 """
 
 import copy
@@ -15,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from clearcall.imaging.sizes import SizeContract
 
-def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
-    """Repeat the last rows and columns until height and width are multiples of `multiple`; the caller crops."""
-    bottom, right = -picture.shape[-2] % multiple, -picture.shape[-1] % multiple
+
+def pad_to(picture: Tensor, contract: SizeContract) -> Tensor:
+    """Pad height and width to a size contract by repeating the last rows and columns; the caller crops."""
+    bottom, right = (contract.padded(side) - side for side in picture.shape[-2:])
     if bottom == right == 0:
         return picture
     return nn.functional.pad(picture, (0, right, 0, bottom), mode="replicate")
@@ -27,7 +28,7 @@ def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
 def halved(picture: Tensor) -> Tensor:
     """Return (N, 3, H, W) of even sides at half height and width, as Pillow's antialiased bicubic filter does it.
 
-    Its kernel (Keys 1981 with a = -0.5, stretched over eight pixels) is exact in 256ths; beyond its borders a picture
+    Its kernel (Keys 1981 with a = -0.5, stretched over eight pixels) is exact in 256ths; beyond its borders an image
     goes on with its last rows and columns.
     """
     taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=picture.device) / 256
@@ -35,17 +36,30 @@ def halved(picture: Tensor) -> Tensor:
     return nn.functional.conv2d(nn.functional.pad(picture, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
 
 
-def add_enlarged(
-    picture: Tensor, scale: int, enlarge: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """Return a picture plus what a network makes of it at 1/`scale` of its size (1 or 2), and the network's features.
+def add_enlarged(picture: Tensor, scale: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return an image plus what a network makes of it at 1/`scale` of its resolution (1 or 2).
 
-    Nothing that the picture knows is lost on the way, and from half the size it takes a quarter of the work.
+    Nothing that the image knows is lost on the way, and from half the size it takes a quarter of the work.
     """
     height, width = picture.shape[-2:]
-    padded = pad_to_multiple(picture, scale)
-    residual, features = enlarge(padded if scale == 1 else halved(padded))
-    return (padded + residual)[..., :height, :width], features
+    padded = pad_to(picture, SizeContract(scale))
+    return (padded + enlarge(padded if scale == 1 else halved(padded)))[..., :height, :width]
+
+
+class Residual(nn.Module):
+    """A body of layers at full resolution and a 3x3 layer predict the residual, which is added to the image."""
+
+    stride = 1
+
+    def __init__(self, body: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
+        restored: Tensor = picture + self.tail(self.body(picture))
+        return restored
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -58,7 +72,7 @@ class CollapsibleConv(nn.Module):
 
     It is trained as a k x k convolution to `width` channels followed by a 1x1, nothing in between, and a shortcut where
     input and output have the same form: more values to learn with, but the same function as one k x k convolution,
-    whose kernel is worked out anew at each call (cheap, next to the pictures) and once and for all by `collapsed`.
+    whose kernel is worked out anew at each call (cheap, next to the images) and once and for all by `collapsed`.
     """
 
     def __init__(
@@ -96,12 +110,14 @@ class CollapsibleConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 layers with ReLU between them and a shortcut, without normalisation (EDSR, Lim et al. 2017)."""
+    """Two 3x3 layers and a shortcut, without normalisation (EDSR, Lim et al. 2017); a `slope` of 0 is ReLU."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, slope: float = 0.0) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -137,7 +153,7 @@ def _fold_normalisations(layers: nn.Sequential) -> None:
 def detail_(layer: nn.Conv2d) -> nn.Conv2d:
     """Make a first layer blind to brightness, in place: each filter sums to zero, at four times the usual scale.
 
-    What is missing from a blurred picture does not depend on how bright it is, but brightness dwarfs detail: with the
+    What is missing from a blurred image does not depend on how bright it is, but brightness dwarfs detail: with the
     usual weights a network spends its first thousands of steps cancelling it.
     """
     layer.weight -= layer.weight.mean(dim=(1, 2, 3), keepdim=True)

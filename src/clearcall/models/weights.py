@@ -19,8 +19,8 @@ WEIGHTS, ARCHITECTURE = "model.safetensors", "model.json"
 
 # Where files that hold more than weights keep them; of a moving average and the last step's, the average.
 _INNER = ("params_ema", "params", "state_dict")
-# torch's reader of older files meets damage with any of these.
-_DAMAGE = (RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError, SafetensorError)
+# What readers of tensors raise for a corrupt file; torch's reader of older files any of these.
+DAMAGE = (RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError, SafetensorError)
 
 
 def save_weights(folder: Path, kind: Kind, model: Model, state: dict[str, Tensor]) -> None:
@@ -37,9 +37,9 @@ def load_weights(folder: Path) -> nn.Module:
         architecture = read_json(folder / ARCHITECTURE)
         kind, name, arguments = (architecture[key] for key in ("kind", "name", "arguments"))
         if kind not in get_args(Kind):
-            raise ValueError(f"{ARCHITECTURE} says kind {kind!r}")  # noqa: TRY301  # the same message as for other damage
+            raise ValueError(f"{ARCHITECTURE} says kind {kind!r}")  # the same message as for other damage
         state = load_file(folder / WEIGHTS)
-    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, *DAMAGE) as error:
         raise UserError(f"{folder} holds no trained network ({error}): run `dvc repro` to train it") from None
     model = build_model(cast(Kind, kind), name, arguments)
     try:
@@ -83,7 +83,7 @@ def load_published(source: str, sha256: str) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, weights_only=True, map_location="cpu")
         )
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(f"{path} holds no weights that can be read: {error}") from None
     if isinstance(state, dict):
         state = next((state[name] for name in _INNER if name in state), state)

@@ -21,7 +21,7 @@ from clearcall.core.files import read_json
 from clearcall.core.machine import available_cores
 from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
-from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.steady import SteadyChoice
@@ -345,8 +345,8 @@ class _Variant:
         self._graph, self._name, self._kind = graph, graph.name, graph.kind
         self._height, self._width = height, width
         stride = graph.stride
-        least = SMALLEST_SIDE if graph.kind == "luma" else 1
-        padded_height, padded_width = (max(least, side + -side % stride) for side in (height, width))
+        contract = SizeContract(stride, SMALLEST_SIDE if graph.kind == "luma" else 1)
+        padded_height, padded_width = contract.padded(height), contract.padded(width)
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
         self._padded_size = padded_width, padded_height

@@ -21,7 +21,7 @@ _Value = TypeVar("_Value", np.uint8, np.uint16)
 class Batch:
     """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known.
 
-    `input_mse`, (N,), is the mean squared difference between the whole pictures that the patches were cut from: that
+    `input_mse`, (N,), is the mean squared difference between the whole images that the patches were cut from: that
     of a patch alone says more about how flat it is than about how it was degraded.
     """
 
@@ -41,7 +41,7 @@ class Batch:
 
 
 class PatchSampler:
-    """Random patches, turned, mirrored and recoloured; a share of them is clean: sharp picture in, sharp picture out.
+    """Random patches, turned, mirrored and recoloured; a share of them is clean: sharp image in, sharp image out.
 
     Pairs are drawn alike often, or by their `weights`. Stateless: batch number `step` of rank `rank` is always the
     same, so that a resumed run needs no random state.
@@ -91,7 +91,7 @@ class PatchSampler:
             degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
             input_mse.append(0.0 if clean else 10 ** (-record.psnr_db / 10))
             if self._teacher_outputs is not None:
-                # A clean picture needs no teacher: the truth is known.
+                # A clean image needs no teacher: the truth is known.
                 teacher.append(
                     sharp_patch.astype(np.float32) / 255
                     if clean

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import clearcall
 from clearcall.core.console import warn
 from clearcall.core.files import atomic_path
 from clearcall.core.locks import hold_lock
+from clearcall.models.weights import DAMAGE
 
 # What a training depends on; not the export.
 _SOURCES = ("models/build.py", "models/layers.py", "models/students", "models/teachers", "training")
@@ -59,9 +59,9 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         if not zipfile.is_zipfile(path):  # what torch.save writes; its reader of older files raises anything
-            raise EOFError("it is cut or no checkpoint")  # noqa: TRY301  # the same warning as for other damage
+            raise EOFError("it is truncated or no checkpoint")  # the same warning as for other damage
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGE as error:
         warn(f"the checkpoint {path} cannot be read ({error}); training starts from the beginning")
         return None
     return state

@@ -1,4 +1,4 @@
-"""Train the experts of a student side by side, each by itself, then the router that chooses between them."""
+"""Train the experts of a student in parallel, then the router that chooses between them."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from clearcall.core.console import ProgressBar
 from clearcall.core.files import sha256_of
-from clearcall.core.locks import release_lock
 from clearcall.core.machine import available_cores
 from clearcall.core.processes import worker_pool
 from clearcall.data.pairs import INDEX, read_pairs, spread
@@ -22,7 +21,7 @@ from clearcall.training.checkpoint import checkpoint_key
 from clearcall.training.loop import Row, Track, make_fabric, untracked
 from clearcall.training.router import cost_table, fit_router, routing_summary
 from clearcall.training.task import needs_teacher
-from clearcall.training.train import Trained, load_teacher, train_network
+from clearcall.training.train import Trained, load_teacher, student_job, train_network
 
 # Pairs that the router is fitted on, at most: what each choice costs is measured on all of them.
 _ROUTER_PAIRS = 3300
@@ -88,26 +87,17 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
     model = stage.model.model_copy(update={"arguments": {**stage.model.arguments, **expert.arguments}})
     own = {"steps": expert.steps, "recolour": expert.recolour}
     training = stage.training.model_copy(update={key: value for key, value in own.items() if value is not None})
-    trained = train_network(
-        "students",
-        model,
-        losses,
-        training,
-        params.paths,
-        make_fabric(training),
-        name=name,
-        budget=params.budget,
+    job = replace(
+        student_job(stage, losses, name, params.budget),
+        model=model,
+        training=training,
         expert=expert,
         neighbours=stage.neighbours,
-        teacher_folder=params.paths.weights / "teacher" if needs_teacher(losses) else None,
-        round_teacher=stage.round_teacher,
-        feature_layers=stage.feature_layers,
     )
+    trained = train_network(job, params.paths, make_fabric(training))
     # This process trains on, and only it can free its lock; the checkpoint stays until all experts are one student.
-    locks = [path for path in trained.leftovers if path.suffix == ".lock"]
-    for path in locks:
-        release_lock(path)
-    return replace(trained, leftovers=[path for path in trained.leftovers if path not in locks])
+    trained.release_locks()
+    return trained
 
 
 def _mean_curve(curves: list[list[Row]]) -> list[Row]:

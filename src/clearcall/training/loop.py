@@ -120,11 +120,10 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
 ) -> Fitted:
     """Train a task's network and return its best weights.
 
-    A checkpoint is written at each validation; if the file `checkpoint` exists, training goes on from there and ends
+    A checkpoint is written at each validation; if the file `checkpoint` exists, training resumes there and ends
     with the same weights as if it had never stopped. `log` receives all rows so far at each validation; `shown`: with a
-    progress bar. Raises
-    UserError if the loss is no longer finite or the network has died (its output equals its input); the checkpoint of
-    the last validation stays.
+    progress bar. Raises UserError if the loss is no longer finite or the network has died (its output equals its
+    input); the checkpoint of the last validation stays.
     """
     wrapped = task.model if isinstance(task.model, WithFeatures) else WithFeatures(task.model)
     network = wrapped.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

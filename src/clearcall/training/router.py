@@ -1,4 +1,4 @@
-"""Fit the router of a student of experts on what each of its choices costs, and report what it loses to the best."""
+"""Fit the router on the cost of each expert for each frame, and report its loss against the best choice."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -86,7 +86,7 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
 
 
 def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord], pool: Executor | None = None) -> CostTable:
-    """Measure every choice on every pair, and on every distinct sharp picture, which is best left alone.
+    """Measure every choice on every pair, and on every distinct sharp image, which is best left alone.
 
     With a `pool` by its processes.
     """
@@ -106,7 +106,7 @@ def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord], pool
 
 @torch.inference_mode()
 def _measure(student: Routed, pairs: Path, records: Sequence[tuple[PairRecord, bool]]) -> list[_Measured]:
-    """Return a row for each pair, and one for its sharp picture where that is asked for."""
+    """Return a row for each pair, and one for its sharp image where that is asked for."""
     reader, rows = PairReader(pairs), []
     for record, with_sharp in records:
         sharp = reader.sharp(record)

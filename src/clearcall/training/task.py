@@ -1,4 +1,4 @@
-"""What is trained: a network and its losses, each with a name and a weight."""
+"""The training objective: a network and its losses, each with a name and a weight."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
 from clearcall.training.batches import Batch
-from clearcall.training.losses.distillation import feature_affinity_loss, feature_projection_loss, teacher_residual_loss
+from clearcall.training.losses.distillation import feature_projection_loss
 from clearcall.training.losses.reconstruction import (
     charbonnier_loss,
     chroma_gain_loss,
@@ -26,30 +26,28 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
     "charbonnier": charbonnier_loss,
     "ssim": ssim_loss,
 }
-# Against the sharp picture too, but need to know how far off the input was.
+# Against the sharp image too, but need to know how far off the input was.
 RELATIVE = "relative_mse"
 GAIN_LOSSES = {"luma_gain": luma_gain_loss, "chroma_gain": chroma_gain_loss}
 TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
-# What looks at the teacher's answers, which may be kept, and what at its inside, which is not.
-ANSWER_LOSSES = {*TEACHER_LOSSES, "teacher_residual"}
-FEATURE_LOSSES = {"features", "feature_projection"}
+# Compares the inside of student and teacher, so that the teacher answers live.
+PROJECTION = "feature_projection"
 
 
 def needs_teacher(weights: Mapping[str, float]) -> bool:
     """Return whether one of these losses looks at a teacher."""
-    return not weights.keys().isdisjoint(ANSWER_LOSSES | FEATURE_LOSSES)
+    return not weights.keys().isdisjoint({*TEACHER_LOSSES, PROJECTION})
 
 
 def without_teacher(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the losses of the no-teacher twin: those against the sharp picture alone, or MSE if there are none."""
+    """Return the losses of the no-teacher baseline: those against the sharp image, or MSE if there are none."""
     return {name: weight for name, weight in weights.items() if not needs_teacher({name: weight})} or {"mse": 1.0}
 
 
 class Answer(NamedTuple):
-    """What a network makes of pictures: the restored ones, its last feature maps, and those of some of its layers."""
+    """A network's output, and the feature maps of some of its layers."""
 
     restored: Tensor
-    features: Tensor
     layers: tuple[Tensor, ...]
 
 
@@ -57,7 +55,7 @@ Teacher = Callable[[Tensor], Answer]
 
 
 def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> Answer:
-    """Return a network's answer, with the feature maps of the named layers: modules of its, such as `body.3`.
+    """Return a network's output, with the feature maps of the named layers: modules of its, such as `body.3`.
 
     Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
@@ -72,11 +70,11 @@ def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> A
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        restored, features = network.forward_features(picture)  # type: ignore[operator]  # nn.Module hides methods
+        restored = network(picture)
     finally:
         for hook in hooks:
             hook.remove()
-    return Answer(restored, features, tuple(_feature_maps(name, kept.get(name)) for name in layers))
+    return Answer(restored, tuple(_feature_maps(name, kept.get(name)) for name in layers))
 
 
 def _feature_maps(name: str, output: object) -> Tensor:
@@ -96,11 +94,10 @@ class Task(Protocol):
 
 
 class RestorationTask:
-    """Learn to restore: losses against the sharp picture, and against a teacher where one is given.
+    """Learn to restore: losses against the sharp image, and against a teacher where one is given.
 
-    The teacher's answers are taken from the batch if it holds them; otherwise the teacher answers here. They are used
-    as they are, or rounded to whole grey levels if `round_teacher`. `perceptual` is the loss of that name, which brings
-    a network of its own; `relative_floor` belongs to relative_mse and the gains.
+    The teacher's outputs are taken from the batch if it holds them; otherwise the teacher answers here. `perceptual` is
+    the loss of that name, which brings a network of its own; `relative_floor` belongs to relative_mse and the gains.
     """
 
     def __init__(
@@ -109,7 +106,6 @@ class RestorationTask:
         weights: Mapping[str, float],
         teacher: Teacher | None = None,
         *,
-        round_teacher: bool = False,
         perceptual: PictureLoss | None = None,
         relative_floor: float = 2e-3,
     ) -> None:
@@ -117,7 +113,6 @@ class RestorationTask:
         self._relative_floor = relative_floor
         self._weights = weights
         self._teacher = teacher
-        self._round_teacher = round_teacher
         self._sharp_losses = SHARP_LOSSES if perceptual is None else SHARP_LOSSES | {"perceptual": perceptual}
         if "perceptual" in weights and perceptual is None:
             raise ValueError("the loss perceptual needs its network")
@@ -126,7 +121,7 @@ class RestorationTask:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
-        restored, features, projected = self.model(batch.degraded)
+        restored, projected = self.model(batch.degraded)
         parts = {
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
         }
@@ -137,19 +132,13 @@ class RestorationTask:
                 parts[name] = gain_loss(restored, batch.sharp, batch.degraded, batch.input_mse, self._relative_floor)
         if self._teacher is not None:
             target, live = batch.teacher_restored, None
-            if target is None or not FEATURE_LOSSES.isdisjoint(self._weights):
+            if target is None or PROJECTION in self._weights:
                 live = self._teacher(batch.degraded)
                 target = live.restored.float() if target is None else target
-            if self._round_teacher:
-                target = target.clamp(0, 1).mul(255).round().div(255)
             parts |= {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
-            if "teacher_residual" in self._weights:
-                parts["teacher_residual"] = teacher_residual_loss(restored, target, batch.degraded)
-            if live is not None and "features" in self._weights:
-                parts["features"] = feature_affinity_loss(features, live.features)
-            if live is not None and "feature_projection" in self._weights:
+            if live is not None and PROJECTION in self._weights:
                 pairs = zip(projected, live.layers, strict=True)
-                parts["feature_projection"] = torch.stack([feature_projection_loss(*pair) for pair in pairs]).mean()
+                parts[PROJECTION] = torch.stack([feature_projection_loss(*pair) for pair in pairs]).mean()
         return {**parts, "total": torch.stack([self._weights[name] * part for name, part in parts.items()]).sum()}
 
 
@@ -166,7 +155,7 @@ class WithFeatures(nn.Module):
         self._layers = layers
 
     def forward(self, picture: Tensor) -> Answer:
-        """Return the restored picture, the last feature maps and the projected ones."""
-        restored, features, maps = answer(self.network, picture, self._layers)
+        """Return the restored image and the projected feature maps."""
+        restored, maps = answer(self.network, picture, self._layers)
         projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
-        return Answer(restored, features, tuple(projected))
+        return Answer(restored, tuple(projected))

@@ -1,4 +1,4 @@
-"""The teacher's answers to the training pairs, computed once, as 16-bit: targets need not be whole grey levels."""
+"""The teacher's outputs to the training pairs, computed once, as 16-bit: targets need not be 8-bit levels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from clearcall.models.inference import restore_unrounded
 
 
 class TeacherOutputs:
-    """The restored pictures, one after the other in a memory-mapped file, as 0 to 65535."""
+    """The restored images, one after the other in a memory-mapped file, as 0 to 65535."""
 
     PEAK: ClassVar[float] = 65535.0
 

@@ -1,9 +1,9 @@
-"""Train one named network on the pairs of one folder, and leave its weights and its curve behind."""
+"""Train one network: build it, load what it learns from, run the loop, save the weights."""
 
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_
 from clearcall.training.loop import Row, Track, fit, make_fabric, untracked
 from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.training.task import (
-    ANSWER_LOSSES,
+    TEACHER_LOSSES,
     Answer,
     PictureLoss,
     RestorationTask,
@@ -38,8 +38,30 @@ from clearcall.training.task import (
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
 from clearcall.training.validation import Quality, Validator
 
-# Of the picture that tells how wide layers are.
-_BLANK_SIDE = 64
+# Of the image that tells how wide layers are.
+_BLANK_SIDE_PX = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: the network, its losses (weights above 0, by name), the schedule, and what it learns from.
+
+    `budget` is the share of the steps that is run. Training starts from the weights `pretrained`, if given. An `expert`
+    learns from the pairs that it names, and for a share `neighbours` of its samples from the others. `feature_layers`
+    are for the loss feature_projection. `pairs` replaces the training split.
+    """
+
+    name: str
+    kind: Kind
+    model: Model
+    losses: Mapping[str, float]
+    training: Training
+    budget: float = 1.0
+    pretrained: Pretrained | None = None
+    expert: Expert | None = None
+    neighbours: float = 0.0
+    feature_layers: Sequence[FeatureLayers] = ()
+    pairs: Sequence[PairRecord] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,89 +81,95 @@ class Trained:
     def remove_leftovers(self) -> None:
         """Remove the checkpoint and what belongs to it, its lock last."""
         for path in self.leftovers:
+            if path.suffix != ".lock":
+                path.unlink(missing_ok=True)
+        self.release_locks()
+
+    def release_locks(self) -> None:
+        """Let other processes use the checkpoint, which stays."""
+        for path in self.leftovers:
             if path.suffix == ".lock":
                 release_lock(path)
-            else:
-                path.unlink(missing_ok=True)
+
+
+def student_job(stage: DistillStudent, losses: Mapping[str, float], name: str, budget: float = 1.0) -> Job:
+    """Return the training of a single student by the params of its stage."""
+    return Job(name, "students", stage.model, losses, stage.training, budget, feature_layers=stage.feature_layers)
 
 
 def train_network(
-    kind: Kind,
-    model: Model,
-    loss_weights: Mapping[str, float],
-    training: Training,
+    job: Job,
     paths: Paths,
     fabric: Fabric,
     *,
-    name: str,
     track: Track = untracked,
     folder: Path | None = None,
-    budget: float = 1.0,
-    expert: Expert | None = None,
-    neighbours: float = 0.0,
-    pretrained: Pretrained | None = None,
-    teacher_folder: Path | None = None,
-    round_teacher: bool = False,
-    feature_layers: Sequence[FeatureLayers] = (),
+    shown: bool = True,
 ) -> Trained:
     """Train one network; write its weights to `folder`, if given.
 
-    `loss_weights` are those above 0 by name; `track` keeps the curve. `budget` is the share of the steps that is run.
-    An `expert` learns from the pairs that it names, and for a share `neighbours` of its samples from the others, and is
-    not tracked. Training starts from the weights `pretrained`, if given. A teacher is loaded from `teacher_folder` only
-    if a loss needs one; `round_teacher` rounds its answers to whole grey levels; `feature_layers` are for the loss
-    feature_projection. A killed run resumes from its checkpoint if params, pairs and code are the same.
+    `track` keeps the curve; `shown`: with a progress bar. The teacher is loaded only if a loss needs one. A killed run
+    resumes from its checkpoint if params, pairs and code are the same.
     """
-    torch.manual_seed(training.seed)
-    network = build_model(kind, model.name, model.arguments)
-    if pretrained is not None:
-        _load_pretrained(network, model, pretrained)
-    train, validation = read_pairs(paths.pairs, "train"), read_pairs(paths.pairs, "validation")
+    torch.manual_seed(job.training.seed)
+    network = build_model(job.kind, job.model.name, job.model.arguments)
+    if job.pretrained is not None:
+        _load_pretrained(network, job.model, job.pretrained)
+    train = read_pairs(paths.pairs, "train") if job.pairs is None else job.pairs
+    validation = read_pairs(paths.pairs, "validation")
     if not train or not validation:
         raise UserError(f"{paths.pairs / INDEX} has no pairs to train or validate on: run `dvc repro degrade_pairs`")
-    own = [pair for pair in train if expert is None or is_for(expert, pair)]
-    validation = [pair for pair in validation if expert is None or is_for(expert, pair)]
+    own = [pair for pair in train if job.expert is None or is_for(job.expert, pair)]
+    validation = [pair for pair in validation if job.expert is None or is_for(job.expert, pair)]
     if not own or not validation:
-        raise UserError(f"{name}: no training or no validation pair is of {expert}: change distill_student.experts")
-    training = scheduled(training, len(own), budget)
+        raise UserError(
+            f"{job.name}: no training or no validation pair is of {job.expert}: change distill_student.experts"
+        )
+    training = scheduled(job.training, len(own), job.budget)
 
-    data_key = sha256_of(paths.pairs / INDEX)
-    loaded = None
-    if teacher_folder is not None:
-        data_key += sha256_of(teacher_folder / WEIGHTS)
-        loaded = load_teacher(loss_weights, training, paths, train, fabric, teacher_folder, feature_layers)
-    weights = None if expert is None else _weights(train, expert, neighbours)
-    sampler = _sampler(paths, train, training, loaded, weights)
+    data_key, teacher = sha256_of(paths.pairs / INDEX), None
+    if needs_teacher(job.losses):
+        data_key += sha256_of(paths.weights / "teacher" / WEIGHTS)
+        teacher = load_teacher(job.losses, training, paths, train, fabric, job.feature_layers)
+    sampler = PatchSampler(
+        paths.pairs,
+        train,
+        batch_size=training.batch_size,
+        patch_size=training.patch_size,
+        clean_fraction=training.clean_fraction,
+        recolour=training.recolour,
+        seed=training.seed,
+        teacher_outputs=teacher.outputs if teacher else None,
+        weights=None if job.expert is None else _weights(train, job.expert, job.neighbours),
+    )
     validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     degraded = validator.degraded_quality()
-    what = str((dict(loss_weights), pretrained, round_teacher, feature_layers, expert, neighbours))
-    key = checkpoint_key(name, model.model_dump_json(), what, training.model_dump_json(), data_key)
-    checkpoint = paths.checkpoints / f"{name.replace('/', '-')}-{key}.pt"
+    checkpoint = paths.checkpoints / f"{job.name.replace('/', '-')}-{checkpoint_key(str(job), data_key)}.pt"
     lock_checkpoint(checkpoint, fabric)
 
-    values = {"model": model.name, **model.arguments, **training.model_dump(), "losses": dict(loss_weights)}
-    if pretrained is not None:
-        values["pretrained"] = pretrained.source
-    logged = fabric.is_global_zero and expert is None
-    with (track if logged else untracked)(name, values, checkpoint.with_suffix(".json")) as run:
-        task = _task(
-            network, loss_weights, training, loaded, fabric, round_teacher=round_teacher, layers=feature_layers
+    values = {"model": job.model.name, **job.model.arguments, **training.model_dump(), "losses": dict(job.losses)}
+    if job.pretrained is not None:
+        values["pretrained"] = job.pretrained.source
+    with (track if fabric.is_global_zero else untracked)(job.name, values, checkpoint.with_suffix(".json")) as run:
+        task = make_task(network, job.losses, training, fabric, teacher, job.feature_layers)
+        fitted = fit(
+            task, sampler, validator, training, fabric, name=job.name, checkpoint=checkpoint, log=run.log, shown=shown
         )
-        fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=run.log)
     if folder is not None and fabric.is_global_zero:
-        save_weights(folder, kind, model, fitted.state)
+        save_weights(folder, job.kind, job.model, fitted.state)
     summary = {
-        "model": model.model_dump(),
+        "model": job.model.model_dump(),
         "parameters": parameter_count(network),
-        "losses": dict(loss_weights),
+        "losses": dict(job.losses),
         "steps": fitted.steps,
         "best_step": fitted.best_step,
         "stopped_early": fitted.stopped_early,
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
     }
-    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *([loaded.path] if loaded else []), lock_path(checkpoint)]
-    return Trained(model, fitted.state, summary, run.run_id, {name: fitted.rows}, leftovers)
+    outputs = [teacher.outputs_path] if teacher else []
+    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *outputs, lock_path(checkpoint)]
+    return Trained(job.model, fitted.state, summary, run.run_id, {job.name: fitted.rows}, leftovers)
 
 
 def is_for(expert: Expert, pair: PairRecord) -> bool:
@@ -161,65 +189,44 @@ def train_student(
     stage: DistillStudent, paths: Paths, records: Sequence[PairRecord], name: str
 ) -> tuple[nn.Module, Quality]:
     """Train a student on some of the pairs, on one device and without MLflow; return it and its validation quality."""
-    weights, training = stage.losses.weights(), scheduled(stage.training, len(records), 1)
-    fabric = make_fabric(training)
-    torch.manual_seed(training.seed)
-    network = build_model("students", stage.model.name, stage.model.arguments)
-    layers = stage.feature_layers
-    loaded = (
-        load_teacher(weights, training, paths, records, fabric, feature_layers=layers)
-        if needs_teacher(weights)
-        else None
-    )
-    sampler = _sampler(paths, records, training, loaded)
-    task = _task(network, weights, training, loaded, fabric, round_teacher=stage.round_teacher, layers=layers)
-    validation = read_pairs(paths.pairs, "validation")
-    validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
-    checkpoint = paths.checkpoints / f"{name}.pt"
-    lock_checkpoint(checkpoint, fabric)
-    fitted = fit(
-        task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _: None, shown=False
-    )
-    checkpoint.unlink(missing_ok=True)
-    release_lock(lock_path(checkpoint))
-    network = build_model("students", stage.model.name, stage.model.arguments)
-    network.load_state_dict(fitted.state)
-    return network.eval(), fitted.quality
+    job = replace(student_job(stage, stage.losses.weights(), name), pairs=records)
+    trained = train_network(job, paths, make_fabric(stage.training), shown=False)
+    # The teacher's outputs serve further trainings on these pairs.
+    replace(trained, leftovers=[path for path in trained.leftovers if path.suffix != ".bin"]).remove_leftovers()
+    network = build_model(job.kind, job.model.name, job.model.arguments)
+    network.load_state_dict(trained.state)
+    return network.eval(), Quality(**trained.summary["validation"]["restored"])
 
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that answers live, its kept answers where that is less work, and the file they would be in."""
+    """A teacher that answers live, its stored outputs where these cost less, and the path that they would have."""
 
     answer: Teacher
     outputs: TeacherOutputs | None
-    path: Path
+    outputs_path: Path
 
 
 def load_teacher(
-    loss_weights: Mapping[str, float],
+    losses: Mapping[str, float],
     training: Training,
     paths: Paths,
     records: Sequence[PairRecord],
     fabric: Fabric,
-    folder: Path | None = None,
     feature_layers: Sequence[FeatureLayers] = (),
 ) -> LoadedTeacher:
-    """Load the teacher, and work out its answers to all records if that is less work than answering every patch."""
-    folder = folder or paths.weights / "teacher"
+    """Load the teacher, and compute its outputs for all records if that costs less than answering every patch."""
+    folder = paths.weights / "teacher"
     teacher = load_weights(folder).to(fabric.device)
-    data_key = (
-        sha256_of(paths.pairs / INDEX)
-        + sha256_of(folder / WEIGHTS)
-        + str([record.degraded_offset for record in records])
-    )
-    path = paths.checkpoints / f"teacher-outputs-{checkpoint_key(data_key)}.bin"
+    offsets = str([record.degraded_offset for record in records])
+    key = checkpoint_key(sha256_of(paths.pairs / INDEX) + sha256_of(folder / WEIGHTS) + offsets)
+    path = paths.checkpoints / f"teacher-outputs-{key}.bin"
     outputs = None
     patches = training.steps * training.batch_size * training.patch_size**2
     cheaper = path.exists() or sum(pair.height * pair.width for pair in records) <= patches
-    if ANSWER_LOSSES & loss_weights.keys() and cheaper:
+    if TEACHER_LOSSES.keys() & losses.keys() and cheaper:
         outputs = compute_teacher_outputs(path, teacher, paths.pairs, records, fabric)
-    return LoadedTeacher(_answers(teacher, fabric, [layer.teacher for layer in feature_layers]), outputs, path)
+    return LoadedTeacher(live_answers(teacher, fabric, [layer.teacher for layer in feature_layers]), outputs, path)
 
 
 def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained) -> None:
@@ -231,35 +238,27 @@ def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained) -
         ) from None
 
 
-def _task(
+def make_task(
     network: nn.Module,
-    weights: Mapping[str, float],
+    losses: Mapping[str, float],
     training: Training,
-    teacher: LoadedTeacher | None,
     fabric: Fabric,
-    *,
-    round_teacher: bool,
-    layers: Sequence[FeatureLayers],
+    teacher: LoadedTeacher | None = None,
+    layers: Sequence[FeatureLayers] = (),
 ) -> RestorationTask:
     """Return what is trained, with the networks that its losses need on the device."""
     perceptual: PictureLoss | None = None
-    if "perceptual" in weights:
+    if "perceptual" in losses:
         perceptual = partial(perceptual_loss, network=load_vgg19().to(fabric.device))
-    if teacher is not None and "feature_projection" in weights:
+    if teacher is not None and "feature_projection" in losses:
         network = _with_projections(network, [layer.student for layer in layers], teacher.answer, fabric)
-    return RestorationTask(
-        network,
-        weights,
-        teacher.answer if teacher else None,
-        round_teacher=round_teacher,
-        perceptual=perceptual,
-        relative_floor=training.relative_floor,
-    )
+    live = teacher.answer if teacher else None
+    return RestorationTask(network, losses, live, perceptual=perceptual, relative_floor=training.relative_floor)
 
 
 def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teacher, fabric: Fabric) -> WithFeatures:
     """Return a student with a 1x1 layer from each named layer's width to that of the teacher's layer beside it."""
-    blank = torch.zeros(1, 3, _BLANK_SIDE, _BLANK_SIDE)
+    blank = torch.zeros(1, 3, _BLANK_SIDE_PX, _BLANK_SIDE_PX)
     with torch.no_grad():
         own = answer(network.eval(), blank, layers).layers
     wanted = teacher(blank.to(fabric.device)).layers
@@ -267,27 +266,7 @@ def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teache
     return WithFeatures(network, layers, projections)
 
 
-def _sampler(
-    paths: Paths,
-    records: Sequence[PairRecord],
-    training: Training,
-    teacher: LoadedTeacher | None,
-    weights: Sequence[float] | None = None,
-) -> PatchSampler:
-    return PatchSampler(
-        paths.pairs,
-        records,
-        batch_size=training.batch_size,
-        patch_size=training.patch_size,
-        clean_fraction=training.clean_fraction,
-        recolour=training.recolour,
-        seed=training.seed,
-        teacher_outputs=teacher.outputs if teacher else None,
-        weights=weights,
-    )
-
-
-def _answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> Teacher:
+def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> Teacher:
     """Return the teacher as a function that neither learns nor is seen by anything that walks over modules."""
 
     def ask(degraded: Tensor) -> Answer:

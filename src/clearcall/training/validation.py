@@ -1,4 +1,4 @@
-"""How good a network is on the validation pairs while it is trained."""
+"""Quality on the validation pairs during training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import MAX_PSNR_DB, psnr_db, ssim
 from clearcall.models.inference import restore
 
-# The middle of a photograph is enough to compare two moments of one training; the report measures whole pictures.
+# The middle of a photograph is enough to compare two moments of one training; the report measures whole images.
 MIDDLE_SIDE = 256
-# A restored picture that differs by less than this (mean, in grey levels) from its input has not been restored.
+# A restored image that differs by less than this (mean, in 8-bit levels) from its input has not been restored.
 DEAD_GREY_LEVELS = 0.01
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Means over the validation pairs; `change` is the mean absolute difference from the input, in grey levels."""
+    """Means over the validation pairs; `change` is the mean absolute difference from the input, in 8-bit levels."""
 
     ssim: float
     psnr_db: float

@@ -21,26 +21,26 @@ from clearcall.core.errors import UserError
 from clearcall.data.manifest import CLIP_FRAMES
 from clearcall.data.synthetic import pan_and_zoom
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.sizes import Filter, resized
+from clearcall.imaging.sizes import Filter, SizeContract, divided, resized
 from clearcall.imaging.yuv import CONVERSION
 from clearcall.params import CallCodec
 from clearcall.temporal.filter import TemporalFilter
 
 MAX_QP, _MAX_QUANTIZER = 51, 63  # of H.264, whose scale is ours, and of VP8, VP9 and AV1
 FRAMES_PER_SECOND = 30
-_LEAST_SIDE = 64  # pixels: SVT-AV1 takes no less
+_ENCODED = SizeContract(multiple_of=2, minimum=64)  # SVT-AV1 takes no less
 _KEY_FRAME_EVERY = 10_000
 _PACKET_BYTES = 1200  # what fits into a datagram
-_SLICE_TYPES = {1, 5}  # of NAL units, of other pictures and of key frames
+_SLICE_TYPES = {1, 5}  # of NAL units: of inter and of key frames
 _ENCODERS: dict[CallCodec, str] = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 _DECODERS: dict[CallCodec, str] = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 
 
 @dataclass(frozen=True)
 class Transmission:
-    """How a picture is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
+    """How an image is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
 
-    `factor` is what it is made smaller by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
+    `factor` is what it is downscaled by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
     are drawn by `seed`. The other side upscales by `upscale_filter`. If it is `filtered`, the other side has what the
     frames before it show, by `TemporalFilter`.
     """
@@ -57,9 +57,9 @@ class Transmission:
 
 
 def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
-    """Return what the other side sees of a picture, 8-bit RGB of (height, width, 3), in the same size and registered.
+    """Return what the other side sees of an image, 8-bit RGB of (height, width, 3), in the same size and registered.
 
-    `before` are the frames before it, of the same size, where it comes from a film; without, it is a still.
+    `before` are the frames before it, of the same size, where it comes from a video; without, it is a still.
     """
     clip = [*before, picture] if before else pan_and_zoom(picture, CLIP_FRAMES, sent.pan, sent.zoom)
     arrived = transmit_clip(clip, sent)
@@ -75,7 +75,7 @@ def transmit_clip(clip: Sequence[Frame], sent: Transmission) -> list[Frame]:
     None of them is filtered.
     """
     height, width = clip[0].shape[:2]
-    size = max(1, round(width / sent.factor)), max(1, round(height / sent.factor))
+    size = divided((width, height), sent.factor)
     arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
     return [resized(frame, (width, height), sent.upscale_filter) for frame in arrived]
 
@@ -116,7 +116,7 @@ def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 
 
 
 def _slices(packet: bytes) -> list[bytes]:
-    """Split a picture of H.264 into NAL units with their start codes; parameter sets stay with the first slice."""
+    """Split a coded H.264 frame into NAL units with their start codes; parameter sets stay with the first slice."""
     starts = [match.start() for match in re.finditer(rb"\x00?\x00\x00\x01", packet)]
     units = [packet[start:end] for start, end in pairwise([*starts, len(packet)])]
     first = next(index for index, unit in enumerate(units) if unit.lstrip(b"\0")[1] & 31 in _SLICE_TYPES)
@@ -136,7 +136,7 @@ def _encoder(codec: CallCodec, qp: int, width: int, height: int) -> VideoCodecCo
             context.options = {"preset": "veryfast", "tune": "zerolatency", "qp": str(qp), "x264-params": slices}
         case "vp8" | "vp9":
             limits = {"qmin": str(quantizer), "qmax": str(quantizer), "b": "100M"}  # the rate must not be what limits
-            # Below zero VP8's speed is fixed; above, it follows the clock, and a busy machine gives other pictures.
+            # Below zero VP8's speed is fixed; above, it follows the clock, and a busy machine gives other images.
             speed = "-8" if codec == "vp8" else "8"
             context.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0", **limits}
         case "av1":
@@ -148,7 +148,7 @@ def _encoder(codec: CallCodec, qp: int, width: int, height: int) -> VideoCodecCo
 def _decoder(codec: CallCodec) -> VideoCodecContext:
     context: Any = _created(_DECODERS[codec], "r", codec)
     context.thread_count = 1
-    context.flags |= Flags.low_delay | Flags.output_corrupt  # a picture with faults is what a receiver shows
+    context.flags |= Flags.low_delay | Flags.output_corrupt  # an image with faults is what a receiver shows
     return cast(VideoCodecContext, context)
 
 
@@ -165,8 +165,7 @@ def _created(name: str, mode: Literal["r", "w"], codec: CallCodec) -> av.CodecCo
 
 def _padded(picture: Frame) -> Frame:
     """Repeat the last row and column until both sides are even and large enough for every encoder."""
-    height, width = picture.shape[:2]
-    rows, columns = (max(side + side % 2, _LEAST_SIDE) - side for side in (height, width))
+    rows, columns = (_ENCODED.padded(side) - side for side in picture.shape[:2])
     return np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from clearcall.data.degrade.codecs import Transmission, transmit
 from clearcall.data.synthetic import MAX_PAN, MAX_ZOOM
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.sizes import Filter, resized
+from clearcall.imaging.sizes import Filter, divided, resized
 from clearcall.params import AsGiven, Codec, DegradationStep, Downscale, GaussianBlur, Jpeg, MotionBlur, Noise, Upscale
 
 
@@ -21,24 +21,24 @@ class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
         self.width, self.height, self.filter_name = width, height, filter_name
 
     def apply(self, img: Frame, *_args: object, **_params: object) -> Frame:
-        """Return the resized picture."""
+        """Return the resized image."""
         return resized(img, (self.width, self.height), self.filter_name)
 
 
 class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
-    """Gaussian noise of a sigma in grey levels, rounded; albumentations' own is cut towards zero: too weak."""
+    """Gaussian noise of a sigma in 8-bit levels, rounded; albumentations' own is cut towards zero: too weak."""
 
     def __init__(self, sigma_range: tuple[float, float]) -> None:
         super().__init__(p=1)
         self.sigma_range = sigma_range
 
     def get_params_dependent_on_data(self, params: object, data: dict[str, Frame]) -> dict[str, object]:  # noqa: ARG002  # given by name
-        """Draw sigma and the noise of one picture."""
+        """Draw sigma and the noise of one image."""
         sigma = self.random_generator.uniform(*self.sigma_range)
         return {"noise": self.random_generator.normal(0, sigma, data["image"].shape)}
 
     def apply(self, img: Frame, noise: npt.NDArray[np.float64], **_params: object) -> Frame:
-        """Return the noisy picture."""
+        """Return the noisy image."""
         return np.clip(np.rint(img + noise), 0, 255).astype(np.uint8)
 
 
@@ -50,7 +50,7 @@ class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the libr
         self.step, self.before = step, before
 
     def get_params(self) -> dict[str, object]:
-        """Draw what happens to one picture."""
+        """Draw what happens to one image."""
         draw, step = self.random_generator, self.step
         x, y = draw.uniform(-MAX_PAN, MAX_PAN, 2).tolist()
         sent = Transmission(
@@ -67,18 +67,18 @@ class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the libr
         return {"sent": sent}
 
     def apply(self, img: Frame, sent: Transmission, **_params: object) -> Frame:
-        """Return the picture as the other side sees it."""
+        """Return the image as the other side sees it."""
         return transmit(img, sent, self.before)
 
 
 def build_degradation(
     steps: Sequence[DegradationStep], width: int, height: int, seed: int, before: Sequence[Frame] = ()
 ) -> Callable[[Frame], Frame]:
-    """Return a function that degrades an 8-bit RGB picture of (height, width, 3) and keeps its size.
+    """Return a function that degrades an 8-bit RGB image of (height, width, 3) and keeps its size.
 
-    All randomness comes from `seed`; the same seed gives the same picture. Where the steps begin with `as_given`, it is
-    the given picture that the function must get. `before` are the frames before the picture in its film, of the same
-    size, for the first codec: what the steps before it do to the picture is done to them too, with the same draws.
+    All randomness comes from `seed`; the same seed gives the same image. Where the steps begin with `as_given`, it is
+    the given image that the function must get. `before` are the frames before the image in its video, of the same
+    size, for the first codec: what the steps before it do to the image is done to them too, with the same draws.
     """
     sent = next((index for index, step in enumerate(steps) if isinstance(step, Codec)), 0)
     if sent:  # built anew for each: one that is used again draws on
@@ -102,8 +102,7 @@ def _transform(  # noqa: PLR0911  # one return a step
 ) -> albumentations.BasicTransform:
     match step:
         case Downscale():
-            size = max(1, round(width / step.factor)), max(1, round(height / step.factor))
-            return PillowResize(*size, step.filter)
+            return PillowResize(*divided((width, height), step.factor), step.filter)
         case Upscale():
             return PillowResize(width, height, step.filter)
         case GaussianBlur():

@@ -1,33 +1,31 @@
-"""Degrade every photograph of a manifest in all the ways of the mix: the writing half of the pairs."""
+"""Degrade every photograph in all the ways of the mix, and write the pairs."""
 
 import csv
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clearcall.core.console import track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder
 from clearcall.core.machine import available_cores
-from clearcall.core.processes import end_with_parent
+from clearcall.core.processes import end_with_parent, worker_pool
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, SOFTNESS, bent, enlarged, pan_and_zoom, text_page
 from clearcall.imaging.decode import image_errors, open_image
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db, ssim
+from clearcall.imaging.sizes import resized
 from clearcall.params import DegradePairs
 
 SHARD_BYTES = 256 * 2**20
-_ENLARGED, _BENT = 0.5, 0.3  # shares of soft pictures
+_ENLARGED, _BENT = 0.5, 0.3  # shares of soft images
 
 
 def pair_seed(seed: int, pair: PairRecord) -> int:
@@ -45,7 +43,7 @@ def degrade_pairs(
 ) -> list[PairRecord]:
     """Degrade every photograph of the manifest in all the ways of the mix and write shards and index to `pairs`.
 
-    Where each picture goes is known from the manifest before any is decoded, so that workers write to their own
+    Where each image goes is known from the manifest before any is decoded, so that workers write to their own
     places of preallocated files: the bytes are the same for any number of workers, and memory does not grow.
     """
     workers = params.workers or available_cores()
@@ -68,10 +66,7 @@ def degrade_pairs(
         if workers == 1:
             done = list(track(map(work, of_plan, plan), len(plan), "degrading photographs"))
         else:
-            # spawn: forking a process in which OpenCV or torch already run threads can hang.
-            with ProcessPoolExecutor(
-                min(workers, len(plan)), mp_context=get_context("spawn"), initializer=end_with_parent
-            ) as pool:
+            with worker_pool(min(workers, len(plan)), end_with_parent) as pool:
                 done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
         results = [record for image_records in done for record in image_records]
         _write_index(folder / INDEX, results)
@@ -79,7 +74,7 @@ def degrade_pairs(
 
 
 def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[list[PairRecord]], dict[str, int]]:
-    """Give every picture its place: the pairs of each photograph at each scale, and the size of each shard in bytes."""
+    """Give every image its place: the pairs of each photograph at each scale, and the size of each shard in bytes."""
     plan: list[list[PairRecord]] = []
     shard_sizes: dict[str, int] = {}
 
@@ -128,7 +123,7 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
 def _degrade_image(
     raw: Path, folder: Path, params: DegradePairs, photograph: ImageRecord, pairs: list[PairRecord]
 ) -> list[PairRecord]:
-    """Write the sharp picture and all degraded ones of one photograph at one scale; return its pairs with quality."""
+    """Write the sharp image and all degraded ones of one photograph at one scale; return its pairs with quality."""
     # albumentations takes three seconds to import: only a process that degrades pays for it.
     from clearcall.data.degrade.degradations import build_degradation  # noqa: PLC0415
 
@@ -172,10 +167,10 @@ def _or_page(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
 
 
 def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[list[Frame], float]:
-    """Return a photograph, or in `soft_fraction` of cases a clip of it, and what it was enlarged by before.
+    """Return a photograph, or in `soft_fraction` of cases a clip of it, and what it was upscaled by before.
 
     Such a clip pans between the photograph's pixels, in some it bends besides, as faces do, and half of them are of an
-    enlarged one, as soft as recordings of many a camera. A network that only knows photographs as crisp as they can be
+    upscaled one, as soft as recordings of many a camera. A network that only knows photographs as crisp as they can be
     takes softer ones for blurred, and one that only knows clips that end with them takes that for what was lost.
     """
     draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
@@ -193,7 +188,7 @@ def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[lis
 
 
 def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: bool = False) -> list[Frame]:
-    """Return the picture of a file, or those that are stacked in it, at the pair's scale.
+    """Return the image of a file, or those that are stacked in it, at the pair's scale.
 
     Raises UserError if the size is not that of the manifest.
     """
@@ -206,11 +201,8 @@ def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: boo
                 "run `dvc repro -f -s download_data`"
             )
         stack = np.asarray(image)
-    pictures = stack.reshape(-1, height, width, 3)
-    if pair.scale == 1:
-        return [*pictures]
     size = pair.width, pair.height
-    return [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)) for picture in pictures]
+    return [resized(frame, size, "lanczos") for frame in stack.reshape(-1, height, width, 3)]
 
 
 def _write(shard: Path, offset: int, picture: Frame) -> None:

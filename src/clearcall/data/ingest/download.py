@@ -56,7 +56,7 @@ class Downloaded(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """A picture of an original, at `seconds` of a film, and what belongs to it: a partner, or the frames before it."""
+    """An image of an original, at `seconds` of a video, and what belongs to it: a partner, or the frames before it."""
 
     picture: Picture
     degraded: Picture | None = None
@@ -143,12 +143,12 @@ def _originals(params: DownloadData, archives: Sequence[Archive], cache: Path, u
 
 
 def _store(originals: list[Original], building: Path, params: DownloadData) -> Downloaded:
-    """Write each original once into its split's folder, one picture in memory at a time."""
+    """Write each original once into its split's folder, one image in memory at a time."""
     records: list[ImageRecord] = []
     duplicates, problems = [], []
     names_by_pixels = dict[str, str]()
     taken = set[str]()
-    # Test first, then validation: of two equal pictures the train copy is the one to go.
+    # Test first, then validation: of two equal images the train copy is the one to go.
     ordered = sorted(originals, key=lambda original: (-SPLITS.index(original.split), original.name))
     for original in track(ordered, len(ordered), "photographs"):
         try:
@@ -173,7 +173,7 @@ def _store(originals: list[Original], building: Path, params: DownloadData) -> D
 
 
 def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
-    """Decode a photograph and its partner, if it has one, or pictures of a film one by one.
+    """Decode a photograph and its partner, if it has one, or images of a video one by one.
 
     Raises UserError, a line of the message, if that fails.
     """
@@ -192,7 +192,7 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
 
 
 def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
-    """Take pictures of a film; raise UserError, a line of the message, if it is none or of a size that is refused."""
+    """Take images of a video; raise UserError, a line of the message, if it is none or of a size that is refused."""
 
     def require_size(width: int, height: int) -> None:
         if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
@@ -242,7 +242,7 @@ def _store_one(original: Original, one: _Taken, building: Path, taken: set[str],
 
 
 def _write(picture: Picture, original: Path, place: Path) -> Path:
-    """Write a picture, its file itself where nothing was changed, and return where: the place with a suffix."""
+    """Write an image, its file itself where nothing was changed, and return where: the place with a suffix."""
     suffix = ".png" if picture.changes else next(s for s, kind in SUFFIXES.items() if kind == picture.format)
     stored = place.with_name(place.name + suffix)
     stored.parent.mkdir(parents=True, exist_ok=True)

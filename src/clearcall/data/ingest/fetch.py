@@ -84,7 +84,7 @@ DIV2K = (
 
 
 def fetch(archive: Archive, cache: Path) -> Path:
-    """Return the archive's checked file in the cache, downloading it or going on from its `.part` file if need be.
+    """Return the archive's checked file in the cache, downloading it or resuming from its `.part` file if need be.
 
     Raises UserError if the network or the server fails, and, after deleting the file, if its SHA-256 is wrong.
     """

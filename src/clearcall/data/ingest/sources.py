@@ -16,7 +16,7 @@ from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.params import DownloadData
 
 SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-BLUR, SHARP = "blur", "sharp"  # folders of the two pictures of each pair
+BLUR, SHARP = "blur", "sharp"  # folders of the two images of each pair
 GOPRO_PAGE = "https://seungjunnah.github.io/Datasets/gopro"
 SHOWN = 20  # names in one message
 _DOCUMENTS = {".txt", ".md", ".csv"}
@@ -41,7 +41,7 @@ _BUNDLED: tuple[tuple[Split, str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Original:
-    """One photograph or film as its source has it: a file, and its name within the source, with forward slashes.
+    """One photograph or video as its source has it: a file, and its name within the source, with forward slashes.
 
     `degraded` is the file of its blurred partner where the source brings pairs.
     """
@@ -68,7 +68,7 @@ def bundled_originals() -> list[Original]:
 
 
 def folder_originals(params: DownloadData) -> list[Original]:
-    """Return the images and films of the tree `params.folder`, sorted by name.
+    """Return the images and videos of the tree `params.folder`, sorted by name.
 
     Top-level folders train, validation (or val) and test are the split; test and validation are drawn by group from
     train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
@@ -84,7 +84,7 @@ def paired_originals(params: DownloadData) -> list[Original]:
 
     Those in a folder `sharp` are the photographs, those of the same name in the folder `blur` beside it their partners:
     `train/scene/blur/1.png` and `train/scene/sharp/1.png`, say. Images elsewhere are left out with a warning. Splits as
-    in `folder_originals`, but images of one scene always stay together. Raises UserError naming pictures that have no
+    in `folder_originals`, but images of one scene always stay together. Raises UserError naming images that have no
     partner.
     """
     sides: dict[str, dict[str, str]] = {BLUR: {}, SHARP: {}}

@@ -1,4 +1,4 @@
-"""Pictures out of films, each with the frames before it, as an encoder would have seen them."""
+"""Images out of videos, each with the frames before it, as an encoder would have seen them."""
 
 from collections.abc import Iterator
 from itertools import takewhile
@@ -22,9 +22,9 @@ from clearcall.media.video.read import (
 
 
 class FilmPicture(NamedTuple):
-    """A frame of a film, 8-bit RGB of (height, width, 3), the frames before it, earliest first, and when it comes.
+    """A frame of a video, 8-bit RGB of (height, width, 3), the frames before it, earliest first, and when it comes.
 
-    That is in seconds after the film's beginning.
+    That is in seconds after the video's beginning.
     """
 
     frame: Frame
@@ -33,10 +33,10 @@ class FilmPicture(NamedTuple):
 
 
 def film_pictures(path: Path, count: int, scale: float = 1.0) -> Iterator[FilmPicture]:
-    """Yield `count` frames of a film at even distances, upright, each with up to seven frames of its size before it.
+    """Yield `count` frames of a video at even distances, upright, each with up to seven frames of its size before it.
 
-    All are downscaled by `scale`, antialiased. Of a film that is shorter, or cut short, it yields fewer, none of them
-    twice. Raises UserError if the film has no frame that can be decoded, or is seen to be broken where one is to be
+    All are downscaled by `scale`, antialiased. Of a video that is shorter, or cut short, it yields fewer, none of them
+    twice. Raises UserError if the video has no frame that can be decoded, or is seen to be broken where one is to be
     taken.
     """
     (begin_s, length_s), last = video_span_s(path), None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Enlarging(nn.Module):
-    """A student's published part, which is given the half picture that the student makes itself when it is trained."""
+    """A student's published part, which is given the half image that the student makes itself when it is trained."""
 
     stride = 1
 
@@ -17,5 +17,5 @@ class Enlarging(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """Enlarge RGB of (N, 3, H, W) in [0, 1]."""
-        enlarged: Tensor = self.student.enlarge(picture)[0]  # type: ignore[operator]  # nn.Module hides methods
+        enlarged: Tensor = self.student.enlarge(picture)  # type: ignore[operator]  # nn.Module hides methods
         return enlarged

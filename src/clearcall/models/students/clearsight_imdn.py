@@ -42,19 +42,15 @@ class ClearsightImdn(nn.Module):
         )
         self.tail = nn.Sequential(zero_(nn.Conv2d(channels, 3 * scale**2, 3, padding=1)), nn.PixelShuffle(scale))
 
-    def enlarge(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Enlarge (N, 3, h, w) by the scale, and return the last feature maps, (N, channels, h, w), as well."""
+    def enlarge(self, picture: Tensor) -> Tensor:
+        """Return what the network makes of (N, 3, h, w): the residual, upscaled by the scale."""
         stem = self.stem(picture)
-        features = stem + self.body(stem)
-        return self.tail(features), features
-
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, (N, channels, H / scale, W / scale)."""
-        return add_enlarged(picture, self.stride, self.enlarge)
+        residual: Tensor = self.tail(stem + self.body(stem))
+        return residual
 
     def forward(self, picture: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        return add_enlarged(picture, self.stride, self.enlarge)
 
 
 def build(channels: int, blocks: int, scale: int = 2) -> ClearsightImdn:

@@ -10,7 +10,7 @@ from clearcall.models.layers import ResidualBlock, zero_
 
 
 class CompactResnet(nn.Module):
-    """One residual block, and a shortcut from the picture."""
+    """One residual block, and a shortcut from the image."""
 
     stride = 1
 
@@ -20,14 +20,10 @@ class CompactResnet(nn.Module):
         self.block = ResidualBlock(channels)
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the block's output, (N, channels, H, W)."""
-        features = self.block(self.head(picture))
-        return picture + self.tail(features), features
-
     def forward(self, picture: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        restored: Tensor = picture + self.tail(self.block(self.head(picture)))
+        return restored
 
 
 def build(channels: int) -> CompactResnet:

@@ -20,8 +20,8 @@ from clearcall.imaging.frame import (
     LUMA_WEIGHTS,
     NEUTRAL,
 )
-from clearcall.imaging.sizes import SMALLEST_SIDE
-from clearcall.models.layers import CollapsibleConv, detail_, pad_to_multiple, zero_
+from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
+from clearcall.models.layers import CollapsibleConv, detail_, pad_to, zero_
 
 
 class LumaStrided(nn.Module):
@@ -54,7 +54,7 @@ class LumaStrided(nn.Module):
         self.tail = zero_(nn.Conv2d(channels, stride**2 + (CHROMA_PLANES if colour else 0), 1))
 
     def luma(self, picture: Tensor) -> Tensor:
-        """Return the luma of RGB in [0, 1] as (N, 1, H, W) in [0, 1], in whole grey levels, as 8-bit video has it.
+        """Return the luma of RGB in [0, 1] as (N, 1, H, W) in [0, 1], in 8-bit levels, as 8-bit video has it.
 
         The same as OpenCV's conversion of an 8-bit frame, so that training sees what the runtime will feed.
         """
@@ -75,42 +75,36 @@ class LumaStrided(nn.Module):
         differences = torch.stack([(blue - luma) * CHROMA_WEIGHTS[0], (red - luma) * CHROMA_WEIGHTS[1]], dim=1)
         return ((differences + CHROMA_ONE / 2) / CHROMA_ONE + NEUTRAL).floor().clamp(0, 255) / 255
 
-    def sub_pixels(self, luma: Tensor, chroma: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what to add to luma of (N, 1, H, W) in [0, 1], before the shuffle, and the last feature maps.
+    def features(self, luma: Tensor, chroma: Tensor | None = None) -> Tensor:
+        """Return the last feature maps, (N, channels, H / stride, W / stride), of luma (N, 1, H, W) in [0, 1].
 
-        They are (N, stride^2, H / stride, W / stride) and (N, channels, H / stride, W / stride); H and W are multiples
-        of the stride, at least `SMALLEST_SIDE`. With `colour` there are two planes more, what to add to `chroma`.
+        H and W keep the size contract. With `colour` the network also takes `chroma`, see the method of that name.
         """
         if self.chroma_stem is None:
-            features = self.body(luma)
+            features: Tensor = self.body(luma)
         else:
             features = self.body[1:](self.body[0](luma) + self.chroma_stem(chroma))
-        return self.tail(features), features
+        return features
 
     def padded(self, picture: Tensor) -> Tensor:
-        """Return a picture (N, C, H, W) continued by its last rows and columns until its sides suit the network."""
-        picture = pad_to_multiple(picture, self.stride)
-        below, beside = (max(0, SMALLEST_SIDE - side) for side in picture.shape[-2:])
-        return nn.functional.pad(picture, (0, beside, 0, below), mode="replicate") if below or beside else picture
+        """Return an image (N, C, H, W) padded to the size contract by its last rows and columns."""
+        return pad_to(picture, SizeContract(self.stride, SMALLEST_SIDE))
 
     def padded_luma(self, picture: Tensor) -> Tensor:
-        """Return the luma of RGB, both in [0, 1], continued until its sides suit the network."""
+        """Return the luma of RGB, both in [0, 1], padded to the size contract."""
         return self.padded(self.luma(picture))
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, (N, channels, H / stride, W / stride)."""
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
         height, width = picture.shape[-2:]
         chroma = self.chroma(self.padded(picture)) if self.colour else None
-        sub_pixels, features = self.sub_pixels(self.padded_luma(picture), chroma)
+        # What to add to luma before the shuffle: stride^2 planes; with `colour` two more, what to add to chroma.
+        sub_pixels = self.tail(self.features(self.padded_luma(picture), chroma))
         residual = nn.functional.pixel_shuffle(sub_pixels[:, : self.stride**2], self.stride)
         if self.colour:
             coarse = nn.functional.conv2d(sub_pixels[:, self.stride**2 :], self.chroma_to_rgb)
             residual = residual + nn.functional.interpolate(coarse, scale_factor=CHROMA_STRIDE, mode="bilinear")
-        return picture + residual[..., :height, :width], features
-
-    def forward(self, picture: Tensor) -> Tensor:
-        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        return picture + residual[..., :height, :width]
 
 
 def build(channels: int, body_layers: int, stride: int = 2, expansion: int = 0, *, colour: bool = False) -> LumaStrided:

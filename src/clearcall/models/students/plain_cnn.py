@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class PlainCnn(nn.Module):
-    """The output is the picture itself, not what is missing from it."""
+    """The output is the image itself, not what is missing from it."""
 
     stride = 1
 
@@ -22,19 +22,15 @@ class PlainCnn(nn.Module):
         self.body = nn.Sequential(*layers)
         self.tail = _passing_on(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, (N, channels, H, W)."""
-        features = self.body(picture)
-        return self.tail(features), features
-
     def forward(self, picture: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        restored: Tensor = self.tail(self.body(picture))
+        return restored
 
 
 @torch.no_grad()
 def _passing_on(layer: nn.Conv2d) -> nn.Conv2d:
-    """Let a layer's first three outputs be its first three inputs: the untrained network then returns the picture."""
+    """Let a layer's first three outputs be its first three inputs: the untrained network then returns the image."""
     layer.weight[:3] = 0
     layer.weight[:3, :3, 1, 1] = torch.eye(3)
     if layer.bias is not None:

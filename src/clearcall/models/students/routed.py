@@ -146,7 +146,7 @@ class Routed(nn.Module):
         return luma
 
     def padded_luma(self, picture: Tensor) -> Tensor:
-        """Return the luma of RGB, both in [0, 1], continued until its sides suit all experts and the router."""
+        """Return the luma of RGB, both in [0, 1], padded to the size contract of all experts and the router."""
         luma: Tensor = self.experts[0].padded_luma(picture)  # type: ignore[operator]  # a list hides methods
         return luma
 
@@ -155,20 +155,15 @@ class Routed(nn.Module):
         scores: Tensor = self.router(self.router.spectrum(self.padded_luma(picture) * 255))
         return scores
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and what was added to its luma, (N, 1, H, W)."""
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
         choices = self.scores(picture).argmax(dim=1).tolist()
-        restored = torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, picture, strict=True)])
-        return restored, (restored - picture)[:, :1]
+        return torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, picture, strict=True)])
 
     def restore_by(self, choice: int, picture: Tensor) -> Tensor:
         """Restore RGB (N, 3, H, W) in [0, 1] by one of `names`, whatever the router says."""
         restored: Tensor = self.experts[choice - 1](picture) if choice else picture
         return restored
-
-    def forward(self, picture: Tensor) -> Tensor:
-        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
 
 
 def build(experts: dict[str, dict[str, Any]], coded: Sequence[str] = ()) -> Routed:

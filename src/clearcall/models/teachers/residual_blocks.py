@@ -22,15 +22,11 @@ class ResidualBlocks(nn.Module):
         )
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, (N, channels, H, W)."""
-        shallow = self.head(picture)
-        features = shallow + self.body(shallow)
-        return picture + self.tail(features), features
-
     def forward(self, picture: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        shallow = self.head(picture)
+        restored: Tensor = picture + self.tail(shallow + self.body(shallow))
+        return restored
 
 
 def build(channels: int, blocks: int) -> ResidualBlocks:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clearcall.models.layers import pad_to_multiple, zero_
+from clearcall.imaging.sizes import SizeContract
+from clearcall.models.layers import pad_to, zero_
 
 _HEADS = (1, 2, 4, 8)
 _LEVELS = 4
@@ -30,7 +31,7 @@ class _Norm(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention between channels, whose cost grows with the picture's area and not with its square."""
+    """Self-attention between channels, whose cost grows with the image's area and not with its square."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -114,10 +115,10 @@ class Restormer(nn.Module):
         self.refinement = _blocks(2 * one, _HEADS[0], blocks[4])
         self.output = zero_(nn.Conv2d(2 * one, 3, 3, padding=1, bias=False))
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, (N, 2 * channels, H, W), sides padded."""
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
         height, width = picture.shape[-2:]
-        padded = pad_to_multiple(picture, self.stride)
+        padded = pad_to(picture, SizeContract(self.stride))
         one = self.encoder_level1(self.patch_embed(padded))
         two = self.encoder_level2(self.down1_2(one))
         three = self.encoder_level3(self.down2_3(two))
@@ -125,11 +126,8 @@ class Restormer(nn.Module):
         up = self.decoder_level3(self.reduce_chan_level3(torch.cat([up, three], dim=1)))
         up = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(up), two], dim=1)))
         features = self.refinement(self.decoder_level1(torch.cat([self.up2_1(up), one], dim=1)))
-        return (padded + self.output(features))[..., :height, :width], features
-
-    def forward(self, picture: Tensor) -> Tensor:
-        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        restored: Tensor = (padded + self.output(features))[..., :height, :width]
+        return restored
 
 
 def build(channels: int, blocks: Sequence[int] = (4, 6, 6, 8, 4)) -> Restormer:

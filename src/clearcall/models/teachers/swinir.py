@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clearcall.models.layers import halved, pad_to_multiple, zero_
+from clearcall.imaging.sizes import SizeContract
+from clearcall.models.layers import halved, pad_to, zero_
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect"]
 _MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's photographs, RGB
@@ -141,7 +142,7 @@ class _Block(nn.Module):
 class SwinIR(nn.Module):
     """A 3x3 layer, blocks and a 3x3 layer under a long shortcut, and one of three tails.
 
-    Without an upsampler the tail predicts the residual at full size. With one, the picture is restored anew from half
+    Without an upsampler the tail predicts the residual at full size. With one, the image is restored anew from half
     its size, as a network for x2 does.
     """
 
@@ -187,31 +188,27 @@ class SwinIR(nn.Module):
         deep: Tensor = shallow + self.conv_after_body(self.norm(features.movedim(1, -1)).movedim(-1, 1))
         return deep
 
-    def enlarge(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Enlarge (N, 3, h, w) by 2, sides multiples of the window; return the last feature maps as well."""
+    def enlarge(self, picture: Tensor) -> Tensor:
+        """Upscale (N, 3, h, w) by 2; sides are multiples of the window."""
         features = self._features(picture)
-        if self._upsampler == "pixelshuffledirect":
-            return self.upsample(features) + self.mean, features
-        return self.conv_last(self.upsample(self.conv_before_upsample(features))) + self.mean, features
-
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, at full or half size, with sides padded."""
-        height, width = picture.shape[-2:]
-        padded = pad_to_multiple(picture, self.stride)
-        if self._upsampler == "none":
-            features = self._features(padded)
-            restored = padded + self.conv_last(features)
-        else:
-            restored, features = self.enlarge(halved(padded))
-        return restored[..., :height, :width], features
+        if self._upsampler == "pixelshuffle":
+            features = self.conv_before_upsample(features)
+        upscaled: Tensor = self.upsample(features)
+        return (upscaled if self._upsampler == "pixelshuffledirect" else self.conv_last(upscaled)) + self.mean
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
+        height, width = picture.shape[-2:]
+        padded = pad_to(picture, SizeContract(self.stride))
+        if self._upsampler == "none":
+            restored: Tensor = padded + self.conv_last(self._features(padded))
+        else:
+            restored = self.enlarge(halved(padded))
+        return restored[..., :height, :width]
 
 
 def _without_masks(_module: nn.Module, state: dict[str, Any], *_rest: object) -> None:
-    """Leave out the masks that published files hold for one size of picture; here they are made for every size."""
+    """Leave out the masks that published files hold for one size of image; here they are made for every size."""
     for name in [name for name in state if name.endswith("attn_mask")]:
         del state[name]
 

@@ -1,13 +1,14 @@
 """U-Net: Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation", arXiv 1505.04597.
 
 The teacher of the `gopro_unet` report, which names no widths. As published (64 channels, four levels down, 31.0 M
-parameters) but for two things: the layers are padded, so that the picture keeps its size, and predict the residual.
+parameters) but for two things: the layers are padded, so that the image keeps its size, and predict the residual.
 """
 
 import torch
 from torch import Tensor, nn
 
-from clearcall.models.layers import he_, pad_to_multiple, zero_
+from clearcall.imaging.sizes import SizeContract
+from clearcall.models.layers import he_, pad_to, zero_
 
 
 def _two_layers(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -34,25 +35,22 @@ class Unet(nn.Module):
         he_(self)
         self.tail = zero_(nn.Conv2d(channels, 3, 1))
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the last feature maps, (N, channels, H, W), sides padded to the stride."""
+    def forward(self, picture: Tensor) -> Tensor:
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
         height, width = picture.shape[-2:]
-        padded = pad_to_multiple(picture, self.stride)
+        padded = pad_to(picture, SizeContract(self.stride))
         features, passed = self.down[0](padded), []
         for layers in self.down[1:]:
             passed.append(features)
             features = layers(nn.functional.max_pool2d(features, 2))
         for enlarge, layers in zip(self.enlarge, self.up, strict=True):
             features = layers(torch.cat([passed.pop(), enlarge(features)], dim=1))
-        return (padded + self.tail(features))[..., :height, :width], features
-
-    def forward(self, picture: Tensor) -> Tensor:
-        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        restored: Tensor = (padded + self.tail(features))[..., :height, :width]
+        return restored
 
 
 def build(channels: int, levels: int = 4) -> Unet:
-    """Build the teacher from the width of its first level and the number of times that it halves the picture."""
+    """Build the teacher from the width of its first level and the number of times that it halves the image."""
     if channels < 1 or levels < 1:
         raise ValueError("channels and levels must be at least 1")
     return Unet(channels, levels)

@@ -2,21 +2,8 @@
 
 from torch import Tensor, nn
 
-from clearcall.models.layers import detail_, pad_to_multiple, zero_
-
-
-class _Block(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1, inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        added: Tensor = features + self.layers(features)
-        return added
+from clearcall.imaging.sizes import SizeContract
+from clearcall.models.layers import ResidualBlock, detail_, pad_to, zero_
 
 
 class UnshuffleResNet(nn.Module):
@@ -28,22 +15,18 @@ class UnshuffleResNet(nn.Module):
         self.head = nn.Sequential(
             nn.PixelUnshuffle(unshuffle), detail_(nn.Conv2d(3 * unshuffle**2, channels, 3, padding=1))
         )
-        self.body = nn.Sequential(*(_Block(channels) for _ in range(blocks)))
+        self.body = nn.Sequential(*(ResidualBlock(channels, slope=0.1) for _ in range(blocks)))
         self.tail = nn.Sequential(
             zero_(nn.Conv2d(channels, 3 * unshuffle**2, 3, padding=1)), nn.PixelShuffle(unshuffle)
         )
 
-    def forward_features(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the restored picture and the body's output, (N, channels, H / unshuffle, W / unshuffle)."""
-        height, width = picture.shape[-2:]
-        padded = pad_to_multiple(picture, self.stride)
-        shallow = self.head(padded - 0.5)
-        features = shallow + self.body(shallow)
-        return (padded + self.tail(features))[..., :height, :width], features
-
     def forward(self, picture: Tensor) -> Tensor:
-        """Restore RGB of shape (N, 3, H, W) in [0, 1]."""
-        return self.forward_features(picture)[0]
+        """Restore RGB of (N, 3, H, W) in [0, 1]."""
+        height, width = picture.shape[-2:]
+        padded = pad_to(picture, SizeContract(self.stride))
+        shallow = self.head(padded - 0.5)
+        restored: Tensor = (padded + self.tail(shallow + self.body(shallow)))[..., :height, :width]
+        return restored
 
 
 def build(channels: int, blocks: int, unshuffle: int) -> UnshuffleResNet:

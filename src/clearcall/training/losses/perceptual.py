@@ -1,4 +1,4 @@
-"""The perceptual loss: how far apart two pictures are in the eyes of a network that tells objects apart.
+"""The perceptual loss: the distance of two images in the feature space of a classifier.
 
 The network is VGG-19 (Simonyan and Zisserman 2014, arXiv 1409.1556), up to where it is looked at.
 """
@@ -13,7 +13,7 @@ from clearcall.training.losses.reconstruction import mse_loss
 # torchvision's VGG19_Weights.IMAGENET1K_V1 (BSD-3-Clause): 574,673,361 bytes, of which the first layers are used.
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG19_SHA256 = "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"
-# Widths of the 3x3 layers, between which each stage halves the picture.
+# Widths of the 3x3 layers, between which each stage halves the image.
 _STAGES = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512))
 # Of RGB in [0, 1], over ImageNet: what the network was trained with.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +35,7 @@ class Vgg19(nn.Module):
         self.requires_grad_(requires_grad=False)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Return what the network sees in a picture."""
+        """Return what the network sees in an image."""
         seen: Tensor = self.features((picture - self.mean) / self.deviation)
         return seen
 
@@ -64,5 +64,5 @@ def load_vgg19() -> Vgg19:
 
 
 def perceptual_loss(restored: Tensor, target: Tensor, network: nn.Module) -> Tensor:
-    """Return the mean squared difference of what a network sees in two pictures (Johnson et al. 2016, 1603.08155)."""
+    """Return the mean squared difference of what a network sees in two images (Johnson et al. 2016, 1603.08155)."""
     return mse_loss(network(restored).float(), network(target).float())

@@ -1,4 +1,4 @@
-"""Losses between two pictures of one shape."""
+"""Losses between two images of one shape."""
 
 import torch
 from pytorch_msssim import ssim
@@ -26,10 +26,10 @@ def charbonnier_loss(restored: Tensor, target: Tensor) -> Tensor:
 
 
 def relative_mse_loss(restored: Tensor, target: Tensor, input_mse: Tensor, floor: float) -> Tensor:
-    """Return the mean of each picture's squared difference over that of its degraded original, `input_mse` of (N,).
+    """Return the mean of each image's squared difference over that of its degraded original, `input_mse` of (N,).
 
-    A mean PSNR in dB counts a tenth less error as much in a mildly degraded picture as in a bad one, which in the plain
-    mean squared difference drowns it. `input_mse` is raised by `floor`, so that clean pictures, which have none, weigh
+    A mean PSNR in dB counts a tenth less error as much in a mildly degraded image as in a bad one, which in the plain
+    mean squared difference drowns it. `input_mse` is raised by `floor`, so that clean images, which have none, weigh
     finitely: the lower it is, the more a student spares what is nearly clean, and the less it sharpens the rest.
     """
     errors = (restored - target).square().mean(dim=(1, 2, 3))
@@ -37,10 +37,10 @@ def relative_mse_loss(restored: Tensor, target: Tensor, input_mse: Tensor, floor
 
 
 def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float) -> Tensor:
-    """Return the mean of how much more luma error each picture has than before, over `input_mse` of (N,) and `floor`.
+    """Return the mean of how much more luma error each image has than before, over `input_mse` of (N,) and `floor`.
 
-    Pictures are RGB of (N, 3, H, W) in [0, 1]; `input_mse` and `floor` are squares of that, as in relative_mse_loss.
-    It is below 0 where pictures gain. Error is the mean squared difference of luma (ITU-R BT.601); that of RGB, which
+    Images are RGB of (N, 3, H, W) in [0, 1]; `input_mse` and `floor` are squares of that, as in relative_mse_loss.
+    It is below 0 where images gain. Error is the mean squared difference of luma (ITU-R BT.601); that of RGB, which
     is what `input_mse` has, is mostly of colour where little is missing, since calls send it coarsely.
     """
     weights = torch.tensor(BT601, device=restored.device, dtype=restored.dtype).view(1, 3, 1, 1)
@@ -54,7 +54,7 @@ def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse
 def chroma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float) -> Tensor:
     """Return what luma_gain_loss returns of Cb and Cr (BT.601), means of 2 x 2 pixels, as 4:2:0 video has them.
 
-    Pictures are RGB of (N, 3, H, W) in [0, 1] with even sides. It is 0 for a network that changes luma alone.
+    Images are RGB of (N, 3, H, W) in [0, 1] with even sides. It is 0 for a network that changes luma alone.
     """
     weights = torch.tensor(CHROMA_OF_RGB, device=restored.device, dtype=restored.dtype)[..., None, None]
 
@@ -65,6 +65,6 @@ def chroma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_m
 
 
 def ssim_loss(restored: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - SSIM with the Gaussian window of Wang et al. 2004, for pictures of at least 11x11 pixels."""
+    """Return 1 - SSIM with the Gaussian window of Wang et al. 2004, for images of at least 11x11 pixels."""
     similarity: Tensor = ssim(restored.float(), target.float(), data_range=1.0)
     return 1 - similarity

@@ -1,10 +1,10 @@
-"""What a camera records: soft pictures, what bends, lights that change, and noise."""
+"""Synthetic clips and images: softness, bends, lights that change, noise, pages of text."""
 
 import cv2
 import numpy as np
 import pytest
 
-from clearcall.data.synthetic import bent, enlarged, lit, with_noise
+from clearcall.data.synthetic import bent, enlarged, lit, text_page, with_noise
 from clearcall.imaging.frame import Frame
 
 
@@ -70,3 +70,18 @@ def test_noise_stays_within_bytes() -> None:
     black, white = (np.full((32, 32, 3), value, np.uint8) for value in (0, 255))
     dark, light = with_noise([black, white], 4.0, 0.5, np.random.default_rng(4))
     assert 0 < dark.max() < 40 and 215 < light.min() < 255
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_page_is_ink_on_paper(seed: int) -> None:
+    page = text_page(200, 301, np.random.default_rng(seed))
+    assert page.shape == (200, 301, 3) and page.dtype == np.uint8
+    dark = (page < 128).mean()
+    assert 0.03 < min(dark, 1 - dark) < 0.5
+    assert (page == page[..., :1]).all()
+
+
+def test_the_same_draws_give_the_same_page_and_others_another() -> None:
+    first, again, other = (text_page(64, 80, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
