@@ -1,12 +1,11 @@
 """Measure the student, its twin, the teacher, the unsharp mask and the input on the test split."""
 
-import csv
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from clearcall.core import errors
-from clearcall.core.files import atomic_path, sha256_of, write_json
+from clearcall.core.files import sha256_of, write_csv, write_json
 from clearcall.data.manifest import read_manifest, split_sha256
 from clearcall.data.pairs import pairs_sha256, read_pairs, spread
 from clearcall.evaluation.quality import (
@@ -14,7 +13,6 @@ from clearcall.evaluation.quality import (
     least_gains_db,
     mean_scores,
     score_contenders,
-    surrounded,
     tune_unsharp_mask,
 )
 from clearcall.imaging.frame import Restore
@@ -24,7 +22,7 @@ from clearcall.params import load_params
 
 
 def main() -> None:
-    """Tune on validation, measure on test, write a line per picture and the means."""
+    """Tune on validation, measure on test, write a line per image and the means."""
     params = load_params()
     paths, stage = params.paths, params.evaluate
     test = spread(read_pairs(paths.pairs, "test"), stage.test_pairs)
@@ -35,18 +33,10 @@ def main() -> None:
     contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
     networks = ["students/student", *(["students/twin"] if params.distill_student.twin else []), "teacher"]
     for folder in networks:
-        network = partial(restore, load_weights(paths.weights / folder))
-        contenders[Path(folder).name] = network if folder == "teacher" else surrounded(network, params.live)
+        contenders[Path(folder).name] = partial(restore, load_weights(paths.weights / folder))
     scores = score_contenders(paths.pairs, test, contenders)
 
-    rows = [asdict(score) for score in scores]
-    with (
-        atomic_path(paths.reports / "evaluate.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(paths.reports / "evaluate.csv", scores)
     write_json(
         paths.reports / "evaluate.json",
         {

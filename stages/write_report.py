@@ -5,7 +5,6 @@ from pathlib import Path
 
 from clearcall.core import errors
 from clearcall.core.files import write_json
-from clearcall.evaluation.quality import surrounded
 from clearcall.evaluation.results import read_results
 from clearcall.imaging.frame import Restore
 from clearcall.imaging.unsharp import unsharp_mask
@@ -21,7 +20,7 @@ def main() -> None:
     mask = read_results(params.paths.reports, ("evaluate",))["evaluate"]["unsharp_mask"]
     restorers: dict[str, Restore] = {
         "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
-        "student": surrounded(partial(restore, load_weights(params.paths.weights / "students/student")), params.live),
+        "student": partial(restore, load_weights(params.paths.weights / "students/student")),
         "teacher": partial(restore, load_weights(params.paths.weights / "teacher")),
     }
     write_report(params, Path("params.yaml").read_text(encoding="utf-8"), restorers)

@@ -374,17 +374,6 @@ class DistillStudent(_Params):
         return self.experts or {}
 
 
-class Live(_Params):
-    """What happens around the student in use: frames resized to `model_size` (height, width) and back, then a mask.
-
-    The mask's radius is the sigma of its blur in pixels, its amount a factor; with an amount of 0 there is none.
-    """
-
-    model_size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] | None
-    unsharp_radius: float = Field(gt=0, le=20)
-    unsharp_amount: float = Field(ge=0, le=20)
-
-
 class Evaluate(_Params):
     """Grid on which the unsharp mask is tuned: sigma in pixels, amount as a factor (1.0 is 100 %).
 
@@ -468,7 +457,6 @@ class Params(_Params):
     budget: float = Field(gt=0, le=1)
     train_teacher: TrainTeacher
     distill_student: DistillStudent
-    live: Live
     evaluate: Evaluate
     export_onnx: ExportOnnx
     benchmark_fps: BenchmarkFps

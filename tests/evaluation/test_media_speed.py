@@ -1,4 +1,4 @@
-"""The benchmark of films and a camera runs real ones, and its report says what came of them."""
+"""The benchmark of videos and a camera runs real ones, and its report says what came of them."""
 
 import re
 import signal
@@ -11,12 +11,10 @@ from subprocess import CompletedProcess
 import av
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from clearcall.cli import app
 from clearcall.core.errors import UserError
-from clearcall.evaluation import media_speed as film_benchmark
-from clearcall.evaluation.media_speed import write_panning_film
+from clearcall.evaluation import media_speed
+from clearcall.evaluation.media_speed import write_panning_video
 from clearcall.imaging.frame import Frame
 from clearcall.media.video.run import VideoSummary, time_video
 from clearcall.reporting.media_speed import benchmark_films
@@ -26,21 +24,20 @@ from clearcall.temporal.motion import find_motion
 TINY = """
 import sys
 from pathlib import Path
-from clearcall.evaluation import media_speed as b
-b._CAMERA_FILM_S = 1
-sizes = {"film_size": (192, 128), "camera_size": (160, 96)}
-b.benchmark_films(["quality", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)
+from clearcall.reporting.media_speed import benchmark_films
+sizes = {"video_size": (192, 128), "camera_size": (160, 96), "loop_s": 1}
+benchmark_films(["quality", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)
 """
 
 
-def lumas(film: Path) -> list[Frame]:
-    with av.open(str(film)) as opened:
+def lumas(video: Path) -> list[Frame]:
+    with av.open(str(video)) as opened:
         return [np.asarray(frame.to_ndarray(format="gray"), np.uint8) for frame in opened.decode(video=0)]
 
 
-def test_all_of_the_film_moves_all_the_time_and_its_end_meets_its_beginning(tmp_path: Path) -> None:
-    write_panning_film(tmp_path / "film.mp4", (320, 192), 60)
-    frames = lumas(tmp_path / "film.mp4")
+def test_all_of_the_video_moves_all_the_time_and_its_end_meets_its_beginning(tmp_path: Path) -> None:
+    write_panning_video(tmp_path / "video.mp4", (320, 192), 60)
+    frames = lumas(tmp_path / "video.mp4")
     assert len(frames) == 60 and frames[0].shape == (192, 320)
     temporal = TemporalFilter()
     filtered = [(temporal(frame) != frame).any() for frame in frames]
@@ -51,16 +48,16 @@ def test_all_of_the_film_moves_all_the_time_and_its_end_meets_its_beginning(tmp_
     np.testing.assert_allclose(steps, 1.15, atol=0.4)  # pixels of the half frame
 
 
-def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_benchmark, "_CAMERA_FILM_S", 1)  # so that it is played again
+def test_videos_and_a_camera_are_measured(tmp_path: Path) -> None:
     path = benchmark_films(
         ["quality", "fast"],
         "this command",
         tmp_path / "reports",
         seconds=2.5,
+        loop_s=1,  # so that it is played again
         rounds=2,
         frames=20,
-        film_size=(192, 128),
+        video_size=(192, 128),
         camera_size=(160, 96),
     )
     text = path.read_text()
@@ -83,7 +80,7 @@ def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.Mon
     assert shown == sharpened + late + repeated and sharpened > 0
     memory = re.findall(r"(\d+) MiB", text)
     assert len(memory) == 3 and all(50 < int(mib) < 10_000 for mib in memory)
-    assert [entry.name for entry in path.parent.iterdir()] == ["films.md"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["video.md"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -97,20 +94,20 @@ def test_what_is_cut_short_is_not_reported(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_film_that_is_cut_short_is_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_that_is_cut_short_is_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_short(*arguments: object, **options: object) -> VideoSummary:
         return replace(time_video(*arguments, **options), interrupted=True)  # type: ignore[arg-type]  # passed on
 
-    monkeypatch.setattr(film_benchmark, "time_video", cut_short)
-    monkeypatch.setattr(film_benchmark, "_CAMERA_FILM_S", 1)
+    monkeypatch.setattr(media_speed, "time_video", cut_short)
+    sizes = {"video_size": (96, 64), "camera_size": (96, 64)}
     with pytest.raises(KeyboardInterrupt):
-        benchmark_films(["fast"], "", tmp_path, seconds=1, frames=4, film_size=(96, 64), camera_size=(96, 64))
+        benchmark_films(["fast"], "", tmp_path, seconds=1, loop_s=1, frames=4, **sizes)  # type: ignore[arg-type]  # sizes
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["benchmark-films", "--output", str(tmp_path), "--model", "nothing"])
-    assert isinstance(result.exception, UserError) and "nothing" in str(result.exception)
+    with pytest.raises(UserError, match="nothing"):
+        benchmark_films(["nothing"], "", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -118,5 +115,5 @@ def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_folder_is_told_at_once(inside: str, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.touch()
-    result = CliRunner().invoke(app, ["benchmark-films", "--output", str(there / inside)])
-    assert isinstance(result.exception, UserError) and "name a folder" in str(result.exception)
+    with pytest.raises(UserError, match="name a folder"):
+        benchmark_films(["fast"], "", there / inside)

@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -25,7 +24,7 @@ from clearcall.experiments.recipe import (
 )
 from clearcall.experiments.run import Outcome
 from clearcall.models.build import check_model_names
-from clearcall.params import Live, Params, Training, read_yaml
+from clearcall.params import Params, Training, read_yaml
 from clearcall.reporting.recipes import recipes_markdown, verdict, write_recipes
 from clearcall.training.train import scheduled
 
@@ -141,15 +140,6 @@ def test_a_recipe_without_small_values_is_not_run_as_if_it_were_small() -> None:
     assert "say --full" in str(done.stderr)
 
 
-def test_what_is_around_the_student_is_neither_shipped_nor_crowned(committed: Params) -> None:
-    from clearcall.evaluation.quality import require_alone
-
-    require_alone(committed.live)
-    for change in ({"unsharp_amount": 0.1}, {"model_size": (64, 64)}):
-        with pytest.raises(UserError, match="the student alone"):
-            require_alone(committed.live.model_copy(update=change))
-
-
 def test_an_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(UserError, match=r"no recipe recipes/none\.yaml; known here: .*clearsight, dncnn"):
         load_recipe(Path("recipes/none.yaml"))
@@ -189,30 +179,6 @@ def test_a_budget_keeps_the_number_of_validations_and_never_ends_before_the_firs
     assert 1 <= found.steps <= steps
     assert 1 <= found.validate_every <= every
     assert found.steps // found.validate_every <= steps // every + 1
-
-
-def test_around_the_student_frames_are_resized_and_masked_as_asked() -> None:
-    from clearcall.evaluation.quality import surrounded
-    from clearcall.imaging.unsharp import unsharp_mask
-
-    frame = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
-    seen: list[tuple[int, ...]] = []
-
-    def network(picture: Any) -> Any:
-        seen.append(picture.shape)
-        return picture
-
-    nothing = Live(model_size=None, unsharp_radius=1.0, unsharp_amount=0.0)
-    assert surrounded(network, nothing) is network
-    masked = surrounded(network, nothing.model_copy(update={"unsharp_amount": 0.5}))(frame)
-    assert np.array_equal(masked, unsharp_mask(frame, 1.0, 0.5))
-    resized = surrounded(network, nothing.model_copy(update={"model_size": (20, 40)}))(frame)
-    assert seen == [(30, 50, 3), (20, 40, 3)]
-    assert resized.shape == frame.shape
-    flat = np.full((30, 50, 3), 77, np.uint8)
-    assert np.array_equal(
-        surrounded(network, Live(model_size=(64, 64), unsharp_radius=1, unsharp_amount=2))(flat), flat
-    )
 
 
 def outcome(**changes: Any) -> Outcome:

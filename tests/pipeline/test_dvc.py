@@ -32,7 +32,6 @@ NO_OBSERVER = {"publish": "src/clearcall/tracking", "write_report": "src/clearca
 NO_STAGE = {
     "paths": "of all stages",
     "budget": "of both trainings",
-    "live": "of all stages that look at the student in use",
     "gate": "of the command `clearcall gate`, which judges after the pipeline",
 }
 

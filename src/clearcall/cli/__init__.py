@@ -90,12 +90,10 @@ def gate(
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    from clearcall.evaluation.quality import require_alone  # noqa: PLC0415
     from clearcall.params import load_params  # noqa: PLC0415
     from clearcall.tracking.gate import judge, read_reports  # noqa: PLC0415
 
     params = load_params()
-    require_alone(params.live)
     found = read_reports(params.paths)
     checks = judge(found, params.gate)
     table = Table("check", "value", "at least", "")

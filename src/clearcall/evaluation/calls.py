@@ -1,7 +1,8 @@
-"""Clips sent at fixed quantizers and sharpened on arrival: quality, flicker, and how often a frame got worse."""
+"""Clips sent at fixed QPs and sharpened on arrival: quality, flicker, and how many frames got worse."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from clearcall.core.console import ProgressBar
 from clearcall.data.clips import Clip
 from clearcall.data.degrade.codecs import send
+from clearcall.evaluation.quality import best_setting
 from clearcall.evaluation.vmaf import vmaf, vmaf_program
 from clearcall.imaging.frame import Frame, Restore
 from clearcall.imaging.looks import Look
@@ -20,8 +22,8 @@ from clearcall.params import CallCodec
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
-QPS = (22, 27, 32, 37)  # the quantizers of the common test conditions of H.264's successors
-FACTORS = (1, 2)  # what frames are made smaller by before they are encoded
+QPS = (22, 27, 32, 37)  # of the common test conditions of H.264's successors
+FACTORS = (1, 2)  # by which frames are downscaled before they are encoded
 WORSE_DB = 0.1
 INPUT, NATURAL, CRISP, ALONE, MASK = "input", "natural", "crisp", "frame by frame", "unsharp mask"
 MASK_RADIUS = 1.0  # sigma in pixels
@@ -30,7 +32,7 @@ MASK_AMOUNTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class Setting:
-    """How a clip is sent: codec, quantizer on H.264's scale, and what it is made smaller by."""
+    """How a clip is sent: codec, QP on H.264's scale, and the factor by which it is downscaled."""
 
     codec: CallCodec
     qp: int
@@ -42,8 +44,8 @@ class Score:
     """What one contender made of one clip: means over frames, and the frames it left worse than they arrived.
 
     `psnr_db` and `ssim` are of RGB, `luma_psnr_db` of 8-bit luma (BT.601) alone, `chroma_psnr_db` of Cb and Cr at half
-    resolution. `vmaf` and `vmaf_neg` are None where
-    no program computes them. `flicker` is in grey levels, `worst_db` the least gain of a frame's PSNR over the input.
+    resolution. `vmaf` and `vmaf_neg` are None where no program computes them. `flicker` is in 8-bit levels, `worst_db`
+    the lowest gain of a frame's PSNR over the input.
     """
 
     clip: str
@@ -73,16 +75,16 @@ class Filmstrip:
 
 
 def flicker(sharp: Sequence[Frame], other: Sequence[Frame]) -> float:
-    """Return the mean absolute difference between the errors of consecutive frames, in grey levels.
+    """Return the mean absolute difference between the errors of consecutive frames, in 8-bit levels.
 
-    Errors are signed: a fault that stays where it is does not flicker, and neither does what moves in the clip itself.
+    Errors are signed: a constant error does not flicker, and neither does motion in the clip itself.
     """
     errors = [other_frame.astype(np.int16) - frame for frame, other_frame in zip(sharp, other, strict=True)]
     return float(np.mean([np.abs(after - before).mean() for before, after in pairwise(errors)]))
 
 
 def receive(clip: Clip, setting: Setting) -> list[Frame]:
-    """Return the clip as it arrives, in its own size."""
+    """Return the clip as it arrives, at its own resolution."""
     height, width = clip.frames[0].shape[:2]
     size = max(1, round(width / setting.factor)), max(1, round(height / setting.factor))
     arrived = send([resized(frame, size) for frame in clip.frames], setting.codec, setting.qp)
@@ -99,9 +101,9 @@ def measure_clips(
 ) -> tuple[list[Score], list[Filmstrip]]:
     """Send what `read` makes of every file at every setting, and score what arrives, an unsharp mask and a model.
 
-    `looks` holds the model in both looks. It gets frames as in a video, with what those before show of each, and none
-    that is still to come; and in the look natural without, as `frame by frame`. The filmstrips are of the first and the
-    last clip at the first codec's third quantizer, sent at half their size.
+    `looks` holds the model in both looks. It gets frames as in a video, through the temporal filter, and in the look
+    natural also without, as `frame by frame`. The filmstrips are of the first and the last clip at the first codec's
+    third QP, sent at half resolution.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
     shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])
@@ -153,10 +155,10 @@ def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]
     ]
 
 
-def _best_mask(sharp: Frame, arrived: Frame) -> Callable[[Frame], Frame]:
+def _best_mask(sharp: Frame, arrived: Frame) -> Restore:
     """Return the unsharp mask whose amount gives a clip's first frame the highest SSIM: tuned as no call could."""
-    amount = max(MASK_AMOUNTS, key=lambda amount: ssim(sharp, unsharp_mask(arrived, MASK_RADIUS, amount)))
-    return lambda frame: unsharp_mask(frame, MASK_RADIUS, amount)
+    masks = {amount: partial(unsharp_mask, radius=MASK_RADIUS, amount=amount) for amount in MASK_AMOUNTS}
+    return masks[best_setting(masks, [(sharp, arrived)])]
 
 
 def _psnr_db(sharp: Frame, other: Frame) -> float:

@@ -1,24 +1,19 @@
-"""What a graph costs: multiplications of its convolutions and trained values, and what the machine has to offer."""
+"""Cost of a graph: multiply-accumulates of its convolutions, and trained parameters."""
 
 import math
-import time
 from pathlib import Path
 
 import onnx
-import torch
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import CHROMA_STRIDE
 
-_MATRIX_SIDE = 1024
-_GEMM_RUNS = 40
-
 
 def count_macs(path: Path, height: int, width: int) -> int:
-    """Return the multiply-accumulates of a graph's convolutions for one input picture of (height, width).
+    """Return the multiply-accumulates of a graph's convolutions for one input of (height, width).
 
     A convolution has as many as its output has positions times its kernel has values; a transposed one counts the
-    positions of its input. Everything else in these networks is small beside that. Of an If the dearer branch counts.
+    positions of its input. All else in these networks is small beside that. Of an If the more expensive branch counts.
     """
     model = onnx.load(path)
     graph = model.graph
@@ -62,26 +57,7 @@ def count_parameters(path: Path) -> int:
 
 def _parameters(graph: onnx.GraphProto) -> int:
     layers = (node for node in graph.node if node.op_type in {"Conv", "ConvTranspose", "Gemm"})
-    # The probes that look at a whole frame are given, not trained.
+    # The probes that compute global frame statistics are given, not trained.
     names = {name for node in layers for name in node.input[1:] if not name.endswith("probes")}
     own: int = sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.name in names)
     return own + sum(_parameters(branch) for node in graph.node for branch in _branches(node))
-
-
-def measure_gemm_gflops(threads: int) -> float:
-    """Return the float32 GFLOP/s of torch's matrix product on as many threads: the best of many.
-
-    One multiply-accumulate counts as two operations.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        matrix = torch.rand(_MATRIX_SIDE, _MATRIX_SIDE)
-        seconds = []
-        for _ in range(_GEMM_RUNS):
-            started = time.perf_counter()
-            torch.mm(matrix, matrix)
-            seconds.append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(before)
-    return 2 * _MATRIX_SIDE**3 / min(seconds) / 1e9

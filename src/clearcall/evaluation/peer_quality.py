@@ -1,7 +1,6 @@
 """Quality of every contender on a folder of images, degraded by bicubic x2 and by a codec at half size."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -12,12 +11,12 @@ import numpy as np
 
 from clearcall.core.console import ProgressBar, track, warn
 from clearcall.core.errors import UserError
-from clearcall.core.machine import available_cores
 from clearcall.data.clips import read_clip
 from clearcall.data.degrade.codecs import send
 from clearcall.data.manifest import CLIP_FRAMES
 from clearcall.data.pairs import middle
 from clearcall.evaluation.peer_runtimes import FFMPEG_FILTERS, FfmpegFilter, has_filter
+from clearcall.evaluation.quality import best_setting
 from clearcall.imaging.decode import KINDS, SUFFIXES
 from clearcall.imaging.frame import Frame, Restore
 from clearcall.imaging.metrics import MAX_PSNR_DB, luma_psnr_db, psnr_db, ssim
@@ -219,10 +218,6 @@ def _pairs_or_warn(path: Path) -> dict[str, Pair]:
         return {}
 
 
-def _unreadable(images: Sequence[Path]) -> UserError:
-    return UserError(f"none of {len(images)} images in {images[0].parent} can be used: replace them")
-
-
 def _tune(images: Sequence[Path], filters: Mapping[str, Tunable]) -> dict[str, dict[str, str]]:
     """Return the setting with the highest mean SSIM by degradation and filter, on the middles of some images."""
     few = images[:: -(-len(images) // _TUNING_IMAGES)]
@@ -232,21 +227,11 @@ def _tune(images: Sequence[Path], filters: Mapping[str, Tunable]) -> dict[str, d
             sharp, degraded = (middle(frame, _TUNING_SIDE_PX) for frame in (pair.sharp, pair.degraded))
             middles[degradation].append((sharp.copy(), degraded.copy()))
     if not all(middles.values()):
-        raise _unreadable(few)
-
-    def mean_ssim(restore: Restore) -> dict[str, float]:
-        return {
-            degradation: float(np.mean([ssim(sharp, restore(degraded)) for sharp, degraded in pairs]))
-            for degradation, pairs in middles.items()
-        }
-
-    tried = [restore for settings in filters.values() for restore in settings.values()]
-    with ThreadPoolExecutor(available_cores()) as pool:  # OpenCV, NumPy and FFmpeg release the interpreter lock
-        values = iter(list(track(pool.map(mean_ssim, tried), len(tried), "tuning filters")))
-    found = {name: {setting: next(values) for setting in settings} for name, settings in filters.items()}
+        raise UserError(f"none of {len(few)} images in {few[0].parent} can be used: replace them")
     return {
         degradation: {
-            name: max(settings, key=lambda setting: settings[setting][degradation]) for name, settings in found.items()
+            name: best_setting(settings, pairs, f"tuning {name} for {degradation}")
+            for name, settings in filters.items()
         }
-        for degradation in middles
+        for degradation, pairs in middles.items()
     }

@@ -17,8 +17,8 @@ from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
 from clearcall.imaging.frame import Frame, Restore
 from clearcall.models.build import known_models
-from clearcall.runtime.engines import Engine, Provider, compile_graph
-from clearcall.runtime.graph import Graph, load_graph
+from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph
+from clearcall.runtime.graph import Graph, load_graph, shorten
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,8 +30,7 @@ _OPSET = 20
 class Peer:
     """A published network: its file among the students or in `clearcall.models.published`, and what is known of it.
 
-    `psnr_db` and `ssim` were measured once, with the published weights, on 41 test photographs under bicubic x2, and
-    are quoted here; None: not known. `layers` maps our names of its layers to those in the published weights.
+    `layers` maps our names of its layers to those in the published weights.
     """
 
     name: str
@@ -39,8 +38,6 @@ class Peer:
     source: str
     published_parameters: str
     scale: int = 1
-    psnr_db: float | None = None
-    ssim: float | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -66,21 +63,17 @@ _CLEARSIGHT_LAYERS = {"stem": "fea_conv", "body.6": "lr_conv", "tail.0": "upsamp
 _IMDN = {"channels": 64, "blocks": 6}
 _NARROW = {"channels": 32}
 PEERS = (
-    Peer("imdn", "IMDN x2", "Hui et al. 2019, arXiv 1909.11856", "694 K", 2, 35.58, 0.9676, _IMDN, _IMDN_LAYERS),
+    Peer("imdn", "IMDN x2", "Hui et al. 2019, arXiv 1909.11856", "694 K", 2, _IMDN, _IMDN_LAYERS),
     Peer(
         "clearsight_imdn",
         "clearsight student x2",
         "report of Team ClearSight, 2025",
         "466 K",
         2,
-        33.03,
-        0.9527,
         _IMDN,
         _CLEARSIGHT_LAYERS,
     ),
-    Peer(
-        "imdn_rtc", "IMDN-RTC x2", "authors of IMDN, challenge AI in RTC", "20 K", 2, 34.23, 0.9605, layers=_RTC_LAYERS
-    ),
+    Peer("imdn_rtc", "IMDN-RTC x2", "authors of IMDN, challenge AI in RTC", "20 K", 2, layers=_RTC_LAYERS),
     Peer("dncnn_student", "dncnn student", "report of Team Power Rangers, 2025", "57 K", arguments=_NARROW),
     Peer("compact_resnet", "resblocks_x4 student", "report; width assumed by us", "not published", arguments=_NARROW),
     Peer(
@@ -134,12 +127,10 @@ def build_peer(peer: Peer, weights: Path | None = None) -> "nn.Module":
 
     from clearcall.models.published import Enlarging  # noqa: PLC0415
 
-    kind = "students" if peer.name in known_models("students") else "peers"
+    kind = "students" if peer.name in known_models("students") else "published"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: nn.Module = importlib.import_module(f"clearcall.models.layers.{kind}.{peer.name}").build(
-            **peer.arguments
-        )
+        model: nn.Module = importlib.import_module(f"clearcall.models.{kind}.{peer.name}").build(**peer.arguments)
         for layer in model.modules():
             if isinstance(layer, torch.nn.Conv2d):
                 layer.reset_parameters()  # those to be trained have a last layer of zeros
@@ -200,7 +191,10 @@ class PeerNetwork:
         """Restore one frame."""
         engine = self.compile(*frame.shape[:2])
         np.copyto(engine.input[0], frame)
-        engine.run()
+        try:
+            engine.run()
+        except RUNTIME_ERRORS as error:  # above all too little memory
+            raise UserError(f"{self._provider} cannot run {self._graph.name}: {shorten(error)}") from None
         restored: Frame = engine.output[0].copy()
         return restored
 

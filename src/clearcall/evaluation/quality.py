@@ -3,23 +3,23 @@
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from clearcall.core.console import track
-from clearcall.core.errors import UserError
 from clearcall.core.machine import available_cores
 from clearcall.data.pairs import PairReader, PairRecord, middle, spread
 from clearcall.imaging.frame import Frame, Restore
 from clearcall.imaging.metrics import MAX_PSNR_DB, METRICS, measure, psnr_db, ssim
 from clearcall.imaging.unsharp import unsharp_mask
-from clearcall.params import Live
 
-# To rank masks the middles of some validation pictures are enough: pixels, and pairs in all.
+# To rank masks the middles of some validation images are enough: pixels, and pairs in all.
 TUNING_SIDE, TUNING_PAIRS = 512, 60
+Setting = TypeVar("Setting")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class UnsharpMask:
     validation_psnr_db: float
 
     def __call__(self, frame: Frame) -> Frame:
-        """Sharpen one 8-bit picture."""
+        """Sharpen one 8-bit image."""
         return unsharp_mask(frame, self.radius, self.amount)
 
 
@@ -51,6 +51,21 @@ class Score:
     mse: float
 
 
+def mean_ssim(restore: Restore, pairs: Sequence[tuple[Frame, Frame]]) -> float:
+    """Return the mean SSIM of restored frames over pairs of a sharp and a degraded one."""
+    return float(np.mean([ssim(sharp, restore(degraded)) for sharp, degraded in pairs]))
+
+
+def best_setting(
+    settings: Mapping[Setting, Restore], pairs: Sequence[tuple[Frame, Frame]], description: str = ""
+) -> Setting:
+    """Return the setting with the highest mean SSIM on pairs of sharp and degraded; progress under `description`."""
+    with ThreadPoolExecutor(available_cores()) as pool:  # OpenCV, NumPy and FFmpeg release the interpreter lock
+        values = pool.map(partial(mean_ssim, pairs=pairs), settings.values())
+        scores = dict(zip(settings, track(values, len(settings), description) if description else values, strict=True))
+    return max(scores, key=scores.__getitem__)
+
+
 def tune_unsharp_mask(
     pairs: Path, records: Sequence[PairRecord], radii: Iterable[float], amounts: Iterable[float]
 ) -> UnsharpMask:
@@ -63,25 +78,20 @@ def tune_unsharp_mask(
         (middle(reader.sharp(record), TUNING_SIDE), middle(reader.degraded(record), TUNING_SIDE))
         for record in spread(records, TUNING_PAIRS)
     ]
-
-    def score(setting: tuple[float, float]) -> UnsharpMask:
-        restored = [(sharp, unsharp_mask(degraded, *setting)) for sharp, degraded in middles]
-        return UnsharpMask(
-            *setting,
-            validation_ssim=float(np.mean([ssim(*pair) for pair in restored])),
-            validation_psnr_db=float(np.mean([min(MAX_PSNR_DB, psnr_db(*pair)) for pair in restored])),
-        )
-
-    grid = list(product(radii, amounts))
-    with ThreadPoolExecutor(available_cores()) as pool:  # OpenCV and NumPy release the interpreter lock
-        tried = list(track(pool.map(score, grid), len(grid), "tuning the unsharp mask"))
-    return max(tried, key=lambda mask: mask.validation_ssim)
+    grid = {
+        (radius, amount): partial(unsharp_mask, radius=radius, amount=amount)
+        for radius, amount in product(radii, amounts)
+    }
+    radius, amount = best_setting(grid, middles, "tuning the unsharp mask")
+    mask = grid[radius, amount]
+    decibels = [min(MAX_PSNR_DB, psnr_db(sharp, mask(degraded))) for sharp, degraded in middles]
+    return UnsharpMask(radius, amount, mean_ssim(mask, middles), float(np.mean(decibels)))
 
 
 def score_contenders(
     pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Restore], *, shown: bool = True
 ) -> list[Score]:
-    """Measure every contender on every pair, whole pictures, 8 bits in and out.
+    """Measure every contender on every pair, full frames, 8 bits in and out.
 
     Where there are a student and a teacher, the student is also measured against the teacher's answer. `shown`: with a
     progress bar.
@@ -114,7 +124,7 @@ def mean_scores(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
 
 
 def least_gains_db(scores: Iterable[Score]) -> dict[str, float]:
-    """Return what the worst pair of each contender has gained over its input, in dB: below 0 where it was harmed."""
+    """Return the lowest gain in PSNR over the input of each contender, in dB: below 0 where a pair got worse."""
     psnr_db: dict[tuple[str, str, int], dict[str, float]] = {}
     for score in scores:
         if score.reference == "sharp":
@@ -124,38 +134,7 @@ def least_gains_db(scores: Iterable[Score]) -> dict[str, float]:
 
 
 def clean_psnr_db(pairs: Path, records: Sequence[PairRecord], restore: Restore) -> float:
-    """Return the mean PSNR in dB of sharp pictures after a restorer has touched them: it should leave them alone."""
+    """Return the mean PSNR in dB of restored sharp images: a restorer should leave them alone."""
     reader = PairReader(pairs)
     sharp = {record.image: reader.sharp(record) for record in records}
-    return float(np.mean([min(MAX_PSNR_DB, psnr_db(picture, restore(picture))) for picture in sharp.values()]))
-
-
-def surrounded(restore: Restore, live: Live) -> Restore:
-    """Return a restorer of 8-bit RGB frames with what `live` asks for around it: the same one if that is nothing."""
-
-    def restored(frame: Frame) -> Frame:
-        answer = frame if live.model_size is None else _resized(frame, live.model_size)
-        answer = restore(answer)
-        if live.model_size is not None:
-            answer = _resized(answer, frame.shape[:2])
-        return unsharp_mask(answer, live.unsharp_radius, live.unsharp_amount) if live.unsharp_amount else answer
-
-    return restore if live.model_size is None and not live.unsharp_amount else restored
-
-
-def require_alone(live: Live) -> None:
-    """Raise UserError if quality and speed are of more than the network, which is all that a model's file holds."""
-    if live.model_size is not None or live.unsharp_amount:
-        raise UserError(
-            "what was measured is the student with what stands under `live` in params.yaml around it, and a model's "
-            "file holds the student alone: set model_size to null and unsharp_amount to 0 there, and run `dvc repro`"
-        )
-
-
-def _resized(frame: Frame, size: tuple[int, ...]) -> Frame:
-    height, width = size
-    if (height, width) == frame.shape[:2]:
-        return frame
-    # Area: OpenCV's bicubic does not look at all pixels of a frame that becomes smaller.
-    how = cv2.INTER_AREA if height * width < frame.shape[0] * frame.shape[1] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(frame, (width, height), interpolation=how), np.uint8)
+    return float(np.mean([min(MAX_PSNR_DB, psnr_db(image, restore(image))) for image in sharp.values()]))

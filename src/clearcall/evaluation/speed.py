@@ -1,12 +1,14 @@
-"""How fast a restorer is: 8-bit RGB frame in, 8-bit RGB frame out, one at a time, contenders in alternating blocks."""
+"""Speed of a restorer: 8-bit RGB frame in, 8-bit RGB frame out, one at a time."""
 
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,14 +17,20 @@ from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame, Restore
 from clearcall.params import BenchmarkFps
-from clearcall.runtime.engines import Provider
 from clearcall.runtime.sharpener import Choice, Sharpener
+from clearcall.runtime.timing import in_turns, time_ms
 
 DISTINCT_FRAMES = 4
-_READ_ARGUMENTS = "import json, sys\narguments = json.loads(sys.argv[1])\n"
 # Linux counts what the parent had before exec as the child's ru_maxrss; VmHWM is of this program alone.
-_PRINT_PEAK = """
+_PEAK_MEMORY = """
+import json, sys
+import numpy as np
 from pathlib import Path
+from clearcall import Sharpener
+model, width, height, provider, threads = json.loads(sys.argv[1])
+sharpener = Sharpener(model, provider, threads)
+frame = np.zeros((height, width, 3), np.uint8)
+for _ in range(10): sharpener(frame)
 if (status := Path("/proc/self/status")).exists():
     print(int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10)
 else:
@@ -32,86 +40,90 @@ else:
 
 
 def make_frames(picture: Frame, width: int, height: int) -> list[Frame]:
-    """Return a few different frames of one size, cut from one enlarged photograph, so that no call repeats the last."""
+    """Return a few different frames of one size, cropped from one upscaled image, so that no call repeats the last."""
     scale = max((width + 64) / picture.shape[1], (height + 64) / picture.shape[0])
     large = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     offsets = np.linspace(0, 63, DISTINCT_FRAMES).astype(int)
     return [np.ascontiguousarray(large[shift : shift + height, shift : shift + width], np.uint8) for shift in offsets]
 
 
-def at_most(model: str | Path, provider: Provider | Literal["auto"], threads: int | None) -> tuple[Sharpener, Restore]:
-    """Return a sharpener, and what restores a frame at the highest cost that it can have.
+class LatencyTimer:
+    """Times contenders: the fast in turns, block by block, after a warm-up; the slow alone, on few frames.
 
-    Of a student of experts that is the router and an expert, whatever the router says: left alone, a frame that is not
-    like those of training would cost next to nothing, and its fps would say nothing.
+    A contender is slow if no call takes less than `plan.slow_ms`. It is timed when it is added, on `plan.slow_frames`
+    frames after one to warm up, and not kept: some hold gigabytes. One whose first call takes longer than `single_ms`
+    is not called again; the figure is then an upper bound, since that call prepares much.
     """
-    sharpener = Sharpener(model, provider, threads)
-    if not sharpener.experts:
-        return sharpener, sharpener
-    fixed = Sharpener(model, provider, threads, expert=sharpener.experts[-1])
 
-    def restore(frame: Frame) -> Frame:
-        fixed.scores(frame)
-        return fixed(frame)
+    def __init__(self, frames: Sequence[Frame], plan: BenchmarkFps, single_ms: float = math.inf) -> None:
+        self._frames, self._plan, self._single_ms = frames, plan, single_ms
+        self._blocks: dict[str, list[list[float]]] = {}
+        self._fast: dict[str, Restore] = {}
 
-    return fixed, restore
+    def add(self, name: str, restore: Restore) -> None:
+        """Time a contender if it is slow, else warm it up and keep it for `finish`."""
+        first = self._time_ms(restore, 0)
+        if first > self._single_ms:
+            self._blocks[name] = [[first]]
+            return
+        alone = list[list[float]]()
+        for index in range(1, self._plan.slow_frames + 1):
+            ms = self._time_ms(restore, index)
+            if min(first, ms) <= self._plan.slow_ms:
+                break
+            alone.append([ms])
+        else:
+            self._blocks[name] = alone
+            return
+        for index in range(self._plan.warmup_frames):
+            self._time_ms(restore, index)
+        self._blocks[name], self._fast[name] = [], restore
+
+    def finish(self, *, shown: bool = True) -> dict[str, dict[str, Any]]:
+        """Time the fast contenders and return, for all: median, p95 and range of block medians in ms, and fps.
+
+        The median is that of the block medians; fps is 1000 / median. `shown`: with a progress bar.
+        """
+        per_block = range(max(1, self._plan.frames // self._plan.blocks))
+
+        def block(restore: Restore) -> list[float]:
+            times = [self._time_ms(restore, index) for index in per_block]
+            bar.advance()
+            return times
+
+        with ProgressBar("timing", len(self._fast) * self._plan.blocks, shown=shown) as bar:
+            calls = {name: partial(block, restore) for name, restore in self._fast.items()}
+            self._blocks |= in_turns(calls, self._plan.blocks)
+        return {name: _summary(blocks) for name, blocks in self._blocks.items()}
+
+    def _time_ms(self, restore: Restore, index: int) -> float:
+        return time_ms(partial(restore, self._frames[index % len(self._frames)]))
 
 
 def measure_latency(
-    contenders: Mapping[str, Restore], frames: Sequence[Frame], params: BenchmarkFps, *, shown: bool = True
-) -> dict[str, Any]:
-    """Return for each contender median, p95 and the spread of its block medians in ms, and fps.
-
-    Warm-up frames do not count. Contenders take turns, block by block, so that a machine that slows down slows all. The
-    median is that of the block medians; fps is 1000 / median latency in ms, one frame at a time. Progress is `shown`.
-    """
-    slow = {}
+    contenders: Mapping[str, Restore],
+    frames: Sequence[Frame],
+    plan: BenchmarkFps,
+    *,
+    single_ms: float = math.inf,
+    shown: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Return what a `LatencyTimer` finds for each contender."""
+    timer = LatencyTimer(frames, plan, single_ms)
     for name, restore in contenders.items():
-        # The least of three: the first call prepares much, and any one may be disturbed.
-        slow[name] = min(_time_ms(restore, frames[0]) for _ in range(3)) > params.slow_ms
-        for index in range(0 if slow[name] else params.warmup_frames):
-            restore(frames[index % len(frames)])
-    blocks: dict[str, list[list[float]]] = {name: [] for name in contenders}
-    per_block = max(1, params.frames // params.blocks)
-    with ProgressBar("timing", params.blocks, shown=shown) as bar:
-        for block in range(params.blocks):
-            for name, restore in contenders.items():
-                # A slow contender's few frames are spread over as many blocks, one each.
-                if slow[name] and block >= params.slow_frames:
-                    continue
-                count = 1 if slow[name] else per_block
-                blocks[name].append([_time_ms(restore, frames[index % len(frames)]) for index in range(count)])
-            bar.advance()
-    return {name: _summary(timed) for name, timed in blocks.items()}
-
-
-def measure_if_slow(
-    restore: Restore, frames: Sequence[Frame], params: BenchmarkFps, single_ms: float, expected_ms: float
-) -> dict[str, Any] | None:
-    """Return the same for a contender that is slower than `params.slow_ms`, or None if it is not.
-
-    It runs on `params.slow_frames` frames in a row after one to warm up. If that first one takes longer than
-    `single_ms`, or is expected to, it is all there is: with memory still being claimed, an upper bound.
-    """
-    first = _time_ms(restore, frames[0])
-    if max(first, expected_ms) > single_ms:
-        return _summary([[first]])
-    times = [_time_ms(restore, frames[-1])]
-    if min(first, *times) <= params.slow_ms:
-        return None
-    times += [_time_ms(restore, frames[index % len(frames)]) for index in range(1, params.slow_frames)]
-    return _summary([[ms] for ms in times])
+        timer.add(name, restore)
+    return timer.finish(shown=shown)
 
 
 def measure_throughput(sharpener: Sharpener, frames: Sequence[Frame], in_flight: int, count: int) -> float:
     """Return frames a second with several frames in flight, each on one thread."""
 
-    def film(length: int) -> Iterator[Frame]:
+    def video(length: int) -> Iterator[Frame]:
         return (frames[index % len(frames)] for index in range(length))
 
     started = time.perf_counter()
-    # The first frames compile; what is timed begins when as many as are in flight have come out.
-    for done, _ in enumerate(sharpener.map(film(count + in_flight), in_flight=in_flight), 1):
+    # The first frames compile; the clock starts when as many as are in flight have come out.
+    for done, _ in enumerate(sharpener.map(video(count + in_flight), in_flight=in_flight), 1):
         if done == in_flight:
             started = time.perf_counter()
     return count / (time.perf_counter() - started)
@@ -119,38 +131,12 @@ def measure_throughput(sharpener: Sharpener, frames: Sequence[Frame], in_flight:
 
 def measure_peak_memory_mib(model: Path, width: int, height: int, choice: Choice) -> float:
     """Return the peak resident memory in MiB of a process of its own that does nothing but sharpen ten frames."""
-    program = (
-        "import numpy as np\n"
-        "from clearcall import Sharpener\n"
-        "model, width, height, provider, threads = arguments\n"
-        "sharpener = Sharpener(model, provider, threads)\n"
-        "frame = np.zeros((height, width, 3), np.uint8)\n"
-        "for _ in range(10): sharpener(frame)\n"
-    )
-    return peak_memory_mib(program, [str(model), width, height, choice.provider, choice.threads], str(model))
-
-
-def peak_memory_mib(program: str, arguments: Sequence[str | int], name: str) -> float:
-    """Return the peak resident memory in MiB of a Python program that finds `arguments` in a variable of that name.
-
-    Raises UserError, with the `name` of what was measured, if the program fails.
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", f"{_READ_ARGUMENTS}{program}{_PRINT_PEAK}", json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = json.dumps([str(model), width, height, choice.provider, choice.threads])
+    done = subprocess.run([sys.executable, "-c", _PEAK_MEMORY, arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip()[-500:] or f"exit code {done.returncode}"
-        raise UserError(f"measuring the memory of {name} failed: {reason}")
+        raise UserError(f"measuring the memory of {model} failed: {reason}")
     return float(done.stdout.split()[-1])
-
-
-def _time_ms(restore: Restore, frame: Frame) -> float:
-    started = time.perf_counter()
-    restore(frame)
-    return (time.perf_counter() - started) * 1000
 
 
 def _summary(blocks: Sequence[Sequence[float]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from clearcall.core.machine import machine
 from clearcall.experiments.dvc import _DVC, _fetch, _file, _revision, _run
 from clearcall.experiments.recipe import Recipe, as_yaml, experiment_arguments, recipe_params
 from clearcall.imaging.frame import Restore
-from clearcall.params import Live, Overrides, Params, read_yaml
+from clearcall.params import Overrides, Params, read_yaml
 from clearcall.runtime.engines import Provider
 
 FULL_HD = (1920, 1080)
@@ -84,7 +84,7 @@ def _gather(
     with tempfile.TemporaryDirectory() as temporary:
         for folder in (params.paths.models, params.paths.weights):
             _fetch(revision, folder, Path(temporary) / folder.name)
-        costs = _costs(Path(temporary) / params.paths.models.name, reports["benchmark_fps"], params.live)
+        costs = _costs(Path(temporary) / params.paths.models.name, reports["benchmark_fps"])
         picture = _picture(Path(temporary) / params.paths.weights.name, params, reports["evaluate"]["unsharp_mask"])
     return Outcome(
         {
@@ -110,7 +110,7 @@ def _gather(
     )
 
 
-def _costs(models: Path, benchmark: dict[str, Any], live: Live) -> dict[str, dict[str, Any]]:
+def _costs(models: Path, benchmark: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return for student and teacher what a 1080p frame costs: operations, ms and fps, or why it is unknown."""
     from clearcall.evaluation.cost import count_macs  # noqa: PLC0415  # onnx takes a moment to import
 
@@ -118,8 +118,7 @@ def _costs(models: Path, benchmark: dict[str, Any], live: Live) -> dict[str, dic
     costs = {}
     for name in ("student", "teacher"):
         path = models / f"{name}.onnx"
-        around = live.model_dump(mode="json") if name == "student" else None
-        arguments = [str(path), benchmark["provider"], benchmark["threads"], around]
+        arguments = [str(path), benchmark["provider"], benchmark["threads"]]
         program = f"import json, sys\narguments = json.loads(sys.argv[1])\n{_TIMING}"
         try:
             # A process of its own: what fills the memory ends there and not here.
@@ -143,21 +142,17 @@ def _costs(models: Path, benchmark: dict[str, Any], live: Live) -> dict[str, dic
     return costs
 
 
-def time_full_hd(model: str, provider: Provider, threads: int, live: dict[str, Any] | None) -> dict[str, Any]:
-    """Return median and p95 in ms, fps and the number of frames of an ONNX model at 1080p, with what is around it."""
-    from clearcall.evaluation.quality import surrounded  # noqa: PLC0415
-    from clearcall.evaluation.speed import make_frames, measure_if_slow, measure_latency  # noqa: PLC0415
+def time_full_hd(model: str, provider: Provider, threads: int) -> dict[str, Any]:
+    """Return median and p95 in ms, fps and the number of frames of an ONNX model at 1080p."""
+    from clearcall.evaluation.speed import make_frames, measure_latency  # noqa: PLC0415
     from clearcall.params import load_params  # noqa: PLC0415
     from clearcall.runtime.sharpener import Sharpener  # noqa: PLC0415
 
     noise = np.random.default_rng(0).integers(0, 256, (135, 240, 3), np.uint8)
     frames = make_frames(noise, *FULL_HD)
     setting = load_params().benchmark_fps.model_copy(update={"frames": 40})
-    restore: Restore = Sharpener(model, provider, threads)
-    if live is not None:
-        restore = surrounded(restore, Live.model_validate(live))
-    timed = measure_if_slow(restore, frames, setting, _SINGLE_MS, 0)
-    return timed or measure_latency({"model": restore}, frames, setting, shown=False)["model"]
+    contenders = {"model": Sharpener(model, provider, threads)}
+    return measure_latency(contenders, frames, setting, single_ms=_SINGLE_MS, shown=False)["model"]
 
 
 def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Image:
@@ -166,7 +161,6 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
 
     from clearcall.data.degrade.degradations import build_degradation  # noqa: PLC0415
     from clearcall.data.ingest.sources import bundled_originals  # noqa: PLC0415
-    from clearcall.evaluation.quality import surrounded  # noqa: PLC0415
     from clearcall.evaluation.results import CONTENDERS  # noqa: PLC0415
     from clearcall.imaging.decode import read_rgb  # noqa: PLC0415
     from clearcall.imaging.grid import draw_comparison  # noqa: PLC0415
@@ -184,9 +178,7 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
     restorers: dict[str, Restore] = {"unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"])}
     for folder in ("students/twin", "students/student", "teacher"):
         if (weights / folder).is_dir():
-            network = partial(restore, load_weights(weights / folder))
-            live = folder.startswith("students")
-            restorers[Path(folder).name] = surrounded(network, params.live) if live else network
+            restorers[Path(folder).name] = partial(restore, load_weights(weights / folder))
     pictures = {"sharp": sharp, "degraded": degraded}
     pictures |= {name: restorer(degraded) for name, restorer in restorers.items()}
     return draw_comparison(sharp, pictures, degradation, params.write_report.crop_side, columns=4, titles=CONTENDERS)

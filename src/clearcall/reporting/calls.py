@@ -1,20 +1,22 @@
 """calls.md, calls.csv and the filmstrip."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from clearcall.core.files import atomic_path, write_text
+from clearcall.core.files import atomic_path, write_csv
+from clearcall.core.machine import machine
 from clearcall.evaluation.calls import ALONE, CRISP, INPUT, MASK, MASK_RADIUS, NATURAL, WORSE_DB, Filmstrip, Score
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, choose_crop, draw_cells, enlarge
 from clearcall.imaging.looks import CRISP_AMOUNT
 from clearcall.params import PhotoMotion
+from clearcall.reporting.page import Page
 from clearcall.reporting.tables import markdown_table
 
 _SETTING = ["codec", "factor", "qp"]
@@ -29,8 +31,8 @@ _SIGNAL = {
 _PERCEIVED = {"flicker": ("flicker", 2), "vmaf": ("VMAF", 1), "vmaf_neg": ("VMAF NEG", 1)}
 _OF_LOOKS = ("luma_psnr_db", "chroma_psnr_db", "vmaf_neg")  # tell one look from another
 _ABOUT_VMAF = (
-    "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see what it makes of the "
-    "unsharp mask. NEG, its variant without enhancement gain, was made to do so less."
+    "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see the unsharp mask's. "
+    "NEG, its variant without enhancement gain, does so less."
 )
 _PHOTOGRAPHS: dict[PhotoMotion, str] = {
     "pan": "Photographs become clips by a camera that pans over them, and zooms a little (`--motion bend`: they bend).",
@@ -54,45 +56,49 @@ def write_calls(
 
     `motion` is that of photographs, of which the report tells.
     """
-    with atomic_path(reports / "calls.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(scores[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, scores))
+    write_csv(reports / "calls.csv", scores)
     with atomic_path(reports / "calls.png") as temporary:
         draw_filmstrips(strips).save(temporary, optimize=True)
     signal, perceived = calls_tables(scores)
     clips = {score.clip: score.frames for score in scores}
     sent, shown = strips[0].setting, " and ".join(strip.clip for strip in strips)
-    write_text(
-        reports / "calls.md",
-        "# Clips as a call delivers them\n\n"
-        f"Made by `{command}`: {len(clips)} clips, {sum(clips.values())} frames. "
-        "Each is encoded at a fixed quantizer (QP, on H.264's scale; codecs differ in what they make of it) with low "
-        f"delay, decoded, and sharpened by `{model}` as `clearcall video` does it: with what the frames before show of "
-        f"each (temporal filter), in the looks {NATURAL} and {CRISP} (an unsharp mask of {CRISP_AMOUNT:g} behind the "
-        f"network), or without ({ALONE}, {NATURAL}); no frame is used that is still to come. "
-        f"{_PHOTOGRAPHS[motion]} At half size, frames are made smaller by 2 before they are encoded and larger "
-        "afterwards. Every clip stands in [calls.csv](calls.csv).\n\n"
-        "Beside each figure of what arrives stands how far the contenders are above it. PSNR and SSIM are of RGB, so "
-        "that the colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by, and chroma PSNR is of Cb and "
-        "Cr at half resolution. The unsharp "
-        f"mask (sigma {MASK_RADIUS:g}) has the amount that is best by SSIM for the first frame of each clip at each "
-        f"setting, which in a call nobody could know. A frame is worse if its PSNR falls by more than {WORSE_DB:g} "
-        f"dB.\n\n{signal}\n\nThe look {NATURAL}: {verdict(scores)}\n\n"
-        "Flicker is the mean absolute difference between the errors of consecutive frames, in grey levels: less is "
-        f"better. {_WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF}\n\n{perceived}\n\n"
-        f"Mean gain over the input, of all clips and settings:\n\n{looks_table(scores)}\n\n"
-        f"{shown}, {sent.codec} at QP {sent.qp}, made smaller by {sent.factor}; every few frames, at {ZOOM}x: a face "
-        "if one is found, or else where sending did most harm.\n\n"
-        "![Filmstrip](calls.png)\n",
+    about_vmaf = _WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF
+    page = Page("Clips as a call delivers them")
+    page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
+    page.add(
+        f"{len(clips)} clips, {sum(clips.values())} frames. Each is encoded at a fixed quantization parameter (QP, on "
+        "H.264's scale; codecs differ in what they make of it) with low delay, decoded, and sharpened by "
+        f"`{model}` as `clearcall sharpen` does it: through the temporal filter, in the looks {NATURAL} and {CRISP} "
+        f"(an unsharp mask of {CRISP_AMOUNT:g} behind the network), or without that filter ({ALONE}, {NATURAL}). No "
+        f"later frame is used. {_PHOTOGRAPHS[motion]} At half resolution, frames are downscaled by 2 before they are "
+        "encoded and upscaled afterwards. Every clip stands in [calls.csv](calls.csv)."
     )
+    page.add(
+        "Beside each figure of what arrives stands the gain of each contender. PSNR and SSIM are of RGB, so that the "
+        "colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by, and chroma PSNR is of Cb and Cr at "
+        f"half resolution. The unsharp mask (sigma {MASK_RADIUS:g}) has the amount with the highest SSIM for the first "
+        "frame of each clip at each setting, which in a call nobody could know. A frame is worse if its PSNR falls by "
+        f"more than {WORSE_DB:g} dB."
+    )
+    page.add(signal, f"The look {NATURAL}: {verdict(scores)}")
+    page.add(
+        "Flicker is the mean absolute difference between the errors of consecutive frames, in 8-bit levels: less is "
+        f"better. {about_vmaf}"
+    )
+    page.add(perceived, "Mean gain over the input, of all clips and settings:", looks_table(scores))
+    page.add(
+        f"{shown}, {sent.codec} at QP {sent.qp}, downscaled by {sent.factor}; a few frames, at {ZOOM}x: a face if one "
+        "is found, or else where sending did most harm."
+    )
+    page.add("![Filmstrip](calls.png)")
+    page.write(reports / "calls.md")
     return f"{signal}\n\n{perceived}"
 
 
 def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
-    """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and quantizer.
+    """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and QP.
 
-    They hold means over clips: of what arrives, and how far the contenders are above it.
+    They hold means over clips: of what arrives, and the contenders' gains over it.
     """
     table = pd.DataFrame(map(asdict, scores))
     table["codec"] = pd.Categorical(table["codec"], table["codec"].unique())  # keeps their order
@@ -131,7 +137,7 @@ def _lines(means: pd.DataFrame, fields: Mapping[str, tuple[str, int]]) -> list[l
     lines = []
     for setting in arrived.index:
         codec, factor, qp = setting
-        line = [codec, "half" if factor > 1 else "whole", str(qp)]
+        line = [codec, "half" if factor > 1 else "full", str(qp)]
         for field, (_, digits) in fields.items():
             line += [f"{arrived.loc[setting, field]:.{digits}f}"]
             line += [f"{gain.loc[setting, field]:+.{digits}f}" for gain in gains]
@@ -156,7 +162,7 @@ def verdict(scores: Sequence[Score]) -> str:
 
 
 def _place(score: Score) -> str:
-    return f"{score.clip} ({score.codec}, QP {score.qp}, {'half' if score.factor > 1 else 'whole'})"
+    return f"{score.clip} ({score.codec}, QP {score.qp}, {'half' if score.factor > 1 else 'full'})"
 
 
 def draw_filmstrips(strips: Sequence[Filmstrip]) -> Image.Image:

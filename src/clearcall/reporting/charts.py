@@ -1,10 +1,10 @@
 """The report's charts; Matplotlib is imported only when one is drawn."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clearcall.core.files import read_csv
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, measured
 from clearcall.params import Gate
 
@@ -21,7 +21,7 @@ def draw_gains(path: Path, results: Results) -> None:
     """Draw how much each contender adds to the input's SSIM and PSNR, degradation by degradation."""
     by_degradation = results["evaluate"]["by_degradation"]
     names = [name for name in measured(results) if name != "degraded"]
-    figure = _figure(9, 1.4 + 0.22 * len(names) * len(by_degradation))
+    figure = new_figure(9, 1.4 + 0.22 * len(names) * len(by_degradation))
     axes = figure.subplots(1, 2, sharey=True)
     thickness = 0.8 / len(names)
     for axis, metric, label in zip(axes, ("ssim", "psnr_db"), ("SSIM", "PSNR in dB"), strict=True):
@@ -36,13 +36,13 @@ def draw_gains(path: Path, results: Results) -> None:
     axes[0].set_yticks(range(len(by_degradation)), list(by_degradation))
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_training(path: Path, results: Results, curves: Sequence[Path]) -> None:
     """Draw loss and validation SSIM per step from the CSV files of the trainings."""
-    rows = [row for curve in curves for row in _read_csv(curve)]
-    figure = _figure(9, 3.8)
+    rows = [row for curve in curves for row in read_csv(curve)]
+    figure = new_figure(9, 3.8)
     loss_axis, ssim_axis = figure.subplots(1, 2)
     draw_curves(loss_axis, rows, "loss_total")
     draw_curves(ssim_axis, rows, "validation_ssim")
@@ -51,7 +51,7 @@ def draw_training(path: Path, results: Results, curves: Sequence[Path]) -> None:
     loss_axis.set(xlabel="step", ylabel="loss, all terms together")
     ssim_axis.set(xlabel="step", ylabel="SSIM on validation")
     figure.legend(*ssim_axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_curves(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) -> None:
@@ -73,7 +73,7 @@ def draw_curves(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) ->
 def draw_speed(path: Path, results: Results, limits: Gate) -> None:
     """Draw SSIM against fps, with the gate's limits and the input's SSIM as lines."""
     mean, latency = results["evaluate"]["mean"], results["benchmark_fps"]["latency"]
-    figure = _figure(9, 4.8)
+    figure = new_figure(9, 4.8)
     axis = figure.subplots()
     for name in [name for name in measured(results) if name != "degraded"]:
         fps = latency["student" if name == "twin" else name]["fps"]  # the twin is the same network
@@ -96,21 +96,24 @@ def draw_speed(path: Path, results: Results, limits: Gate) -> None:
     axis.margins(0.12)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches."""
     # Not pyplot: it would keep global state and look for a screen.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     return Figure((width, height), layout="constrained")
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    # Without Matplotlib's version in the file.
+def mark_real_time(axis: "Axes") -> None:
+    """Mark 30 and 60 fps on the x axis."""
+    for fps, side in {30: "right", 60: "left"}.items():
+        axis.axvline(fps, color="black", linestyle="--", linewidth=1)
+        axis.annotate(f" {fps} fps ", (fps, 1), xycoords=("data", "axes fraction"), ha=side, va="bottom")
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, without Matplotlib's version in the file."""
     figure.savefig(path, dpi=110, metadata={"Software": None})
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

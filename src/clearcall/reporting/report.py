@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from clearcall.core.files import atomic_folder, write_text
+from clearcall.core.files import atomic_folder
+from clearcall.core.machine import processor_told
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, read_results
 from clearcall.imaging.frame import Restore
@@ -16,6 +17,7 @@ from clearcall.imaging.metrics import MAX_PSNR_DB
 from clearcall.params import Gate, Params, TeacherLosses
 from clearcall.reporting import tables
 from clearcall.reporting.charts import draw_gains, draw_speed, draw_training
+from clearcall.reporting.page import Page
 from clearcall.tracking.gate import judge
 
 # A lead in SSIM below this may turn round with another seed.
@@ -28,8 +30,6 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Resto
     The student must be among them. `params_text` is params.yaml as it stands. Raises UserError if a stage left no
     results.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
-
     reports = params.paths.reports
     results = read_results(reports)
     by_degradation = results["evaluate"]["by_degradation"]
@@ -40,35 +40,124 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Resto
         draw_gains(folder / "gains.png", results)
         draw_speed(folder / "speed.png", results, params.gate)
         draw_training(folder / "training.png", results, curves)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # noqa: S701  # Markdown, not HTML
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
+    evaluate = results["evaluate"]
+    page = Page("What this run reached")
+    page.add_list(*verdict(results, params.gate))
+    page.add(tables.gate_table(results, params.gate))
+    shown = ", ".join(CONTENDERS[name] for name in ("degraded", *restorers))
+    page.add("## Pictures")
+    page.add(
+        f"The hardest degradation of the mix, `{hardest}`, on {len(pictures)} of {len(evaluate['by_image'])} test "
+        f"photographs. The crop ({params.write_report.crop_side} pixels, upscaled {ZOOM} times) lies where the "
+        "degradation did most harm; the figures are of the full frame."
     )
-    text = environment.get_template("report.md.j2").render(
-        results=results,
-        params=params,
-        params_text=params_text.strip(),
-        tables=tables,
-        verdict=verdict(results, params.gate),
-        hardest=hardest,
-        pictures=pictures,
-        shown=", ".join(CONTENDERS[name] for name in ("degraded", *restorers)),
-        zoom=ZOOM,
-        max_psnr_db=MAX_PSNR_DB,
-        frame_size=frame_size(results),
-        link=lambda page: quote(Path(os.path.relpath(page, reports)).as_posix()),
-        **results,
+    for picture in pictures:
+        image = picture["image"]
+        page.add(f"**{image}**", f"![{image}, {hardest}: full frame, sharp, {shown}](figures/{picture['file']})")
+    _add_quality(page, results)
+    _add_speed(page, results, params)
+    _add_training(page, results, params)
+    _add_data(page, results, reports)
+    page.add("## Export", tables.export_table(results), "## How to get the same again")
+    page.add(
+        "`dvc repro` with these params and libraries, and with photographs whose test split has the SHA-256 "
+        f"`{evaluate['test_manifest_sha256'][:16]}...`"
     )
-    write_text(reports / "report.md", text)
+    page.add(tables.version_table())
+    page.add_code("params.yaml", params_text, "yaml")
+    page.write(reports / "report.md")
+
+
+def _add_quality(page: Page, results: Results) -> None:
+    evaluate = results["evaluate"]
+    page.add("## Quality")
+    page.add(
+        f"Means over {evaluate['pairs']} pairs of {len(evaluate['by_image'])} test photographs, full frames, 8 bits in "
+        "and out. The unsharp mask was tuned on validation."
+    )
+    page.add(tables.quality_table(results))
+    page.add(
+        'SSIM is that of Wang et al. 2004 (Gaussian window); "SSIM uniform" is scikit-image\'s default, for comparison '
+        "with reports that print it. MSE is in squared 8-bit levels. The last column is the PSNR at which an "
+        f"undegraded image comes back, {MAX_PSNR_DB:g} dB if untouched: a sharpener should leave a sharp frame alone."
+    )
+    page.add("### By degradation", "SSIM, and behind it PSNR in dB.", tables.breakdown_table(results, "by_degradation"))
+    page.add("![SSIM and PSNR over the degraded input, by degradation](figures/gains.png)")
+    if routing := tables.routing_table(results):
+        page.add("### Routing")
+        page.add(
+            f"The student is {len(results['distill_student']['student']['experts'])} experts and a router that picks "
+            "one for each image, or none. On the validation images, the middles of which it restores by every expert:"
+        )
+        page.add(routing)
+    page.add("### By photograph", tables.breakdown_table(results, "by_image"), "### On calls")
+    page.add(
+        "`clearcall bench calls` measures after real encoders, by codec and QP, with a filmstrip. Of the shipped "
+        "network for calls: [calls.md](calls.md)."
+    )
+
+
+def _add_speed(page: Page, results: Results, params: Params) -> None:
+    benchmark, plan = results["benchmark_fps"], params.benchmark_fps
+    machine, tried = benchmark["machine"], benchmark["providers_tried_ms"]
+    page.add("## Speed")
+    page.add(
+        f"One frame of {frame_size(results)} at a time, 8-bit RGB in and out, contenders in alternating blocks; those "
+        f"slower than {plan.slow_ms:g} ms alone, on {plan.slow_frames} frames."
+    )
+    page.add(tables.speed_table(results))
+    fastest = ", ".join(f"{name} {ms} ms" for name, ms in tried.items())
+    page.add_list(
+        f"{benchmark['throughput_fps']} fps with {benchmark['frames_in_flight']} frames in flight (student)",
+        f"{benchmark['peak_memory_mib']} MiB peak memory of a process that does nothing else (student)",
+        f"{benchmark['provider']} {benchmark['provider_version']}, {benchmark['threads']} threads"
+        + (f"; the fastest of those tried for the student at the start: {fastest}" if tried else ""),
+        f"{processor_told(machine)}, {machine['memory_gib']} GiB memory, {machine['system']}, "
+        f"Python {machine['python']}",
+    )
+    page.add("![SSIM against fps](figures/speed.png)")
+
+
+def _add_training(page: Page, results: Results, params: Params) -> None:
+    page.add("## Training", tables.training_table(results))
+    if params.budget < 1:
+        page.add(f"Budget: {100 * params.budget:.2g} % of the steps of each training were run.")
+    page.add(
+        "Validation looks at the middles of the validation images only: its figures rank moments of one training and "
+        "do not compare with the tables above. Networks with different losses compare in SSIM, not in loss."
+    )
+    page.add("![Loss and validation SSIM per step](figures/training.png)")
+
+
+def _add_data(page: Page, results: Results, reports: Path) -> None:
+    download = results["download_data"]
+    checks = " and ".join(
+        f"[{found['passed']} of {found['expectations']} on the {what}]({_link(found['data_docs'], reports)})"
+        for what, found in (("photographs", results["check_data"]), ("pairs", results["check_pairs"]))
+    )
+    page.add("## Data")
+    page.add(
+        f"Source `{download['source']}`. Checks passed: {checks}. The linked pages list every expectation and what was "
+        "observed; `dvc repro` writes them, they are not in git."
+    )
+    page.add(tables.data_table(results))
+    page.add("Mean SSIM / PSNR in dB of the degraded images, at all scales (identical pairs have no PSNR):")
+    page.add(tables.degraded_table(results), "Licences of the photographs:")
+    page.add_list(*download["licences"])
+    page.add("Converted, and how many:" if download["notes"] else "No photograph had to be converted.")
+    page.add_list(*(f"{note}: {count}" for note, count in download["notes"].items()))
+    page.add("Duplicates that were left out:" if download["duplicates"] else "No duplicates were found.")
+    page.add_list(*download["duplicates"])
+
+
+def _link(target: str, reports: Path) -> str:
+    return quote(Path(os.path.relpath(target, reports)).as_posix())
 
 
 def _draw_pictures(
     folder: Path, params: Params, degradation: str, restorers: Mapping[str, Restore]
 ) -> list[dict[str, str]]:
-    """Draw a comparison for each chosen photograph, and the README's picture; return photographs and file names."""
+    """Draw a comparison for each chosen photograph, and the README's image; return photographs and file names."""
     reader, side = PairReader(params.paths.pairs), params.write_report.crop_side
     drawn = []
     test = read_pairs(params.paths.pairs, "test")

@@ -142,7 +142,7 @@ def export_table(results: Results) -> str:
         for name, model in results["export_onnx"].items()
     ]
     return markdown_table(
-        ["ONNX model", "parameters", "KiB", "largest difference from torch, grey levels", "compared at"], rows
+        ["ONNX model", "parameters", "KiB", "largest difference from torch, 8-bit levels", "compared at"], rows
     )
 
 

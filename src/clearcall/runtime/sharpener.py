@@ -1,12 +1,11 @@
 """The runtime: `Sharpener()(frame)` makes one 8-bit frame sharper, on the fastest runtime that is installed."""
 
-import statistics
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -25,6 +24,7 @@ from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.steady import SteadyChoice
+from clearcall.runtime.timing import median_ms, time_ms
 
 PixelFormat = Literal["rgb", "bgr", "i420", "nv12", "gray"]
 SHIPPED = Path(__file__).parent / "shipped"
@@ -134,6 +134,28 @@ class Sharpener:
         has them; `gray` is (height, width), luma alone. The result is a new array, or
         `out`, which may be the frame itself: with it nothing is allocated. Raises UserError for anything else.
         """
+        return self._sharpen(
+            frame, pixel_format, out, lambda variant: self._chosen(variant, frame, pixel_format, self._steady)
+        )
+
+    def sharpen_worst_case(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
+        """Sharpen a frame at the highest cost that it can have: by the router and the last expert. For benchmarks.
+
+        A frame that the router leaves alone costs next to nothing, and its fps would say nothing. Of a single network
+        this is the call itself. Arguments and result are those of the call.
+        """
+
+        def last(variant: _Variant) -> int:
+            if self.experts:
+                variant.route(frame, pixel_format)
+            return max(IDENTITY, len(self.experts) - 1)
+
+        return self._sharpen(frame, pixel_format, out, last)
+
+    def _sharpen(
+        self, frame: Frame, pixel_format: PixelFormat, out: Frame | None, choose: "Callable[[_Variant], int]"
+    ) -> Frame:
+        """Check frame and `out`, and sharpen by the expert that `choose` returns for the compiled variant."""
         size = _checked_size(frame, pixel_format, self.graph)
         if out is None:
             out = np.empty_like(frame, order="C")
@@ -144,7 +166,7 @@ class Sharpener:
         with self._lock:
             variant = self._variants.get(size)
             self.choice = variant.choice
-            chosen = self._chosen(variant, frame, pixel_format, self._steady)
+            chosen = choose(variant)
             self._note(chosen)
             variant.sharpen(frame, pixel_format, self._strength, self._look, out, chosen)
         return out
@@ -163,23 +185,13 @@ class Sharpener:
             return self._variants.get(size).route(frame, pixel_format)
 
     def measure_fps(self, width: int, height: int) -> float:
-        """Return how many lumas of a size are sharpened in a second, one after another.
+        """Return how many luma frames of a size are sharpened in a second, one at a time, each at its highest cost.
 
-        Of a student of experts that is the router and the last expert, since a clean frame would cost next to nothing.
         The runtime is chosen before, and stays compiled for this size.
         """
-        frame, times_s = np.zeros((height, width), np.uint8), list[float]()
-        _checked_size(frame, "gray", self.graph)
-        with self._lock:
-            variant = self._variants.get((height, width))
-            self.choice = variant.choice
-            for _ in range(_WARM_UP_RUNS + _TIMED_RUNS):
-                started = time.perf_counter()
-                if self.experts:
-                    variant.route(frame, "gray")
-                variant.sharpen(frame, "gray", self._strength, self._look, frame, max(IDENTITY, len(self.experts) - 1))
-                times_s.append(time.perf_counter() - started)
-        return 1 / statistics.median(times_s[_WARM_UP_RUNS:])
+        frame = np.zeros((height, width), np.uint8)
+        timer = partial(time_ms, partial(self.sharpen_worst_case, frame, "gray", frame))
+        return 1000 / median_ms({self: timer}, _WARM_UP_RUNS, _TIMED_RUNS)[self]
 
     def _number_of(self, expert: str) -> int:
         if expert not in self.experts:
@@ -277,13 +289,9 @@ class Sharpener:
                 warn(f"{error}: the frames go to {self._providers[0]}")
         if len(variants) == 1:
             return variants[0]
-        times: list[list[float]] = [[] for _ in variants]
-        for _ in range(_WARM_UP_RUNS + _TIMED_RUNS):  # in turns, so that a slow moment slows all
-            for variant, ms in zip(variants, times, strict=True):
-                ms.append(variant.run_ms())
-        medians = [statistics.median(ms[_WARM_UP_RUNS:]) for ms in times]
-        best = variants[medians.index(min(medians))]
-        tried = {str(variant.choice): ms for variant, ms in zip(variants, medians, strict=True)}
+        medians = median_ms({variant: variant.run_ms for variant in variants}, _WARM_UP_RUNS, _TIMED_RUNS)
+        best = min(variants, key=medians.__getitem__)
+        tried = {str(variant.choice): ms for variant, ms in medians.items()}
         best.choice = replace(best.choice, tried_ms=tried)
         return best
 
@@ -371,9 +379,7 @@ class _Variant:
 
     def run_ms(self) -> float:
         """Return how long the network alone takes, in ms; of experts, the last one."""
-        started = time.perf_counter()
-        self._run(max(0, self._engine.scores.size - 1))
-        return (time.perf_counter() - started) * 1000
+        return time_ms(partial(self._run, max(IDENTITY, self._engine.scores.size - 1)))
 
     def sharpen(
         self,
