@@ -43,9 +43,9 @@ repro: install ## run the whole pipeline, print the results and where the report
 	clearcall measured-here || { dvc repro -f -s benchmark_fps && dvc repro; }
 	clearcall summary
 
-ship: install ## train NAME on the photographs in PHOTOS by recipes/NAME.yaml and take it into the package
+ship: install ## train NAME on the photographs in PHOTOS by experiments/NAME.yaml and take it into the package
 	@test -n "$(NAME)" -a -n "$(PHOTOS)" || { echo "error: say make ship NAME=fast PHOTOS=folder [LICENCE=...]" >&2; exit 1; }
-	values="$$(clearcall recipe recipes/$(NAME).yaml)" && eval "dvc exp run $$values" \
+	values="$$(clearcall recipe $(NAME))" && eval "dvc exp run $$values" \
 		"-S 'download_data.folder=\"$(PHOTOS)\"' -S 'download_data.licence=\"$(LICENCE)\"'"
 	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
 	pytest -m acceptance
@@ -55,7 +55,7 @@ ship-filter: install ## fit the temporal filter of films on the photographs in P
 	clearcall ship-filter "$(PHOTOS)" --licence "$(LICENCE)"
 	pytest -m acceptance
 
-recipe: install ## run recipes/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
+recipe: install ## run experiments/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
 	clearcall recipes $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")
 
 test: install ## run the fast tests

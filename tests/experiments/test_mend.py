@@ -77,7 +77,7 @@ def test_a_project_that_dvc_has_never_run_in_needs_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_dvc_runs_again_after_files_that_it_was_writing_were_cut(tmp_path: Path, *, committed: bool) -> None:
+def test_dvc_runs_again_after_files_that_it_was_writing_were_truncated(tmp_path: Path, *, committed: bool) -> None:
     assert run(tmp_path, "git", "init", "--quiet") == 0
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")

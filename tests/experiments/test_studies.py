@@ -1,18 +1,21 @@
-"""Studies: values by dotted name, and short trainings that are not repeated."""
+"""Studies: short trainings that are not repeated, and the page that they end on."""
 
-import csv
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from clearcall.core.errors import UserError
-from clearcall.experiments.study import Row, load_study, run_study
-from clearcall.params import Params, with_overrides
-from clearcall.reporting.studies import study_table, write_study
+from clearcall.experiments.experiment import load_experiment
+from clearcall.experiments.results import Row, read_rows
+from clearcall.experiments.study import run_study, time_study
+from clearcall.reporting.experiments import over_first, results_table, write_study
+
+REPORTS = Path("reports")
 
 
 @pytest.fixture
@@ -31,105 +34,94 @@ def workplace(project: Path, tiny_pairs: Path, tmp_path: Path, monkeypatch: pyte
         "distill_student.training.batch_size": 2,
     }
     points = {"plain": {}, "longer": {"distill_student.training.steps": 5}}
-    study = {"question": "Do more steps help?", "seeds": [1], "common": common, "points": points}
+    study = {"about": "Do more steps help?", "values": common, "study": {"seeds": [1], "points": points}}
     (tmp_path / "steps.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_overrides_change_a_value_and_nothing_else(project: Path, committed: Params) -> None:
-    document = yaml.safe_load((project / "params.yaml").read_text())
-    before = yaml.safe_dump(document)
-    changed = with_overrides(document, {"distill_student.training.steps": 7})
-    assert changed.distill_student.training.steps == 7
-    assert yaml.safe_dump(document) == before
-    assert changed.train_teacher == committed.train_teacher
+def run_steps() -> list[Row]:
+    study = load_experiment("steps.yaml")
+    return run_study(study, REPORTS, 1, partial(write_study, study, REPORTS))
 
 
-@pytest.mark.parametrize("name", ["distill_student.training.stepz", "distil.training.steps", "nonsense"])
-def test_an_override_of_an_unknown_name_is_refused_by_name(project: Path, name: str) -> None:
-    with pytest.raises(UserError, match=f"{name.split('.', maxsplit=1)[0]}.*unknown key"):
-        with_overrides(yaml.safe_load((project / "params.yaml").read_text()), {name: 3})
+def change(old: str, new: str) -> None:
+    Path("steps.yaml").write_text(Path("steps.yaml").read_text().replace(old, new))
 
 
-def test_the_committed_studies_fit_the_committed_params(project: Path) -> None:
-    document = yaml.safe_load((project / "params.yaml").read_text())
-    for path in sorted((project / "studies").glob("*.yaml")):
-        study = load_study(path)
-        for point in study.points.values():
-            with_overrides(document, {**study.common, **point})
-
-
-def test_a_missing_study_names_those_there_are(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    with pytest.raises(UserError, match=r"no study studies/none\.yaml; known here: studies/ablation\.yaml"):
-        load_study(Path("studies/none.yaml"))
-
-
-@pytest.mark.parametrize("text", ["question: 1", "{", "question: x\nseeds: []\ncommon: {}\npoints: {a: {}}"])
-def test_a_study_that_is_none_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"bad\.yaml is not a study"):
-        load_study(tmp_path / "bad.yaml")
-
-
-def test_a_study_trains_what_its_table_lacks_and_nothing_twice(workplace: Path) -> None:
-    study, reports = workplace / "steps.yaml", workplace / "reports"
-    rows = run_study(study, reports, jobs=1)
+@pytest.mark.usefixtures("workplace")
+def test_a_study_trains_what_its_table_lacks_and_nothing_twice() -> None:
+    rows = run_steps()
     assert [(row.point, row.seed, row.steps) for row in rows] == [("plain", 1, 3), ("longer", 1, 5)]
     assert all(0 < row.test_ssim < 1 and row.parameters == 6 * 6 * 4 + 4 + 4 * 4 + 4 for row in rows)
-    assert not list((workplace / ".checkpoints").glob("*"))
-    table = reports / "steps.csv"
+    assert not list(Path(".checkpoints").glob("*"))
+    table = REPORTS / "steps.csv"
     written = table.read_bytes()
-    assert run_study(study, reports, jobs=1) == rows
+    assert run_steps() == rows
     assert table.read_bytes() == written
 
-    # A study that was stopped after its first point.
+    # A study that was killed after its first point.
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:2]))
-    again = run_study(study, reports, jobs=1)
+    again = run_steps()
     assert again[0] == rows[0]
     assert (again[1].test_ssim, again[1].test_psnr_db) == (rows[1].test_ssim, rows[1].test_psnr_db)
-
-    printed = write_study("steps", load_study(study), again, reports)
-    assert printed in (reports / "steps.md").read_text()
-    assert "Do more steps help?" in (reports / "steps.md").read_text()
-    with table.open(newline="") as file:
-        assert "-S ++distill_student.training.steps=5" in list(csv.DictReader(file))[1]["overrides"]
+    page = (REPORTS / "steps.md").read_text()
+    assert page.startswith("# Do more steps help?\n")
+    assert results_table(again, over_first(again)) in page
+    assert "-S ++distill_student.training.steps=5" in read_rows(table)[1].overrides
 
 
-def test_a_point_that_needs_a_teacher_says_so_before_it_trains(workplace: Path) -> None:
-    text = (workplace / "steps.yaml").read_text().replace("teacher_mse: 0.0", "teacher_mse: 0.5")
-    (workplace / "steps.yaml").write_text(text)
+@pytest.mark.usefixtures("workplace")
+def test_a_point_that_fails_leaves_the_rows_of_the_others() -> None:
+    change("steps: 5", "steps: 5\n      distill_student.model.arguments.channels: -1")
+    with pytest.raises(UserError, match="longer, seed 1 failed"):
+        run_steps()
+    assert [row.point for row in read_rows(REPORTS / "steps.csv")] == ["plain"]
+    assert "| plain" in (REPORTS / "steps.md").read_text()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_point_that_needs_a_teacher_says_so_before_it_trains() -> None:
+    change("teacher_mse: 0.0", "teacher_mse: 0.5")
     with pytest.raises(UserError, match=r"model\.safetensors is missing: run `dvc repro train_teacher`"):
-        run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
+        run_steps()
 
 
-def test_pairs_of_another_mix_are_refused_with_the_command_that_makes_them(workplace: Path) -> None:
-    document = yaml.safe_load((workplace / "steps.yaml").read_text())
-    document["common"]["degrade_pairs.mix"] = ["webcam"]
-    (workplace / "steps.yaml").write_text(yaml.safe_dump(document))
+@pytest.mark.usefixtures("workplace")
+def test_pairs_of_another_mix_are_refused_with_the_command_that_makes_them() -> None:
+    change("values:\n", "values:\n  degrade_pairs.mix: [webcam]\n")
     command = r"dvc exp run -S '\+\+degrade_pairs\.mix=\[\"webcam\"\]' check_pairs$"
     with pytest.raises(UserError, match=f"holds bicubic_x2.0, webcam, and the study asks for webcam: .*: {command}"):
-        run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
+        run_steps()
 
 
-def test_a_report_of_the_same_name_is_not_overwritten(workplace: Path) -> None:
-    (workplace / "reports").mkdir()
-    report = workplace / "reports" / "steps.csv"
+@pytest.mark.usefixtures("workplace")
+def test_a_report_of_the_same_name_is_not_overwritten() -> None:
+    REPORTS.mkdir()
+    report = REPORTS / "steps.csv"
     report.write_text("clip,codec\nfilm.mp4,h264\n")
-    with pytest.raises(UserError, match=r"steps\.csv is not the table of a study"):
-        run_study(workplace / "steps.yaml", workplace / "reports", jobs=1)
+    with pytest.raises(UserError, match=r"steps\.csv is not a results table"):
+        run_steps()
     assert report.read_text() == "clip,codec\nfilm.mp4,h264\n"
 
 
-def test_trainings_end_with_a_study_that_is_killed(workplace: Path) -> None:
+@pytest.mark.usefixtures("workplace")
+def test_a_recipe_is_not_run_as_a_study() -> None:
+    Path("recipe.yaml").write_text("about: x\nvalues: {}\n")
+    with pytest.raises(UserError, match="recipe is a recipe: run it by `clearcall experiment recipe recipe`"):
+        run_study(load_experiment("recipe.yaml"), REPORTS, 1, print)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_trainings_end_with_a_study_that_is_killed() -> None:
     import psutil
 
-    text = (workplace / "steps.yaml").read_text().replace("training.steps: 3", "training.steps: 1000000")
-    (workplace / "steps.yaml").write_text(text)
-    program = [sys.executable, "-c", "from clearcall.cli import main; main()", "study", "steps.yaml", "--jobs", "1"]
-    with subprocess.Popen(program) as study:
+    change("training.steps: 3", "training.steps: 1000000")
+    program = f"from pathlib import Path\nfrom {load_experiment.__module__} import load_experiment\n"
+    program += f"from {run_study.__module__} import run_study\n"
+    program += "if __name__ == '__main__': run_study(load_experiment('steps.yaml'), Path('reports'), 1, print)\n"
+    with subprocess.Popen([sys.executable, "-c", program]) as study:
         workers: list[psutil.Process] = []
         # A worker at work has used the processor for a while; multiprocessing's resource tracker never does.
         while not any(worker.cpu_times().user > 3 for worker in workers):
@@ -145,37 +137,28 @@ def test_the_table_by_hand() -> None:
     def row(point: str, seed: int, psnr_db: float) -> Row:
         return Row(point, seed, "x", 1234, 10, 0.9, 30.0, 0.95, psnr_db, 0.9, 31.0, 45.0, 12.4, "", "k")
 
-    lines = study_table([row("a", 1, 32.0), row("a", 2, 33.0), row("b", 1, 32.5)]).splitlines()
+    rows = [row("a", 1, 32.0), row("a", 2, 33.0), row("b", 1, 32.5)]
+    lines = results_table(rows, over_first(rows)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[2] == [
-        "a",
-        "2",
-        "1,234",
-        "10",
-        "0.9500",
-        "32.500",
-        "32.000 to 33.000",
-        "+1.500",
-        "+0.000",
-        "",
-        "45.0",
-        "12",
-    ]
+    assert cells[2][:6] == ["a", "2", "1,234", "10", "0.9500", "32.500"]
+    assert cells[2][6:] == ["32.000 to 33.000", "+1.500", "+0.000", "", "45.0", "0.2"]
     # Only seed 1 of `a` has a partner: 32.5 - 32.0.
     assert cells[3][7:10] == ["+1.500", "+0.500", "1 of 1"]
 
 
-def test_a_timed_study_shows_quality_beside_speed(workplace: Path) -> None:
-    from clearcall.experiments.study import time_study
+def test_the_committed_tables_are_read(project: Path) -> None:
+    for name in ("ablation", "shapes", "call_shapes"):
+        assert read_rows(project / f"reports/{name}.csv")
 
-    document = yaml.safe_load((workplace / "params.yaml").read_text())
+
+@pytest.mark.usefixtures("workplace")
+def test_a_timed_study_shows_quality_beside_speed() -> None:
+    document = yaml.safe_load(Path("params.yaml").read_text())
     document["benchmark_fps"] |= {"width": 64, "height": 48, "blocks": 2, "warmup_frames": 1}
-    (workplace / "params.yaml").write_text(yaml.safe_dump(document))
-    study, reports = load_study(workplace / "steps.yaml"), workplace / "reports"
-    rows = run_study(workplace / "steps.yaml", reports, jobs=1)
-    time_study("steps", study, reports)
-    write_study("steps", study, rows, reports)
-    written = (reports / "steps.md").read_text()
-    assert "clearcall study studies/steps.yaml --time" in written
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    time_study(load_experiment("steps.yaml"), REPORTS)
+    run_steps()
+    written = (REPORTS / "steps.md").read_text()
+    assert "clearcall experiment study steps --time" in written
     assert "onnxruntime, ms / fps" in written
-    assert (reports / "steps.png").stat().st_size > 1000
+    assert (REPORTS / "steps.png").stat().st_size > 1000

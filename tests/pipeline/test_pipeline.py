@@ -13,7 +13,7 @@ from PIL import Image
 from tests.miniature import STAGES, Miniature
 
 from clearcall.data.degrade.degradations import build_degradation
-from clearcall.experiments.recipe import Recipe
+from clearcall.experiments.experiment import Experiment
 from clearcall.imaging.metrics import psnr_db
 from clearcall.params import MotionBlur
 
@@ -119,7 +119,7 @@ def test_the_recipe_for_gopro_learns_from_a_folder_of_that_layout(
             (scene / kind).mkdir(parents=True)
             Image.fromarray(picture).save(scene / kind / "000001.png")
 
-    recipe = Recipe.model_validate(yaml.safe_load((project / "recipes/gopro_unet.yaml").read_text()))
+    recipe = Experiment.model_validate(yaml.safe_load((project / "experiments/gopro_unet.yaml").read_text()))
     small = {"epochs": 3, "patch_size": 32, "batch_size": 2, "warmup_steps": 100}
     tiny_values = {
         "download_data.folder": "GOPRO",

@@ -151,7 +151,7 @@ def mend() -> None:
 
 @app.command()
 def study(
-    file: Annotated[Path, typer.Argument(help="A study, for example studies/ablation.yaml.")],
+    name: Annotated[str, typer.Argument(help="A study in experiments/, for example ablation.")],
     *,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side, each on one thread.")] = 2,
     time: Annotated[bool, typer.Option("--time", help="Time the networks at 1080p too, on a quiet machine.")] = False,
@@ -160,24 +160,23 @@ def study(
 
     The pairs are those of the last `dvc repro`, the teacher too where a point needs one.
 
-    Example: clearcall study studies/ablation.yaml
+    Example: clearcall study ablation
     """
-    from clearcall.experiments.study import load_study, run_study  # noqa: PLC0415
+    from clearcall.experiments.experiment import load_experiment  # noqa: PLC0415
+    from clearcall.experiments.study import run_study, time_study  # noqa: PLC0415
     from clearcall.params import load_params  # noqa: PLC0415
-    from clearcall.reporting.studies import write_study  # noqa: PLC0415
+    from clearcall.reporting.experiments import over_first, results_table, write_study  # noqa: PLC0415
 
-    found, reports = load_study(file), load_params().paths.reports
-    rows = run_study(file, reports, jobs)
+    found, reports = load_experiment(name), load_params().paths.reports
     if time:
-        from clearcall.experiments.study import time_study  # noqa: PLC0415
-
-        time_study(file.stem, found, reports)
-    typer.echo(write_study(file.stem, found, rows, reports))
+        time_study(found, reports)
+    rows = run_study(found, reports, jobs, partial(write_study, found, reports))
+    typer.echo(results_table(rows, over_first(rows)))
 
 
 @app.command()
 def recipe(
-    file: Annotated[Path, typer.Argument(help="A recipe, for example recipes/fast.yaml.")],
+    name: Annotated[str, typer.Argument(help="A recipe in experiments/, for example fast.")],
     *,
     small: Annotated[
         bool, typer.Option("--small", help="With the values that make it small, where it has some.")
@@ -185,18 +184,20 @@ def recipe(
 ) -> None:
     """Print a recipe's values as arguments of `dvc exp run`, checked against params.yaml.
 
-    Example: eval "dvc exp run $(clearcall recipe recipes/fast.yaml)"
+    Example: eval "dvc exp run $(clearcall recipe fast)"
     """
-    from clearcall.experiments.recipe import as_arguments, load_recipe  # noqa: PLC0415
+    from clearcall.experiments.dvc import as_arguments  # noqa: PLC0415
+    from clearcall.experiments.experiment import load_experiment  # noqa: PLC0415
     from clearcall.params import read_yaml  # noqa: PLC0415
 
-    typer.echo(as_arguments(load_recipe(file).overrides(small=small), read_yaml(Path("params.yaml"))))
+    typer.echo(as_arguments(load_experiment(name).overrides(small=small), read_yaml(Path("params.yaml"))))
 
 
 @app.command()
 def recipes(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Files in recipes/; all published systems if none.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Recipes in experiments/; all published systems if none."),
     ] = None,
     *,
     photos: Annotated[
@@ -216,35 +217,11 @@ def recipes(
 
     Example: clearcall recipes luminous dncnn --photos ../photos
     """
-    from clearcall.experiments.recipe import load_recipe, published_recipes  # noqa: PLC0415
-    from clearcall.experiments.run import run_recipe  # noqa: PLC0415
-    from clearcall.params import PAIRED  # noqa: PLC0415
-    from clearcall.reporting.recipes import verdict, write_recipes  # noqa: PLC0415
+    from clearcall.experiments.recipe import plan_recipes, run_recipes  # noqa: PLC0415
+    from clearcall.reporting.experiments import write_recipe  # noqa: PLC0415
 
-    folder = Path("recipes")
-    chosen = {name: load_recipe(folder / f"{name}.yaml") for name in names or published_recipes(folder)}
-    if not chosen:
-        errors.fail(f"there are no recipes in {folder.resolve()}: run this in the project's top folder")
-    if not full and (long := [name for name, found in chosen.items() if not found.small]):
-        errors.fail(f"{', '.join(long)}: no values that make it small; add `small` to its file, or say --full")
-    changes: dict[str, object] = {}
-    options = ["--full"] if full else []
-    if budget is not None:
-        changes["budget"] = budget
-        options.append(f"--budget {budget:g}")
-    if photos is not None:
-        if not photos.is_dir():
-            errors.fail(f"there is no folder {photos}")
-        changes |= {"download_data.folder": str(photos.resolve()), "download_data.licence": licence}
-        options.append(f"--photos {photos.name}")
-    for name, found in chosen.items():
-        command = " ".join(["clearcall recipes", name, *options])
-        overrides = {**found.overrides(small=not full), **changes}
-        if photos is not None and overrides.get("download_data.source") not in PAIRED:
-            overrides["download_data.source"] = "folder"
-        outcome = run_recipe(name, found, overrides, small=not full, command=command)
-        path = write_recipes([outcome], output)  # at once: the next may fail
-        typer.echo(f"{name}: {verdict(outcome.document)} Written: {path}")
+    runs = plan_recipes(names or [], full=full, budget=budget, photos=photos, licence=licence)
+    run_recipes(runs, lambda outcome: typer.echo(write_recipe(output, outcome)))
 
 
 @app.command()

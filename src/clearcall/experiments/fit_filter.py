@@ -1,18 +1,15 @@
-"""Fit what says how much of the past each block of a frame gets: the temporal filter's perceptron, for the package.
+"""Fit the temporal filter's perceptron, which predicts the blending weight of each block, for the package.
 
-Photographs and made-up pages of text pan and zoom, or stand still, alone or with a piece of a photograph before them
-that moves by itself. As in recordings, some bend, have noise, change their light or were encoded before: that is the
-original then. They are sent through all codecs, whole and smaller. What each block's best weight would have been is
-known from the original, and learnt is what leaves the least error, in dB, a frame. The filter works on what it gave
-before, so it is fitted anew with its own past.
+Training clips are photographs and synthetic pages of text that pan and zoom, or stand still, some with a moving
+foreground. Some are warped, noisy, change in brightness or were encoded before: the result is the original. All codecs
+transmit them, at full resolution and downscaled. The loss is the error of a blended frame against its original, in dB.
+The filter's input is its own earlier output, so a second round fits it on that.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
@@ -26,7 +23,7 @@ from clearcall.core.console import ProgressBar, track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_path, write_text
 from clearcall.core.machine import available_cores
-from clearcall.core.processes import end_with_parent
+from clearcall.core.processes import worker_pool
 from clearcall.data.degrade.codecs import Transmission, send, transmit_clip
 from clearcall.data.synthetic import (
     MAX_BEND,
@@ -46,52 +43,51 @@ from clearcall.params import CallCodec
 from clearcall.temporal.filter import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, weight_by_change
 
 SIDE = 352  # pixels
-FRAMES, LONG_FRAMES, _LONG = 13, 26, 0.2  # of a clip; and of a longer one, as this share of them is
-LEARNT_FROM = (1, 2, 3, 5, 8, 12, 13, 16, 20, 25)  # of these frames, the first being 0
+FRAMES, LONG_FRAMES, _LONG = 13, 26, 0.2  # of a clip; of a longer one; share of longer ones
+LEARNT_FROM = (1, 2, 3, 5, 8, 12, 13, 16, 20, 25)  # indices of training frames
 _CLIPS = (3, 9)  # of each photograph, in each round
 _WITH_HEAD, _HEAD_PAN, _HEAD_SIDES = 0.35, 2.0, (0.12, 0.35)  # share of clips, pixels a frame, parts of the side
 _STILL, _WITH_HEAD_IF_STILL = 0.3, 0.8  # share of clips; and of those
 _BENT, _BENT_IF_STILL, _LEAST_BEND = 0.2, 0.8, 0.2  # shares of those that move and that stand still; pixels
-_NOISY, _NOISE_LEVELS, _GRAIN = 0.4, (0.3, 4.0), (0.3, 1.0)  # share of clips, grey levels, pixels
-_LIT, _LIGHT_LEVELS = 0.3, (0.5, 12.0)  # share of clips, grey levels
-_ENCODED, _ENCODED_QP = 0.15, (14, 26)  # share of clips, by what recorded them
+_NOISY, _NOISE_LEVELS, _GRAIN = 0.4, (0.3, 4.0), (0.3, 1.0)  # share of clips, 8-bit levels, pixels
+_LIT, _LIGHT_LEVELS = 0.3, (0.5, 12.0)  # share of clips, 8-bit levels
+_ENCODED, _ENCODED_QP = 0.15, (14, 26)  # share of clips, QP
 _PAGES = 0.1  # share of clips
 _SOFT = 0.3  # share of clips
 _QP, _FACTORS = (22, 37), (1.0, 1.0, 1.5, 2.0, 2.0)
 _H264 = 0.25  # share of clips that all codecs do not share
 _HIDDEN, _STEPS, _FRAMES_A_STEP, _RATE = (48, 16), 4000, 48, 1e-2
 _FEATURES = 26  # of a block and its frame
-_CAUTION = 8.0  # a decibel that a frame loses counts as many that others gain
-# What is seen of a frame is shifted by so much of its spread, all its blocks alike, in every step anew: other films are
-# not quite like any that was learnt from.
+_CAUTION = 8.0  # weight of a loss in PSNR relative to a gain
+# Standard deviation of noise added to a frame's features in each step, in units of their spread: other videos differ
+# from all training clips.
 _JITTER = 0.06
 _Plane = npt.NDArray[np.float32]
 
 _CARD = """# Card: the temporal filter's perceptron
 
-It says how much of the past each block of a film's frame gets (`TemporalFilter`). Apache-2.0.
+It predicts the blending weight of each block of a video's frame (`TemporalFilter`). Apache-2.0.
 
 - **Made by** `make ship-filter PHOTOS=... LICENCE=...`.
-- **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, or stand still: a tenth are
-  made-up pages of text instead, a third softened as if they had been enlarged, a third and most of the still ones have
-  a piece of the photograph before them that moves by itself; most of the still ones and some others bend, two fifths
-  have a camera's noise, of a third the light changes, a few were encoded before. H.264, twice as often as VP8,
-  VP9 or AV1, QP 22 to 37, whole and smaller by 1.5 and 2.
-  Licence of the photographs: {licence}.
-- **What it gains there**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On others: reports/calls.md.
-- **Limits**: heads are ellipses that bend, and rooms photographs; no film of a call was seen.
+- **Data**: {photographs} photographs, no part of this package, as clips that pan and zoom, or stand still. A tenth are
+  synthetic pages of text instead, a third are upscaled, a third and most of the still ones have a foreground that moves
+  by itself. Most of the still ones and some others are warped, two fifths have sensor noise, a third change in
+  brightness, a few were encoded before. H.264, twice as often as VP8, VP9 or AV1, QP 22 to 37, full resolution and
+  downscaled by 1.5 and 2. Licence of the photographs: {licence}.
+- **Gain on these**: {gain_db:+.3f} dB of luma, the mean of {frames} frames. On other videos: reports/calls.md.
+- **Limits**: heads are warped ellipses, and rooms photographs; there was no recording of a call.
 """
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """The blocks of one frame, in one row: their features, and by how much a weight w of their past changes its error.
+    """The blocks of one frame: their features, and how a blending weight w changes the frame's error.
 
-    Features are (blocks, 11) and (15,) as in `temporal.Blocks`; the whole frame's squared error falls by the factor 1 +
+    Features are (blocks, 11) and (15,) as in `temporal.Blocks`; blending multiplies the frame's squared error by 1 +
     sum of `energy` w^2 - 2 `agreement` w, each (blocks,).
     """
 
-    # No tensors: each would take an open file on its way from another process.
+    # No tensors: each needs an open file when it is passed between processes.
     features: _Plane
     of_frame: _Plane
     energy: _Plane
@@ -99,17 +95,15 @@ class Lesson:
 
 
 def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: int = 1) -> float:
-    """Fit the perceptron on photographs and write it to `target`, and its card beside it.
+    """Fit the perceptron on photographs and write it to `target`, with its card beside it.
 
-    Return the mean gain in dB of luma that it reaches on what it learnt from. Raises UserError if there are too few
-    large photographs.
+    Return the mean gain in luma PSNR on the training clips, in dB. Raises UserError if there are too few large
+    photographs.
     """
     weigh = Perceptron([(np.zeros((_FEATURES, 1), np.float32), np.zeros(1, np.float32))])
     for number, clips in enumerate(_CLIPS):
         made = partial(_lessons, clips=clips, weigh=weigh, seed=seed)
-        with ProcessPoolExecutor(
-            available_cores(), mp_context=get_context("spawn"), initializer=end_with_parent
-        ) as pool:
+        with worker_pool(available_cores()) as pool:
             name = f"clips, round {number + 1} of {len(_CLIPS)}"
             of_each = [*track(pool.map(made, photographs), len(photographs), name)]
         lessons = [lesson for some in of_each for lesson in some]
@@ -127,7 +121,7 @@ def ship_filter(photographs: Sequence[Path], licence: str, target: Path, seed: i
 
 
 def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
-    """Return the perceptron that learnt most from lessons, and the mean gain in dB that it reaches on them."""
+    """Return the perceptron fitted on lessons, and its mean gain on them in dB."""
     torch.manual_seed(seed)
     features, of_frame, energy, agreement = (
         torch.from_numpy(np.stack([getattr(lesson, name) for lesson in lessons]))
@@ -169,13 +163,13 @@ def fit(lessons: Sequence[Lesson], seed: int) -> tuple[Perceptron, float]:
 
 
 def _lessons(path: Path, clips: int, weigh: Perceptron, seed: int) -> list[Lesson]:
-    """Return what there is to learn from clips of one photograph; nothing if it is too small."""
+    """Return the lessons of one photograph's clips; none if it is too small."""
     cv2.setNumThreads(1)
     return [lesson for clip, arrived in _sent(path, clips, seed) for lesson in _watched(clip, arrived, weigh)]
 
 
 def _sent(path: Path, clips: int, seed: int) -> Iterator[tuple[list[Frame], list[Frame]]]:
-    """Yield clips of one photograph, as they were and as they arrived; none if it is too small."""
+    """Yield clips of one photograph, original and transmitted; none if it is too small."""
     photograph = np.asarray(read_rgb(path, 1).convert("RGB"))
     scale = max(SIDE / min(photograph.shape[:2]), min(1.0, 720 / max(photograph.shape[:2])))
     if scale > 1:
@@ -201,7 +195,7 @@ def _sent(path: Path, clips: int, seed: int) -> Iterator[tuple[list[Frame], list
 
 
 def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -> list[Frame]:
-    """Return a clip as a camera may have recorded it, or as it is; it is the original all the same."""
+    """Return a clip with the defects of a recording, or without; the result counts as the original."""
     if draw.random() < bent_share:
         clip = bent(clip, draw.uniform(_LEAST_BEND, MAX_BEND), draw)
     if draw.random() < _LIT:
@@ -215,7 +209,7 @@ def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -
 
 
 def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron) -> list[Lesson]:
-    """Let a filter see a clip as it arrived, and return what was to be learnt from some of its frames."""
+    """Filter a transmitted clip and return the lessons of some of its frames."""
     temporal, lessons = TemporalFilter(weigh), list[Lesson]()
     for index, (sharp, luma) in enumerate(zip(map(_luma, clip), map(_luma, arrived), strict=True)):
         if index in LEARNT_FROM and temporal.reference:
@@ -249,12 +243,12 @@ def _cut(photograph: Frame, draw: np.random.Generator) -> Frame:
 
 
 def _with_head(clip: Sequence[Frame], other: Frame, draw: np.random.Generator) -> list[Frame]:
-    """Lay an ellipse of another picture of the same size over a clip, in motion of its own."""
+    """Overlay an ellipse of another image of the same size on a clip, with its own motion."""
     pan = draw.uniform(-_HEAD_PAN, _HEAD_PAN, 2) * draw.choice([0.2, 1.0])
     middle, radii = draw.uniform(0.3, 0.7, 2) * SIDE, draw.uniform(*_HEAD_SIDES, 2) * SIDE
     ellipse = np.zeros((SIDE, SIDE), np.float32)
     cv2.ellipse(ellipse, (middle.tolist(), (2 * radii).tolist(), 0.0), 1.0, -1)
-    ellipse = np.asarray(cv2.GaussianBlur(ellipse, (0, 0), 1.2), np.float32)  # no edge of a lens is a step
+    ellipse = np.asarray(cv2.GaussianBlur(ellipse, (0, 0), 1.2), np.float32)  # lenses soften edges
     layers = pan_and_zoom(
         np.dstack([other, np.rint(255 * ellipse)]).astype(np.uint8), len(clip), (float(pan[0]), float(pan[1])), 1.0
     )

@@ -1,137 +1,112 @@
-"""Train the points of a study that its table lacks, side by side."""
+"""Run studies: short trainings of the student, side by side, skipping those that the table has."""
 
-import csv
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_path, read_json, sha256_of, write_json
+from clearcall.core.files import read_json, sha256_of, write_json
 from clearcall.core.machine import machine
 from clearcall.core.processes import worker_pool
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, read_pairs, spread
 from clearcall.evaluation.quality import clean_psnr_db, mean_scores, score_contenders
 from clearcall.evaluation.speed import make_frames, measure_latency
-from clearcall.experiments.recipe import as_arguments
+from clearcall.experiments.dvc import as_arguments
+from clearcall.experiments.experiment import Experiment, Study, params_with
+from clearcall.experiments.results import Row, describe_model, read_rows, run_all, write_rows
 from clearcall.imaging.frame import Restore
 from clearcall.models.build import build_model
 from clearcall.models.export import export_onnx
 from clearcall.models.inference import restore
 from clearcall.models.layers import collapsed, parameter_count
 from clearcall.models.weights import WEIGHTS
-from clearcall.params import Overrides, Params, with_overrides
+from clearcall.params import Overrides, Params
 from clearcall.runtime.engines import installed_providers
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.training.loop import make_fabric
 from clearcall.training.task import needs_teacher
 from clearcall.training.train import load_teacher, scheduled, train_student
 
-FRAMES = 100  # of each shape on each runtime
-
-
-class Study(BaseModel):
-    """A question, what all points have in common, and the points: values of params.yaml by dotted name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    question: str
-    finding: str = ""  # what its author makes of the table
-    seeds: tuple[int, ...] = Field(min_length=1)
-    train_photographs: int | None = Field(default=None, ge=1)  # the first ones only; None: all
-    train_scale: float | None = None  # of the training pairs; None: all scales
-    test_pairs: int | None = Field(default=None, ge=1)  # as many of each degradation; None: all
-    common: Overrides
-    points: dict[str, Overrides] = Field(min_length=1)
+FRAMES = 100  # of each network on each runtime
 
 
 @dataclass(frozen=True)
-class Row:
-    """One training: what was measured, and all that is needed to run it again."""
+class _Run:
+    """One training of a study: a point with a seed; `key` is a hash of all that decides its result."""
 
+    study: Study
     point: str
     seed: int
-    architecture: str
-    parameters: int
-    steps: int
-    validation_ssim: float
-    validation_psnr_db: float
-    test_ssim: float
-    test_psnr_db: float
-    input_ssim: float
-    input_psnr_db: float
-    clean_psnr_db: float
-    seconds: float
-    overrides: str
+    overrides: Overrides
+    params: Params
     key: str
 
 
-def load_study(path: Path) -> Study:
-    """Read a study; raise UserError saying what is wrong with it."""
-    try:
-        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        known = ", ".join(str(found) for found in sorted(Path("studies").glob("*.yaml")))
-        raise UserError(f"there is no study {path}; known here: {known or 'none'}") from None
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a study: {error}") from None
+def run_study(experiment: Experiment, reports: Path, jobs: int, report: Callable[[list[Row]], object]) -> list[Row]:
+    """Train what reports/<name>.csv lacks, `jobs` at a time on one thread each, and return the study's rows.
 
-
-def run_study(path: Path, reports: Path, jobs: int) -> list[Row]:
-    """Train every point that the CSV lacks, `jobs` at a time on one thread each, and return all of the study's rows.
-
-    A row is written as soon as its training is over: a study that was stopped goes on where it was. A point counts as
-    done if its params, the pairs and the teacher are the same.
+    The CSV is written and `report` called with the rows so far after each training, so that a killed study resumes. A
+    training is skipped if its params, the pairs and the teacher are those of a row. Raises UserError, after the last
+    training, if some failed.
     """
-    study = load_study(path)
-    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    table = reports / f"{path.stem}.csv"
-    done = _read(table)
-    plan, wanted = [], []
+    study, table = experiment.require_study(), reports / f"{experiment.name}.csv"
+    points = list(study.points)
+    done = {(row.point, row.seed, row.key): row for row in read_rows(table)}
+    runs = _runs(experiment, study)
+    missing = [run for run in runs if (run.point, run.seed, run.key) not in done]
+
+    def found() -> list[Row]:
+        rows = [done[key] for run in runs if (key := (run.point, run.seed, run.key)) in done]
+        return sorted(rows, key=lambda row: (points.index(row.point), row.seed))
+
+    if not missing:
+        report(found())
+        return found()
+    _prepare(missing)
+    with ProgressBar(experiment.name, len(runs), len(runs) - len(missing)) as bar, worker_pool(jobs) as pool:
+        waiting = {pool.submit(_train, run): f"{run.point}, seed {run.seed}" for run in missing}
+        for row in run_all((waiting[future], future.result) for future in as_completed(waiting)):
+            done[row.point, row.seed, row.key] = row
+            write_rows(table, list(done.values()))
+            report(found())
+            bar.note(f"{row.point}: {row.test_ssim:.4f} / {row.test_psnr_db:.2f} dB")
+            bar.advance()
+    return found()
+
+
+def _runs(experiment: Experiment, study: Study) -> list[_Run]:
+    """Return all trainings, one seed after the other: a first table is there early."""
+    runs = []
     for seed in study.seeds:
         for point, overrides in study.points.items():
-            merged: Overrides = {**study.common, **overrides, "distill_student.training.seed": seed}
-            params = with_overrides(document, merged)
-            key = _key(study, params)
-            wanted.append((point, seed, key))
-            if (point, seed, key) not in done:
-                plan.append((point, seed, merged, params, key))
-    if plan:
-        taught = [params for *_, params, _ in plan if needs_teacher(params.distill_student.losses.weights())]
-        for params in taught[:1]:  # once, before two trainings would do it at the same time
-            stage, fabric = params.distill_student, make_fabric(params.distill_student.training)
-            records = _records(study, params)
-            training = scheduled(stage.training, len(records), 1)
-            load_teacher(stage.losses.weights(), training, params.paths, records, fabric)
-        with (
-            ProgressBar(path.stem, len(wanted), len(wanted) - len(plan)) as bar,
-            worker_pool(jobs) as pool,
-        ):
-            waiting = [pool.submit(_train, study, *entry) for entry in plan]
-            for future in as_completed(waiting):
-                row = future.result()
-                done[row.point, row.seed, row.key] = row
-                _write(table, list(done.values()))
-                bar.note(f"{row.point}: {row.test_ssim:.4f} / {row.test_psnr_db:.2f} dB")
-                bar.advance()
-    order = {point: index for index, point in enumerate(study.points)}
-    return sorted((done[key] for key in wanted), key=lambda row: (order[row.point], row.seed))
+            merged = {**experiment.values, **overrides, "distill_student.training.seed": seed}
+            params = params_with(merged)
+            runs.append(_Run(study, point, seed, merged, params, _key(study, params)))
+    return runs
+
+
+def _prepare(runs: Sequence[_Run]) -> None:
+    """Check the pairs, and compute the teacher's outputs once, before two trainings would at the same time."""
+    records = [_records(run) for run in runs]
+    for run, own in zip(runs, records, strict=True):
+        stage = run.params.distill_student
+        if needs_teacher(stage.losses.weights()):
+            training = scheduled(stage.training, len(own), 1)
+            load_teacher(stage.losses.weights(), training, run.params.paths, own, make_fabric(stage.training))
+            return
 
 
 def _key(study: Study, params: Params) -> str:
     """Return a short hash over what decides a point's result: its params, the pairs, and the teacher if it has one."""
     stage = params.distill_student
-    # Without defaults, so that a new param with one leaves old rows valid.
+    # Without defaults: a new param that has one leaves old rows valid.
     values = stage.model_dump_json(exclude_defaults=True)
     digest = hashlib.sha256(f"{values} {study.train_photographs} {study.train_scale} {study.test_pairs}".encode())
     files = [params.paths.pairs / INDEX]
@@ -144,11 +119,12 @@ def _key(study: Study, params: Params) -> str:
     return digest.hexdigest()[:12]
 
 
-def _records(study: Study, params: Params) -> list[PairRecord]:
-    """Return the training pairs that the study uses; raise UserError if they are not those of its params."""
+def _records(run: _Run) -> list[PairRecord]:
+    """Return the training pairs that a study uses; raise UserError if they are not of the mix in its params."""
+    study, params = run.study, run.params
     train = read_pairs(params.paths.pairs, "train")
     if (there := {pair.degradation for pair in train}) != set(params.degrade_pairs.mix):
-        values = {name: value for name, value in study.common.items() if name.startswith("degrade_pairs.")}
+        values = {name: value for name, value in run.overrides.items() if name.startswith("degrade_pairs.")}
         command = " ".join(filter(None, ["dvc exp run", as_arguments(values, {}), "check_pairs"]))
         raise UserError(
             f"{params.paths.pairs} holds {', '.join(sorted(there))}, and the study asks for "
@@ -158,18 +134,17 @@ def _records(study: Study, params: Params) -> list[PairRecord]:
     return [pair for pair in train if pair.image in photographs and study.train_scale in {None, pair.scale}]
 
 
-def _train(study: Study, point: str, seed: int, overrides: Overrides, params: Params, key: str) -> Row:
-    started, stage, pairs = time.monotonic(), params.distill_student, params.paths.pairs
-    model, validation = train_student(stage, params.paths, _records(study, params), f"study-{key}")
+def _train(run: _Run) -> Row:
+    started, stage, pairs = time.monotonic(), run.params.distill_student, run.params.paths.pairs
+    model, validation = train_student(stage, run.params.paths, _records(run), f"study-{run.key}")
     seconds = time.monotonic() - started
-    test, restorer = spread(read_pairs(pairs, "test"), study.test_pairs), partial(restore, model)
+    test, restorer = spread(read_pairs(pairs, "test"), run.study.test_pairs), partial(restore, model)
     scores = score_contenders(pairs, test, {"degraded": lambda frame: frame, "point": restorer}, shown=False)
     mean = mean_scores(scores)
-    arguments = ", ".join(f"{name} {value}" for name, value in stage.model.arguments.items())
     return Row(
-        point=point,
-        seed=seed,
-        architecture=f"{stage.model.name}: {arguments}",
+        point=run.point,
+        seed=run.seed,
+        architecture=describe_model(stage.model.name, stage.model.arguments),
         parameters=parameter_count(collapsed(model)),
         steps=stage.training.steps,
         validation_ssim=round(validation.ssim, 5),
@@ -180,36 +155,15 @@ def _train(study: Study, point: str, seed: int, overrides: Overrides, params: Pa
         input_psnr_db=round(mean["degraded"]["psnr_db"], 4),
         clean_psnr_db=round(clean_psnr_db(pairs, test, restorer), 2),
         seconds=round(seconds, 1),
-        overrides=as_arguments(overrides, {}),
-        key=key,
+        overrides=as_arguments(run.overrides, {}),
+        key=run.key,
     )
 
 
-def _read(table: Path) -> dict[tuple[str, int, str], Row]:
-    names, rows = [field.name for field in fields(Row)], {}
-    with suppress(FileNotFoundError), table.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
-        if lines.fieldnames != names:
-            raise UserError(
-                f"{table} is not the table of a study, and would be overwritten: give the study another name"
-            )
-        for line in lines:
-            row = Row(**{field.name: field.type(line[field.name]) for field in fields(Row)})  # type: ignore[operator]  # str, int or float
-            rows[row.point, row.seed, row.key] = row
-    return rows
-
-
-def _write(table: Path, rows: Sequence[Row]) -> None:
-    with atomic_path(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-
-
-def time_study(name: str, study: Study, reports: Path) -> None:
-    """Write reports/<name>_speed.json: latency of each point's network by runtime; its weights do not matter for it."""
-    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    points = {point: with_overrides(document, {**study.common, **values}) for point, values in study.points.items()}
+def time_study(experiment: Experiment, reports: Path) -> None:
+    """Write reports/<name>_speed.json: latency of each point's untrained network on each runtime."""
+    study = experiment.require_study()
+    points = {point: params_with({**experiment.values, **values}) for point, values in study.points.items()}
     first = next(iter(points.values()))
     (pair, *_) = read_pairs(first.paths.pairs, "test")
     setting = first.benchmark_fps.model_copy(update={"frames": FRAMES})
@@ -223,17 +177,17 @@ def time_study(name: str, study: Study, reports: Path) -> None:
                 contenders[f"{point} / {provider}"] = Sharpener(path, provider, setting.threads)
         latency = measure_latency(contenders, frames, setting)
     write_json(
-        reports / f"{name}_speed.json",
+        reports / f"{experiment.name}_speed.json",
         {"width": setting.width, "height": setting.height, "machine": machine(), "latency": latency},
     )
 
 
-def read_speed(name: str, points: Iterable[str], reports: Path) -> dict[str, dict[str, Any]]:
+def read_speed(experiment: Experiment, reports: Path) -> dict[str, dict[str, Any]]:
     """Return for each point its latency by runtime; {} if the study was not timed."""
-    path = reports / f"{name}_speed.json"
+    path = reports / f"{experiment.name}_speed.json"
     if not path.is_file():
         return {}
-    found: dict[str, dict[str, Any]] = {point: {} for point in points}
+    found: dict[str, dict[str, Any]] = {point: {} for point in experiment.require_study().points}
     for contender, timed in read_json(path)["latency"].items():
         point, _, provider = contender.rpartition(" / ")
         if point in found:
