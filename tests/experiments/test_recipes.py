@@ -136,7 +136,7 @@ def test_a_recipe_extends_another_of_its_folder_by_its_own_values(tmp_path: Path
 
 
 def test_a_recipe_without_small_values_is_not_run_as_if_it_were_small() -> None:
-    done = CliRunner().invoke(app, ["recipes", "fast"])
+    done = CliRunner().invoke(app, ["experiment", "recipe", "fast"])
     assert done.exit_code == 1
     assert "say --full" in str(done.stderr)
 
@@ -247,7 +247,7 @@ def outcome(**changes: Any) -> Outcome:
         "small": True,
         "small_notes": ["Small: less of all."],
         "changed": "a.b: 1",
-        "command": "clearcall recipes one",
+        "command": "clearcall experiment recipe one",
         "minutes": 3.21,
         "machine": {"cpu": "A", "cores": 2},
         "curves": {"train_teacher": rows, "distill_student": rows},

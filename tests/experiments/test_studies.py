@@ -128,7 +128,16 @@ def test_trainings_end_with_a_study_that_is_killed(workplace: Path) -> None:
 
     text = (workplace / "steps.yaml").read_text().replace("training.steps: 3", "training.steps: 1000000")
     (workplace / "steps.yaml").write_text(text)
-    program = [sys.executable, "-c", "from clearcall.cli import main; main()", "study", "steps.yaml", "--jobs", "1"]
+    program = [
+        sys.executable,
+        "-c",
+        "from clearcall.cli import main; main()",
+        "experiment",
+        "study",
+        "steps",
+        "--jobs",
+        "1",
+    ]
     with subprocess.Popen(program) as study:
         workers: list[psutil.Process] = []
         # A worker at work has used the processor for a while; multiprocessing's resource tracker never does.
@@ -176,6 +185,6 @@ def test_a_timed_study_shows_quality_beside_speed(workplace: Path) -> None:
     time_study("steps", study, reports)
     write_study("steps", study, rows, reports)
     written = (reports / "steps.md").read_text()
-    assert "clearcall study studies/steps.yaml --time" in written
+    assert "clearcall experiment study steps --time" in written
     assert "onnxruntime, ms / fps" in written
     assert (reports / "steps.png").stat().st_size > 1000

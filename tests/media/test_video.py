@@ -267,7 +267,7 @@ def test_past_frames_can_be_left_out(sharpener: Sharpener, scene: Frame, tmp_pat
 
 def test_a_dry_run_by_command(scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene)
-    run = command("video", str(source), "--dry-run", "--provider", "onnxruntime", "--threads", "1")
+    run = command("sharpen", str(source), "--dry-run", "--provider", "onnxruntime", "--threads", "1")
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"{source}: 10 frames, decode + sharpen ")
     assert list(tmp_path.iterdir()) == [source]
@@ -282,7 +282,7 @@ def test_a_dry_run_by_command(scene: Frame, tmp_path: Path) -> None:
     ],
 )
 def test_a_film_needs_either_a_result_or_a_dry_run(arguments: list[str], message: str) -> None:
-    run = command("video", "in.mp4", *arguments)
+    run = command("sharpen", "in.mp4", *arguments)
     assert run.returncode == 1 and run.stderr.startswith(f"error: {message}")
 
 
@@ -983,7 +983,7 @@ def test_a_picture_keeps_its_shape_in_a_size_of_another(sharpener: Sharpener, sc
 
 @pytest.mark.parametrize("size", ["", "96", "96x63", "0x0", "-2x2", "8194x64", "axb"])
 def test_a_wrong_size_is_one_line(tmp_path: Path, size: str) -> None:
-    run = command("video", "in.mp4", str(tmp_path / "out.mp4"), f"--size={size}")
+    run = command("sharpen", "in.mp4", str(tmp_path / "out.mp4"), f"--size={size}")
     assert run.returncode == 1 and not list(tmp_path.iterdir())
     assert run.stderr.startswith(f"error: size {size!r}: give width x height as even numbers from 2 to 8192")
     assert run.stderr.count("\n") == 1
@@ -992,7 +992,7 @@ def test_a_wrong_size_is_one_line(tmp_path: Path, size: str) -> None:
 def test_the_command_takes_a_size(scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene)
     options = ("--provider", "onnxruntime", "--threads", "1", "--size", "48x32")
-    done = command("video", str(source), str(tmp_path / "out.mp4"), *options)
+    done = command("sharpen", str(source), str(tmp_path / "out.mp4"), *options)
     assert done.returncode == 0, done.stderr
     assert {frame.planes[0].shape for frame in shown(tmp_path / "out.mp4")} == {(32, 48)}
 
@@ -1324,7 +1324,7 @@ def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame,
 def test_a_film_that_exists_is_replaced_only_if_that_is_wanted(scene: Frame, tmp_path: Path) -> None:
     source, target = write_film(tmp_path / "in.mp4", scene), tmp_path / "out.mp4"
     target.write_bytes(b"mine")
-    arguments = ("video", str(source), str(target), "--provider", "onnxruntime", "--threads", "1")
+    arguments = ("sharpen", str(source), str(target), "--provider", "onnxruntime", "--threads", "1")
     refused = command(*arguments)
     assert refused.returncode == 1
     assert f"error: {target} exists: name another file for the result, or --overwrite to replace it\n" in refused.stderr
@@ -1362,7 +1362,7 @@ def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Pa
         "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom clearcall.cli import main\nmain()"
     )
-    arguments = ("video", str(source), str(tmp_path / "out" / "out.mp4"), "--provider", "onnxruntime", "--crf", "0")
+    arguments = ("sharpen", str(source), str(tmp_path / "out" / "out.mp4"), "--provider", "onnxruntime", "--crf", "0")
     done = command(*arguments, program=program)
     assert done.returncode == 1
     assert "error: " in done.stderr and "File too large" in done.stderr
@@ -1383,7 +1383,7 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(
     )
     target = tmp_path / "out" / "out.mp4"
     options = ["--model", "fast", "--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
-    done = interrupted(program, "video", str(source), str(target), *options, send=number)
+    done = interrupted(program, "sharpen", str(source), str(target), *options, send=number)
     assert done.returncode == 130
     assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
     assert "Traceback" not in done.stderr
@@ -1401,7 +1401,7 @@ def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interru
         "ProgressBar.note = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
         "from clearcall.cli import main\nmain()"
     )
-    done = interrupted(program, "video", str(source), "--dry-run", "--provider", "onnxruntime")
+    done = interrupted(program, "sharpen", str(source), "--dry-run", "--provider", "onnxruntime")
     assert done.returncode == 130 and "Traceback" not in done.stderr
     assert "warning: interrupted: that is of what was done until then" in done.stderr
     assert 20 <= int(done.stdout.splitlines()[-1].split(": ")[1].split(" frames")[0]) < 60
@@ -1410,10 +1410,10 @@ def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interru
 def test_the_command_sharpens_a_film_and_tells_its_rates(scene: Frame, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", scene, sound=True)
     options = ("--provider", "onnxruntime", "--threads", "1")
-    done = command("video", str(source), str(tmp_path / "out.mp4"), *options, "--split")
+    done = command("sharpen", str(source), str(tmp_path / "out.mp4"), *options, "--split")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'out.mp4'}: 10 frames, decode + sharpen ")
     assert len(shown(tmp_path / "out.mp4")) == 10
-    both = command("video", str(source), str(tmp_path / "both.mp4"), "--split", "--side-by-side")
+    both = command("sharpen", str(source), str(tmp_path / "both.mp4"), "--split", "--side-by-side")
     assert both.returncode == 1
     assert both.stderr == "error: --side-by-side and --split exclude each other: choose one\n"

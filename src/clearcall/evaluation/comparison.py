@@ -94,7 +94,7 @@ class Settings:
         options += [f"--provider {provider}" for provider in self.providers]
         options += [f"--images {self.images.resolve().name}"] if self.images else []
         options += [f"--peers {self.peers.resolve().name}"] if self.peers else []
-        return " ".join(["clearcall benchmark", *options, f"--frames {self.frames}"])
+        return " ".join(["clearcall bench speed", *options, f"--frames {self.frames}"])
 
 
 @dataclass(frozen=True)

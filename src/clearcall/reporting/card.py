@@ -72,7 +72,7 @@ def model_card(name: str, params: Params, recipe: str, reports: Results) -> str:
 A network of {reports["export_onnx"]["student"]["parameters"]:,} parameters ({trained["model"]["name"]}: {arguments})
 that sharpens 8-bit images by what it adds to {"luma" if luma else "R, G and B"}. Apache-2.0.
 
-- **Use**: `Sharpener("{name}")` or `clearcall video IN OUT --model {name}`, for {use}.
+- **Use**: `Sharpener("{name}")` or `clearcall sharpen IN OUT --model {name}`, for {use}.
   Not for evidence: what it adds is plausible, not known.
 - **Made by** `{recipe}`, on {machine()["cpu"]}.
 - **Data**: {images["train"]} images to train on, {images["validation"]} to tune on, {images["test"]} to

@@ -28,7 +28,7 @@ from clearcall.media.video.run import VideoSummary, check_network
 from clearcall.reporting.tables import markdown_table
 from clearcall.runtime.sharpener import Sharpener
 
-NAME = "films.md"
+NAME = "video.md"
 
 
 _LIBRARIES = ("av", "cv2", "numpy")
@@ -45,7 +45,7 @@ def benchmark_films(
     film_size: Size = (1920, 1080),
     camera_size: Size = (1280, 720),
 ) -> Path:
-    """Measure all models on a film, and the last one on a film in place of a camera; write reports/films.md.
+    """Measure all models on a film, and the last one on a film in place of a camera; write reports/video.md.
 
     Sizes are (width, height) in pixels, even; `frames` are those of the film, `rounds` how often each model has its
     turn, `seconds` how long the camera runs. `command` is told in the report. Raises UserError for a model that is not
@@ -104,7 +104,7 @@ def _about_films(
     titles = ["model", "runtime", "past frames", "median fps", "least", "most", "encode fps"]
     return (
         f"## A film of {size[0]}x{size[1]}\n\n"
-        f"{first[0].frames} frames, decoded and sharpened as by `clearcall video FILM --dry-run`, {len(first)} times "
+        f"{first[0].frames} frames, decoded and sharpened as by `clearcall sharpen IN --dry-run`, {len(first)} times "
         "in turns with the others; with the time that preparing the network takes. The encoder's rate is of a run that "
         "writes the film, too, where it shares the cores with all else.\n\n"
         f"{markdown_table(titles, rows)}\n\n"

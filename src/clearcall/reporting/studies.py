@@ -111,7 +111,7 @@ def write_study(name: str, study: Study, rows: Sequence[Row], reports: Path) -> 
     write_text(
         reports / f"{name}.md",
         f"# {study.question}\n\n"
-        f"Made by `clearcall study studies/{name}.yaml{' --time' if speed else ''}`: each line is the mean of as many "
+        f"Made by `clearcall experiment study {name}{' --time' if speed else ''}`: each line is the mean of as many "
         f"short trainings as it has seeds, measured on {study.test_pairs or 'all'} test pairs, whole pictures. Every "
         f"training stands in [{name}.csv]({name}.csv) with the params that differ from params.yaml, as "
         "`dvc exp run` takes them.\n\n"
