@@ -57,19 +57,20 @@ def compare_folder(
     """
     page, model = reports / f"{NAME}.md", named_model(options.model)
     check_target(page, Path(source), overwrite=overwrite)
-    with TemporaryDirectory() as unpacked, atomic_folder(reports / NAME) as building:
+    with TemporaryDirectory() as unpacked:
         folder = _folder(source, Path(unpacked))
         names, sharpen = image_names(folder), options.for_images()
-        chosen = set(np.linspace(0, len(names) - 1, min(shown, len(names))).round().astype(int))
-        compared = list[Compared]()
-        drawn = list[str]()
-        for index, name in enumerate(track(names, len(names), "sharpening")):
-            before = np.asarray(read_rgb(folder / name, MIN_SIDE))
-            after = sharpen(before)
-            compared.append(Compared(name, before.shape[1], before.shape[0], blur(before), blur(after)))
-            if index in chosen:
-                drawn.append(f"{len(drawn) + 1}.png")
-                _draw(before, after, compared[-1], side).save(building / drawn[-1], optimize=True)
+        with atomic_folder(reports / NAME) as building:
+            chosen = set(np.linspace(0, len(names) - 1, min(shown, len(names))).round().astype(int))
+            compared = list[Compared]()
+            drawn = list[str]()
+            for index, name in enumerate(track(names, len(names), "sharpening")):
+                before = np.asarray(read_rgb(folder / name, MIN_SIDE))
+                after = sharpen(before)
+                compared.append(Compared(name, before.shape[1], before.shape[0], blur(before), blur(after)))
+                if index in chosen:
+                    drawn.append(f"{len(drawn) + 1}.png")
+                    _draw(before, after, compared[-1], side).save(building / drawn[-1], optimize=True)
     with atomic_path(reports / f"{NAME}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(compared[0])), lineterminator="\n")
         writer.writeheader()
