@@ -83,6 +83,7 @@ def _run() -> None:
     try:
         sys.exit(app())
     except ModuleNotFoundError as error:
-        if (error.name or "clearcall").startswith("clearcall"):
+        package = (error.name or "clearcall").split(".")[0]
+        if package == "clearcall":
             raise
-        raise errors.UserError(f"{error.name} is not installed: pip install 'clearcall[pipeline]'") from None
+        raise errors.UserError(f"{package} is not installed: pip install 'clearcall[pipeline]'") from None
