@@ -45,18 +45,18 @@ repro: install ## run the whole pipeline, print the results and where the report
 
 ship: install ## train NAME on the photographs in PHOTOS by experiments/NAME.yaml and take it into the package
 	@test -n "$(NAME)" -a -n "$(PHOTOS)" || { echo "error: say make ship NAME=fast PHOTOS=folder [LICENCE=...]" >&2; exit 1; }
-	values="$$(clearcall recipe $(NAME))" && eval "dvc exp run $$values" \
+	values="$$(clearcall experiment recipe $(NAME) --print)" && eval "dvc exp run $$values" \
 		"-S 'download_data.folder=\"$(PHOTOS)\"' -S 'download_data.licence=\"$(LICENCE)\"'"
-	clearcall ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
+	clearcall models ship $(NAME) --made-by 'make ship NAME=$(NAME) PHOTOS=...'
 	pytest -m acceptance
 
-ship-filter: install ## fit the temporal filter of films on the photographs in PHOTOS and take it into the package
+ship-filter: install ## fit the temporal filter on the photographs in PHOTOS and take it into the package
 	@test -n "$(PHOTOS)" || { echo "error: say make ship-filter PHOTOS=folder [LICENCE=...]" >&2; exit 1; }
-	clearcall ship-filter "$(PHOTOS)" --licence "$(LICENCE)"
+	clearcall models ship-filter "$(PHOTOS)" --licence "$(LICENCE)"
 	pytest -m acceptance
 
 recipe: install ## run experiments/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
-	clearcall recipes $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")
+	clearcall experiment recipe $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")
 
 test: install ## run the fast tests
 	pytest

@@ -1,4 +1,4 @@
-"""Make the README's pictures: run `clearcall compare`, `video` and `camera` on photographs that scikit-image brings.
+"""Make the README's pictures: run `clearcall compare`, `sharpen` and `camera` on photographs that scikit-image brings.
 
     python docs/pictures.py
 
@@ -69,9 +69,9 @@ def main() -> None:
         blurred, video = folder / "blurred.png", folder / "call.mp4"
         for name, picture in (("image.png", portrait[:192, 120:376]), ("text.png", np.stack([page] * 3, axis=-1))):
             Image.fromarray(scaled(scaled(picture, 0.5), 2)).save(blurred)
-            run("compare", blurred, HERE / name, "--model", "quality", "--overwrite")
+            run("compare", blurred, "--output", HERE / name, "--model", "quality", "--overwrite")
         write_video(video, arrived)
-        run("video", video, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
+        run("sharpen", video, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
         shown = ("--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
         run("camera", video, "--model", "quality", *shown)

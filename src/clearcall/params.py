@@ -158,7 +158,7 @@ class Codec(_Params):
     One of `codecs`, of `factors` and of `loss_rates` (of packets) is drawn for each image, and a quantizer from
     `qp_range`, which is H.264's scale (1 to 51) for every codec, and one of `upscale_filters`, by which the other side
     upscales what arrives. `temporal_filter` is the share of images that arrive with what the frames before them show,
-    as `clearcall video` sees them.
+    as `clearcall sharpen` sees them.
     """
 
     op: Literal["codec"]

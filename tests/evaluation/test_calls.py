@@ -305,7 +305,15 @@ def test_the_tables_are_of_means_over_clips() -> None:
 
 def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        program = [sys.executable, "-c", "from clearcall.cli import main; main()", "calls", "clips", *arguments]
+        program = [
+            sys.executable,
+            "-c",
+            "from clearcall.cli import main; main()",
+            "bench",
+            "calls",
+            "clips",
+            *arguments,
+        ]
         return subprocess.run(program, cwd=clips.parent, capture_output=True, text=True, check=False)
 
     (clips / "film.mp4").unlink()

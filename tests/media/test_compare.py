@@ -160,7 +160,7 @@ def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_pa
         (source, tmp_path / "in_compare.png", "in_compare.png exists"),
         (source, tmp_path / "out.jpg", "must end in .png"),
         (source, tmp_path / "folder.png", "is a folder: name a file"),
-        (tmp_path / "none.png", None, "there is no picture"),
+        (tmp_path / "none.png", None, "there is no image"),
         (tmp_path / "text.png", None, "text.png cannot be used"),
         (tmp_path / "huge.png", None, "huge.png cannot be used: 60000 x 60000 pixels"),
         (tmp_path / "none.mp4", None, "there is no video"),

@@ -24,6 +24,7 @@ from clearcall.data.checks import _file_facts
 from clearcall.imaging.decode import read_rgb
 from clearcall.media.folder import sharpen_folder
 from clearcall.media.images import sharpen_file
+from clearcall.media.options import SharpenerOptions
 from clearcall.runtime.sharpener import Sharpener
 
 Samples = npt.NDArray[np.uint16]
@@ -240,13 +241,13 @@ def test_a_corrupt_image_is_one_line_with_its_name_everywhere(idle: Sharpener, t
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_no_corrupt_image_ends_a_folder(idle: Sharpener, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_corrupt_image_ends_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in"
     source.mkdir()
     for name, data in CORRUPT.items():
         (source / name).write_bytes(data)
     (source / "zz_good.png").write_bytes(png(made(RGB, 8), RGB, 8))
-    summary = sharpen_folder(idle, source, tmp_path / "out")
+    summary = sharpen_folder(SharpenerOptions("fast", "onnxruntime", 1, strength=0), source, tmp_path / "out")
     assert (summary.done, summary.failed) == (1, len(CORRUPT))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
     assert [name in line for name, line in zip(sorted(CORRUPT), told, strict=True)] == [True] * len(CORRUPT)

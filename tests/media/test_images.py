@@ -24,9 +24,11 @@ from PIL.TiffImagePlugin import IFDRational
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
+from clearcall.media import folder as folders
 from clearcall.media import images as pictures
 from clearcall.media.folder import RECORD, sharpen_folder
-from clearcall.media.images import picture_sharpener, sharpen_file, sharpen_pixels
+from clearcall.media.images import sharpen_file, sharpen_pixels
+from clearcall.media.options import SharpenerOptions
 from clearcall.runtime.sharpener import Sharpener
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 Frame = npt.NDArray[np.uint8]
 Deep = npt.NDArray[np.uint16]
 HEIGHT, WIDTH = 70, 93  # more rows than a strip of ours has, and no multiples of a stride
-PLAIN = pictures.Picture(np.zeros((1, 1), np.uint8), "TIFF", b"", b"", b"", None, b"", 0, lossless=False)
+PLAIN = pictures.Decoded(np.zeros((1, 1), np.uint8), "TIFF", b"", b"", b"", None, b"", 0, lossless=False)
 # How a stored picture is turned upright, by its EXIF orientation.
 UPRIGHT: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     1: lambda stored: stored,
@@ -54,6 +56,11 @@ XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
 @pytest.fixture(scope="module")
 def sharpener(student_onnx: "tuple[nn.Module, Path]") -> Sharpener:
     return Sharpener(student_onnx[1], "onnxruntime", 1)
+
+
+@pytest.fixture(scope="module")
+def options(student_onnx: "tuple[nn.Module, Path]") -> SharpenerOptions:
+    return SharpenerOptions(str(student_onnx[1]), "onnxruntime", 1)
 
 
 @pytest.fixture(scope="module")
@@ -462,8 +469,8 @@ FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
     ("cut.jpg", save_cut, "cannot be read: image file is truncated"),
     ("cut.webp", save_cut, "cannot be read"),
     ("cut.tif", save_cut, "cannot be read"),
-    ("moving.webp", save_two, "is an animation of 2 frames: sharpen it with clearcall video"),
-    ("moving.png", save_two, "is an animation of 2 frames: sharpen it with clearcall video"),
+    ("moving.webp", save_two, "is an animation of 2 frames: name a video file for the result"),
+    ("moving.png", save_two, "is an animation of 2 frames: name a video file for the result"),
     ("pages.tif", save_two, "holds 2 pages"),
     ("bomb.png", save_bomb, "60000 x 60000 pixels, more than 178000000"),
     ("float.tif", save_float, "32 bits a channel in mode F"),
@@ -524,7 +531,7 @@ def test_of_a_phones_jpeg_with_a_preview_the_picture_is_kept_with_a_warning(
     sharpen_file(sharpener, tmp_path / "in.jpg", tmp_path / "out.jpg")
     result = opened(tmp_path / "out.jpg")
     assert (result.format, result.size) == ("JPEG", (WIDTH, HEIGHT))
-    assert "of the 2 pictures in the file only the first is kept" in capsys.readouterr().err
+    assert "of the 2 images in the file only the first is kept" in capsys.readouterr().err
 
 
 def test_wrong_names_are_one_message_each(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
@@ -542,14 +549,14 @@ def test_wrong_names_are_one_message_each(sharpener: Sharpener, rgb: Frame, tmp_
     ):
         with pytest.raises(UserError, match=message):
             sharpen_file(sharpener, source, tmp_path / target)
-    with pytest.raises(UserError, match="there is no picture"):
+    with pytest.raises(UserError, match="there is no image"):
         sharpen_file(sharpener, tmp_path / "none.png", tmp_path / "out.png")
     assert source.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "in.png"]
 
 
 def test_the_sharpener_for_pictures_has_one_runtime_settled(student_onnx: "tuple[nn.Module, Path]", rgb: Frame) -> None:
-    settled = picture_sharpener(str(student_onnx[1]), "auto", None, 0.5)
+    settled = SharpenerOptions(str(student_onnx[1]), strength=0.5).for_images()
     assert settled.strength == 0.5
     settled(rgb)
     assert settled.choice is not None
@@ -584,13 +591,18 @@ def results(target: Path) -> list[str]:
 
 
 def test_a_folder_comes_out_with_the_same_names_and_formats(
-    sharpener: Sharpener, rgb: Frame, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sharpener: Sharpener,
+    options: SharpenerOptions,
+    rgb: Frame,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = tmp_path / "new" / "out"
-    summary = sharpen_folder(sharpener, folder, target)
+    summary = sharpen_folder(options, folder, target)
     assert (summary.done, summary.skipped, summary.failed) == (5, 0, 0)
     assert summary.ignored == ["._a.png", "notes.txt"]
-    assert "ignored, not PNG, JPEG, WebP or TIFF: ._a.png, notes.txt" in capsys.readouterr().err
+    assert "ignored, neither PNG, JPEG, WebP or TIFF nor a video: ._a.png, notes.txt" in capsys.readouterr().err
     assert results(target) == sorted([RECORD, *NAMES])
     assert [opened(target / name).format for name in NAMES] == ["PNG", "JPEG", "PNG", "TIFF", "WEBP"]
     np.testing.assert_array_equal(stored(target / "a.png"), sharpener(rgb))
@@ -605,10 +617,10 @@ def test_a_folder_comes_out_with_the_same_names_and_formats(
 def test_what_was_done_is_skipped_and_what_changed_is_done_again(
     student_onnx: "tuple[nn.Module, Path]", teacher_onnx: "tuple[nn.Module, Path]", folder: Path, tmp_path: Path
 ) -> None:
-    target, sharpener = tmp_path / "out", Sharpener(student_onnx[1], "onnxruntime", 1)
+    target, options = tmp_path / "out", SharpenerOptions(str(student_onnx[1]), "onnxruntime", 1)
 
     def run(*, overwrite: bool = False) -> tuple[int, int, int]:
-        summary = sharpen_folder(sharpener, folder, target, overwrite=overwrite)
+        summary = sharpen_folder(options, folder, target, overwrite=overwrite)
         return summary.done, summary.skipped, summary.failed
 
     assert run() == (5, 0, 0)
@@ -624,103 +636,105 @@ def test_what_was_done_is_skipped_and_what_changed_is_done_again(
     assert (target / "b.jpg").read_bytes() == first["b.jpg"]
     assert (target / NAMES[3]).read_bytes() == first[NAMES[3]]
     assert run(overwrite=True) == (5, 0, 0)
-    sharpener.strength = 0.5
+    options = replace(options, strength=0.5)
     assert run() == (5, 0, 0)
     assert run() == (0, 5, 0)
-    sharpener = Sharpener(teacher_onnx[1], "onnxruntime", 1, strength=0.5)
+    options = replace(options, model=str(teacher_onnx[1]))
     assert run() == (5, 0, 0)
     assert run() == (0, 5, 0)
 
 
 def test_a_broken_record_is_as_none_and_a_stale_one_is_not_believed(
-    sharpener: Sharpener, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: SharpenerOptions, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "out"
-    sharpen_folder(sharpener, folder, target)
+    sharpen_folder(options, folder, target)
     record = json.loads((target / RECORD).read_text(encoding="utf-8"))
     for text in ("{", "[1]", '"text"', ""):
         (target / RECORD).write_text(text, encoding="utf-8")
-        assert sharpen_folder(sharpener, folder, target).done == 5
-        assert "is broken: every picture is sharpened again" in capsys.readouterr().err
+        assert sharpen_folder(options, folder, target).done == 5
+        assert "is corrupt: every file is sharpened again" in capsys.readouterr().err
     record["a.png"]["output"] = "0" * 64
     record["b.jpg"] = None
     del record["misnamed.jpg"]
     (target / RECORD).write_text(json.dumps(record), encoding="utf-8")
-    summary = sharpen_folder(sharpener, folder, target)
+    summary = sharpen_folder(options, folder, target)
     assert (summary.done, summary.skipped) == (3, 2)
 
 
 def test_files_that_are_not_ours_are_replaced_only_if_that_is_wanted(
-    sharpener: Sharpener, folder: Path, tmp_path: Path
+    options: SharpenerOptions, folder: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "a.png").write_bytes(b"mine")
     (target / "other.png").write_bytes(b"mine too")
     with pytest.raises(UserError, match=r"holds files, but no \.clearcall\.json"):
-        sharpen_folder(sharpener, folder, target)
+        sharpen_folder(options, folder, target)
     assert results(target) == ["a.png", "other.png"]
     assert (target / "a.png").read_bytes() == b"mine"
-    assert sharpen_folder(sharpener, folder, target, overwrite=True).done == 5
+    assert sharpen_folder(options, folder, target, overwrite=True).done == 5
     assert opened(target / "a.png").size == (WIDTH, HEIGHT)
     assert (target / "other.png").read_bytes() == b"mine too"
 
 
 def test_one_bad_file_is_named_and_the_others_go_on(
-    sharpener: Sharpener, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: SharpenerOptions, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "aa_broken.png").write_bytes((folder / "a.png").read_bytes()[:900])
     (folder / "no_link.png").symlink_to(folder / "nowhere.png")
     target = tmp_path / "out"
     (target / "b.jpg").mkdir(parents=True)  # where a result should go
-    summary = sharpen_folder(sharpener, folder, target, overwrite=True)
+    summary = sharpen_folder(options, folder, target, overwrite=True)
     assert (summary.done, summary.skipped, summary.failed) == (4, 0, 3)
     failures = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
     assert [name in line for name, line in zip(("aa_broken.png", "b.jpg", "no_link.png"), failures, strict=True)]
     assert not list(target.rglob(".*.png")) and not (target / "aa_broken.png").exists()
-    assert sharpen_folder(sharpener, folder, target).skipped == 4
+    assert sharpen_folder(options, folder, target).skipped == 4
 
 
 @pytest.mark.parametrize(
     ("source", "target"), [("in", "in"), ("in", "in/out"), ("in/../in", "in/Ümlaut 图片"), ("in", "."), ("in", "link")]
 )
 def test_folders_that_overlap_are_refused(
-    sharpener: Sharpener, folder: Path, tmp_path: Path, source: str, target: str
+    options: SharpenerOptions, folder: Path, tmp_path: Path, source: str, target: str
 ) -> None:
     (tmp_path / "link").symlink_to(folder)
     before = results(folder)
     with pytest.raises(UserError, match="overlap"):
-        sharpen_folder(sharpener, tmp_path / source, tmp_path / target)
+        sharpen_folder(options, tmp_path / source, tmp_path / target)
     assert results(folder) == before
 
 
-def test_folders_that_cannot_be_used_are_one_message_each(sharpener: Sharpener, folder: Path, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_used_are_one_message_each(
+    options: SharpenerOptions, folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_bytes(b"")
     for source, target, message in (
         (tmp_path / "none", "out", "there is no folder"),
         (folder / "a.png", "out", "there is no folder"),
-        (tmp_path / "empty", "out", "holds no picture"),
+        (tmp_path / "empty", "out", "holds no image"),
         (folder, "file", "is a file or below one"),
         (folder, "file/out", "is a file or below one"),
     ):
         with pytest.raises(UserError, match=message):
-            sharpen_folder(sharpener, source, tmp_path / target)
+            sharpen_folder(options, source, tmp_path / target)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_link_in_the_results_does_not_lead_back_to_the_pictures(
-    sharpener: Sharpener, folder: Path, tmp_path: Path
+    options: SharpenerOptions, folder: Path, tmp_path: Path
 ) -> None:
     target, before = tmp_path / "out", sha256_of(folder / NAMES[3])
     target.mkdir()
     (target / "Ümlaut 图片").symlink_to(folder / "Ümlaut 图片")
-    assert sharpen_folder(sharpener, folder, target, overwrite=True).failed == 2
+    assert sharpen_folder(options, folder, target, overwrite=True).failed == 2
     assert sha256_of(folder / NAMES[3]) == before
 
 
 def test_two_pictures_never_share_a_result(
-    sharpener: Sharpener, rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sharpener: Sharpener, options: SharpenerOptions, rgb: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Two folders that are one in the results stand for a file system that takes `A` and `a` for the same.
     source, target = tmp_path / "in", tmp_path / "out"
@@ -730,13 +744,15 @@ def test_two_pictures_never_share_a_result(
     Image.fromarray(255 - rgb).save(source / "a" / "x.png")
     (target / "A").mkdir(parents=True)
     (target / "a").symlink_to(target / "A")
-    summary = sharpen_folder(sharpener, source, target, overwrite=True)
+    summary = sharpen_folder(options, source, target, overwrite=True)
     assert (summary.done, summary.failed) == (1, 1)
     assert "would replace the result of A/x.png" in capsys.readouterr().err
     np.testing.assert_array_equal(stored(target / "A" / "x.png"), sharpener(rgb))
 
 
-def test_a_name_that_is_no_text_is_sharpened_too(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_sharpened_too(
+    sharpener: Sharpener, options: SharpenerOptions, rgb: Frame, tmp_path: Path
+) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     (tmp_path / "in").mkdir()
     encoded = io.BytesIO()
@@ -745,14 +761,19 @@ def test_a_name_that_is_no_text_is_sharpened_too(sharpener: Sharpener, rgb: Fram
         (tmp_path / "in" / name).write_bytes(encoded.getvalue())
     except OSError:
         pytest.skip("this file system takes text alone")
-    assert sharpen_folder(sharpener, tmp_path / "in", tmp_path / "out").done == 1
-    assert sharpen_folder(sharpener, tmp_path / "in", tmp_path / "out").skipped == 1
+    assert sharpen_folder(options, tmp_path / "in", tmp_path / "out").done == 1
+    assert sharpen_folder(options, tmp_path / "in", tmp_path / "out").skipped == 1
     np.testing.assert_array_equal(stored(tmp_path / "out" / name), sharpener(rgb))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_a_folder_that_cannot_be_written_to_ends_it(
-    sharpener: Sharpener, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    sharpener: Sharpener,
+    options: SharpenerOptions,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
     # Root may write anywhere, so a folder's mode would not do.
     def refuse(*, dir: Path, **_: Any) -> None:
@@ -760,27 +781,27 @@ def test_a_folder_that_cannot_be_written_to_ends_it(
 
     monkeypatch.setattr("clearcall.core.files.tempfile.mkstemp", refuse)
     with pytest.raises(OSError, match=os.strerror(number)):
-        sharpen_folder(sharpener, folder, tmp_path / "out")
+        sharpen_folder(options, folder, tmp_path / "out")
     with pytest.raises(OSError, match=os.strerror(number)):
         sharpen_file(sharpener, folder / "a.png", tmp_path / "out.png")
     assert results(tmp_path / "out") == []
 
 
 def test_a_full_disk_ends_it_with_what_was_done_on_record(
-    sharpener: Sharpener, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: SharpenerOptions, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pictures._write
+    write = pictures.write_image
 
     def fill(path: Path, data: bytes) -> None:
         if path.name == "b.jpg":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, data)
 
-    monkeypatch.setattr(pictures, "_write", fill)
+    monkeypatch.setattr(folders, "write_image", fill)
     with pytest.raises(OSError, match="No space"):
-        sharpen_folder(sharpener, folder, tmp_path / "out")
-    monkeypatch.setattr(pictures, "_write", write)
-    summary = sharpen_folder(sharpener, folder, tmp_path / "out")
+        sharpen_folder(options, folder, tmp_path / "out")
+    monkeypatch.setattr(folders, "write_image", write)
+    summary = sharpen_folder(options, folder, tmp_path / "out")
     assert (summary.done, summary.skipped) == (4, 1)
 
 
@@ -794,10 +815,11 @@ def test_a_killed_run_goes_on_where_it_was(
         Image.fromarray(np.roll(rgb, number, axis=1)).save(source / name)
     # Slowed down, so that it is killed in the midst; the record is written after every picture.
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom clearcall.media import images as pictures\n"
-        "from clearcall.runtime.sharpener import Sharpener\npictures._RECORD_SECONDS = 0\nencode = pictures._encode\n"
-        "pictures._encode = lambda *a: (time.sleep(0.05), encode(*a))[1]\n"
-        "pictures.sharpen_folder(Sharpener(sys.argv[1], 'onnxruntime', 1), Path(sys.argv[2]), Path(sys.argv[3]))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom clearcall.media import folder\n"
+        "from clearcall.media.options import SharpenerOptions\nfolder._RECORD_SECONDS = 0\nwrite = folder.write_image\n"
+        "folder.write_image = lambda *a: (time.sleep(0.05), write(*a))[1]\n"
+        "options = SharpenerOptions(sys.argv[1], 'onnxruntime', 1)\n"
+        "folder.sharpen_folder(options, Path(sys.argv[2]), Path(sys.argv[3]))\n"
     )
     arguments = [sys.executable, "-c", program, str(student_onnx[1]), str(source), str(target)]
     with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
@@ -806,7 +828,7 @@ def test_a_killed_run_goes_on_where_it_was(
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert not (target / names[-1]).exists()
-    summary = sharpen_folder(sharpener, source, target)
+    summary = sharpen_folder(SharpenerOptions(str(student_onnx[1]), "onnxruntime", 1), source, target)
     assert summary.done + summary.skipped == 40
     assert summary.skipped >= 3
     for number, name in enumerate(names):

@@ -1238,7 +1238,7 @@ def test_ctrl_c_leaves_a_film_of_what_was_done(
     )
     target = tmp_path / "out" / "out.mp4"
     options = ["--model", "fast", "--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
-    done = interrupted(program, "video", str(source), str(target), *options, send=number)
+    done = interrupted(program, "sharpen", str(source), str(target), *options, send=number)
     assert done.returncode == 130
     assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
     assert "Traceback" not in done.stderr
@@ -1256,7 +1256,7 @@ def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interru
         "ProgressBar.note = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
         "from clearcall.cli import main\nmain()"
     )
-    done = interrupted(program, "video", str(source), "--dry-run", "--provider", "onnxruntime")
+    done = interrupted(program, "sharpen", str(source), "--dry-run", "--provider", "onnxruntime")
     assert done.returncode == 130 and "Traceback" not in done.stderr
     assert "warning: interrupted: that is of what was done until then" in done.stderr
     assert 20 <= int(done.stdout.splitlines()[-1].split(": ")[1].split(" frames")[0]) < 60

@@ -18,6 +18,7 @@ from clearcall.core.errors import UserError
 from clearcall.media.compare import write_before_after
 from clearcall.media.folder import sharpen_folder
 from clearcall.media.images import sharpen_file
+from clearcall.media.options import SharpenerOptions
 from clearcall.media.video.read import plane_of
 from clearcall.media.video.run import sharpen_video
 from clearcall.runtime.sharpener import Sharpener
@@ -330,25 +331,24 @@ def test_a_webp_that_cannot_be_read_is_one_message(sharpener: Sharpener, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
-def test_an_image_command_names_the_one_for_animations(sharpener: Sharpener, tmp_path: Path, suffix: str) -> None:
+def test_an_animation_is_no_image(sharpener: Sharpener, tmp_path: Path, suffix: str) -> None:
     source = write_animation(tmp_path / f"in{suffix}")
-    with pytest.raises(UserError, match="it is an animation of 5 frames: sharpen it with clearcall video"):
+    with pytest.raises(UserError, match="it is an animation of 5 frames: name a video file for the result"):
         sharpen_file(sharpener, source, tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
 
 
-def test_animations_in_a_folder_are_named_and_the_images_are_done(
-    sharpener: Sharpener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_animations_in_a_folder_become_videos(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for suffix in (".gif", ".png", ".webp"):
-        write_animation(tmp_path / "in" / f"moving{suffix}")
+        write_animation(tmp_path / "in" / f"moving_{suffix[1:]}{suffix}")
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "in" / "still.png")
-    done = sharpen_folder(sharpener, tmp_path / "in", tmp_path / "out")
-    said = capsys.readouterr().err
-    assert (done.done, done.failed, done.ignored) == (1, 2, ["moving.gif"])
-    assert said.count("it is an animation of 5 frames: sharpen it with clearcall video") == 2
-    assert "moving.gif; clearcall video sharpens a GIF" in said
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in" / "still.gif")
+    done = sharpen_folder(SharpenerOptions("fast", "onnxruntime", 1), tmp_path / "in", tmp_path / "out")
+    assert (done.done, done.failed, done.ignored) == (4, 0, ["still.gif"])
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+        *("moving_gif.mp4", "moving_png.mp4", "moving_webp.mp4", "still.png")
+    ]
 
 
 def test_the_middle_of_an_animation_is_compared(sharpener: Sharpener, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import csv
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,14 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from clearcall.cli import app
 from clearcall.core.errors import UserError
 from clearcall.data.ingest.download import download
 from clearcall.data.ingest.fetch import LOW_RESOLUTION_PHOTOGRAPHS, UNSPLASH_SR, fetch_dataset
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.unsharp import unsharp_mask
+from clearcall.media.options import SharpenerOptions
 from clearcall.params import Params
-from clearcall.reporting.real_images import blur, look
+from clearcall.reporting.real_images import blur, compare_folder
+
+OPTIONS = SharpenerOptions("fast", "onnxruntime", 1, look="crisp")
 
 
 def mask(frame: Frame) -> Frame:
@@ -43,21 +46,24 @@ def test_blur_grows_with_blurring_and_falls_with_sharpening(photos: dict[str, Fr
     assert blur(photo) < blur(mask(blurred)) < blur(blurred)
 
 
-def test_the_report_tells_of_each_picture(photos: dict[str, Frame], tmp_path: Path) -> None:
+def test_the_report_tells_of_each_image(photos: dict[str, Frame], tmp_path: Path) -> None:
     for name, photo in photos.items():
         small = Image.fromarray(photo[100:180, 100:196])
         (tmp_path / "mine" / name).mkdir(parents=True)
+        small = small.resize((48, 40)).resize((96, 80))
         small.convert("L" if name == "coffee" else "RGB").save(tmp_path / "mine" / name / "a.png")
     reports = tmp_path / "reports"
-    looks = look(str(tmp_path / "mine"), reports, mask, "unsharp mask", shown=2, side=48)
-    assert [one.name for one in looks] == ["astronaut/a.png", "chelsea/a.png", "coffee/a.png"]
-    assert {(one.width, one.height) for one in looks} == {(96, 80)}
-    assert all(one.blur_after < one.blur_before for one in looks)
+    page = reports / "real_pictures.md"
+    told = compare_folder(str(tmp_path / "mine"), reports, OPTIONS, shown=2, side=48)
+    assert told == f"3 of 3 have less blur; written: {page}"
     with (reports / "real_pictures.csv").open(newline="", encoding="utf-8") as file:
-        assert [float(row["blur_before"]) for row in csv.DictReader(file)] == [one.blur_before for one in looks]
-    text = (reports / "real_pictures.md").read_text(encoding="utf-8")
-    assert f"{np.mean([one.blur_after for one in looks]):.3f}" in text
-    assert "3 of 3 pictures have less blur" in text
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["astronaut/a.png", "chelsea/a.png", "coffee/a.png"]
+    assert {(row["width"], row["height"]) for row in rows} == {("96", "80")}
+    assert all(float(row["blur_after"]) < float(row["blur_before"]) for row in rows)
+    text = page.read_text(encoding="utf-8")
+    assert f"{np.mean([float(row['blur_after']) for row in rows]):.3f}" in text
+    assert "3 of 3 images have less blur" in text
     for number in (1, 2):
         assert f"real_pictures/{number}.png" in text
         with Image.open(reports / "real_pictures" / f"{number}.png") as drawn:
@@ -81,19 +87,20 @@ def test_what_cannot_be_looked_at_is_named_and_nothing_written(tmp_path: Path, f
         "small": "a side is below min_side 12",
     }[fault]
     with pytest.raises(UserError, match=message):
-        look(str(folder), tmp_path / "reports", mask, "unsharp mask", shown=1, side=48)
+        compare_folder(str(folder), tmp_path / "reports", OPTIONS, shown=1, side=48)
     assert not list((tmp_path / "reports").glob("*"))
 
 
 def test_the_command_sharpens_a_folder(photos: dict[str, npt.NDArray[np.uint8]], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     Image.fromarray(photos["astronaut"][:64, :80]).save(tmp_path / "mine" / "a.jpg")
-    command = [sys.executable, "-c", "from clearcall.cli import main; main()", "look", "mine", "--output", "out"]
-    options = ["--provider", "onnxruntime", "--threads", "1", "--crop", "32"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "of 1 have less blur; written: out/real_pictures.md" in done.stdout
-    assert "sharpened by `quality`" in (tmp_path / "out" / "real_pictures.md").read_text(encoding="utf-8")
+    page = tmp_path / "out" / "real_pictures.md"
+    arguments = ["compare", str(tmp_path / "mine"), "--output", str(page.parent), "--provider", "onnxruntime"]
+    done = CliRunner().invoke(app, [*arguments, "--threads", "1", "--crop", "32"], catch_exceptions=False)
+    assert f"of 1 have less blur; written: {page}" in done.output
+    assert "sharpened by `quality`" in page.read_text(encoding="utf-8")
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, UserError) and f"{page} exists" in str(refused.exception)
 
 
 # Kaggle

@@ -128,12 +128,12 @@ def test_the_commands_take_auto_unless_told_otherwise(film: Path, tmp_path: Path
     options, runner = ("--provider", "onnxruntime", "--threads", "1"), CliRunner()
     for look in ("natural", "crisp"):
         done = runner.invoke(
-            app, ["image", str(tmp_path / "in.png"), str(tmp_path / f"{look}.png"), *options, f"--look={look}"]
+            app, ["sharpen", str(tmp_path / "in.png"), str(tmp_path / f"{look}.png"), *options, f"--look={look}"]
         )
         assert done.exit_code == 0, done.output
     assert (tmp_path / "natural.png").read_bytes() != (tmp_path / "crisp.png").read_bytes()
-    done = runner.invoke(app, ["video", str(film), "--dry-run", *options])
+    done = runner.invoke(app, ["sharpen", str(film), "--dry-run", *options])
     assert done.exit_code == 0 and "the video has 30" in done.stderr, done.output
-    done = runner.invoke(app, ["video", str(film), "--dry-run", *options, "--model", "a_light", "--look", "crisp"])
+    done = runner.invoke(app, ["sharpen", str(film), "--dry-run", *options, "--model", "a_light", "--look", "crisp"])
     assert done.exit_code == 0 and "the video has" not in done.stderr, done.output
-    assert runner.invoke(app, ["video", str(film), "--dry-run", "--look", "soft"]).exit_code == 2
+    assert runner.invoke(app, ["sharpen", str(film), "--dry-run", "--look", "soft"]).exit_code == 2

@@ -202,8 +202,8 @@ def test_the_ui_shows_the_artifacts_of_a_moved_project(old: Path, tmp_path: Path
     old.rename(tmp_path / "new")
     own = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     program = (
-        "import os\nfrom clearcall import cli\n"
-        "os.execv = lambda *command: print(command, os.environ['MLFLOW_BACKEND_STORE_URI'])\ncli.ui(port=5001)\n"
+        "import os\nfrom clearcall.tracking.ui import serve\n"
+        "os.execv = lambda *command: print(command, os.environ['MLFLOW_BACKEND_STORE_URI'])\nserve(5001)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path / "new", env=own, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""One picture that shows input and output beside each other, and what is most detailed in them enlarged."""
+"""Input and output side by side in one image, and their most detailed part enlarged."""
 
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, enlarge
-from clearcall.media.images import FORMATS
-from clearcall.media.video.animation import is_animation
+from clearcall.media.images import is_image
 from clearcall.media.video.read import frame_at, is_coded, opened, planar, plane_of, quarter_turns, video_stream
 from clearcall.runtime.sharpener import Sharpener
 
@@ -21,24 +20,23 @@ _BLUR = 5  # pixels: what such a blur takes away is detail
 
 
 def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, *, overwrite: bool = False) -> Path:
-    """Draw a picture, or the frame in the middle of a film, before and after; return the PNG that was written.
+    """Draw an image, or the middle frame of a video, before and after; return the PNG that was written.
 
     It is `target`, or `<name>_compare.png` beside the input; a file that exists is replaced only with `overwrite`.
     Raises UserError if that cannot be done.
     """
     path = target or source.with_name(f"{source.stem}_compare.png")
+    check_target(path, source, overwrite=overwrite)
     if path.suffix.lower() != ".png":
         raise UserError(f"{path} must end in .png")
-    check_target(path, source, overwrite=overwrite)
-    picture = source.suffix.lower() in FORMATS and not is_animation(source)
-    before, after = (_picture if picture else _middle_frame)(sharpener, source)
+    before, after = (_image if is_image(source) else _middle_frame)(sharpener, source)
     with atomic_path(path) as temporary:
         draw_before_after(before, after).save(temporary, "PNG")
     return path
 
 
 def draw_before_after(before: Frame, after: Frame) -> Image.Image:
-    """Draw two RGB pictures of one size side by side, and below a third of each, the most detailed, enlarged."""
+    """Draw two RGB images of one size side by side, and below the most detailed third of each, enlarged."""
     height, width = before.shape[:2]
     rows, columns = max(1, height // ZOOM), max(1, width // ZOOM)
     top, left = most_detailed(before, rows, columns)
@@ -53,7 +51,7 @@ def draw_before_after(before: Frame, after: Frame) -> Image.Image:
 
 
 def most_detailed(frame: Frame, rows: int, columns: int) -> tuple[int, int]:
-    """Return top and left of the part of an RGB picture from which a blur takes most, the first of equal ones."""
+    """Return top and left of the part of an RGB image that a blur changes most, the first of equal ones."""
     detail = cv2.absdiff(frame, np.asarray(cv2.blur(frame, (_BLUR, _BLUR)))).sum(axis=2, dtype=np.float64)
     means = np.asarray(cv2.boxFilter(detail, -1, (columns, rows), anchor=(0, 0)))
     whole = means[: frame.shape[0] - rows + 1, : frame.shape[1] - columns + 1]
@@ -61,16 +59,16 @@ def most_detailed(frame: Frame, rows: int, columns: int) -> tuple[int, int]:
     return int(top), int(left)
 
 
-def _picture(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
-    """Return a picture as 8-bit RGB, upright and without transparency, and what becomes of it."""
+def _image(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
+    """Return an image as 8-bit RGB, upright and without transparency, and the result."""
     if not path.is_file():
-        raise UserError(f"there is no picture {path}")
+        raise UserError(f"there is no image {path}")
     before = np.asarray(read_rgb(path, min_side=1), np.uint8)
     return before, sharpener(before)
 
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
-    """Return the frame in the middle of a film as RGB, as it is shown, and with its luma sharpened, by itself."""
+    """Return the middle frame of a video as displayed RGB, and the same with its luma sharpened."""
     with opened(path) as film:
         sharpener.coded = is_coded(video_stream(film, path))
     stored = frame_at(path, 0.5)

@@ -1,99 +1,158 @@
-"""clearcall.media.folder."""
+"""Sharpen the images and videos of a folder; a record of what was made from what lets a later run skip them."""
 
 import errno
-import hashlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clearcall.core.console import track, warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import read_json, sha256_of, write_json
-from clearcall.media.images import FORMATS, KINDS, _read, _sharpened, _write
+from clearcall.media.images import FORMATS, KINDS, read_image, sharpen_image, write_image
+from clearcall.media.options import SharpenerOptions, VideoOptions
+from clearcall.media.video.animation import is_animation
+from clearcall.media.video.read import VIDEO_SUFFIXES
+from clearcall.media.video.run import sharpen_video
+from clearcall.media.video.write import FORMATS as CONTAINERS
+from clearcall.runtime.family import SharpenerFor
 from clearcall.runtime.sharpener import Sharpener
 
 RECORD = ".clearcall.json"
-
-
 _RECORD_SECONDS = 5.0
-
-
 _SHOWN = 20  # names in one message
+_ANIMATIONS = {".gif", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """How many pictures were sharpened, skipped because they had been, or failed, and the files that are no picture."""
+    """How many files were sharpened, skipped as up to date, or failed, and which are no image or video.
+
+    `runtime` is that of the images, empty if none was sharpened.
+    """
 
     done: int
     skipped: int
     failed: int
     ignored: list[str]
+    runtime: str
 
     def __str__(self) -> str:
-        return f"{self.done} sharpened, {self.skipped} skipped, {self.failed} failed, {len(self.ignored)} ignored"
+        """Say it in one line."""
+        how = self.runtime or ("nothing to do" if not self.done + self.failed else "")
+        counts = f"{self.done} sharpened, {self.skipped} skipped, {self.failed} failed, {len(self.ignored)} ignored"
+        return f"{counts} ({how})" if how else counts
 
 
-def sharpen_folder(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> FolderSummary:
-    """Sharpen every picture below `source` into the same place below `target`, each in its own format.
+def sharpen_folder(
+    options: SharpenerOptions,
+    source: Path,
+    target: Path,
+    video: VideoOptions = VideoOptions(),  # noqa: B008  # frozen
+    *,
+    overwrite: bool = False,
+) -> FolderSummary:
+    """Sharpen all images and videos below `source` into the same places below `target`.
 
-    What was made from the same bytes with the same model, strength and look is skipped if the record in `target` still
-    has its hash. A picture that fails is named on standard error and the others go on. Unless `overwrite`, which does
-    all again, raises UserError if `target` holds files but no record: then they are not ours to replace.
+    An image keeps its format, a video its container if it can be written, else it becomes Matroska, an animation MP4.
+    A file is skipped if the record in `target` says that its present content was made from the same bytes with the same
+    options. A file that fails is named on standard error and the others go on. Unless `overwrite`, which does all
+    again, raises UserError if `target` holds files but no record: then they are not ours to replace.
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}")
+    _refuse_overlap(source, target)
+    images, videos, ignored = _listed(source)
+    if not images and not videos:
+        raise UserError(f"{source} holds no image ({KINDS}) and no video")
+    wanted = {False: options.recorded(video=False), True: {**options.recorded(video=True), **video.recorded()}}
+    _claim(target, overwrite=overwrite)
+    sharpener = options.for_images()
+    make = {False: partial(_sharpen_image, sharpener), True: partial(_sharpen_video, options.for_videos(), video)}
+    record = _Record(target / RECORD, anew=overwrite)
+    results: dict[tuple[int, int], str] = {}  # by device and inode: a file system may take `A` and `a` for one name
+    done = skipped = failed = 0
+    try:
+        # The videos come last: each has a progress bar of its own.
+        for is_video, names in ((False, track(images, len(images), "sharpening") if images else []), (True, videos)):
+            for name in names:
+                output = target / (_video_name(name) if is_video else name)
+                try:
+                    _refuse_output(output, source, results)
+                    made = record.update(name, source / name, output, wanted[is_video], make[is_video])
+                    done, skipped = done + made, skipped + (not made)
+                    results[_identity(output)] = name
+                except (UserError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                        raise
+                    print(f"failed: {describe(error) or f'{source / name}: {error}'}", file=sys.stderr, flush=True)
+                    failed += 1
+    finally:
+        record.write()
+    if ignored:
+        more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
+        print(f"ignored, neither {KINDS} nor a video: {', '.join(ignored[:_SHOWN])}{more}", file=sys.stderr)
+    return FolderSummary(done, skipped, failed, ignored, str(sharpener.choice or ""))
+
+
+class _Record:
+    """For each input its SHA-256, the options, and the SHA-256 of what was made of it; kept in a JSON file."""
+
+    def __init__(self, path: Path, *, anew: bool) -> None:
+        self._path, self._entries = path, {} if anew else _read_record(path)
+        self.write()  # before the first result, so that after a kill the folder is still known as ours
+
+    def update(
+        self, name: str, path: Path, output: Path, options: dict[str, object], make: Callable[[Path, Path], None]
+    ) -> bool:
+        """Make a result unless it is up to date; return whether it was made."""
+        if not path.is_file():
+            raise UserError(f"{path} is not a file")
+        entry = {"input": sha256_of(path), **options}
+        if output.is_file() and self._entries.get(name) == {**entry, "output": sha256_of(output)}:
+            return False
+        make(path, output)
+        self._entries[name] = {**entry, "output": sha256_of(output)}
+        if time.monotonic() - self._written_s >= _RECORD_SECONDS:
+            self.write()
+        return True
+
+    def write(self) -> None:
+        """Write the file."""
+        write_json(self._path, self._entries)
+        self._written_s = time.monotonic()
+
+
+def _sharpen_image(sharpener: Sharpener, path: Path, output: Path) -> None:
+    write_image(output, sharpen_image(sharpener, read_image(path), path))
+
+
+def _sharpen_video(sharpener: Sharpener | SharpenerFor, video: VideoOptions, path: Path, output: Path) -> None:
+    summary = sharpen_video(sharpener, path, output, **vars(video), overwrite=True)
+    if summary.interrupted:
+        output.unlink()  # an incomplete video is no result
+        raise KeyboardInterrupt
+    print(f"{output}: {summary}", file=sys.stderr, flush=True)
+
+
+def _video_name(name: str) -> str:
+    """Return the name of a video's result: of the same container if it can be written, else as MP4 or Matroska."""
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    if suffix in CONTAINERS:
+        return name
+    # Matroska holds nearly every kind of sound and subtitles; animations have none.
+    return str(path.with_suffix(".mp4" if suffix in _ANIMATIONS else ".mkv"))
+
+
+def _refuse_overlap(source: Path, target: Path) -> None:
     inner, outer = target.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UserError(f"{source} and {target} overlap: choose a folder for the results with none of yours in it")
-    names, ignored = _listed(source)
-    if not names:
-        raise UserError(f"{source} holds no picture ({KINDS})")
-    _claim(target, overwrite=overwrite)
-    record = {} if overwrite else _read_record(target / RECORD)
-    settings = {
-        "model": hashlib.sha256(sharpener.graph.onnx).hexdigest(),
-        "strength": sharpener.strength,
-        "look": sharpener.look,
-    }
-    # Written before the first picture, so that after a kill the folder is still known as ours.
-    write_json(target / RECORD, record)
-    written = time.monotonic()
-    outputs: dict[tuple[int, int], str] = {}  # by device and inode, which a file system without case shows to be one
-    done = skipped = failed = 0
-    try:
-        for name in track(names, len(names), "sharpening"):
-            path, output = source / name, target / name
-            try:
-                _refuse_output(output, source, outputs)
-                data = _read(path)
-                entry = {"input": hashlib.sha256(data).hexdigest(), **settings}
-                if output.is_file() and record.get(name) == {**entry, "output": sha256_of(output)}:
-                    skipped += 1
-                else:
-                    sharpened = _sharpened(sharpener, data, path, None)
-                    _write(output, sharpened)
-                    record[name] = {**entry, "output": hashlib.sha256(sharpened).hexdigest()}
-                    done += 1
-                outputs[_identity(output)] = name
-            except (UserError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    raise
-                print(f"failed: {describe(error) or f'{path}: {error}'}", file=sys.stderr, flush=True)
-                failed += 1
-            if time.monotonic() - written >= _RECORD_SECONDS:
-                write_json(target / RECORD, record)
-                written = time.monotonic()
-    finally:
-        write_json(target / RECORD, record)
-    if ignored:
-        more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
-        hint = "; clearcall video sharpens a GIF" if any(name.lower().endswith(".gif") for name in ignored) else ""
-        print(f"ignored, not {KINDS}: {', '.join(ignored[:_SHOWN])}{more}{hint}", file=sys.stderr)
-    return FolderSummary(done, skipped, failed, ignored)
 
 
 def _claim(target: Path, *, overwrite: bool) -> None:
@@ -110,9 +169,9 @@ def _claim(target: Path, *, overwrite: bool) -> None:
 
 
 def _refuse_output(output: Path, source: Path, outputs: dict[tuple[int, int], str]) -> None:
-    """Raise UserError if a result would replace that of another picture, or through a link a picture itself."""
+    """Raise UserError if a result would replace that of another file, or through a link an input itself."""
     if output.parent.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{output} lies in {source} through a link: it would replace a picture of yours")
+        raise UserError(f"{output} lies in {source} through a link: it would replace a file of yours")
     if output.exists() and _identity(output) in outputs:
         raise UserError(f"{output} would replace the result of {outputs[_identity(output)]}: rename one of the two")
 
@@ -122,21 +181,26 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _listed(source: Path) -> tuple[list[str], list[str]]:
-    """Return the names below a folder, with forward slashes, of its pictures and of its other files.
+def _listed(source: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return the names below a folder, with forward slashes, of its images, its videos and its other files.
 
-    Linked folders are not entered but counted among the latter; hidden folders are passed over.
+    Linked folders are not entered but counted among the last; hidden folders are passed over.
     """
-    pictures: list[str] = []
-    others: list[str] = []
+    images, videos, others = list[str](), list[str](), list[str]()
     for folder, folders, files in os.walk(source, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(folder) / name for name in [*files, *folders]):
             if path.is_dir() and not path.is_symlink():
                 continue
-            picture = path.suffix.lower() in FORMATS and not path.name.startswith(".") and not path.is_dir()
-            (pictures if picture else others).append(path.relative_to(source).as_posix())
-    return sorted(pictures), sorted(others)
+            suffix = path.suffix.lower()
+            if path.name.startswith(".") or path.is_dir():
+                kind = others
+            elif suffix in VIDEO_SUFFIXES or (suffix in _ANIMATIONS and is_animation(path)):
+                kind = videos
+            else:
+                kind = images if suffix in FORMATS else others
+            kind.append(path.relative_to(source).as_posix())
+    return sorted(images), sorted(videos), sorted(others)
 
 
 def _raise(error: OSError) -> None:
@@ -144,9 +208,9 @@ def _raise(error: OSError) -> None:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Return what was made from what; nothing if there is no record, or a broken one: then all is done again."""
+    """Return the entries of a record; none if there is no record or a corrupt one: then all is done again."""
     try:
         return dict(read_json(path)) if path.is_file() else {}
     except (ValueError, TypeError):
-        warn(f"{path} is broken: every picture is sharpened again")
+        warn(f"{path} is corrupt: every file is sharpened again")
         return {}

@@ -1,8 +1,8 @@
-"""Still pictures, one file or a folder of them, sharpened in their own format and depth, with what their files say.
+"""Sharpen image files in their own format and depth, with their metadata.
 
-Kept are alpha, 16 bits a channel, the colour profile, EXIF and XMP, and of a PNG all its text and colour chunks. The
-pixels stay as stored and the EXIF orientation with them; only a TIFF comes out upright and without that tag, because
-both libraries turn it when they read it.
+Kept are alpha, 16 bits a channel, the colour profile, EXIF and XMP, and all text and colour chunks of a PNG. Pixels
+stay as stored, and the EXIF orientation with them; only a TIFF comes out upright and without that tag, because both
+libraries turn it when they read it.
 """
 
 import io
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,10 +22,10 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
-from clearcall.imaging.decode import ANIMATED, cmyk_to_rgb, image_errors, open_image
-from clearcall.imaging.looks import DEFAULT_LOOK, Look
-from clearcall.runtime.engines import Provider
-from clearcall.runtime.sharpener import Choice, Sharpener, find_model
+from clearcall.imaging.decode import ANIMATED, SUFFIXES, cmyk_to_rgb, image_errors, open_image
+from clearcall.media.video.animation import is_animation
+from clearcall.media.video.read import VIDEO_SUFFIXES
+from clearcall.runtime.sharpener import Sharpener
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -42,7 +42,7 @@ _PNG_CHUNKS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"eXIf", b"
 _PNG_HEADER_BYTES = 33  # the signature and IHDR, which has the depth in byte 24 and the colour type in byte 25
 _GREY_ALPHA = 4
 _IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-# A TIFF keeps how its pixels are stored in the same directory as what is said of them: these tags are the latter.
+# A TIFF keeps how its pixels are stored in the same directory as its descriptive tags: these are the latter.
 _TOLD = {
     *_IFDS,
     *(ExifTags.Base.Orientation, ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit),
@@ -59,8 +59,8 @@ _BGR = {2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture and what its file says besides: metadata is as stored, b"" where there is none."""
+class Decoded:
+    """A decoded image and its metadata, as stored; b"" where there is none."""
 
     pixels: Pixels
     format: str
@@ -73,23 +73,16 @@ class Picture:
     lossless: bool  # of a WebP
 
 
-def picture_sharpener(
-    model: str,
-    provider: Provider | Literal["auto"],
-    threads: int | None,
-    strength: float,
-    look: Look = DEFAULT_LOOK,
-) -> Sharpener:
-    """Return a Sharpener whose runtime is settled on one frame: pictures of many sizes are not worth measuring each."""
-    path = find_model(model)
-    measured = Sharpener(path, provider, threads, strength)
-    measured(np.zeros((720, 1280, 3), np.uint8))
-    choice = cast(Choice, measured.choice)  # there was a frame
-    return Sharpener(path, choice.provider, choice.threads, strength, look=look)
+def is_image(path: Path) -> bool:
+    """Return whether a file is a still image: by its suffix, or by its content if it has neither suffix of ours."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES and (suffix in VIDEO_SUFFIXES or not path.is_file() or not _is_decodable(path)):
+        return False
+    return not is_animation(path)
 
 
 def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Sharpen one picture into `target`, whose suffix tells the format; raise UserError if that cannot be done.
+    """Sharpen one image into `target`, whose suffix tells the format; raise UserError if that cannot be done.
 
     A file that exists is replaced only with `overwrite`.
     """
@@ -97,9 +90,9 @@ def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite:
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the format")
     try:
-        data = _read(source)
+        data = read_image(source)
         check_target(target, source, overwrite=overwrite)
-        _write(target, _sharpened(sharpener, data, source, kind))
+        write_image(target, sharpen_image(sharpener, data, source, kind))
     except OSError as error:
         if describe(error):
             raise
@@ -107,9 +100,9 @@ def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite:
 
 
 def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
-    """Return a picture's pixels sharpened, of the same shape and depth; alpha is copied.
+    """Sharpen pixels; shape and depth stay, alpha is copied.
 
-    Of 16 bits the network sees the nearest 8; what it adds is scaled and added to the 16, so their fine levels survive.
+    Of 16 bits a channel the network gets the nearest 8; its residual is scaled and added to the 16.
     """
     stacked = np.atleast_3d(pixels)
     colours = 1 if stacked.shape[2] < 3 else 3  # noqa: PLR2004  # grey or RGB, with or without alpha
@@ -127,39 +120,52 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
     return np.concatenate([deep_sharp.astype(np.uint16, copy=False), alpha], axis=2).reshape(pixels.shape)
 
 
-def _sharpened(sharpener: Sharpener, data: bytes, path: Path, kind: str | None) -> bytes:
-    """Return the bytes of the sharpened picture's file, of the input's own format if `kind` is None."""
+def sharpen_image(sharpener: Sharpener, data: bytes, path: Path, kind: str | None = None) -> bytes:
+    """Return the content of a file of the sharpened image, in the input's own format if `kind` is None.
+
+    `data` is the content of `path`. Raises UserError for an image that cannot be read, sharpened or stored as `kind`.
+    """
     with image_errors(path):
-        picture = _decode(data, path)
-    kind = kind or picture.format
+        image = _decode(data, path)
+    kind = kind or image.format
     try:
-        pixels = sharpen_pixels(sharpener, picture.pixels)
+        pixels = sharpen_pixels(sharpener, image.pixels)
     except (MemoryError, cv2.error) as error:  # of an image that is too large for this machine, not a corrupt one
         raise UserError(f"{path} cannot be sharpened: {' '.join(str(error).split()) or 'too little memory'}") from None
     with image_errors(path, f"cannot be sharpened into {kind}"):
-        return _encode(pixels, picture, kind)
+        return _encode(pixels, image, kind)
 
 
-def _read(path: Path) -> bytes:
+def read_image(path: Path) -> bytes:
+    """Return the content of an image file; raise UserError if there is none, or more than 2 GiB."""
     if not path.is_file():
-        raise UserError(f"there is no picture {path}")
+        raise UserError(f"there is no image {path}")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise UserError(f"{path} is larger than 2 GiB")
     return path.read_bytes()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_image(path: Path, data: bytes) -> None:
+    """Write the content of an image file in one piece."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def _decode(data: bytes, path: Path) -> Picture:
-    """Decode a picture; raise ValueError if it is of a kind that cannot be kept as it is, or what Pillow raises."""
+def _is_decodable(path: Path) -> bool:
+    try:
+        with open_image(path):
+            return True
+    except Exception:  # noqa: BLE001  # a decoder may raise anything for what is no image
+        return False
+
+
+def _decode(data: bytes, path: Path) -> Decoded:
+    """Decode an image; raise ValueError for a kind that cannot be stored again, and what Pillow raises."""
     with open_image(data, formats=[*FORMATS.values(), "GIF"]) as image:
         kind, frames = str(image.format), getattr(image, "n_frames", 1)
-        # A phone's JPEG may hold a preview or a depth map behind the picture: that is not another page.
+        # A phone's JPEG may hold a preview or a depth map behind the image: that is not another page.
         if frames > 1 and kind in ANIMATED:
-            raise ValueError(f"it is an animation of {frames} frames: sharpen it with clearcall video")
+            raise ValueError(f"it is an animation of {frames} frames: name a video file for the result, such as .mp4")
         if frames > 1 and kind != "MPO":
             raise ValueError(f"it holds {frames} pages: save one of them by itself")
         if kind == "GIF":
@@ -177,13 +183,13 @@ def _decode(data: bytes, path: Path) -> Picture:
             pixels = _deep_pixels(image, data) if deep else _plain_pixels(image)
         exif = _told(image.getexif()).tobytes() if kind == "TIFF" else info.get("exif", b"")
     if kind == "MPO":
-        warn(f"{path}: of the {frames} pictures in the file only the first is kept")
-    return Picture(
+        warn(f"{path}: of the {frames} images in the file only the first is kept")
+    return Decoded(
         pixels=pixels,
         format="JPEG" if kind == "MPO" else kind,
         icc=info.get("icc_profile") or b"",
         exif=exif.removeprefix(_EXIF_PREFIX),
-        xmp=b"" if kind == "MPO" else info.get("xmp", b""),  # there it tells where the other pictures are
+        xmp=b"" if kind == "MPO" else info.get("xmp", b""),  # there it tells where the other images are
         dpi=info.get("dpi"),
         png_chunks=b"".join(_png_chunks(data)) if kind == "PNG" else b"",
         subsampling=max(0, subsampling),
@@ -192,7 +198,7 @@ def _decode(data: bytes, path: Path) -> Picture:
 
 
 def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Return whether a picture has 16 bits a channel; raise ValueError for depths and colours that are not handled."""
+    """Return whether an image has 16 bits a channel; raise ValueError for depths and colours that are not handled."""
     bits: int = data[24] if image.format == "PNG" else 8
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -228,14 +234,14 @@ def _deep_pixels(image: Image.Image, data: bytes) -> Pixels:
     if decoded is None or decoded.dtype != np.uint16 or decoded.shape != (height, width, channels + bool(key)):
         raise ValueError("OpenCV cannot read its 16 bits a channel: save it as PNG")
     pixels = decoded[..., _BGR[decoded.shape[2]]].astype(np.uint16, copy=False)
-    # Of rare layouts (planes apart, premultiplied alpha) the two may make different pictures: then neither is trusted.
+    # The two may decode rare layouts (separate planes, premultiplied alpha) differently: then neither is trusted.
     if cv2.norm((pixels[..., :channels] >> 8).astype(np.uint8), shallow, cv2.NORM_INF) > 1:
         raise ValueError("its 16 bits a channel are stored in an unusual way: save it as PNG")
     return pixels[..., [0, 3]] if image.format == "PNG" and data[25] == _GREY_ALPHA else pixels
 
 
 def _told(exif: Image.Exif) -> Image.Exif:
-    """Return what is said of a TIFF's picture, without how its pixels are stored."""
+    """Return the descriptive tags of a TIFF, without those of its pixels' layout."""
     told = Image.Exif()
     for tag in _TOLD & set(exif):
         told[tag] = exif[tag]
@@ -263,42 +269,42 @@ def _is_lossless(webp: bytes) -> bool:
     return False
 
 
-def _encode(pixels: Pixels, picture: Picture, kind: str) -> bytes:
-    """Return a picture's file with other pixels; raise ValueError if the format cannot hold them."""
+def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
+    """Return an image file with these pixels; raise ValueError if the format cannot hold them."""
     deep, alpha = pixels.dtype == np.uint16, np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
     if kind in {"JPEG", "WEBP"} and deep:
-        raise ValueError("it holds 8 bits a channel, the picture has 16: name a .png or .tif")
+        raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
     if kind == "JPEG" and alpha:
         raise ValueError("it holds no transparency: name a .png, .webp or .tif")
     if kind == "PNG":
-        return _png(pixels, picture)
+        return _png(pixels, image)
     if kind == "TIFF":
-        return _tiff(pixels, picture)
-    options: dict[str, Any] = {"icc_profile": picture.icc, "xmp": picture.xmp, "quality": _QUALITY}
+        return _tiff(pixels, image)
+    options: dict[str, Any] = {"icc_profile": image.icc, "xmp": image.xmp, "quality": _QUALITY}
     if kind == "JPEG":
-        exif = _EXIF_PREFIX + picture.exif if picture.exif else b""
-        options |= {"exif": exif, "subsampling": picture.subsampling}
-        if picture.dpi:
-            options["dpi"] = picture.dpi
+        exif = _EXIF_PREFIX + image.exif if image.exif else b""
+        options |= {"exif": exif, "subsampling": image.subsampling}
+        if image.dpi:
+            options["dpi"] = image.dpi
     else:
         # `exact` leaves the colours below full transparency as they are.
-        options |= {"exif": picture.exif, "lossless": picture.lossless, "exact": True}
+        options |= {"exif": image.exif, "lossless": image.lossless, "exact": True}
     return _saved(pixels, kind, **options)
 
 
-def _png(pixels: Pixels, picture: Picture) -> bytes:
-    """Return a PNG with the chunks of the input's, or made from what else its file said."""
+def _png(pixels: Pixels, image: Decoded) -> bytes:
+    """Return a PNG with the chunks of the input's, or with some made from the metadata of another format."""
     if pixels.dtype == np.uint16:
         ordered = pixels if pixels.ndim == 2 else pixels[..., _BGR[pixels.shape[2]]]  # noqa: PLR2004  # grey
         encoded = cv2.imencode(".png", ordered)[1].tobytes()
     else:
         encoded = _saved(pixels, "PNG")
     made = {
-        b"iCCP": b"ICC profile\0\0" + zlib.compress(picture.icc) if picture.icc else b"",
-        b"eXIf": picture.exif,
-        b"iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp if picture.xmp else b"",
+        b"iCCP": b"ICC profile\0\0" + zlib.compress(image.icc) if image.icc else b"",
+        b"eXIf": image.exif,
+        b"iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + image.xmp if image.xmp else b"",
     }
-    chunks = picture.png_chunks or b"".join(_png_chunk(kind, content) for kind, content in made.items() if content)
+    chunks = image.png_chunks or b"".join(_png_chunk(kind, content) for kind, content in made.items() if content)
     return encoded[:_PNG_HEADER_BYTES] + chunks + encoded[_PNG_HEADER_BYTES:]
 
 
@@ -306,7 +312,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _tiff(pixels: Pixels, picture: Picture) -> bytes:
+def _tiff(pixels: Pixels, image: Decoded) -> bytes:
     """Return a losslessly compressed TIFF; Pillow writes no RGB of 16 bits, and OpenCV nothing but pixels."""
     stacked = np.atleast_3d(pixels)
     height, width, channels = stacked.shape
@@ -315,14 +321,14 @@ def _tiff(pixels: Pixels, picture: Picture) -> bytes:
     strips = [zlib.compress(differences[row : row + _STRIP_ROWS].tobytes()) for row in range(0, height, _STRIP_ROWS)]
     sizes = [len(strip) for strip in strips]
     exif = Image.Exif()
-    exif.load(picture.exif)
+    exif.load(image.exif)
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in _told(exif).items():
         tags[tag] = value
-    if picture.icc:
-        tags[TiffImagePlugin.ICCPROFILE] = picture.icc
-    if picture.xmp:
-        tags[TiffImagePlugin.XMP] = picture.xmp
+    if image.icc:
+        tags[TiffImagePlugin.ICCPROFILE] = image.icc
+    if image.xmp:
+        tags[TiffImagePlugin.XMP] = image.xmp
     if channels in _WITH_ALPHA:
         tags[TiffImagePlugin.EXTRASAMPLES] = 2  # alpha by which the colours are not multiplied
     tags[TiffImagePlugin.IMAGEWIDTH] = width

@@ -1,4 +1,4 @@
-"""Real blurred pictures, which have no sharp version: before and after side by side, and how blurred each is."""
+"""Blurred images without a sharp version: before and after side by side, and the blur of each."""
 
 import csv
 from collections.abc import Mapping
@@ -11,13 +11,15 @@ from PIL import Image
 
 from clearcall.core.console import track
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_folder, atomic_path, cache_folder, write_text
+from clearcall.core.files import atomic_folder, atomic_path, cache_folder, check_target, write_text
 from clearcall.data.ingest.fetch import LOW_RESOLUTION_PHOTOGRAPHS, fetch_dataset, unpack
 from clearcall.data.ingest.sources import image_names
 from clearcall.imaging.decode import read_rgb
-from clearcall.imaging.frame import Frame, Restore
+from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import LEAST_CELL, ZOOM, choose_crop, draw_cells, draw_overview, enlarge
+from clearcall.media.options import SharpenerOptions
 from clearcall.reporting.tables import markdown_table
+from clearcall.runtime.sharpener import named_model
 
 DATASETS: Mapping[str, str] = {"low_resolution_photographs": LOW_RESOLUTION_PHOTOGRAPHS}
 NAME = "real_pictures"
@@ -25,8 +27,8 @@ MIN_SIDE = 12  # pixels; the measure's window is 11 wide
 
 
 @dataclass(frozen=True)
-class Look:
-    """One picture: its file, its size in pixels, and its blur from 0 (sharp) to 1 before and after sharpening."""
+class Compared:
+    """One image: its file, its size in pixels, and its blur from 0 (sharp) to 1 before and after sharpening."""
 
     name: str
     width: int
@@ -35,79 +37,83 @@ class Look:
     blur_after: float
 
 
-def blur(picture: Frame) -> float:
-    """Return how blurred an 8-bit RGB picture is, from 0 (not at all) to 1, without a sharp one to compare with.
+def blur(image: Frame) -> float:
+    """Return the blur of an 8-bit RGB image, from 0 (sharp) to 1, without a reference.
 
-    The measure of Crete et al. 2007 as scikit-image has it: how little another blur would change. A flat
-    picture, in which nothing could, has 1.
+    The measure of Crete et al. 2007 as scikit-image has it: how little another blur would change. A flat image has 1.
     """
     from skimage.measure import blur_effect  # noqa: PLC0415  # takes a second to import
 
-    return float(blur_effect(picture, channel_axis=-1))  # type: ignore[no-untyped-call]  # the library ships no types
+    return float(blur_effect(image, channel_axis=-1))  # type: ignore[no-untyped-call]  # the library ships no types
 
 
-def look(source: str, reports: Path, sharpen: Restore, model: str, shown: int, side: int) -> list[Look]:
-    """Sharpen all pictures of a folder, or of a data set by name, and write real_pictures.md with figures and pictures.
+def compare_folder(
+    source: str, reports: Path, options: SharpenerOptions, shown: int, side: int, *, overwrite: bool = False
+) -> str:
+    """Sharpen all images of a folder, or of a data set by name, and write real_pictures.md; return what came of it.
 
-    `shown` pictures, spread evenly, are drawn with the square of `side` pixels that changes most. Raises UserError
-    naming a picture that cannot be read; then nothing is written.
+    `shown` images, spread evenly, are drawn with the square of `side` pixels that changes most. Raises UserError for a
+    report that exists, unless `overwrite`, and for an image that cannot be read; then nothing is written.
     """
-    with TemporaryDirectory() as unpacked, atomic_folder(reports / NAME) as building:
+    page, model = reports / f"{NAME}.md", named_model(options.model)
+    check_target(page, Path(source), overwrite=overwrite)
+    with TemporaryDirectory() as unpacked:
         folder = _folder(source, Path(unpacked))
-        names = image_names(folder)
-        chosen = set(np.linspace(0, len(names) - 1, min(shown, len(names))).round().astype(int))
-        looks = list[Look]()
-        drawn = list[str]()
-        for index, name in enumerate(track(names, len(names), "sharpening")):
-            before = np.asarray(read_rgb(folder / name, MIN_SIDE))
-            after = sharpen(before)
-            looks.append(Look(name, before.shape[1], before.shape[0], blur(before), blur(after)))
-            if index in chosen:
-                drawn.append(f"{len(drawn) + 1}.png")
-                _draw(before, after, looks[-1], side).save(building / drawn[-1], optimize=True)
+        names, sharpen = image_names(folder), options.for_images()
+        with atomic_folder(reports / NAME) as building:
+            chosen = set(np.linspace(0, len(names) - 1, min(shown, len(names))).round().astype(int))
+            compared = list[Compared]()
+            drawn = list[str]()
+            for index, name in enumerate(track(names, len(names), "sharpening")):
+                before = np.asarray(read_rgb(folder / name, MIN_SIDE))
+                after = sharpen(before)
+                compared.append(Compared(name, before.shape[1], before.shape[0], blur(before), blur(after)))
+                if index in chosen:
+                    drawn.append(f"{len(drawn) + 1}.png")
+                    _draw(before, after, compared[-1], side).save(building / drawn[-1], optimize=True)
     with atomic_path(reports / f"{NAME}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(looks[0])), lineterminator="\n")
+        writer = csv.DictWriter(file, list(asdict(compared[0])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(map(asdict, looks))
-    write_text(reports / f"{NAME}.md", _text(source, model, looks, drawn))
-    return looks
+        writer.writerows(map(asdict, compared))
+    sharper = sum(one.blur_after < one.blur_before for one in compared)
+    write_text(page, _text(source, Path(model).name, compared, sharper, drawn))
+    return f"{sharper} of {len(compared)} have less blur; written: {page}"
 
 
 def _folder(source: str, unpacked: Path) -> Path:
-    """Return the folder that is meant: as it is, or a data set of that name downloaded and unpacked."""
+    """Return a folder as it is, or of a data set's name where it was downloaded and unpacked."""
     folder = Path(source)
     if not folder.is_dir() and source in DATASETS:
         unpack(fetch_dataset(DATASETS[source], cache_folder(), "give this command its folder"), unpacked)
         return unpacked
     if not folder.is_dir():
-        raise UserError(f"there is no folder {source}: give one of pictures, or the data set {', '.join(DATASETS)}")
+        raise UserError(f"there is no folder {source}: give one of images, or the data set {', '.join(DATASETS)}")
     return folder
 
 
-def _draw(before: Frame, after: Frame, found: Look, side: int) -> Image.Image:
+def _draw(before: Frame, after: Frame, found: Compared, side: int) -> Image.Image:
     top, left = choose_crop(after, before, side)
     cell = max(LEAST_CELL, side * ZOOM)
-    cells = [(draw_overview(before, top, left, side, cell), "whole picture", f"{found.width} x {found.height}")]
-    for picture, title, value in ((before, "as it is", found.blur_before), (after, "sharpened", found.blur_after)):
-        cells.append((enlarge(picture[top : top + side, left : left + side]), title, f"blur {value:.3f}"))
+    cells = [(draw_overview(before, top, left, side, cell), "full image", f"{found.width} x {found.height}")]
+    for image, title, value in ((before, "input", found.blur_before), (after, "sharpened", found.blur_after)):
+        cells.append((enlarge(image[top : top + side, left : left + side]), title, f"blur {value:.3f}"))
     return draw_cells(cells, cell, columns=3)
 
 
-def _text(source: str, model: str, looks: list[Look], drawn: list[str]) -> str:
-    before, after = ([getattr(one, name) for one in looks] for name in ("blur_before", "blur_after"))
+def _text(source: str, model: str, compared: list[Compared], sharper: int, drawn: list[str]) -> str:
+    before, after = ([getattr(one, name) for one in compared] for name in ("blur_before", "blur_after"))
     values = [
         [name, *(f"{f(blurs):.3f}" for f in (np.mean, np.median, min, max))]
-        for name, blurs in (("as they are", before), ("sharpened", after))
+        for name, blurs in (("input", before), ("sharpened", after))
     ]
-    sharper = sum(one.blur_after < one.blur_before for one in looks)
     pictures = "\n".join(f"![before and after]({NAME}/{name})\n" for name in drawn)
     return (
-        "# Real pictures, before and after\n\n"
-        f"{len(looks)} pictures of `{Path(source).name}`, sharpened by `{model}` with `clearcall look`. Nobody has "
-        "sharp versions of them, so that there is no SSIM or PSNR here. Blur is the measure of Crete et al. 2007 "
-        "(`skimage.measure.blur_effect`): 0 is sharp, 1 is blurred. Noise and artefacts lower it as well as detail "
-        "does: it says that something was sharpened, the pictures whether that is for the better.\n\n"
+        "# Blurred images, before and after\n\n"
+        f"{len(compared)} images of `{Path(source).name}`, sharpened by `{model}` with `clearcall compare`. They have "
+        "no sharp versions, so there is no SSIM or PSNR. Blur is the measure of Crete et al. 2007 "
+        "(`skimage.measure.blur_effect`): 0 is sharp, 1 is blurred. Noise and artefacts lower it as detail does: it "
+        "says that something was sharpened, the images below whether they are better.\n\n"
         f"{markdown_table(['blur', 'mean', 'median', 'least', 'most'], values)}\n\n"
-        f"{sharper} of {len(looks)} pictures have less blur afterwards; each stands in [{NAME}.csv]({NAME}.csv).\n\n"
+        f"{sharper} of {len(compared)} images have less blur afterwards; each stands in [{NAME}.csv]({NAME}.csv).\n\n"
         f"Below, the part that changed most, at {ZOOM}x.\n\n{pictures}"
     )

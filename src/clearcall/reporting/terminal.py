@@ -1,45 +1,69 @@
-"""The result of the last run in one small table on the terminal."""
+"""Tables on the terminal: the last run, a comparison, the gate's checks, and the experiments of a project."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from clearcall.evaluation.results import CONTENDERS, frame_size, measured, read_results
+from clearcall.experiments.experiment import list_experiments
 from clearcall.reporting.benchmark import HEADERS, Document, _rows, _threads
+from clearcall.tracking.gate import Check
 
-_WIDE = 160
+_WIDE = 160  # characters; a terminal wraps at its own width, a file or pipe takes any
+
+
+def print_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
+    """Print a table whose first `left` columns are text, and the others numbers."""
+    table = Table(title=title or None, title_justify="left", box=SIMPLE)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index < left else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def print_summary(reports: Path) -> None:
     """Print SSIM, PSNR in dB and fps of each contender and where the report is; raise UserError if there was no run."""
     results = read_results(reports, ("evaluate", "benchmark_fps"))
     mean, latency = results["evaluate"]["mean"], results["benchmark_fps"]["latency"]
-    table = Table("contender", title=f"{results['evaluate']['pairs']} test pairs", title_justify="left")
-    for header in ("SSIM", "PSNR dB", f"fps at {frame_size(results)}"):
-        table.add_column(header, justify="right")
-    for name in measured(results):
-        fps = f"{latency[name]['fps']:.1f}" if name in latency else "-"
-        table.add_row(CONTENDERS[name], f"{mean[name]['ssim']:.4f}", f"{mean[name]['psnr_db']:.2f}", fps)
-    Console().print(table)
+    rows = [
+        (
+            CONTENDERS[name],
+            f"{mean[name]['ssim']:.4f}",
+            f"{mean[name]['psnr_db']:.2f}",
+            f"{latency[name]['fps']:.1f}" if name in latency else "-",
+        )
+        for name in measured(results)
+    ]
+    headers = ("contender", "SSIM", "PSNR dB", f"fps at {frame_size(results)}")
+    print_table(f"{results['evaluate']['pairs']} test pairs", headers, rows)
     report = reports / "report.md"
     print(f"The report: {report}" if report.is_file() else f"There is no {report} yet: run `dvc repro`")
 
 
 def print_comparison(document: Document) -> None:
-    """Print the table of the reference size on all the threads that were asked for."""
-    from rich.box import SIMPLE  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
+    """Print the table of the reference size on the largest number of threads."""
     width, height = document["reference_size"]
     threads = max(measured["threads"] for measured in document["measurements"])
     title = f"{width}x{height}, {_threads(threads)}, {document['machine']['cpu']}, {document['date']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE)
-    for index, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if index < 2 else "right")  # noqa: PLR2004  # system and runtime
-    for row in _rows(document, width, height, threads):
-        table.add_row(*row)
-    # A terminal wraps at its own width; a file or pipe takes any.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    print_table(title, HEADERS, _rows(document, width, height, threads), left=2)
+
+
+def print_checks(checks: Iterable[Check]) -> None:
+    """Print each check of the gate with its value and its limit."""
+    verdicts = {True: "[green]passed[/]", False: "[red]FAILED[/]"}
+    rows = [(check.name, f"{check.value:.6g}", f"{check.limit:g}", verdicts[check.passed]) for check in checks]
+    print_table("", ("check", "value", "at least", ""), rows)
+
+
+def print_experiments() -> None:
+    """Print name, kind and purpose of each experiment of this project."""
+    rows = []
+    for found in list_experiments():
+        kind = "study" if found.study else "published recipe" if found.published else "recipe"
+        rows.append((found.name, kind, found.about))
+    print_table("", ("name", "kind", "about"), rows, left=3)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -320,10 +321,14 @@ def find_model(model: str | Path) -> Path:
     if text in shipped_models():
         return SHIPPED / f"{text}.onnx"
     path = Path(model)
+    if path.is_dir():
+        raise UserError(f"the model {text} is a folder: name the ONNX file in it")
     if not path.is_file():
+        near = get_close_matches(text, [AUTO, *shipped_models()], 1)
         raise UserError(
-            f"there is no model {text!r}: give one of {', '.join(shipped_models())}, or an ONNX file that clearcall "
-            "exported; commands also take an MLflow URI such as models:/clearcall@champion"
+            f"there is no model {text!r}: {f'did you mean {near[0]}? ' if near else ''}give one of "
+            f"{', '.join(shipped_models())}, or an ONNX file that clearcall exported; commands also take an MLflow URI "
+            "such as models:/clearcall@champion"
         )
     return path
 

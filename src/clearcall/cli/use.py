@@ -1,0 +1,194 @@
+"""Commands that sharpen: images, videos, folders of both, and a camera."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from clearcall.cli.options import LookOption, Model, Overwrite, Provider, Strength, Threads, refuse_folder
+from clearcall.core import errors
+from clearcall.imaging.looks import DEFAULT_LOOK
+
+_OF_VIDEOS, _OF_FOLDERS = "Options of videos", "Options of folders"
+
+
+def sharpen(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a video, or a folder of both.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="The result; its suffix sets the format. None with --dry-run."),
+    ] = None,
+    *,
+    model: Model = "auto",
+    provider: Provider = "auto",
+    threads: Threads = None,
+    strength: Strength = 1.0,
+    look: LookOption = DEFAULT_LOOK,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that exists; of a folder, redo all files.")
+    ] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Input left, result right.", rich_help_panel=_OF_VIDEOS)
+    ] = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="Left half input, right half result.", rich_help_panel=_OF_VIDEOS)
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Width x height; the largest that occurs if not given.", rich_help_panel=_OF_VIDEOS),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.", rich_help_panel=_OF_VIDEOS),
+    ] = None,
+    past_frames: Annotated[
+        bool,
+        typer.Option("--past-frames/--no-past-frames", help="Filter over time.", rich_help_panel=_OF_VIDEOS),
+    ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Write nothing; print the fps here.", rich_help_panel=_OF_VIDEOS),
+    ] = False,
+) -> None:
+    """Sharpen an image, a video, or a folder of both.
+
+    Images (PNG, JPEG, WebP, TIFF) keep depth, transparency, EXIF and colour profile. Videos keep sound, subtitles,
+    times, colours, rotation, chapters and metadata; the result (MP4, M4V, MOV, MKV, WebM) is H.264, in WebM VP9; HDR
+    stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then.
+
+    A folder's files keep their names; other containers than these become MKV. Run again, it resumes and skips what is
+    up to date. A file that cannot be read is named and the others go on, with exit code 1 at the end.
+
+    Example: clearcall sharpen blurred.jpg sharp.jpg --strength 0.8
+
+    Example: clearcall sharpen call.mp4 sharp.mp4
+
+    Example: clearcall sharpen holiday sharpened
+    """
+    from clearcall.core.console import warn
+    from clearcall.imaging.sizes import parse_size
+    from clearcall.media.options import SharpenerOptions, VideoOptions
+    from clearcall.media.sharpen import sharpen as run
+
+    if side_by_side and split:
+        errors.fail("--side-by-side and --split exclude each other: choose one")
+    view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
+    video = VideoOptions(view, parse_size(size) if size is not None else None, crf, past_frames)
+    options = SharpenerOptions(model, provider, threads, strength, look)
+    done = run(source, target, options, video, dry_run=dry_run, overwrite=overwrite)
+    typer.echo(done.text)
+    if done.interrupted:
+        warn(f"interrupted: {done.interrupted} what was done until then")
+        raise typer.Exit(130)
+    if done.failed:
+        errors.fail(done.failed)
+
+
+def camera(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            callback=refuse_folder,
+            help="A camera, or a video, which is played at its own rate. [default: /dev/video0]",
+        ),
+    ] = None,
+    *,
+    model: Model = "auto",
+    provider: Provider = "auto",
+    threads: Threads = None,
+    strength: Strength = 1.0,
+    look: LookOption = DEFAULT_LOOK,
+    past_frames: Annotated[bool, typer.Option("--past-frames/--no-past-frames", help="Filter over time.")] = True,
+    fps: Annotated[int | None, typer.Option(min=1, max=240, help="Fixed rate; the source's if not given.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Width x height; 1280x720, of a video its largest, if not given.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(help="preview, virtual or a video file; repeatable. preview if not given.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this time.")] = None,
+    overlay: Annotated[
+        bool | None, typer.Option("--overlay/--no-overlay", help="Status on the frames; on the preview if not given.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--loop", help="Repeat a video without end.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Sharpen a camera live at a fixed rate; a frame that would be late is passed through as it came.
+
+    If the machine cannot hold the rate, frames are processed at a smaller size. In the preview, space switches
+    sharpening off and on, q ends. Ctrl-C ends too; a video of what was done until then is kept.
+
+    Example: clearcall camera --output virtual --output preview
+    """
+    from clearcall.imaging.sizes import parse_size
+    from clearcall.media.camera.run import Settings, run_camera
+    from clearcall.media.options import SharpenerOptions
+
+    settings = Settings(
+        source=source,
+        outputs=tuple(output or ("preview",)),
+        fps=fps,
+        size=None if size is None else parse_size(size),
+        seconds=seconds,
+        overlay=overlay,
+        again=again,
+        past_frames=past_frames,
+        overwrite=overwrite,
+    )
+    summary = run_camera(SharpenerOptions(model, provider, threads, strength, look).for_camera(), settings)
+    typer.echo(summary)
+    if summary.trouble:
+        errors.fail(summary.trouble)
+
+
+def compare(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="An image, a video, of which the middle frame is shown, a folder of images, or the data set "
+            "low_resolution_photographs.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The PNG, beside IN if not given; of a folder that of real_pictures.md, else reports."),
+    ] = None,
+    model: Model = "auto",
+    provider: Provider = "auto",
+    threads: Threads = None,
+    strength: Strength = 1.0,
+    look: LookOption = DEFAULT_LOOK,
+    overwrite: Overwrite = False,
+    pictures: Annotated[
+        int | None, typer.Option(min=1, help="How many images are shown; 6.", rich_help_panel=_OF_FOLDERS)
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=16, help="Side in pixels of what is shown at 3x; 96.", rich_help_panel=_OF_FOLDERS),
+    ] = None,
+) -> None:
+    """Show input and output side by side, and their most detailed part enlarged.
+
+    Of a folder of blurred images, which have no sharp versions, the blur of each is measured before and after as well.
+    The data set low_resolution_photographs is downloaded by Kaggle's client where that is installed and logged in.
+
+    Example: clearcall compare blurred.jpg
+
+    Example: clearcall compare old_pictures --model quality --output old
+    """
+    from clearcall.media.options import SharpenerOptions
+
+    options = SharpenerOptions(model, provider, threads, strength, look)
+    if source.is_dir() or not (source.is_file() or source.suffix):
+        from clearcall.reporting.real_images import compare_folder
+
+        reports = output or Path("reports")
+        typer.echo(compare_folder(str(source), reports, options, pictures or 6, crop or 96, overwrite=overwrite))
+        return
+    from clearcall.media.compare import write_before_after
+
+    if pictures or crop:
+        errors.fail(f"{source} is not a folder: leave out --pictures and --crop")
+    typer.echo(f"written: {write_before_after(options.for_images(), source, output, overwrite=overwrite)}")

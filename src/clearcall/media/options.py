@@ -1,0 +1,78 @@
+"""What sharpening is asked for: the network, its runtime and its strength, and the frames of a video."""
+
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Literal, cast
+
+import numpy as np
+
+from clearcall.imaging.looks import DEFAULT_LOOK, Look
+from clearcall.imaging.sizes import Size
+from clearcall.media.video.canvas import View
+from clearcall.runtime.engines import Provider
+from clearcall.runtime.family import CAMERA_HEADROOM, SharpenerFor, sharpener_for
+from clearcall.runtime.sharpener import AUTO, Choice, Sharpener, best_first, find_model
+
+
+@dataclass(frozen=True)
+class SharpenerOptions:
+    """The arguments of a `Sharpener`; the model `auto` is the best for images, and for videos chosen by their rate."""
+
+    model: str = AUTO
+    provider: Provider | Literal["auto"] = "auto"
+    threads: int | None = None
+    strength: float = 1.0
+    look: Look = DEFAULT_LOOK
+
+    def for_images(self, *, coded: bool = False) -> Sharpener:
+        """Return a Sharpener whose runtime is measured once, on a 720p frame, and not again for each image size."""
+        make = partial(Sharpener, find_model(self.model), strength=self.strength, look=self.look, coded=coded)
+        if self.provider != "auto" and self.threads is not None:
+            return make(self.provider, self.threads)
+        measured = make(self.provider, self.threads)
+        measured(np.zeros((720, 1280, 3), np.uint8))
+        choice = cast(Choice, measured.choice)  # there was a frame
+        return make(choice.provider, choice.threads)
+
+    def for_videos(self) -> Sharpener | SharpenerFor:
+        """Return a Sharpener, or of `auto` what chooses one for the size and rate of a video."""
+        return sharpener_for(self.model, partial(self._make, video=False), "video")
+
+    def for_camera(self) -> Sharpener | SharpenerFor:
+        """Return a Sharpener, or of `auto` what chooses one for the size and rate of a camera."""
+        return sharpener_for(self.model, partial(self._make, video=True), "camera", CAMERA_HEADROOM)
+
+    def recorded(self, *, video: bool) -> dict[str, object]:
+        """Return what decides a result, for a record in JSON: the network by its SHA-256, strength and look."""
+        models = best_first() if video and self.model == AUTO else [self.model]
+        digest = sha256(b"".join(find_model(model).read_bytes() for model in models))
+        return {"model": digest.hexdigest(), "strength": self.strength, "look": self.look}
+
+    def _make(self, model: str, *, video: bool) -> Sharpener:
+        return Sharpener(model, self.provider, self.threads, self.strength, look=self.look, video=video)
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How the frames of a video are sharpened, shown and encoded; see `clearcall.media.video.run.sharpen_video`."""
+
+    view: View = "plain"
+    size: Size | None = None
+    crf: int | None = None
+    past_frames: bool = True
+
+    def given(self) -> list[str]:
+        """Return the names of the command's options that differ from their defaults."""
+        differs = {
+            f"--{self.view}": self.view != "plain",
+            "--size": self.size is not None,
+            "--crf": self.crf is not None,
+            "--no-past-frames": not self.past_frames,
+        }
+        return [name for name, given in differs.items() if given]
+
+    def recorded(self) -> dict[str, object]:
+        """Return the same for a record in JSON."""
+        size = None if self.size is None else list(self.size)
+        return {"view": self.view, "size": size, "crf": self.crf, "past_frames": self.past_frames}

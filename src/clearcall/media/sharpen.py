@@ -1,0 +1,79 @@
+"""Sharpen an image, a video, or a folder of both: what the input is decides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearcall.core.errors import UserError
+from clearcall.media.folder import sharpen_folder
+from clearcall.media.images import is_image, sharpen_file
+from clearcall.media.options import SharpenerOptions, VideoOptions
+from clearcall.media.video.run import sharpen_video, time_video
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, in one line, and what went wrong: files that failed, or an interrupt that ended a video early."""
+
+    text: str
+    failed: str = ""
+    interrupted: str = ""
+
+
+def sharpen(
+    source: Path,
+    target: Path | None,
+    options: SharpenerOptions,
+    video: VideoOptions,
+    *,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> Done:
+    """Sharpen what is at `source` into `target`; with `dry_run` time a video and write nothing.
+
+    A file that exists is replaced only with `overwrite`. Raises UserError for options that contradict each other or do
+    not fit the input, and for whatever `sharpen_file`, `sharpen_folder` and `sharpen_video` refuse.
+    """
+    if source.is_dir():
+        _refuse(source, "a folder", ["--dry-run"] if dry_run else [])
+        return _sharpen_folder(source, _required(target, source, "folder"), options, video, overwrite=overwrite)
+    if is_image(source):
+        _refuse(source, "an image", [*(["--dry-run"] if dry_run else []), *video.given()])
+        sharpener, target = options.for_images(), _required(target, source, "file")
+        sharpen_file(sharpener, source, target, overwrite=overwrite)
+        return Done(f"{target} ({sharpener.choice})")
+    if dry_run:
+        return _time_video(source, target, options, video)
+    target = _required(target, source, "file", ", or say --dry-run to write none")
+    if not source.exists():
+        raise UserError(f"there is no image, video or folder {source}")
+    summary = sharpen_video(options.for_videos(), source, target, **vars(video), overwrite=overwrite)
+    return Done(f"{target}: {summary}", interrupted=f"{target} holds" if summary.interrupted else "")
+
+
+def _sharpen_folder(
+    source: Path, target: Path, options: SharpenerOptions, video: VideoOptions, *, overwrite: bool
+) -> Done:
+    summary = sharpen_folder(options, source, target, video, overwrite=overwrite)
+    failed = f"{summary.failed} of the files could not be sharpened; each is named above" if summary.failed else ""
+    return Done(str(summary), failed=failed)
+
+
+def _time_video(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions) -> Done:
+    if target is not None or video.view != "plain" or video.crf is not None:
+        raise UserError("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
+    summary = time_video(options.for_videos(), source, size=video.size, past_frames=video.past_frames)
+    return Done(f"{source}: {summary}", interrupted="that is of" if summary.interrupted else "")
+
+
+def _refuse(source: Path, kind: str, options: list[str]) -> None:
+    """Raise UserError if options of a video were given for something else."""
+    if options:
+        raise UserError(f"{source} is {kind}: leave out {', '.join(options)}, which a single video takes")
+
+
+def _required(target: Path | None, source: Path, kind: str, otherwise: str = "") -> Path:
+    if target is None:
+        raise UserError(f"name a {kind} for the result{otherwise}: clearcall sharpen {source} OUT")
+    if kind == "file" and target.is_dir():
+        raise UserError(f"{target} is a folder and {source} a file: name a file, such as {target / source.name}")
+    return target

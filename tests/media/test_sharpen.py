@@ -1,0 +1,101 @@
+"""What the input is decides: an image, a video, or a folder of both."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from clearcall.media import folder as folders
+from clearcall.media.folder import RECORD, sharpen_folder
+from clearcall.media.images import is_image
+from clearcall.media.options import SharpenerOptions, VideoOptions
+from clearcall.media.sharpen import sharpen
+from clearcall.media.video.run import VideoSummary
+
+Frame = npt.NDArray[np.uint8]
+OPTIONS = SharpenerOptions("fast", "onnxruntime", 1)
+
+
+def write_video(path: Path, photo: Frame, codec: str = "libx264") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, 25, width=96, height=64)
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(photo[number : number + 64, :96]), format="rgb24")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def source(photos: dict[str, Frame], tmp_path: Path) -> Path:
+    """Videos in three containers, one corrupt, and an image."""
+    folder = tmp_path / "in"
+    write_video(folder / "a.mp4", photos["coffee"])
+    write_video(folder / "b.avi", photos["coffee"], "mpeg4")
+    (folder / "c.mkv").write_bytes(b"no video")
+    Image.fromarray(photos["coffee"][:64, :96]).save(folder / "d.png")
+    return folder
+
+
+def frames(path: Path) -> int:
+    with av.open(str(path)) as video:
+        return sum(1 for _ in video.decode(video=0))
+
+
+def test_a_folders_videos_are_sharpened_too_and_skipped_when_up_to_date(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out"
+
+    def run(video: VideoOptions) -> tuple[int, int, int]:
+        summary = sharpen_folder(OPTIONS, source, target, video)
+        return summary.done, summary.skipped, summary.failed
+
+    assert run(VideoOptions()) == (3, 0, 1)
+    assert "failed: " in capsys.readouterr().err
+    assert sorted(path.name for path in target.iterdir()) == [RECORD, "a.mp4", "b.mkv", "d.png"]
+    assert frames(target / "a.mp4") == frames(target / "b.mkv") == 3
+    assert run(VideoOptions()) == (0, 3, 1)
+    assert run(VideoOptions(size=(48, 32))) == (2, 1, 1)
+    assert run(VideoOptions(size=(48, 32))) == (0, 3, 1)
+    with av.open(str(target / "a.mp4")) as video:
+        assert video.streams.video[0].width == 48
+
+
+def test_two_videos_never_share_a_result(photos: dict[str, Frame], tmp_path: Path) -> None:
+    for name, codec in (("a.avi", "mpeg4"), ("a.mkv", "libx264")):
+        write_video(tmp_path / "in" / name, photos["coffee"], codec)
+    summary = sharpen_folder(OPTIONS, tmp_path / "in", tmp_path / "out")
+    assert (summary.done, summary.failed) == (1, 1)
+
+
+def test_an_interrupted_video_is_not_taken_for_a_result(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object, __: Path, output: Path, **___: object) -> VideoSummary:
+        output.write_bytes(b"the first half")
+        return VideoSummary(1, 1.0, 1.0, interrupted=True)
+
+    monkeypatch.setattr(folders, "sharpen_video", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sharpen_folder(OPTIONS, source, tmp_path / "out")
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RECORD, "d.png"]
+    summary = sharpen_folder(OPTIONS, source, tmp_path / "out")
+    assert (summary.done, summary.skipped) == (2, 1)
+
+
+def test_the_kind_of_a_file_is_told_by_its_suffix_or_else_its_content(source: Path, tmp_path: Path) -> None:
+    for name, of in (("photo", "d.png"), ("photo.jfif", "d.png"), ("call", "a.mp4"), ("call.dat", "a.mp4")):
+        (tmp_path / name).write_bytes((source / of).read_bytes())
+        assert is_image(tmp_path / name) == (of == "d.png")
+    assert is_image(tmp_path / "none.png") and not is_image(tmp_path / "none")
+    done = sharpen(tmp_path / "call", tmp_path / "out.mp4", OPTIONS, VideoOptions(view="split"))
+    assert done.text.startswith(f"{tmp_path / 'out.mp4'}: 3 frames, decode + sharpen ")
+    assert sharpen(tmp_path / "photo", tmp_path / "out.png", OPTIONS, VideoOptions()).text.endswith("1 thread)")
