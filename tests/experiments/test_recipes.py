@@ -155,8 +155,8 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
         load_recipe(Path("recipes/none.yaml"))
 
 
-def test_the_sixth_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
-    _, _, after = Path("README.md").read_text(encoding="utf-8").partition("A sixth is one file")
+def test_the_sixth_recipe_of_the_docs_is_one(tmp_path: Path) -> None:
+    _, _, after = Path("docs/recipes.md").read_text(encoding="utf-8").partition("A sixth is one file")
     (tmp_path / "mine.yaml").write_text(after.partition("```yaml\n")[2].partition("```")[0])
     recipe = load_recipe(tmp_path / "mine.yaml")
     for small in (False, True):
