@@ -192,7 +192,7 @@ def test_past_frames_can_be_left_out(sharpener: Sharpener, scene: Frame, tmp_pat
 
 def test_a_dry_run_by_command(scene: Frame, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", scene)
-    run = run_command("video", str(source), "--dry-run", *ON_ONE_THREAD)
+    run = run_command("sharpen", str(source), "--dry-run", *ON_ONE_THREAD)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"{source}: 10 frames, decode + sharpen ")
     assert list(tmp_path.iterdir()) == [source]
@@ -212,7 +212,7 @@ def test_what_the_command_cannot_do_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = run_command("video", "in.mp4", *arguments)
+    run = run_command("sharpen", "in.mp4", *arguments)
     assert run.returncode == 1 and not list(tmp_path.iterdir())
     assert run.stderr.startswith(f"error: {message}") and run.stderr.count("\n") == 1
 
@@ -1179,7 +1179,7 @@ def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame,
 def test_a_film_that_exists_is_replaced_only_if_that_is_wanted(scene: Frame, tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "in.mp4", scene), tmp_path / "out.mp4"
     target.write_bytes(b"mine")
-    arguments = ("video", str(source), str(target), *ON_ONE_THREAD)
+    arguments = ("sharpen", str(source), str(target), *ON_ONE_THREAD)
     refused = run_command(*arguments)
     assert refused.returncode == 1
     assert f"error: {target} exists: name another file for the result, or --overwrite to replace it\n" in refused.stderr
@@ -1217,7 +1217,7 @@ def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Pa
         "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom clearcall.cli import main\nmain()"
     )
-    arguments = ("video", str(source), str(tmp_path / "out" / "out.mp4"), "--provider", "onnxruntime", "--crf", "0")
+    arguments = ("sharpen", str(source), str(tmp_path / "out" / "out.mp4"), "--provider", "onnxruntime", "--crf", "0")
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "error: " in done.stderr and "File too large" in done.stderr
@@ -1264,7 +1264,7 @@ def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interru
 
 def test_the_command_sharpens_a_video_and_tells_its_rates(scene: Frame, tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "in.mp4", scene, sound=True), tmp_path / "out.mp4"
-    done = run_command("video", str(source), str(target), *ON_ONE_THREAD, "--split", "--size", "48x32")
+    done = run_command("sharpen", str(source), str(target), *ON_ONE_THREAD, "--split", "--size", "48x32")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{target}: 10 frames, decode + sharpen ")
     assert [frame.planes[0].shape for frame in shown(target)] == [(32, 48)] * 10

@@ -167,7 +167,9 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     for path in (tmp_path / "model.onnx", tmp_path):
         with pytest.raises(UserError, match=f"there is no model file {path}$"):
             load_graph(path)
-        with pytest.raises(UserError, match=f"there is no model '{path}': give one of"):
+        with pytest.raises(
+            UserError, match=r"there is no model '.*': give one of|is a folder: name the ONNX file in it"
+        ):
             Sharpener(path)
 
 

@@ -21,6 +21,7 @@ from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 from clearcall.models.build import Kind, build_model, known_models
 from clearcall.models.inference import restore, restore_unrounded, to_frame, to_tensor
 from clearcall.models.layers import CollapsibleConv, collapsed, halved, he_, pad_to, parameter_count
+from clearcall.models.students.routed import Routed
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Model, Params
 
@@ -69,6 +70,8 @@ def disturbed(model: nn.Module) -> nn.Module:
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.add_(torch.rand(buffer.shape, generator=generator))
+    if isinstance(model, Routed):
+        model.router.last.bias[0] = -100  # never the identity, which does nothing
     return model.eval()
 
 

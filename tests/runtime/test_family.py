@@ -97,7 +97,7 @@ def test_a_model_that_is_named_is_obeyed(tmp_path: Path) -> None:
     """And one that is not there is refused at once."""
     named = sharpener_for("a_light", MAKE, "video")
     assert isinstance(named, Sharpener) and named.graph.name == "a_light.onnx"
-    with pytest.raises(UserError, match=r"there is no model 'c': give one of a_light, b_heavy, an ONNX file"):
+    with pytest.raises(UserError, match=r"there is no model 'c': give one of a_light, b_heavy, or an ONNX file"):
         sharpener_for("c", MAKE, "video")
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clearcall.core.errors import UserError
 from clearcall.runtime import graph as onnx_file
-from clearcall.runtime.graph import CODED_KEY, EXPERTS_KEY, KIND_KEY, STRIDE_KEY, read_metadata
+from clearcall.runtime.graph import CODED_KEY, COLOURED_KEY, EXPERTS_KEY, KIND_KEY, STRIDE_KEY, read_metadata
 from clearcall.runtime.sharpener import SHIPPED, Sharpener
 
 NAMES = {
@@ -84,7 +84,7 @@ GRAPH_INTO_MODEL = {
 def test_metadata_are_those_that_onnx_reads(path: Path) -> None:
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert read_metadata(path.read_bytes()) == expected
-    assert expected.keys() == {KIND_KEY, STRIDE_KEY, EXPERTS_KEY, CODED_KEY}
+    assert expected.keys() == {KIND_KEY, STRIDE_KEY, EXPERTS_KEY, CODED_KEY, COLOURED_KEY}
 
 
 @given(

@@ -932,7 +932,7 @@ def test_a_path_may_be_text(halved: Network) -> None:
     assert find_model(str(halved.path)) == find_model(halved.path) == halved.path
 
 
-@pytest.mark.parametrize("name", ["gone.onnx", "folder/gone.onnx", "slowest", "."])
+@pytest.mark.parametrize("name", ["gone.onnx", "folder/gone.onnx", "slowest"])
 def test_a_model_that_is_not_there_is_named_and_what_could_be_given(
     tmp_path: Path, halved: Network, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -943,6 +943,10 @@ def test_a_model_that_is_not_there_is_named_and_what_could_be_given(
         f"there is no model {name!r}: give one of student, or an ONNX file that clearcall exported; commands also take "
         "an MLflow URI such as models:/clearcall@champion"
     )
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    assert text_of(lambda: Sharpener(tmp_path)) == f"the model {tmp_path} is a folder: name the ONNX file in it"
 
 
 def test_a_shipped_network_goes_by_its_name(halved: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,13 +164,6 @@ def test_an_error_in_training_marks_the_run_as_failed(home: Path) -> None:
     assert [run.info.status for run in runs("failing")] == ["FAILED"]
 
 
-def test_another_process_of_the_same_training_logs_nothing(home: Path) -> None:
-    with tracking.TrainingRun(EXPERIMENT, "rank 1", {}, home / "rank.json") as run:
-        run.log([{"step": 1, "loss_l1": 1.0}])
-    assert run.run_id is None
-    assert runs("rank 1") == []
-
-
 def test_the_first_model_becomes_the_candidate_and_no_champion(first: Published, known_run: str) -> None:
     assert first == Published(MODEL, "1", known_run, sha("one"))
     assert aliases() == {"candidate": "1"}
@@ -335,11 +328,11 @@ def test_a_version_whose_files_are_gone_is_no_champion_until_they_are_published_
     with pytest.raises(UserError, match=r"not in the registry of .* Run `dvc repro -f -s publish`"):
         promote_one(first)
     with pytest.raises(UserError, match="`dvc repro -f -s publish`"):
-        Sharpener(f"models:/{MODEL}@champion")
+        tracking.download_model(f"models:/{MODEL}@champion")
     better = publish(results(ssim=0.92, onnx="six"))
     shutil.rmtree(files)  # the same run's
     assert publish(results(ssim=0.92, onnx="six")) == better
-    assert Sharpener(f"models:/{MODEL}@champion", "onnxruntime", threads=1)
+    assert tracking.download_model(f"models:/{MODEL}@champion")
     assert "the champion stays" in promote_one(better)
 
 
@@ -443,7 +436,7 @@ def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(  # a tabl
             with pytest.raises(UserError) as caught:
                 promote(MODEL, sha("one"), replace=False)
             with pytest.raises(UserError) as loading:
-                Sharpener(f"models:/{MODEL}@champion")
+                tracking.download_model(f"models:/{MODEL}@champion")
             with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json") as run:
                 run.log([{"step": 1, "loss_l1": 1.0}])
         finally:
