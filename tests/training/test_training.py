@@ -717,9 +717,7 @@ def test_an_error_of_training_itself_passes_through_the_run(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_server")
-def test_a_student_is_distilled_from_pairs_to_weights(
-    training: Training, fabric: Fabric, paths: Paths, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_student_is_distilled_from_pairs_to_weights(training: Training, fabric: Fabric, paths: Paths) -> None:
     save_weights(paths.weights / "teacher", "teachers", TEACHER, new_teacher().state_dict())
     weights = {"l1": 1.0, "teacher_l1": 0.5}
     job = Job("student", "students", STUDENT, weights, training)
@@ -729,7 +727,6 @@ def test_a_student_is_distilled_from_pairs_to_weights(
 
     trained = train("one")
     assert trained.run_id is None
-    assert "Training goes on" in capsys.readouterr().err
     summary = trained.summary
     assert summary["parameters"] == 36 * 4 + 4 + 16 + 4
     assert summary["steps"] == 12
