@@ -29,6 +29,7 @@ from clearcall.models.students.routed import IDENTITY, Routed, Router
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
 from clearcall.runtime.steady import SteadyChoice
+from clearcall.tracking.runs import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.experts import train_experts
 from clearcall.training.router import CLEAN, CostTable, cost_table, fit_router, routing_summary
@@ -302,7 +303,8 @@ def tiny_params(committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch
 
 def test_experts_are_trained_side_by_side_and_kept_as_one_student(tiny_params: Params, tmp_path: Path) -> None:
     """The student is the trained experts and a fitted router; trained again from what is left, it is the same."""
-    trained = train_experts(tiny_params, {"relative_mse": 0.01}, "student", tmp_path / "kept")
+    track = partial(TrainingRun, tiny_params.publish.experiment)
+    trained = train_experts(tiny_params, {"relative_mse": 0.01}, "student", tmp_path / "kept", track)
     assert list(trained.curves) == ["student", "student/bicubic_x2.0", "student/webcam"]
     mean = [row["validation_ssim"] for row in trained.curves["student"] if "validation_ssim" in row]
     single = [
