@@ -58,15 +58,15 @@ def test_a_clone_that_pulled_everything_is_told_how_to_publish(miniature: Miniat
 
 
 def test_the_student_can_be_shipped_with_a_card(miniature: Miniature) -> None:
-    shipped = miniature.folder / "src" / "clearcall" / "shipped"
+    shipped = miniature.folder / "src" / "clearcall" / "runtime" / "shipped"
     for name, refusal in (
         ("unheard_of", "no limits for unheard_of: add it under gate.shipped in params.yaml, which has small, tall"),
         ("tall", "tall is not taken into the package: PSNR of an undegraded picture, dB"),
     ):
-        printed = miniature.run("clearcall", "ship", name, "--made-by", "dvc repro", expect=1)
+        printed = miniature.run("clearcall", "models", "ship", name, "--made-by", "dvc repro", expect=1)
         assert refusal in printed
         assert not list(shipped.glob(f"{name}.*"))
-    printed = miniature.run("clearcall", "ship", "small", "--made-by", "dvc repro")
+    printed = miniature.run("clearcall", "models", "ship", "small", "--made-by", "dvc repro")
     assert "small.md" in printed
     card = (shipped / "small.md").read_text()
     for fact in ("Model card: `small`", "CC0", "bicubic_x2.0, bilinear_x1.5", "unsharp mask", "without a teacher"):

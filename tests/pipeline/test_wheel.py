@@ -24,14 +24,16 @@ sys.modules |= dict.fromkeys({ONLY_IN_THE_PIPELINE!r})  # importing one of them 
 import clearcall
 from clearcall.media.folder import sharpen_folder
 from clearcall.media.images import sharpen_file
+from clearcall.media.options import SharpenerOptions
 from clearcall.media.video.run import sharpen_video
 wheel, source, target = map(Path, sys.argv[1:])
 assert Path(clearcall.__file__).is_relative_to(wheel), clearcall.__file__
 clearcall.Sharpener("quality")
+options = SharpenerOptions("fast", "onnxruntime", 1)
 sharpener = clearcall.Sharpener("fast", "onnxruntime", threads=1)
 sharpen_file(sharpener, source / "image.png", target / "image.png")
 sharpen_video(sharpener, source / "video.mp4", target / "video.mp4")
-assert sharpen_folder(sharpener, source, target / "folder").done == 1
+assert sharpen_folder(options, source, target / "folder").done == 2
 from clearcall.cli import main
 sys.argv[1:] = ["--help"]
 main()
@@ -91,6 +93,7 @@ def test_it_sharpens_without_the_pipeline(wheel: Path, tmp_path: Path, photos: d
     assert "Usage" in done.stdout
     assert sorted(path.relative_to(target).as_posix() for path in target.rglob("[!.]*.*")) == [
         "folder/image.png",
+        "folder/video.mp4",
         "image.png",
         "video.mp4",
     ]

@@ -19,7 +19,8 @@ from clearcall.models.inference import to_tensor
 from clearcall.models.students.routed import Routed, Router
 
 CLEAN = "clean"
-_STEPS, _RATE, _DECAY, _BATCH = 8000, 3e-3, 1e-2, 256
+_MOST_STEPS, _LEAST_STEPS, _STEPS_A_FRAME = 8000, 400, 8
+_RATE, _DECAY, _BATCH = 3e-3, 1e-2, 256
 # Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
 _NOISE = 0.05
 # Weight of what a frame loses against its input, beside what it loses against its best choice.
@@ -68,9 +69,10 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
     nn.init.zeros_(router.last.weight)
     nn.init.zeros_(router.last.bias)
     optimizer = torch.optim.AdamW(router.parameters(), _RATE, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+    steps = min(_MOST_STEPS, max(_LEAST_STEPS, _STEPS_A_FRAME * len(table.labels)))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     target = torch.softmax(-4 * regret, dim=1)
-    for step in range(_STEPS):
+    for step in range(steps):
         chosen = torch.multinomial(odds, _BATCH, replacement=True, generator=generator)
         view = torch.randint(views, (_BATCH,), generator=generator)
         noise = torch.randn(_BATCH, numbers, generator=generator)
@@ -79,7 +81,7 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
         # Expected cost alone learns slowly at first, and is what counts at the end.
         likelihood = -(target[chosen] * scores.log_softmax(dim=1)).sum(dim=1).mean()
         optimizer.zero_grad()
-        (expected + (1 - step / _STEPS) * likelihood).backward()
+        (expected + (1 - step / steps) * likelihood).backward()
         optimizer.step()
         schedule.step()
     router.requires_grad_(requires_grad=False)
