@@ -23,7 +23,7 @@ _STEPS, _RATE, _DECAY, _BATCH = 8000, 3e-3, 1e-2, 256
 # Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
 _NOISE = 0.05
 # Weight of what a frame loses against its input, beside what it loses against its best choice.
-_HARM = 2.0
+_HARM = 3.0
 # The middle of a frame tells what each choice costs; its spectrum is taken from more of it.
 _COST_SIDE_PX, _SPECTRUM_SIDE_PX = 256, 1024
 # Rounding to 8 bits leaves this mean squared error, of luma in [0, 1]: less is no gain that could be seen.
@@ -51,7 +51,7 @@ class CostTable:
 def fit_router(student: Routed, table: CostTable, seed: int) -> None:
     """Fit the router in place, so that the expected loss in dB against each frame's best choice is the least.
 
-    A loss against the input counts three times. Degradations count alike, however many frames each has.
+    A loss against the input counts four times. Degradations count alike, however many frames each has.
     """
     generator = torch.Generator().manual_seed(seed)
     router = student.router.requires_grad_(requires_grad=True)
