@@ -450,7 +450,7 @@ def test_pillow_limit_is_put_back(tmp_path: Path) -> None:
 def test_missing_and_empty_folders(tmp_path: Path, raw: Path) -> None:
     assert "is missing" in refused(tmp_path / "nowhere", raw)
     (tmp_path / "photos").mkdir()
-    assert "holds no image or film" in refused(tmp_path / "photos", raw)
+    assert "holds no image or video" in refused(tmp_path / "photos", raw)
 
 
 def test_too_few(tmp_path: Path, raw: Path) -> None:

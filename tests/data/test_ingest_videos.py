@@ -203,7 +203,7 @@ def test_films_of_a_folder_become_photographs(committed: Params, folder: Path, t
     assert [record.path for record in talk] == ["train/talk_0.33s.png", "train/talk_0.67s.png", "train/talk_1.00s.png"]
     assert talk[1].source == "folder: train/talk.mp4 at 0.67 s"
     assert {(record.split, record.group, record.note) for record in talk} == {
-        ("train", "train/talk", "frame of a film")
+        ("train", "train/talk", "frame of a video")
     }
     with Image.open(raw / talk[0].before) as image:
         assert image.size == (128, 96 * (CLIP_FRAMES - 1))

@@ -156,7 +156,7 @@ def test_films_of_telephones_and_recorders_are_clips_too(
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds neither films"):
+    with pytest.raises(UserError, match="holds neither videos"):
         clip_files(tmp_path)
     with pytest.raises(UserError, match="there is no folder"):
         clip_files(tmp_path / "none")

@@ -40,11 +40,11 @@ def clip_files(folder: Path) -> list[Path]:
         photographs = [original.path for original in bundled_originals() if original.split == "test"]
         return [*photographs, photographs[0].with_name("page.png")]  # both are in skimage/data
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: give one of films ({', '.join(VIDEO_SUFFIXES)}) or photographs")
+        raise UserError(f"there is no folder {folder}: give one of videos ({', '.join(VIDEO_SUFFIXES)}) or photographs")
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*VIDEO_SUFFIXES, *SUFFIXES}]
     if not files:
         raise UserError(
-            f"{folder} holds neither films ({', '.join(VIDEO_SUFFIXES)}) nor photographs ({KINDS}): put some there"
+            f"{folder} holds neither videos ({', '.join(VIDEO_SUFFIXES)}) nor photographs ({KINDS}): put some there"
         )
     return files
 
@@ -69,13 +69,13 @@ def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan")
 def _film(path: Path, frames: int) -> Iterator[Frame]:
     count, size = 0, None
     try:
-        with opened(path) as film:
-            for frame in islice(film.decode(video_stream(film, path)), frames):
+        with opened(path) as video:
+            for frame in islice(video.decode(video_stream(video, path)), frames):
                 size = size or (frame.width, frame.height)  # that of the first, should it change
                 yield upright_rgb(frame, size)
                 count += 1
     except av.FFmpegError as error:
-        raise UserError(f"{path} cannot be read as a film ({error}): mend or remove it") from None
+        raise UserError(f"{path} cannot be read as a video ({error}): mend or remove it") from None
     if count < 2:  # noqa: PLR2004  # flicker is of two
         raise UserError(f"{path} holds {count} frames, and at least 2 are needed: remove it")
 

@@ -69,8 +69,8 @@ def _image(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
     """Return the middle frame of a video as displayed RGB, and the same with its luma sharpened."""
-    with opened(path) as film:
-        sharpener.coded = is_coded(video_stream(film, path))
+    with opened(path) as video:
+        sharpener.coded = is_coded(video_stream(video, path))
     stored = frame_at(path, 0.5)
     frame = planar(stored, stored.width, stored.height)
     before = frame.to_ndarray(format="rgb24")

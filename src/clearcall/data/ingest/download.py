@@ -201,7 +201,7 @@ def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
     require_size(*video_size(original.path))
     for frame, before, seconds in film_pictures(original.path, params.film_pictures, params.video_scale):
         require_size(*frame.shape[1::-1])  # it may change
-        picture = Picture(Image.fromarray(frame), "RGB", "film", ["frame of a film"])
+        picture = Picture(Image.fromarray(frame), "RGB", "video", ["frame of a video"])
         yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)
 
 
@@ -222,7 +222,7 @@ def _store_one(original: Original, one: _Taken, building: Path, taken: set[str],
         degraded = _write(one.degraded, original.degraded, building / "degraded" / stem)
     if one.before is not None:
         before = _write(picture._replace(pixels=one.before), original.path, building / "before" / stem)
-    misnamed = [f"{picture.format} named {own_suffix}"] if SUFFIXES.get(own_suffix, "film") != picture.format else []
+    misnamed = [f"{picture.format} named {own_suffix}"] if SUFFIXES.get(own_suffix, "video") != picture.format else []
     return ImageRecord(
         path=stored.relative_to(building).as_posix(),
         sha256=sha256_of(stored),

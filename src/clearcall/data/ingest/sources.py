@@ -74,7 +74,7 @@ def folder_originals(params: DownloadData) -> list[Original]:
     train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
     `group_by: folder` lies in two split folders.
     """
-    names = image_names(params.folder, films=True)
+    names = image_names(params.folder, videos=True)
     splits = _splits(params.folder, dict.fromkeys(names, params.group_by), params)
     return [Original(params.folder / name, _printable(name), *splits[name], params.licence) for name in names]
 
@@ -221,24 +221,24 @@ def _group(name: str, group_by: Literal["file", "folder"], split: Split | None) 
     return str(inner) if inner.parts else split or "."
 
 
-def image_names(folder: Path, *, films: bool = False) -> list[str]:
+def image_names(folder: Path, *, videos: bool = False) -> list[str]:
     """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document.
 
-    With `films`, these are images too. Raises UserError if there is none.
+    With `videos`, these are images too. Raises UserError if there is none.
     """
     if not folder.is_dir():
         raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
     names, others = [], []
     for file in _files(folder, set()):
-        if file.suffix.lower() in SUFFIXES or (films and file.suffix.lower() in VIDEO_SUFFIXES):
+        if file.suffix.lower() in SUFFIXES or (videos and file.suffix.lower() in VIDEO_SUFFIXES):
             names.append(file.relative_to(folder).as_posix())
         elif not file.stem.upper().startswith("README") and file.suffix.lower() not in _DOCUMENTS:
             others.append(_printable(file.relative_to(folder).as_posix()))
-    kinds = f"{KINDS}, nor as a film" if films else KINDS
+    kinds = f"{KINDS}, nor as a video" if videos else KINDS
     if others:
         warn(f"{len(others)} files in {folder} are not named as {kinds}, and were left out: {_shown(sorted(others))}")
     if not names:
-        wanted = "image or film" if films else "image"
+        wanted = "image or video" if videos else "image"
         raise UserError(
             f"{folder} holds no {wanted} ({KINDS}): put photographs there or choose another folder or source"
         )
