@@ -92,6 +92,31 @@ def test_a_stem_on_one_channel_gets_the_pixels_of_blocks() -> None:
     np.testing.assert_allclose(answer(rewritten, frame), answer(model(), frame), atol=1e-4)
 
 
+def two_layers_in_sum(biases: int) -> Any:
+    """Return the sum of two layers of 16 channels on two inputs, the first so many of them with a bias of 1, 2."""
+    sources = [ops.parameter([1, channels, 8, 8], np.float32) for channels in (4, 2)]
+    terms = [layer(source, np.full((16, source.shape[1], 3, 3), 1, np.float32)) for source in sources]
+    for number in range(biases):
+        terms[number] = ops.add(terms[number], np.full((1, 16, 1, 1), number + 1, np.float32))
+    return ov.Model([ops.add(*terms)], sources)
+
+
+def test_two_layers_whose_sum_goes_on_become_one() -> None:
+    """By hand: in the middle 9 pixels of 4 channels and of 2, all 1, and biases of 1 and 2, come to 57."""
+    model = two_layers_in_sum(biases=2)
+    fill_lanes(model)
+    assert kernels(model) == [(16, 6, 3, 3)]
+    ones = [np.ones((1, channels, 8, 8), np.float32) for channels in (4, 2)]
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert np.array(compiled(ones)[0])[0, :, 4, 4].tolist() == [57] * 16
+
+
+def test_two_layers_without_a_bias_each_stay_two() -> None:
+    model = two_layers_in_sum(biases=1)
+    fill_lanes(model)
+    assert kernels(model) == [(16, 4, 3, 3), (16, 2, 3, 3)]
+
+
 def test_layers_that_fill_the_vectors_and_kernels_of_one_column_stay() -> None:
     source = ops.parameter([1, 9, 6, 6], np.float32)
     full, thin = np.ones((9, 9, 3, 3), np.float32), np.ones((4, 9, 1, 1), np.float32)

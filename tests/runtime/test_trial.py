@@ -103,6 +103,19 @@ def test_the_first_precision_that_is_close_enough_is_taken() -> None:
     assert off_by({"bf16": 250, "f32": 3}) == Verdict("", None, reason)
 
 
+def test_bfloat16_may_be_off_by_more_in_some_sub_pixels_of_many_thousands() -> None:
+    expected = [np.full((100, 100), 10, np.uint8)]
+
+    def off_by(levels: int, sub_pixels: int) -> Verdict:
+        answer = expected[0].copy()
+        answer.reshape(-1)[:sub_pixels] += levels
+        return settle(expected, lambda _: [answer], ("bf16",))
+
+    assert off_by(levels=8, sub_pixels=9).precision == "bf16"
+    assert off_by(levels=8, sub_pixels=11).precision is None
+    assert off_by(levels=9, sub_pixels=1).precision is None
+
+
 def test_a_really_wrong_graph_is_left_out_and_a_right_one_is_not(student: Graph, other: Graph) -> None:
     pytest.importorskip("openvino")
     size, frames = trial._size(student), trial._frames(student)

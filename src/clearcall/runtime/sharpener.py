@@ -363,8 +363,7 @@ class _Variant:
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
         self._padded_size = padded_width, padded_height
-        self._residual_rgb: Frame | None = None
-        self._masked: tuple[Frame, Frame] | None = None
+        self._scratch: dict[str, Frame] = {}
         residual = np.full((padded_height, padded_width), NOTHING_TO_ADD, np.uint8)
         self._residual = residual[:height, :width]
         if graph.kind == "rgb":
@@ -445,11 +444,11 @@ class _Variant:
             width, height = self._padded_size
             below, beside = height - self._height, width - self._width
             whole = cv2.copyMakeBorder(frame, 0, below, 0, beside, cv2.BORDER_REPLICATE) if self._pad else frame
-            means = cv2.resize(whole, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-            code = cv2.COLOR_RGB2YCrCb if pixel_format == "rgb" else cv2.COLOR_BGR2YCrCb
-            converted = cv2.cvtColor(means, code)
-            cv2.extractChannel(converted, 1, dst=cr)
-            cv2.extractChannel(converted, 2, dst=cb)
+            means = self._kept("means", height // 2, width // 2, 3)
+            cv2.resize(whole, (width // 2, height // 2), dst=means, interpolation=cv2.INTER_AREA)
+            cv2.cvtColor(means, cv2.COLOR_RGB2YCrCb if pixel_format == "rgb" else cv2.COLOR_BGR2YCrCb, dst=means)
+            cv2.extractChannel(means, 1, dst=cr)
+            cv2.extractChannel(means, 2, dst=cb)
             return
         height, width = self._height // 2, self._width // 2
         if pixel_format == "gray":
@@ -461,9 +460,7 @@ class _Variant:
 
     def _mask_residual(self, luma: Frame, strength: float) -> None:
         """Turn what the network adds to luma into what it and an unsharp mask behind it add together."""
-        if self._masked is None:
-            self._masked = np.empty_like(luma), np.empty_like(luma)
-        sharp, blurred = self._masked
+        sharp, blurred = self._kept("sharp", *luma.shape), self._kept("blurred", *luma.shape)
         _add(luma, self._residual, strength, sharp)
         cv2.GaussianBlur(sharp, (0, 0), CRISP_RADIUS_PX, dst=blurred)
         cv2.addWeighted(sharp, 1 + CRISP_AMOUNT, blurred, -CRISP_AMOUNT, 0, dst=sharp)
@@ -471,35 +468,43 @@ class _Variant:
 
     def _add_to_colour(self, frame: Frame, strength: float, out: Frame, of_chroma: Frame | None = None) -> None:
         """Add the luma network's residual to R, G and B alike, which leaves chroma as it is, and then chroma's own."""
-        if self._residual_rgb is None:
-            self._residual_rgb = np.empty((self._height, self._width, 3), np.uint8)
-        cv2.merge([self._residual] * 3, dst=self._residual_rgb)
+        residual = self._kept("residual", self._height, self._width, 3)
+        cv2.merge([self._residual] * 3, dst=residual)
         if of_chroma is not None:  # both at once: what one takes beyond black the other may bring back
-            offset = -NOTHING_TO_ADD * strength
-            cv2.addWeighted(self._residual_rgb, strength, of_chroma, 1, offset, dst=self._residual_rgb)
+            cv2.addWeighted(residual, strength, of_chroma, 1, -NOTHING_TO_ADD * strength, dst=residual)
             strength = 1
-        _add(frame, self._residual_rgb, strength, out)
+        _add(frame, residual, strength, out)
 
     def _upscaled_chroma(self, pixel_format: PixelFormat, strength: float) -> Frame:
         """Return what to add to R, G and B (or B, G, R) for chroma, plus 128, at full resolution."""
         rows = CHROMA_TO_RGB if pixel_format == "rgb" else CHROMA_TO_RGB[::-1]
         cb, cr = self._chroma_residual
-        planes = []
-        for of_cb, of_cr in rows:
+        width, height = self._padded_size
+        planes = self._kept("chroma_planes", 3, *cb.shape)
+        for plane, (of_cb, of_cr) in zip(planes, rows, strict=True):
             weights = of_cb * strength, of_cr * strength
-            planes.append(cv2.addWeighted(cb, weights[0], cr, weights[1], NOTHING_TO_ADD * (1 - sum(weights))))
-        upscaled = cv2.resize(cv2.merge(planes), self._padded_size, interpolation=cv2.INTER_LINEAR)
-        return np.asarray(upscaled[: self._height, : self._width], np.uint8)
+            cv2.addWeighted(cb, weights[0], cr, weights[1], NOTHING_TO_ADD * (1 - sum(weights)), dst=plane)
+        coarse, upscaled = self._kept("coarse", *cb.shape, 3), self._kept("upscaled", height, width, 3)
+        cv2.merge([*planes], dst=coarse)
+        cv2.resize(coarse, self._padded_size, dst=upscaled, interpolation=cv2.INTER_LINEAR)
+        return upscaled[: self._height, : self._width]
 
     def _add_to_chroma(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
         """Add the residual to the chroma planes of I420 or NV12."""
         height, width = self._height // 2, self._width // 2
-        planes = (_chroma_planes(one, pixel_format, height, width) for one in (frame, out))
-        for given, residual, restored in zip(next(planes), self._chroma_residual, next(planes), strict=True):
-            added = cv2.addWeighted(
-                np.ascontiguousarray(given), 1, residual[:height, :width], strength, -NOTHING_TO_ADD * strength
-            )
-            np.copyto(restored, added)
+        residual = self._chroma_residual[:, :height, :width]
+        if pixel_format == "nv12":
+            interleaved = self._kept("interleaved", height, width, 2)
+            cv2.merge([*residual], dst=interleaved)
+            residual = interleaved
+        given, restored = (one.reshape(-1)[-2 * height * width :].reshape(-1, width) for one in (frame, out))
+        _add(given, residual.reshape(-1, width), strength, restored)
+
+    def _kept(self, name: str, *shape: int) -> Frame:
+        """Return the buffer of a name, made when it is first wanted: new memory for each frame takes milliseconds."""
+        if name not in self._scratch:
+            self._scratch[name] = np.empty(shape, np.uint8)
+        return self._scratch[name]
 
     def _restore(self, frame: Frame, pixel_format: PixelFormat, strength: float, out: Frame) -> None:
         """Let an RGB network restore the frame, and blend."""

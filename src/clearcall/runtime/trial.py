@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from clearcall.runtime.graph import Graph
 
 Precision = Literal["bf16", "f32"]
-_MAX_DIFFERENCE = 2  # 8-bit levels between OpenVINO and onnxruntime
+# 8-bit levels between OpenVINO and onnxruntime. bfloat16 has 8 bits of precision: where a network adds much, to an edge
+# of full contrast, a sub-pixel in some thousands may be off by more, which no eye sees and PSNR hardly.
+_MAX_DIFFERENCE, _MAX_RARE_DIFFERENCE = 2, 8
+_RARE = 1e-3  # of all sub-pixels
 _HEIGHT, _WIDTH = 72, 104  # rounded up to the stride; no multiple of 16, so that vectors are filled in part
 _SEED = 0
 _TIMEOUT_S = 300.0  # the largest networks take some seconds
@@ -190,8 +193,10 @@ def settle(
     found = []
     for precision in precisions:
         pairs = zip(expected, answer(precision), strict=True)
-        difference = max(int(np.abs(one.astype(np.int16) - other).max()) for one, other in pairs)
-        if difference <= _MAX_DIFFERENCE:
+        differences = [np.abs(one.astype(np.int16) - other) for one, other in pairs]
+        usual = max(float(np.quantile(difference, 1 - _RARE)) for difference in differences)
+        difference = max(int(difference.max()) for difference in differences)
+        if usual <= _MAX_DIFFERENCE and difference <= _MAX_RARE_DIFFERENCE:
             return Verdict("", precision)
         found.append(f"{difference} in {precision}")
     return Verdict("", None, f"its results differ from onnxruntime's by {' and '.join(found)} 8-bit levels")

@@ -89,9 +89,9 @@ class Router(nn.Module):
         ranges, differences = [], lines
         for _ in self.ORDERS:
             differences = differences[..., 1:] - differences[..., :-1]
-            squares = differences.square()
+            squares = differences.square().mean(dim=(1, 2))
             for period in self.PERIODS:
-                means = [squares[..., phase::period].mean(dim=(1, 2, 3)) for phase in range(period)]
+                means = [squares[:, phase::period].mean(dim=1) for phase in range(period)]
                 logs = self._log(torch.stack(means, dim=1))
                 ranges.append(logs.amax(dim=1) - logs.amin(dim=1))
         return torch.stack(ranges, dim=1)
