@@ -19,8 +19,8 @@ def main() -> None:
     students = paths.weights / "students"
     track = partial(TrainingRun, params.publish.experiment)
     losses_of = {"student": stage.losses.weights()}
-    if stage.twin:
-        losses_of["twin"] = without_teacher(losses_of["student"])
+    if stage.baseline:
+        losses_of["baseline"] = without_teacher(losses_of["student"])
     if stage.experts is not None:
         trained = {
             name: train_experts(params, losses, name, students / name, track) for name, losses in losses_of.items()

@@ -1,4 +1,4 @@
-"""Measure the student, its twin, the teacher, the unsharp mask and the input on the test split."""
+"""Measure the student, its baseline, the teacher, the unsharp mask and the input on the test split."""
 
 from dataclasses import asdict
 from functools import partial
@@ -31,7 +31,7 @@ def main() -> None:
     full_size = [pair for pair in validation if pair.scale == 1] or validation
     mask = tune_unsharp_mask(paths.pairs, full_size, stage.unsharp_radii, stage.unsharp_amounts)
     contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
-    networks = ["students/student", *(["students/twin"] if params.distill_student.twin else []), "teacher"]
+    networks = ["students/student", *(["students/baseline"] if params.distill_student.baseline else []), "teacher"]
     for folder in networks:
         contenders[Path(folder).name] = partial(restore, load_weights(paths.weights / folder))
     scores = score_contenders(paths.pairs, test, contenders)

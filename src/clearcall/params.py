@@ -347,7 +347,7 @@ class DistillStudent(_Params):
     neighbours: Fraction = 0.0
     losses: StudentLosses
     feature_layers: tuple[FeatureLayers, ...] = ()
-    twin: bool
+    baseline: bool
     training: Training
 
     @model_validator(mode="after")

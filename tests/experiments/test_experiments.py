@@ -66,7 +66,7 @@ def test_small_recipes_need_nothing_from_the_network(name: str) -> None:
     assert params.train_teacher.pretrained is None
     assert not params.distill_student.losses.perceptual
     assert not params.train_teacher.losses.perceptual
-    assert params.distill_student.twin
+    assert params.distill_student.baseline
 
 
 def test_overrides_survive_the_shell_and_a_file() -> None:

@@ -31,7 +31,7 @@ def outcome(**changes: Any) -> Outcome:
     mean = {
         "degraded": scores(0.80, 29.0),
         "unsharp": scores(0.82, 29.5),
-        "twin": scores(0.85, 30.0),
+        "baseline": scores(0.85, 30.0),
         "student": scores(0.86, 30.2),
         "teacher": scores(0.88, 31.0),
     }

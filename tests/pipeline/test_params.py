@@ -94,7 +94,7 @@ def test_missing_keys_are_named_for_there_are_no_defaults(document: Document, ke
         ("download_data.source", "web", "'bundled', 'folder', "),
         ("train_teacher.training.precision", "fp16", "'auto', 'fp32' or 'bf16'"),
         ("train_teacher.model.name", "../evil", "pattern"),
-        ("distill_student.twin", "perhaps", "valid boolean"),
+        ("distill_student.baseline", "perhaps", "valid boolean"),
         ("degrade_pairs.mix", [], "at least 1 item"),
     ],
 )

@@ -36,7 +36,7 @@ def scores(ssim: float, psnr_db: float) -> dict[str, float]:
 MEAN = {
     "degraded": scores(0.9051, 31.0),
     "unsharp": scores(0.9201, 31.6),
-    "twin": scores(0.9301, 32.1),
+    "baseline": scores(0.9301, 32.1),
     "student": scores(0.9321, 32.3),
     "teacher": scores(0.9411, 33.0),
     "student_vs_teacher": scores(0.97, 38.0),
@@ -89,7 +89,7 @@ def made_results() -> Results:
                 },
             },
             "train_teacher": trained("deep"),
-            "distill_student": {"student": trained("flat"), "twin": trained("flat")},
+            "distill_student": {"student": trained("flat"), "baseline": trained("flat")},
             "evaluate": {
                 "test_manifest_sha256": "0",
                 "pairs": 4,
@@ -97,8 +97,8 @@ def made_results() -> Results:
                 "mean": MEAN,
                 "by_degradation": {"blur": MEAN, "clean": {name: scores(0.99, 40.0) for name in MEAN}},
                 "by_image": {"test/a.png": MEAN, "test/b.png": MEAN},
-                "least_gain_db": {"unsharp": -1.0, "twin": 0.5, "student": -0.25, "teacher": 0.75},
-                "clean_psnr_db": {"unsharp": 30.0, "twin": 44.0, "student": 45.67, "teacher": 46.0},
+                "least_gain_db": {"unsharp": -1.0, "baseline": 0.5, "student": -0.25, "teacher": 0.75},
+                "clean_psnr_db": {"unsharp": 30.0, "baseline": 44.0, "student": 45.67, "teacher": 46.0},
             },
             "export_onnx": {"student": model, "teacher": model},
             "benchmark_fps": {
@@ -119,11 +119,11 @@ def made_results() -> Results:
     )
 
 
-def without_twin(results: Results) -> Results:
-    del results["distill_student"]["twin"], results["evaluate"]["clean_psnr_db"]["twin"]
+def without_baseline(results: Results) -> Results:
+    del results["distill_student"]["baseline"], results["evaluate"]["clean_psnr_db"]["baseline"]
     evaluate = results["evaluate"]
     for mean in [evaluate["mean"], *evaluate["by_degradation"].values(), *evaluate["by_image"].values()]:
-        mean.pop("twin", None)
+        mean.pop("baseline", None)
     return results
 
 
@@ -141,7 +141,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for stage, document in made_results().items():
         write_json(tmp_path / "reports" / f"{stage}.json", document)
-    for stage, networks in {"train_teacher": ["teacher"], "distill_student": ["student", "twin"]}.items():
+    for stage, networks in {"train_teacher": ["teacher"], "distill_student": ["student", "baseline"]}.items():
         lines = ["network,step,learning_rate,loss_total,validation_ssim,validation_psnr_db"]
         for name in networks:
             lines += [
@@ -240,12 +240,12 @@ def test_the_verdict_gives_the_numbers_and_the_leads() -> None:
 )
 def test_the_verdict_is_honest_about_distillation(ssim: float, psnr_db: float, words: str) -> None:
     results = made_results()
-    results["evaluate"]["mean"]["twin"] = scores(ssim, psnr_db)
+    results["evaluate"]["mean"]["baseline"] = scores(ssim, psnr_db)
     assert words in verdict(results, GATE)[2]
 
 
 def test_the_verdict_is_honest_about_a_useless_student_and_teacher() -> None:
-    results = without_twin(made_results())
+    results = without_baseline(made_results())
     results["evaluate"]["mean"] |= {"student": scores(0.8901, 31.5), "teacher": scores(0.88, 31.4)}
     results["distill_student"]["student"]["losses"] = {"mse": 1.0, "teacher_mse": 0.1}
     _, baselines, distillation, teacher, gate = verdict(results, GATE)
@@ -268,7 +268,7 @@ def test_the_quality_table_holds_every_metric_and_lead() -> None:
     assert named["student, against the teacher's output"][:2] == ["0.9700", "38.00"]
 
 
-@pytest.mark.parametrize("change", [lambda results: results, without_twin], ids=["twin", "no twin"])
+@pytest.mark.parametrize("change", [lambda results: results, without_baseline], ids=["baseline", "no baseline"])
 def test_the_report_is_whole_and_the_same_each_time(project: Path, change: Callable[[Results], Results]) -> None:
     reports = project / "reports"
     for stage, document in change(made_results()).items():
@@ -289,7 +289,7 @@ def test_the_report_is_whole_and_the_same_each_time(project: Path, change: Calla
         assert expected in text
     assert "some: params" in text
     assert "12,345" in text
-    assert ("student without teacher" in text) == ("twin" in change(made_results())["evaluate"]["mean"])
+    assert ("student without teacher" in text) == ("baseline" in change(made_results())["evaluate"]["mean"])
     assert str(project) not in text
     assert "[14 of 14 on the photographs](../docs/a%20check/index.html)" in text
     assert "\n\n\n" not in text

@@ -77,7 +77,7 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
     paths = params.paths
 
     def write(*, ssim: float, onnx: str, manifest: str = "m" * 64, pairs: str = "p" * 64) -> Params:
-        networks = [paths.weights / name for name in ("teacher", "students/student", "students/twin")]
+        networks = [paths.weights / name for name in ("teacher", "students/student", "students/baseline")]
         for folder in (paths.models, paths.reports / "figures", *networks):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in networks:
@@ -87,20 +87,20 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
         (paths.reports / "report.md").write_text("# Report\n", encoding="utf-8")
         (paths.reports / "evaluate.csv").write_text("image\n", encoding="utf-8")
         Path("params.yaml").write_text("x: 1\n", encoding="utf-8")
-        for stage, name in {"train_teacher": "teacher", "distill_student": "twin"}.items():
+        for stage, name in {"train_teacher": "teacher", "distill_student": "baseline"}.items():
             (paths.reports / f"{stage}_curve.csv").write_text(CURVE.format(name), encoding="utf-8")
         summary = {"model": {"name": "x"}, "losses": {"l1": 1}, "parameters": 3, "steps": 40, "precision": "32-true"}
         write_json(paths.reports / "train_teacher.json", summary)
-        write_json(paths.reports / "distill_student.json", {"student": summary, "twin": summary})
+        write_json(paths.reports / "distill_student.json", {"student": summary, "baseline": summary})
         write_json(paths.runs / "train_teacher.json", {"teacher": "f" * 32})
-        write_json(paths.runs / "distill_student.json", {"student": known_run, "twin": None})
+        write_json(paths.runs / "distill_student.json", {"student": known_run, "baseline": None})
         figures = {"ssim": ssim, "psnr_db": 30.123456, "mse": 12.5}
         write_json(
             paths.reports / "evaluate.json",
             {
                 "test_manifest_sha256": manifest,
                 "test_pairs_sha256": pairs,
-                "mean": dict.fromkeys(("student", "twin", "teacher"), figures),
+                "mean": dict.fromkeys(("student", "baseline", "teacher"), figures),
             },
         )
         latency = {"fps": 65.5, "median_ms": 15.27}
@@ -206,7 +206,7 @@ def test_artifacts_of_the_local_database_lie_beside_it(first: Published, home: P
     assert (home / "mlflow.db").is_file()
 
 
-@pytest.mark.parametrize(("name", "origin"), [("teacher", "f" * 32), ("twin", "trained while the server was away")])
+@pytest.mark.parametrize(("name", "origin"), [("teacher", "f" * 32), ("baseline", "trained while the server was away")])
 def test_an_unknown_run_gets_a_stand_in_with_its_curve(first: Published, name: str, origin: str) -> None:
     assert first.version == "1"
     (stand_in,) = runs(name)
@@ -218,7 +218,7 @@ def test_an_unknown_run_gets_a_stand_in_with_its_curve(first: Published, name: s
     assert history(run_id, "loss_l1") == [(20, 0.5), (40, 0.25)]
     assert history(run_id, "validation_ssim") == [(20, 0.9)]
     assert history(run_id, "test_ssim") == [(0, 0.93)]
-    assert (history(run_id, "fps_1080p") == [(0, 65.5)]) == (name == "teacher")  # the twin's speed is not measured
+    assert (history(run_id, "fps_1080p") == [(0, 65.5)]) == (name == "teacher")  # the baseline's speed is not measured
 
 
 def test_the_registered_model_runs(first: Published, student_onnx: "tuple[nn.Module, Path]") -> None:

@@ -863,12 +863,14 @@ def test_pairs_without_a_validation_split_are_refused(
 def test_curves_are_one_table_for_all_networks(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": 20, "loss_l1": 0.125}, {"step": 20, "validation_ssim": 0.91234567}]
     student = Trained(STUDENT, {}, {}, None, {"student": rows}, [])
-    write_curves(tmp_path / "curve.csv", {"student": student, "twin": replace(student, curves={"twin": rows[:1]})})
+    write_curves(
+        tmp_path / "curve.csv", {"student": student, "baseline": replace(student, curves={"baseline": rows[:1]})}
+    )
     assert (tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines() == [
         "network,step,loss_l1,validation_ssim",
         "student,20,0.125,",
         "student,20,,0.9123457",
-        "twin,20,0.125,",
+        "baseline,20,0.125,",
     ]
 
 
@@ -884,7 +886,7 @@ def test_records_used_here_cover_what_they_should(tiny_pairs: Path) -> None:
         st.just(1.0),
     )
 )
-def test_the_twin_never_needs_a_teacher(weights: dict[str, float]) -> None:
+def test_the_baseline_never_needs_a_teacher(weights: dict[str, float]) -> None:
     against_sharp = {"l1", "ssim", "perceptual"}
     assert needs_teacher(weights) == bool(weights.keys() - against_sharp)
     assert without_teacher(weights).keys() == (weights.keys() & against_sharp or {"mse"})

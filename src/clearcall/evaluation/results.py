@@ -24,7 +24,7 @@ STAGES = (
 CONTENDERS = {
     "degraded": "degraded input",
     "unsharp": "unsharp mask",
-    "twin": "student without teacher",
+    "baseline": "student without teacher",
     "student": "student",
     "teacher": "teacher",
 }
@@ -39,7 +39,7 @@ def read_results(reports: Path, stages: tuple[str, ...] = STAGES) -> Results:
 
 
 def measured(results: Results) -> list[str]:
-    """Return the contenders of this run in their order: there may be no twin."""
+    """Return the contenders of this run in their order: there may be no baseline."""
     return [name for name in CONTENDERS if name in results["evaluate"]["mean"]]
 
 

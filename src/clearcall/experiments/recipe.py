@@ -251,7 +251,7 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
     steps = params.degrade_pairs.degradations[degradation]
     degraded = build_degradation(steps, sharp.shape[1], sharp.shape[0], seed=1)(sharp)
     restorers: dict[str, Restore] = {"unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"])}
-    for folder in ("students/twin", "students/student", "teacher"):
+    for folder in ("students/baseline", "students/student", "teacher"):
         if (weights / folder).is_dir():
             restorers[Path(folder).name] = partial(restore, load_weights(weights / folder))
     pictures = {"sharp": sharp, "degraded": degraded}

@@ -12,7 +12,7 @@ from clearcall.training.task import needs_teacher
 _TITLES = {
     "degraded": "the degraded input",
     "unsharp": "unsharp mask, tuned on validation",
-    "twin": "the same student without a teacher",
+    "baseline": "the same student without a teacher",
     "student": "**this student**",
     "teacher": "teacher",
 }

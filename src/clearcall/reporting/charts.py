@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
-COLOURS = {"degraded": "#777777", "unsharp": "#E69F00", "twin": "#CC79A7", "student": "#0072B2", "teacher": "#009E73"}
-MARKERS = {"unsharp": "s", "twin": "D", "student": "o", "teacher": "^"}
+COLOURS = {
+    "degraded": "#777777",
+    "unsharp": "#E69F00",
+    "baseline": "#CC79A7",
+    "student": "#0072B2",
+    "teacher": "#009E73",
+}
+MARKERS = {"unsharp": "s", "baseline": "D", "student": "o", "teacher": "^"}
 
 
 def draw_gains(path: Path, results: Results) -> None:
@@ -63,7 +69,7 @@ def draw_curves(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) ->
             [int(row["step"]) for row in filled],
             [float(row[column]) for row in filled],
             marker="." if column == "validation_ssim" else "",
-            linestyle="--" if name == "twin" else "-",  # it may lie exactly on the student's
+            linestyle="--" if name == "baseline" else "-",  # it may lie exactly on the student's
             color=COLOURS[name],
             label=CONTENDERS[name],
         )
@@ -76,10 +82,10 @@ def draw_speed(path: Path, results: Results, limits: Gate) -> None:
     figure = new_figure(9, 4.8)
     axis = figure.subplots()
     for name in [name for name in measured(results) if name != "degraded"]:
-        fps = latency["student" if name == "twin" else name]["fps"]  # the twin is the same network
+        fps = latency["student" if name == "baseline" else name]["fps"]  # the baseline is the same network
         label = f"{CONTENDERS[name]}: {mean[name]['ssim']:.4f} at {fps:.1f} fps"
-        # Hollow: the twin may lie on the student.
-        face = "none" if name == "twin" else COLOURS[name]
+        # Hollow: the baseline may lie on the student.
+        face = "none" if name == "baseline" else COLOURS[name]
         axis.plot(fps, mean[name]["ssim"], MARKERS[name], c=COLOURS[name], mfc=face, mew=2, ms=11, label=label)
     degraded = mean["degraded"]["ssim"]
     axis.axhline(degraded, color=COLOURS["degraded"], linestyle=":", label=f"degraded input: {degraded:.4f}")

@@ -19,7 +19,7 @@ _FEW_FPS = 10
 # An MSE of 8-bit levels over this is that of images in [0, 1], which the reports print.
 _PEAK_SQUARED = 255.0**2
 _MEGABYTE = 1e6
-_ORDER = ("degraded", "unsharp", "twin", "student", "teacher")
+_ORDER = ("degraded", "unsharp", "baseline", "student", "teacher")
 _COLUMNS = """SSIM and PSNR: mean of the student on the test pairs over all seeds, full resolution. Clean PSNR: of
 undegraded test images. Minutes: {minutes}. [{csv}]({csv}) has each training with its values, as `dvc exp run` takes
 them."""
@@ -82,7 +82,7 @@ def _beside_published(known: Mapping[str, Document]) -> dict[str, dict[str, str]
     }
     for name, document in known.items():
         mean, published = document["reports"]["evaluate"]["mean"], (document["published"] or {}).get("student") or {}
-        gain_db = mean["student"]["psnr_db"] - mean["twin"]["psnr_db"] if "twin" in mean else None
+        gain_db = mean["student"]["psnr_db"] - mean["baseline"]["psnr_db"] if "baseline" in mean else None
         cells = (mean["student"]["ssim_uniform"], ".4f"), (published.get("ssim"), ".4f"), (gain_db, "+.3f")
         for column, (value, form) in zip(columns.values(), cells, strict=True):
             column[name] = _number(value, form)
@@ -205,11 +205,11 @@ def draw_speed(path: Path, rows: Sequence[Row], speed: Speed) -> None:
 def verdict(document: Document) -> str:
     """Return in a sentence or two how our student compares with the published one, and what that is worth."""
     mean = document["reports"]["evaluate"]["mean"]
-    ours, given, twin = mean["student"], mean["degraded"], mean.get("twin")
+    ours, given, baseline = mean["student"], mean["degraded"], mean.get("baseline")
     over_input = f"{ours['ssim'] - given['ssim']:+.4f} SSIM and {ours['psnr_db'] - given['psnr_db']:+.2f} dB"
     said = f"Our student has {over_input} over the degraded input"
-    if twin is not None:
-        said += f", and {ours['psnr_db'] - twin['psnr_db']:+.2f} dB over the same student without the teacher"
+    if baseline is not None:
+        said += f", and {ours['psnr_db'] - baseline['psnr_db']:+.2f} dB over the same student without the teacher"
     sentences = [f"{said}."]
     printed = (document["published"] or {}).get("student", {})
     for key, measured, unit, places in (("ssim", "ssim_uniform", "SSIM uniform", 4), ("psnr_db", "psnr_db", "dB", 2)):

@@ -214,21 +214,21 @@ def _over_baselines(results: Results, limits: Gate) -> str:
 
 def _distillation(results: Results) -> str:
     mean, photographs = results["evaluate"]["mean"], results["evaluate"]["by_image"].values()
-    if "twin" not in mean:
+    if "baseline" not in mean:
         if results["distill_student"]["student"]["losses"].keys() <= TeacherLosses.model_fields.keys():
             return "Nothing was distilled: the student learned from sharp pictures alone."
         return "What distillation is worth is unknown: no student was trained without the teacher."
-    over_twin = lead(mean["student"], mean["twin"])
-    if min(over_twin) > 0:
+    over_baseline = lead(mean["student"], mean["baseline"])
+    if min(over_baseline) > 0:
         finding = "Distillation helped"
-    elif max(over_twin) <= 0:
+    elif max(over_baseline) <= 0:
         finding = "**Distillation did not help**"
     else:
         finding = "Whether distillation helped is undecided"
-    wins = sum(scores["student"]["ssim"] > scores["twin"]["ssim"] for scores in photographs)
-    chance = " Each was trained once, so this may be chance." if abs(over_twin[0]) < CHANCE_SSIM else ""
+    wins = sum(scores["student"]["ssim"] > scores["baseline"]["ssim"] for scores in photographs)
+    chance = " Each was trained once, so this may be chance." if abs(over_baseline[0]) < CHANCE_SSIM else ""
     return (
-        f"{finding}: {_words(over_twin)} over the same student trained without a teacher, higher SSIM on {wins} of "
+        f"{finding}: {_words(over_baseline)} over the same student trained without a teacher, higher SSIM on {wins} of "
         f"{len(photographs)} photographs.{chance}"
     )
 
