@@ -1,0 +1,164 @@
+"""Frames of a recorded call that differ from each other, and pairs of them with a teacher's answers."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+
+from clearcall.core.console import ProgressBar
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_folder, write_csv
+from clearcall.data.manifest import Split
+from clearcall.data.pairs import INDEX, PairRecord
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db, ssim
+from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.media.video.read import decoded, is_coded, opened, rate_of, upright_rgb, video_span_s, video_stream
+
+TRAIN_FRAMES, VALIDATION_FRAMES = 8, 4  # of all recordings together, at most
+_LEAST_TRAIN, _LEAST_VALIDATION = 2, 1
+_TRIED_A_SECOND = 4
+# Parts of a recording are for training and for validation in turn: neighbouring frames would be nearly the same.
+_PART_S, _FEWEST_PARTS = 2.0, 4
+_THUMBNAIL = 32, 18  # width, height in pixels
+_LEAST_DIFFERENCE = 1.0  # RMS of two thumbnails in 8-bit levels: less is noise of a still scene
+
+_Thumbnail = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RecordedFrame:
+    """A frame of a recording as it is shown, 8-bit RGB, and whether a video encoder has had it."""
+
+    recording: str
+    number: int
+    frame: Frame
+    coded: bool
+
+
+@dataclass
+class _Distinct:
+    """Those frames of a stream that differ most from each other, `most` of them: memory does not grow with it."""
+
+    most: int
+    kept: list[tuple[_Thumbnail, RecordedFrame]] = field(default_factory=list)
+
+    def offer(self, thumbnail: _Thumbnail, read: Callable[[], RecordedFrame]) -> None:
+        """Keep a frame if it is unlike those that are kept, in place of one of the two that are most alike."""
+        nearest = min((_difference(thumbnail, other) for other, _ in self.kept), default=np.inf)
+        if nearest < _LEAST_DIFFERENCE:
+            return
+        if len(self.kept) == self.most:
+            pairs = [
+                (_difference(self.kept[one][0], self.kept[other][0]), other)
+                for other in range(len(self.kept))
+                for one in range(other)
+            ]
+            least, later = min(pairs, default=(np.inf, 0))
+            if nearest <= least:
+                return
+            del self.kept[later]
+        self.kept.append((thumbnail, read()))
+
+
+def _difference(one: _Thumbnail, other: _Thumbnail) -> float:
+    return float(np.sqrt(np.square(one - other).mean()))
+
+
+def read_recordings(paths: Iterable[Path]) -> dict[Split, list[RecordedFrame]]:
+    """Return frames of videos that differ from each other, for training and for validation, from different parts.
+
+    Of four frames a second each is looked at. Raises UserError if a file cannot be read, is too small, or if all
+    together hold too few frames that differ.
+    """
+    paths = list(paths)
+    kept: dict[Split, _Distinct] = {"train": _Distinct(TRAIN_FRAMES), "validation": _Distinct(VALIDATION_FRAMES)}
+    for path in paths:
+        _read(path, kept)
+    found = {split: [frame for _, frame in distinct.kept] for split, distinct in kept.items()}
+    if len(found["train"]) < _LEAST_TRAIN or len(found["validation"]) < _LEAST_VALIDATION:
+        count = sum(map(len, found.values()))
+        raise UserError(
+            f"{', '.join(map(str, paths))}: only {count} frames differ from each other, and at least "
+            f"{_LEAST_TRAIN + _LEAST_VALIDATION} are needed from different seconds: give a longer recording in which "
+            "something moves"
+        )
+    return found
+
+
+def _read(path: Path, kept: dict[Split, _Distinct]) -> None:
+    duration_s = video_span_s(path)[1]
+    with opened(path) as video:
+        stream = video_stream(video, path)
+        coded, rate = is_coded(stream), float(rate_of(stream))
+        if min(stream.width, stream.height) < SMALLEST_SIDE:
+            raise UserError(f"{path} is {stream.width}x{stream.height}: sides must have {SMALLEST_SIDE} pixels")
+        size = stream.width, stream.height
+        every = max(1, round(rate / _TRIED_A_SECOND))
+        if duration_s * rate < every * _FEWEST_PARTS * 2:
+            every = 1
+        part = max(1, round(min(_PART_S, duration_s / _FEWEST_PARTS) * rate))
+        count = 0
+        with ProgressBar(f"reading {path.name}", stream.frames or None) as bar:
+            for number, frame in enumerate(decoded(stream, video.demux(stream))):
+                bar.advance()
+                count += 1
+                if number % every:
+                    continue
+
+                grey = frame.reformat(*_THUMBNAIL, "gray").to_ndarray().astype(np.float32)
+                kept["validation" if number // part % 2 else "train"].offer(
+                    grey, partial(_recorded, path, number, frame, size, coded=coded)
+                )
+    if not count:
+        raise UserError(f"{path} holds no frame that can be decoded")
+
+
+def _recorded(path: Path, number: int, frame: VideoFrame, size: tuple[int, int], *, coded: bool) -> RecordedFrame:
+    return RecordedFrame(path.name, number, upright_rgb(frame, size), coded)
+
+
+def write_recorded_pairs(
+    folder: Path, expert: str, frames: Mapping[Split, Sequence[RecordedFrame]], answer: Callable[[Frame], Frame]
+) -> None:
+    """Write a pairs folder of frames as they were received and, in place of sharp ones, a teacher's answers.
+
+    `expert` stands in place of the degradation, which nobody knows.
+    """
+    records = []
+    with atomic_folder(folder) as temporary:
+        for split, group in frames.items():
+            shard, offset = temporary / f"{split}-000.bin", 0
+            with shard.open("wb") as file:
+                for one in group:
+                    target = answer(one.frame)
+                    height, width = target.shape[:2]
+                    for image in (target, one.frame):
+                        file.write(np.ascontiguousarray(image).data)
+                    record = PairRecord(
+                        image=f"{one.recording}/{one.number}",
+                        image_sha256=hashlib.sha256(one.frame.tobytes()).hexdigest(),
+                        group=one.recording,
+                        split=split,
+                        scale=1.0,
+                        degradation=expert,
+                        variant=0,
+                        height=height,
+                        width=width,
+                        degraded_height=height,
+                        degraded_width=width,
+                        sharp_shard=shard.name,
+                        sharp_offset=offset,
+                        degraded_shard=shard.name,
+                        degraded_offset=offset + target.size,
+                        psnr_db=psnr_db(target, one.frame),
+                        ssim=ssim(target, one.frame),
+                    )
+                    records.append(record)
+                    offset += 2 * target.size
+        write_csv(temporary / INDEX, records)

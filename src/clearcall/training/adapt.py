@@ -1,0 +1,222 @@
+"""Adapt a student to recordings of one's own: a teacher restores some frames, and the experts learn from that alone.
+
+There is never a sharp original of a call. The teacher's answers are as good a target as one, and safer than few frames
+of truth, which a student would learn by heart (docs/adapt.md has the figures). The idea of adapting a small network to
+one stream by a large one is that of JITNet (Mullapudi et al., ICCV 2019).
+"""
+
+import copy
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clearcall.core.errors import UserError
+from clearcall.core.files import cache_folder, read_json
+from clearcall.core.locks import release_lock
+from clearcall.data.manifest import Split
+from clearcall.data.pairs import middle, read_pairs
+from clearcall.data.recordings import RecordedFrame, write_recorded_pairs
+from clearcall.imaging.frame import Frame
+from clearcall.models.build import build_model
+from clearcall.models.export import check_parity, export_onnx
+from clearcall.models.inference import restore, to_tensor
+from clearcall.models.students.routed import IDENTITY, Routed
+from clearcall.params import Training
+from clearcall.runtime.sharpener import SHIPPED, find_model, shipped_models
+from clearcall.training.batches import PatchSampler
+from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
+from clearcall.training.loop import Row, fit, make_fabric
+from clearcall.training.task import RestorationTask
+from clearcall.training.train import scheduled
+from clearcall.training.validation import Validator
+
+STEPS = 800
+_TRAINING = Training(
+    steps=STEPS,
+    batch_size=16,
+    patch_size=64,
+    clean_fraction=0.0,
+    recolour=False,
+    optimizer="adamw",
+    learning_rate=5e-4,
+    weight_decay=0.0,
+    warmup_steps=50,
+    gradient_clip=1.0,
+    relative_floor=1e-5,  # 50 dB: what a teacher adds to a call is little
+    ema_decay=0.995,
+    validate_every=200,
+    patience=None,
+    precision="auto",
+    accelerator="cpu",
+    devices=1,
+    nodes=1,
+    seed=1,
+)
+_LEAST_SHARE = 1 / 6  # of the frames that the router gives to an expert: with fewer it stays as it is
+_LEAST_GAIN_DB = 0.02  # nearer to the teacher on the held-back frames
+_OPSET, _MAX_DIFFERENCE = 20, 2
+_PARITY_SIDE_PX = 256
+
+
+@dataclass(frozen=True)
+class AdaptedExpert:
+    """How an expert fared: PSNR in dB of RGB against the teacher on the held-back frames.
+
+    `received_db` is that of the frames as they were received. `kept`: the adapted weights replace the general ones.
+    """
+
+    name: str
+    frames: int
+    received_db: float
+    general_db: float
+    adapted_db: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adaptation leaves: the adapted student beside the general one and the teacher, and how experts fared.
+
+    `curves` are the rows of each training by expert, `held_back` the frames that it was judged on.
+    """
+
+    student: Routed
+    general: Routed
+    teacher: Routed
+    experts: list[AdaptedExpert]
+    curves: Mapping[str, list[Row]]
+    held_back: Mapping[str, Sequence[Frame]]
+
+
+def load_shipped(name: str) -> Routed:
+    """Return a shipped network with its weights, in evaluation mode; raise UserError if there is none of that name."""
+    if name not in shipped_models():
+        find_model(name)  # names what is near
+        raise UserError(f"{name} has no weights to learn with: give one of {', '.join(shipped_models())}")
+    model = read_json(SHIPPED / f"{name}.json")["model"]
+    network = build_model("students", model["name"], model["arguments"])
+    network.load_state_dict(load_file(SHIPPED / f"{name}.safetensors"))
+    return cast(Routed, network.requires_grad_(requires_grad=False).eval())
+
+
+def adapt(frames: Mapping[Split, Sequence[RecordedFrame]], model: str, teacher: str, steps: int = STEPS) -> Adaptation:
+    """Adapt a shipped model to recorded frames, by another as its teacher.
+
+    A killed run resumes from its checkpoints in the cache folder. An expert that is no better on the held-back frames
+    stays as it was. Raises UserError if the frames need no sharpening.
+    """
+    if teacher == model:
+        raise UserError(f"the model {model} cannot be its own teacher: give another --teacher or another --model")
+    general, teaching = load_shipped(model), load_shipped(teacher)
+    by_expert = _by_expert(general, frames)
+    student = copy.deepcopy(general)
+    received = (hashlib.sha256(one.frame.tobytes()).hexdigest() for group in frames.values() for one in group)
+    key = checkpoint_key(model, teacher, str(steps), *received)
+    results, curves = list[AdaptedExpert](), dict[str, list[Row]]()
+    for name, own in by_expert.items():
+        expert = student.experts[student.names.index(name) - 1]
+        work = cache_folder() / "adaptations" / f"{key}-{name}"
+        write_recorded_pairs(work, name, own, partial(restore, _Alone(teaching, name)))
+        result, curves[name] = _train(expert, name, work, steps)
+        results.append(result)
+        shutil.rmtree(work)
+    held_back = {name: [one.frame for one in own["validation"]] for name, own in by_expert.items()}
+    return Adaptation(student, general, teaching, results, curves, held_back)
+
+
+def write_adapted(adaptation: Adaptation, output: Path) -> None:
+    """Write the adapted student as ONNX; raise UserError, and write nothing, if no expert is better than before."""
+    if not any(result.kept for result in adaptation.experts):
+        best = max(result.adapted_db - result.general_db for result in adaptation.experts)
+        raise UserError(
+            f"{output} was not written: on the held-back frames the adapted student is no nearer to its teacher than "
+            f"the general one ({best:+.2f} dB): use that"
+        )
+    frames = [middle(group[0], _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
+    export_onnx(adaptation.student, output, _OPSET)
+    check_parity(adaptation.student, output, frames, _MAX_DIFFERENCE)
+
+
+def _by_expert(
+    student: Routed, frames: Mapping[Split, Sequence[RecordedFrame]]
+) -> dict[str, dict[Split, list[RecordedFrame]]]:
+    """Return the frames by the expert that the router chooses for them, of experts that get enough."""
+    found: dict[str, dict[Split, list[RecordedFrame]]] = {
+        name: {"train": [], "validation": []} for name in student.names
+    }
+    for split, group in frames.items():
+        for one in group:
+            found[_choice(student, one)][split].append(one)
+    least = _LEAST_SHARE * len(frames["train"])
+    enough = {
+        name: own
+        for name, own in found.items()
+        if name != IDENTITY and len(own["train"]) >= least and own["validation"]
+    }
+    if not enough:
+        untouched = len(found[IDENTITY]["train"]) + len(found[IDENTITY]["validation"])
+        raise UserError(
+            f"{untouched} of {sum(map(len, frames.values()))} frames are sharp already, and no expert gets enough of "
+            "the others: there is nothing to adapt to"
+        )
+    return enough
+
+
+def _choice(student: Routed, one: RecordedFrame) -> str:
+    """Return the name of the expert that the runtime would choose for a frame."""
+    with torch.inference_mode():
+        scores = student.scores(to_tensor(one.frame)[None])[0].tolist()
+    allowed = {IDENTITY, *student.coded} if one.coded and student.coded else {*student.names}
+    return max((name for name in student.names if name in allowed), key=lambda name: scores[student.names.index(name)])
+
+
+class _Alone(nn.Module):
+    """A routed network that restores every frame by one of its experts, by its router if it has none of that name."""
+
+    def __init__(self, network: Routed, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self._choice = network.names.index(name) if name in network.names else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        restored: Tensor = self.network(image) if self._choice is None else self.network.restore_by(self._choice, image)
+        return restored
+
+
+def _train(expert: nn.Module, name: str, pairs: Path, steps: int) -> tuple[AdaptedExpert, list[Row]]:
+    """Train an expert in place on pairs of received frames and the teacher's answers; undo it if that is no better."""
+    training = scheduled(_TRAINING, 1, steps / STEPS)
+    fabric = make_fabric(training)
+    checkpoint = pairs.with_suffix(".pt")
+    lock_checkpoint(checkpoint, fabric)
+    train, validation = read_pairs(pairs, "train"), read_pairs(pairs, "validation")
+    sampler = PatchSampler(
+        pairs,
+        train,
+        batch_size=training.batch_size,
+        patch_size=training.patch_size,
+        clean_fraction=training.clean_fraction,
+        recolour=training.recolour,
+        seed=training.seed,
+    )
+    validator = Validator(pairs, validation)
+    before, received = validator.quality(expert), validator.degraded_quality()
+    task = RestorationTask(
+        copy.deepcopy(expert).requires_grad_(), {"relative_mse": 1.0}, relative_floor=training.relative_floor
+    )
+    fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _rows: None)
+    kept = fitted.quality.psnr_db >= before.psnr_db + _LEAST_GAIN_DB
+    if kept:
+        expert.load_state_dict(fitted.state)
+    checkpoint.unlink(missing_ok=True)
+    release_lock(lock_path(checkpoint))
+    result = AdaptedExpert(name, len(train), received.psnr_db, before.psnr_db, fitted.quality.psnr_db, kept)
+    return result, fitted.rows
