@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import clearcall
-from clearcall.cli import measure, train, use
+from clearcall.cli import adapt, measure, train, use
 from clearcall.core import errors
 
 
@@ -19,13 +19,14 @@ def _group(about: str, **commands: Callable[..., None]) -> typer.Typer:
 
 
 _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
-    "Use": {"sharpen": use.sharpen, "camera": use.camera, "compare": use.compare},
+    "Use": {"sharpen": use.sharpen, "camera": use.camera, "compare": use.compare, "adapt": adapt.adapt},
     "Measure": {
         "bench": _group(
-            "Measure speed, calls and videos on this machine.",
+            "Measure speed, calls, videos and adaptation on this machine.",
             speed=measure.speed,
             calls=measure.calls,
             video=measure.video,
+            adapt=adapt.bench_adapt,
         ),
         "gate": measure.gate,
     },

@@ -8,7 +8,8 @@ one stream by a large one is that of JITNet (Mullapudi et al., ICCV 2019).
 import copy
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,10 @@ from clearcall.core.files import cache_folder, read_json
 from clearcall.core.locks import release_lock
 from clearcall.data.manifest import Split
 from clearcall.data.pairs import middle, read_pairs
-from clearcall.data.recordings import RecordedFrame, write_recorded_pairs
+from clearcall.data.recordings import RecordedFrame, read_recordings, write_recorded_pairs
 from clearcall.imaging.frame import Frame
 from clearcall.models.build import build_model
-from clearcall.models.export import check_parity, export_onnx
+from clearcall.models.export import check_parity, export_with_weights
 from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.routed import IDENTITY, Routed
 from clearcall.params import Training
@@ -62,7 +63,7 @@ _TRAINING = Training(
 )
 _LEAST_SHARE = 1 / 6  # of the frames that the router gives to an expert: with fewer it stays as it is
 _LEAST_GAIN_DB = 0.02  # nearer to the teacher on the held-back frames
-_OPSET, _MAX_DIFFERENCE = 20, 2
+_MAX_DIFFERENCE = 2  # 8-bit levels between torch and the file
 _PARITY_SIDE_PX = 256
 
 
@@ -88,12 +89,19 @@ class Adaptation:
     `curves` are the rows of each training by expert, `held_back` the frames that it was judged on.
     """
 
+    model: str  # the shipped network that was adapted
     student: Routed
     general: Routed
     teacher: Routed
     experts: list[AdaptedExpert]
     curves: Mapping[str, list[Row]]
     held_back: Mapping[str, Sequence[Frame]]
+
+    def examples(self) -> Iterator[tuple[str, Frame, dict[str, Frame]]]:
+        """Yield each expert's name, a held-back frame, and what general, adapted and teacher make of it."""
+        networks = {"general": self.general, "adapted": self.student, "teacher": self.teacher}
+        for name, frames in self.held_back.items():
+            yield name, frames[0], {title: restore(_Alone(one, name), frames[0]) for title, one in networks.items()}
 
 
 def load_shipped(name: str) -> Routed:
@@ -107,19 +115,26 @@ def load_shipped(name: str) -> Routed:
     return cast(Routed, network.requires_grad_(requires_grad=False).eval())
 
 
-def adapt(frames: Mapping[Split, Sequence[RecordedFrame]], model: str, teacher: str, steps: int = STEPS) -> Adaptation:
-    """Adapt a shipped model to recorded frames, by another as its teacher.
+def adapt(recordings: Sequence[Path], model: str, teacher: str, steps: int = STEPS) -> Adaptation:
+    """Adapt a shipped model to recordings, by another as its teacher.
 
     A killed run resumes from its checkpoints in the cache folder. An expert that is no better on the held-back frames
-    stays as it was. Raises UserError if the frames need no sharpening.
+    stays as it was. Raises UserError if the recordings cannot be used or need no sharpening.
     """
     if teacher == model:
         raise UserError(f"the model {model} cannot be its own teacher: give another --teacher or another --model")
-    general, teaching = load_shipped(model), load_shipped(teacher)
+    networks = load_shipped(model), load_shipped(teacher)
+    return adapt_to_frames(read_recordings(recordings), model, *networks, steps)
+
+
+def adapt_to_frames(
+    frames: Mapping[Split, Sequence[RecordedFrame]], model: str, general: Routed, teaching: Routed, steps: int = STEPS
+) -> Adaptation:
+    """Adapt the shipped network `general`, called `model`, to recorded frames; see `adapt`."""
     by_expert = _by_expert(general, frames)
     student = copy.deepcopy(general)
     received = (hashlib.sha256(one.frame.tobytes()).hexdigest() for group in frames.values() for one in group)
-    key = checkpoint_key(model, teacher, str(steps), *received)
+    key = checkpoint_key(_digest(general), _digest(teaching), str(steps), *received)
     results, curves = list[AdaptedExpert](), dict[str, list[Row]]()
     for name, own in by_expert.items():
         expert = student.experts[student.names.index(name) - 1]
@@ -129,7 +144,7 @@ def adapt(frames: Mapping[Split, Sequence[RecordedFrame]], model: str, teacher: 
         results.append(result)
         shutil.rmtree(work)
     held_back = {name: [one.frame for one in own["validation"]] for name, own in by_expert.items()}
-    return Adaptation(student, general, teaching, results, curves, held_back)
+    return Adaptation(model, student, general, teaching, results, curves, held_back)
 
 
 def write_adapted(adaptation: Adaptation, output: Path) -> None:
@@ -141,8 +156,13 @@ def write_adapted(adaptation: Adaptation, output: Path) -> None:
             f"the general one ({best:+.2f} dB): use that"
         )
     frames = [middle(group[0], _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
-    export_onnx(adaptation.student, output, _OPSET)
+    export_with_weights(SHIPPED / f"{adaptation.model}.onnx", adaptation.student, output)
     check_parity(adaptation.student, output, frames, _MAX_DIFFERENCE)
+
+
+def _digest(network: nn.Module) -> str:
+    tensors = (tensor.numpy().tobytes() for tensor in network.state_dict().values())
+    return hashlib.sha256(b"".join(tensors)).hexdigest()
 
 
 def _by_expert(
@@ -191,6 +211,17 @@ class _Alone(nn.Module):
         return restored
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: patches are small, so that a second one would mostly wait, and a call wants its core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _train(expert: nn.Module, name: str, pairs: Path, steps: int) -> tuple[AdaptedExpert, list[Row]]:
     """Train an expert in place on pairs of received frames and the teacher's answers; undo it if that is no better."""
     training = scheduled(_TRAINING, 1, steps / STEPS)
@@ -212,7 +243,10 @@ def _train(expert: nn.Module, name: str, pairs: Path, steps: int) -> tuple[Adapt
     task = RestorationTask(
         copy.deepcopy(expert).requires_grad_(), {"relative_mse": 1.0}, relative_floor=training.relative_floor
     )
-    fitted = fit(task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _rows: None)
+    with _one_thread():
+        fitted = fit(
+            task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _rows: None
+        )
     kept = fitted.quality.psnr_db >= before.psnr_db + _LEAST_GAIN_DB
     if kept:
         expert.load_state_dict(fitted.state)

@@ -1,0 +1,75 @@
+"""The command that adapts a model to recordings of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearcall.cli.options import Overwrite
+
+
+def adapt(
+    recordings: Annotated[list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them.")],
+    *,
+    output: Annotated[Path, typer.Option(help="The adapted model, an ONNX file; a page and a picture go beside it.")],
+    model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
+    teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each expert.")] = 800,
+    overwrite: Overwrite = False,
+) -> None:
+    """Adapt a model to your own calls: it learns from what a larger one, the teacher, makes of your recordings.
+
+    No sharp video is needed, and nothing leaves this machine. It takes a minute or two; a killed run resumes. Without a
+    gain on frames that were held back, nothing is written.
+
+    Example: clearcall adapt monday.mp4 tuesday.mp4 --output me.onnx
+
+    Example: clearcall sharpen wednesday.mp4 sharp.mp4 --model me.onnx
+    """
+    from clearcall.core.errors import fail
+    from clearcall.core.files import check_target
+    from clearcall.reporting.adaptation import write_adaptation
+    from clearcall.runtime.sharpener import named_model
+    from clearcall.training.adapt import adapt as run
+    from clearcall.training.adapt import write_adapted
+
+    if output.suffix.lower() != ".onnx":
+        fail(f"{output} must end in .onnx")
+    for recording in recordings:
+        check_target(output, recording, overwrite=overwrite)
+    done = run(recordings, model, teacher := named_model(teacher), steps)
+    write_adapted(done, output)
+    command = f"clearcall adapt {' '.join(path.name for path in recordings)} --output {output.name} --model {model}"
+    page = write_adaptation(done, output, model, teacher, recordings, f"{command} --teacher {teacher}")
+    for one in done.experts:
+        typer.echo(
+            f"{one.name}: {one.general_db:.2f} -> {one.adapted_db:.2f} dB to the teacher on held-back frames"
+            + ("" if one.kept else ", not kept")
+        )
+    typer.echo(f"written: {output}, {page}")
+
+
+def bench_adapt(
+    clips: Annotated[Path, typer.Argument(help="A folder of videos of sharp talking heads.")],
+    *,
+    model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
+    teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
+    frames: Annotated[int, typer.Option(min=24, help="Frames of each clip.")] = 150,
+    height: Annotated[int, typer.Option(min=64, help="Clips are downscaled to this height.")] = 720,
+    output: Annotated[Path, typer.Option(help="The folder of adapt.md.")] = Path("reports"),
+) -> None:
+    """Measure what `clearcall adapt` gains on clips against hidden references; write adapt.md and adapt.csv.
+
+    Example: clearcall bench adapt ../heads
+    """
+    from functools import partial
+
+    from clearcall.data.clips import clip_files, read_clip
+    from clearcall.evaluation.adaptation import measure_adaptation
+    from clearcall.reporting.adaptation import write_adaptation_benchmark
+    from clearcall.runtime.sharpener import named_model
+
+    read = partial(read_clip, frames=frames, height=height)
+    scores = measure_adaptation(clip_files(clips), read, model, named_model(teacher))
+    command = f"clearcall bench adapt {clips.name} --model {model} --teacher {named_model(teacher)}"
+    typer.echo(write_adaptation_benchmark(scores, output, command))

@@ -1,0 +1,88 @@
+"""What adaptation gains on clips whose sharp frames it never sees."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from clearcall.core.errors import UserError
+from clearcall.data.clips import Clip
+from clearcall.data.degrade.codecs import send
+from clearcall.data.recordings import TRAIN_FRAMES, VALIDATION_FRAMES, RecordedFrame
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import luma_psnr_db
+from clearcall.imaging.sizes import resized
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.training.adapt import adapt_to_frames, load_shipped, write_adapted
+
+UPSCALED = "upscaled by 2"
+_QPS = (27, 32)
+_FACTOR = 2
+
+
+@dataclass(frozen=True)
+class AdaptationScore:
+    """One clip at one setting: luma PSNR in dB of what arrives, and what each network adds to it.
+
+    `seconds` is what adapting took on this machine.
+    """
+
+    clip: str
+    setting: str
+    model: str
+    teacher: str
+    input_db: float
+    general_db: float
+    adapted_db: float
+    teacher_db: float
+    seconds: float
+
+
+def measure_adaptation(
+    files: Sequence[Path], read: Callable[[Path], Clip], model: str, teacher: str
+) -> list[AdaptationScore]:
+    """Adapt a shipped model to the first third of each clip at each setting, and measure it on the last half."""
+    scores = []
+    for path in files:
+        clip = read(path)
+        height, width = (side // (2 * _FACTOR) * 2 for side in clip.frames[0].shape[:2])
+        sharp = [resized(frame, (width, height)) for frame in clip.frames]
+        small = [resized(frame, (width // _FACTOR, height // _FACTOR)) for frame in sharp]
+        for qp in (None, *_QPS):
+            received = [resized(frame, (width, height)) for frame in (small if qp is None else send(small, "h264", qp))]
+            setting = UPSCALED if qp is None else f"H.264 at half resolution, QP {qp}"
+            scores.append(_measured(clip.name, setting, sharp, received, model, teacher, coded=qp is not None))
+    return scores
+
+
+def _measured(
+    clip: str, setting: str, sharp: list[Frame], received: list[Frame], model: str, teacher: str, *, coded: bool
+) -> AdaptationScore:
+    count = TRAIN_FRAMES + VALIDATION_FRAMES
+    numbers = np.unique(np.linspace(0, len(received) // 3 - 1, count).round().astype(int))
+    seen = [RecordedFrame(clip, int(number), received[number], coded) for number in numbers]
+    every = count // VALIDATION_FRAMES
+    held_back = seen[every - 1 :: every]
+    begun = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        adapted: str | Path = Path(folder) / "adapted.onnx"
+        try:
+            networks = load_shipped(model), load_shipped(teacher)
+            frames = {"train": [one for one in seen if one not in held_back], "validation": held_back}
+            write_adapted(adapt_to_frames(frames, model, *networks), Path(adapted))  # type: ignore[arg-type]  # splits
+        except UserError:  # the general one is as good, or nothing is to be sharpened
+            adapted = model
+        seconds = time.perf_counter() - begun
+        last = slice(len(received) // 2, None)
+
+        def decibels(network: str | Path) -> float:
+            sharpener = Sharpener(network, "onnxruntime", video=True, coded=coded)
+            restored = [sharpener(frame) for frame in received[last]]
+            return float(np.mean([*map(luma_psnr_db, sharp[last], restored)]))
+
+        arrived = float(np.mean([*map(luma_psnr_db, sharp[last], received[last])]))
+        general_db, adapted_db, teacher_db = (decibels(network) - arrived for network in (model, adapted, teacher))
+    return AdaptationScore(clip, setting, model, teacher, arrived, general_db, adapted_db, teacher_db, seconds)

@@ -1,0 +1,141 @@
+"""A student adapts to a recording by a teacher alone, and recordings that teach nothing leave no worse model."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.make.commands import run_command
+
+from clearcall.data.recordings import RecordedFrame, read_recordings
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import luma_psnr_db
+from clearcall.imaging.sizes import resized
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.training.adapt import adapt_to_frames, load_shipped, write_adapted
+
+SIZE = 192, 128  # width, height
+
+
+@pytest.fixture(scope="module")
+def call(photos: dict[str, Frame]) -> tuple[list[Frame], list[Frame]]:
+    """A face that a camera pans over: as it was, and downscaled by 2 and upscaled again."""
+    face = photos["astronaut"]
+    sharp = [np.ascontiguousarray(face[n : n + SIZE[1], 120 + 2 * n : 120 + 2 * n + SIZE[0]]) for n in range(40)]
+    return sharp, [resized(resized(frame, (SIZE[0] // 2, SIZE[1] // 2)), SIZE) for frame in sharp]
+
+
+def record(path: Path, frames: list[Frame]) -> Path:
+    """Write frames as a video that loses nothing."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", 25, width=frames[0].shape[1], height=frames[0].shape[0], pix_fmt="bgr0")
+        for frame in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_it_comes_nearer_to_the_truth_that_it_never_saw(call: tuple[list[Frame], list[Frame]], tmp_path: Path) -> None:
+    sharp, received = call
+    frames = {
+        "train": [RecordedFrame("call.mkv", n, received[n], coded=False) for n in (0, 5, 10, 15)],
+        "validation": [RecordedFrame("call.mkv", n, received[n], coded=False) for n in (18, 21)],
+    }
+    networks = load_shipped("fast"), load_shipped("quality")
+    done = adapt_to_frames(frames, "fast", *networks, steps=150)  # type: ignore[arg-type]  # these are splits
+    write_adapted(done, tmp_path / "me.onnx")
+    expert = next(one.name for one in done.experts if one.kept)
+
+    def gain_db(model: str | Path) -> float:
+        sharpen = Sharpener(model, "onnxruntime", expert=expert)
+        return float(np.mean([luma_psnr_db(sharp[n], sharpen(received[n])) for n in (26, 32, 38)]))
+
+    assert gain_db(tmp_path / "me.onnx") > gain_db("fast") + 0.05
+
+
+def test_the_command_leaves_model_page_and_picture(call: tuple[list[Frame], list[Frame]], tmp_path: Path) -> None:
+    recording = record(tmp_path / "call.mkv", call[1])
+    output = tmp_path / "me.onnx"
+    arguments = ("adapt", str(recording), "--output", str(output), "--model", "fast", "--teacher", "quality")
+    done = run_command(*arguments, "--steps", "100")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"call.mkv", "me.onnx", "me.md", "me.png"}
+    page = output.with_suffix(".md").read_text(encoding="utf-8")
+    assert "`call.mkv`" in page
+    assert "![received, general, adapted and teacher](me.png)" in page
+    again = run_command(*arguments)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+
+
+def test_frames_for_validation_come_from_other_parts_than_those_for_training(
+    call: tuple[list[Frame], list[Frame]], tmp_path: Path
+) -> None:
+    found = read_recordings([record(tmp_path / "call.mkv", call[1])])
+    numbers = {split: {one.number // 10 for one in group} for split, group in found.items()}
+    assert numbers == {"train": {0, 2}, "validation": {1, 3}}
+
+
+def black(path: Path) -> Path:
+    return record(path, [np.zeros((64, 96, 3), np.uint8)] * 40)
+
+
+def short(path: Path) -> Path:
+    return record(path, [np.full((64, 96, 3), 80 * n, np.uint8) for n in range(2)])
+
+
+def corrupt(path: Path) -> Path:
+    path.write_bytes(b"no video")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (black, "only 2 frames differ"),
+        (short, "only 2 frames differ"),
+        (corrupt, "cannot be read as a video"),
+        (lambda path: path, "there is no video"),
+    ],
+)
+def test_a_recording_that_teaches_nothing_is_told(make: Callable[[Path], Path], told: str, tmp_path: Path) -> None:
+    done = run_command("adapt", str(make(tmp_path / "call.mkv")), "--output", str(tmp_path / "me.onnx"))
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert not (tmp_path / "me.onnx").exists()
+
+
+def test_a_sharp_recording_needs_no_adaptation(photos: dict[str, Frame], tmp_path: Path) -> None:
+    sharp = [np.ascontiguousarray(photos["coffee"][4 * n : 4 * n + 256, 60 : 60 + 384]) for n in range(30)]
+    done = run_command("adapt", str(record(tmp_path / "call.mkv", sharp)), "--output", str(tmp_path / "me.onnx"))
+    assert done.returncode == 1
+    assert "sharp already" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--model", "fast", "--teacher", "fast"), "its own teacher"),
+        (("--model", "fats"), "did you mean fast?"),
+    ],
+)
+def test_a_wrong_model_is_told_before_anything_is_read(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = run_command("adapt", str(tmp_path / "none.mp4"), "--output", str(tmp_path / "me.onnx"), *options)
+    assert done.returncode == 1
+    assert told in done.stderr
+
+
+def test_a_full_disk_leaves_no_model(
+    call: tuple[list[Frame], list[Frame]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("clearcall.training.loop.save_checkpoint", full)
+    recording, output = record(tmp_path / "call.mkv", call[1]), tmp_path / "me.onnx"
+    done = run_command("adapt", str(recording), "--output", str(output), "--steps", "20")
+    assert done.returncode == 1
+    assert "no space left on the disk" in done.stderr
+    assert not output.exists()
