@@ -83,7 +83,7 @@ def write_adaptation_benchmark(scores: Sequence["AdaptationScore"], reports: Pat
 def _mean(scores: "Sequence[AdaptationScore]") -> "AdaptationScore":
     figures = ("input_db", "general_db", "adapted_db", "teacher_db", "seconds")
     means = {name: float(np.mean([getattr(score, name) for score in scores])) for name in figures}
-    return replace(scores[0], clip="**mean**", **means)
+    return replace(scores[0], clip="**mean**", **means)  # type: ignore[arg-type]  # of floats
 
 
 def _draw(adaptation: "Adaptation") -> Image.Image:
