@@ -136,6 +136,11 @@ def shown(path: Path, size: Size | None = None) -> list[Shown]:
     return frames
 
 
+def times_of(path: Path) -> list[Fraction]:
+    """Return when each frame of a video is shown, in s."""
+    return [(frame.pts or 0) * (frame.time_base or Fraction(0)) for frame in frames_of(path)]
+
+
 def i420_of(path: Path) -> list[Frame]:
     """Decode a 4:2:0 video as I420 arrays."""
     return [np.asarray(frame.to_ndarray(), np.uint8) for frame in frames_of(path)]
