@@ -58,7 +58,7 @@ def write_video(
         if rotation:
             stream.set_display_matrix(QUARTER[rotation])
         out.metadata.update({"title": "A call"} | (metadata or {}))
-        audio = out.add_stream("aac" if codec != "libvpx-vp9" else "libopus", 48000) if sound else None
+        audio = out.add_stream("libopus" if codec.startswith("libvpx") else "aac", 48000) if sound else None
         times = list(times)
         stream.codec_context.flags |= Flags.frame_duration
         for number, (pts, following) in enumerate(zip(times, [*times[1:], times[-1] + STEP], strict=True)):
