@@ -99,7 +99,7 @@ def test_what_mlflow_is_given_to_log_in_is_never_printed(
         except SystemExit:
             pass
         except ValueError:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one
+            sys.excepthook(*sys.exc_info())
         printed = capsys.readouterr().err
         assert ("Traceback" in printed) == isinstance(error, ValueError)
         said += printed

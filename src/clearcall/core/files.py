@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name, then renamed."""
+"""Files written under a temporary name, then renamed: complete or not there."""
 
 import csv
 import hashlib

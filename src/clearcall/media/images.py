@@ -23,6 +23,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import ANIMATED, SUFFIXES, cmyk_to_rgb, image_errors, open_image
+from clearcall.imaging.frame import luma_of
 from clearcall.media.video.animation import is_animation
 from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.runtime.sharpener import Sharpener
@@ -112,7 +113,7 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
     frame = np.asarray(cv2.convertScaleAbs(colour, alpha=1 / 257) if deep else colour, np.uint8).reshape(colour.shape)
     sharp = sharpener(np.repeat(frame, 3, axis=2) if colours == 1 else frame)
     if colours == 1:
-        sharp = np.asarray(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), np.uint8)[..., np.newaxis]
+        sharp = luma_of(sharp)[..., np.newaxis]
     if not deep:
         return np.concatenate([sharp, alpha], axis=2).reshape(pixels.shape)
     added = cv2.subtract(sharp, frame, dtype=cv2.CV_16S).reshape(colour.shape)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import cv2
 import numpy as np
@@ -18,21 +18,16 @@ from clearcall.temporal.filter import TemporalFilter
 _NOTHING_TO_ADD = 128
 
 
-class Process(Protocol):
-    """Writes what becomes of an I420 frame, processed at a rung of the ladder, to `out`."""
-
-    def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
-        """Do it; `out` is another array of the frame's shape."""
-        ...
+# Processes an I420 frame at a rung of the ladder, and writes the result to another array of its shape.
+Process = Callable[[Frame, int, Frame], None]
 
 
 class Processor:
     """Sharpens I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
 
-    At a lower rung the luma is made smaller, and what is added to that is enlarged and added to the luma as it came,
-    which so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
-    with `past_frames` each frame gets what those before it show of it, where most of the picture moves
-    (`TemporalFilter`). Raises UserError for a network that needs RGB.
+    At a lower rung the luma is downscaled, and the residual is upscaled and added to the luma at full resolution, which
+    so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
+    `past_frames` applies the temporal filter (`TemporalFilter`). Raises UserError for a network that needs RGB.
     """
 
     def __init__(self, sharpener: Sharpener, width: int, height: int, *, past_frames: bool = True) -> None:

@@ -168,7 +168,7 @@ def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContaine
         raise UserError(f"there is no video {name}, and cameras are not known on {sys.platform}")
     width, height = size or _WANTED_SIZE
     wanted = {"video_size": f"{width}x{height}", "framerate": str(fps or _WANTED_FPS)}
-    # Over USB 2, raw pictures of this size come ten times a second, compressed ones thirty times.
+    # Over USB 2, raw frames of this size come ten times a second, compressed ones thirty times.
     compressed = [wanted | {"input_format": "mjpeg"}] if kind == "v4l2" else []
     for options in [*compressed, wanted, {}]:
         try:
@@ -273,7 +273,7 @@ def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: th
             break
         except av.BlockingIOError:  # some systems' cameras say so instead of waiting
             stop.wait(_NAP_S)
-        except av.InvalidDataError:  # the first pictures of many a camera are
+        except av.InvalidDataError:  # the first frames of many a camera are
             broken += 1
     newest.end(f"{name} sends no more frames: it may have been unplugged")
 

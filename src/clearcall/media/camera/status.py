@@ -123,7 +123,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a whole run came to; `drift_ms` is how far its frames fell behind their slots."""
+    """The result of a run; `drift_ms` is how far its frames fell behind their slots."""
 
     arrived: int
     shown: int

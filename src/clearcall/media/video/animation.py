@@ -69,7 +69,8 @@ def _matroska(path: Path) -> Iterator[bytes]:
         open_image(path, _MOST_PIXELS, ["WEBP"]) as image,
         av.open(sink, "w", format="matroska", container_options=live) as out,
     ):
-        pts, stream = 0, None
+        pts = 0
+        stream: VideoStream | None = None
         for number in range(getattr(image, "n_frames", 1)):
             try:
                 image.seek(number)
@@ -79,8 +80,6 @@ def _matroska(path: Path) -> Iterator[bytes]:
                 break
             if stream is None:
                 stream = out.add_stream("ffv1", 25, width=rgba.width, height=rgba.height, pix_fmt="bgra")
-                if not isinstance(stream, VideoStream):
-                    raise TypeError("ffv1 makes no video stream")  # it does; this is for the type checker
                 stream.time_base = stream.codec_context.time_base = _UNIT
                 stream.codec_context.flags |= Flags.frame_duration
             frame = VideoFrame.from_ndarray(np.asarray(rgba), "rgba").reformat(format="bgra")

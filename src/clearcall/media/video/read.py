@@ -46,8 +46,6 @@ _OPAQUE = 255  # 8-bit level of alpha
 # PyAV 18 refuses metadata that is no UTF-8 unless told so; from 19 on it always reads and writes it byte by byte.
 METADATA: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}  # noqa: PLR2004  # PyAV's
 _ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted decoding starts, one try after the other
-
-
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
     *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
@@ -59,14 +57,10 @@ def opened(path: Path, **options: str) -> Iterator[InputContainer]:
     """Open a video for reading, with options of FFmpeg's; raise UserError if it is none."""
     if not path.is_file():
         raise UserError(f"there is no video {path}")
-    try:
+    with failure_told(f"{path} cannot be read as a video"):
         # Absolute: a name with a colon would be taken for a protocol.
         file = AnimatedWebP(path) if is_webp(path) else str(path.resolve())
         video = av.open(file, options=options, **METADATA)
-    except (OSError, av.FFmpegError) as error:
-        if describe(error):
-            raise
-        raise UserError(f"{path} cannot be read as a video: {error.strerror or error}") from None
     with video:
         yield video
 
@@ -89,7 +83,7 @@ def is_coded(stream: VideoStream) -> bool:
 
 
 def video_stream(video: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream that is not a cover picture; raise UserError if there is none to decode."""
+    """Return the first video stream that is not a cover image; raise UserError if there is none to decode."""
     for stream in video.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
@@ -191,7 +185,7 @@ def reformat_to_sdr(
     width: int,
     height: int,
     pixel_format: str,
-    **options: Any,  # noqa: ANN401  # handed on to PyAV
+    **options: Any,  # noqa: ANN401  # of PyAV
 ) -> VideoFrame:
     """Return a frame as `reformat` makes it; HDR gets the transfer and primaries of BT.709.
 
@@ -274,7 +268,7 @@ def time_base_of(main: VideoStream) -> Fraction:
 class Timeline:
     """Makes packet timestamps continuous where those of a concatenated video restart, and none negative.
 
-    Recorders and broadcasters concatenate pieces whose timestamps each start over, for sound and picture alike. A new
+    Recorders and broadcasters concatenate pieces whose timestamps each start over, for sound and video alike. A new
     piece begins where the timestamps of a video or audio stream go back; another stream follows as soon as the new
     piece's offset brings it closer to the present position.
     """

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import av
 from av.codec.context import Flags
@@ -54,8 +54,7 @@ def add_encoder(
     if crf is not None:
         options = options | {"crf": str(crf)}
     stream = out.add_stream(codec, rate_of(main), options, width=canvas.width, height=canvas.height)
-    if not isinstance(stream, VideoStream):
-        raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
+    stream = cast(VideoStream, stream)
     context, colours = stream.codec_context, fit(first)
     context.pix_fmt = colours.format.name
     if codec == "libx265" and out.format.name in {"mp4", "mov"}:
@@ -105,12 +104,12 @@ def _add_copy(out: OutputContainer, stream: Stream, source: Path) -> Stream:
 
 
 def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
-    """Attach a cover picture, as Matroska wants it: as a stream it would come back as a video of one frame."""
+    """Attach a cover image, as Matroska wants it: as a stream it would come back as a video of one frame."""
     with opened(source) as video:
-        picture = next(bytes(packet) for packet in video.demux(video.streams[stream.index]) if packet.size)
+        cover = next(bytes(packet) for packet in video.demux(video.streams[stream.index]) if packet.size)
     kind = "png" if codec_of(stream) == "png" else "jpeg"
     name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
-    out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
+    out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), cover)
 
 
 def _holds(kind: str, stream: Stream) -> bool:
