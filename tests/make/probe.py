@@ -1,12 +1,16 @@
-"""Mutated files are worked on in a process of its own, which may crash, hang or swell."""
+"""Mutated files, and a process of its own that works on them: it may crash, hang or swell."""
 
 import json
 import os
 import select
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from hypothesis import strategies as st
 
 # Of each kind of file; CLEARCALL_FUZZ=400 tries so many.
 EXAMPLES = int(os.environ.get("CLEARCALL_FUZZ", "20"))
@@ -86,3 +90,51 @@ class Probe:
         """End the process."""
         self._process.kill()
         self._process.wait()
+
+
+class Mutation(NamedTuple):
+    """What is done to a file at a part, from 0 to 1, of its first `head` bytes."""
+
+    kind: str
+    head: int
+    at: float
+    length: int
+    value: bytes
+
+    def of(self, data: bytes) -> bytes:
+        """Return a file's content mutated."""
+        start = int(self.at * min(len(data), self.head))
+        end = start + self.length
+        match self.kind:
+            case "overwrite":
+                return data[:start] + self.value + data[start + len(self.value) :]
+            case "delete":
+                return data[:start] + data[end:]
+            case "repeat":
+                return data[:end] + data[start:end] + data[end:]
+            case _:
+                return data[: max(1, start)]
+
+
+def mutated(data: bytes, mutations: list[Mutation]) -> bytes:
+    """Return a file's content after several mutations."""
+    for mutation in mutations:
+        data = mutation.of(data)
+    return data
+
+
+_NUMBERS = [0, 1, 0x7F, 0xFF, 0x4000, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**32 - 1]
+_EXTREMES = [struct.pack(form, number) for form in ("<I", ">I") for number in _NUMBERS]
+_EXTREMES += [struct.pack(form, number & 0xFFFF) for form in ("<H", ">H") for number in _NUMBERS]
+MUTATIONS = st.lists(
+    st.builds(
+        Mutation,
+        st.sampled_from(["overwrite"] * 6 + ["delete", "repeat", "cut"]),
+        st.sampled_from([64, 3000, 2**31]),
+        st.floats(0, 1, exclude_max=True),
+        st.integers(1, 400),
+        st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(_EXTREMES)),
+    ),
+    min_size=1,
+    max_size=6,
+)

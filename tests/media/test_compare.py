@@ -20,12 +20,6 @@ GAP, CAPTION = 8, 28
 
 
 @pytest.fixture(scope="module")
-def sharpener() -> Sharpener:
-    # By one expert: sharp images, of which some tests are made, would be left alone.
-    return Sharpener("fast", "onnxruntime", 1, expert="bicubic_x2.0")
-
-
-@pytest.fixture(scope="module")
 def rgb(photos: dict[str, Frame]) -> Frame:
     return np.ascontiguousarray(photos["astronaut"][60:120, 150:240])
 

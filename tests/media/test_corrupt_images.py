@@ -28,7 +28,7 @@ from tests.make.images import (
     png,
     stored,
 )
-from tests.make.probe import EXAMPLES, Probe
+from tests.make.probe import EXAMPLES, MUTATIONS, Mutation, Probe, mutated
 
 from clearcall.core.errors import UserError
 from clearcall.data.checks import _file_facts
@@ -349,29 +349,6 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 SEEDS = seeds()
-_place = st.one_of(st.integers(0, 64), st.integers(0, 65_535))
-_number = st.sampled_from([0, 1, 0x7F, 0xFF, 0x4000, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**32 - 1])
-_edit = st.one_of(
-    st.tuples(st.just("write"), _place, st.binary(min_size=1, max_size=4)),
-    st.tuples(st.just("write"), _place, st.builds(struct.pack, st.sampled_from(["<I", ">I"]), _number)),
-    st.tuples(
-        st.just("write"),
-        _place,
-        st.builds(lambda f, n: struct.pack(f, n & 0xFFFF), st.sampled_from(["<H", ">H"]), _number),
-    ),
-    st.tuples(st.just("cut"), _place, st.integers(1, 400)),
-    st.tuples(st.just("repeat"), _place, st.integers(1, 400)),
-)
-
-
-def mutated(data: bytes, edits: list[tuple[str, int, Any]]) -> bytes:
-    for kind, place, what in edits:
-        at = place % max(1, len(data))
-        if kind == "write":
-            data = data[:at] + what + data[at + len(what) :]
-        else:
-            data = data[:at] + (b"" if kind == "cut" else 2 * data[at : at + what]) + data[at + what :]
-    return data
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -387,9 +364,11 @@ def with_checksums(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("suffix", SEEDS)
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_mutated_image_is_done_or_one_line(probe: Probe, suffix: str, data: st.DataObject) -> None:
-    image = mutated(data.draw(st.sampled_from(SEEDS[suffix])), data.draw(st.lists(_edit, min_size=1, max_size=4)))
+@given(mutations=MUTATIONS, data=st.data())
+def test_a_mutated_image_is_done_or_one_line(
+    probe: Probe, suffix: str, mutations: list[Mutation], data: st.DataObject
+) -> None:
+    image = mutated(data.draw(st.sampled_from(SEEDS[suffix])), mutations)
     if suffix == ".png" and data.draw(st.booleans()):
         image = with_checksums(image)
     name = f"mutated{suffix}"

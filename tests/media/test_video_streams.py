@@ -42,12 +42,6 @@ JOINT: tuple[Edit, ...] = ((0.41, 0.6), (1.61, 1.0))
 LATE: tuple[Edit, ...] = ((None, 0.5), (0.41, 1.0))
 
 
-@pytest.fixture(scope="module")
-def sharpener() -> Sharpener:
-    # By one expert: sharp images, of which some tests are made, would be left alone.
-    return Sharpener("fast", "onnxruntime", 1, expert="bicubic_x2.0")
-
-
 def is_shown(edits: tuple[Edit, ...], second: float) -> bool:
     return not edits or any(begin is not None and begin <= second < begin + length for begin, length in edits)
 

@@ -170,11 +170,6 @@ def test_a_part_is_moved_by_pixel_as_all_of_the_frame_is(
     assert difference.max() <= 12 and difference.sum() <= 12 + 0.1 * part.size
 
 
-def test_a_scene_that_stands_still_is_not_touched(face: Frame) -> None:
-    past = grey(face)
-    assert Motion(np.eye(2, 3), np.zeros((4, 5, 2), np.float32), 64).applied(past) is past
-
-
 def test_shifts_are_those_of_every_pixel(face: Frame) -> None:
     own = np.random.default_rng(1).normal(0, 1, (4, 5, 2)).astype(np.float32)  # of 64 x 80 of 70 x 90 pixels
     motion = Motion(np.array([[1.02, 0.01, 1.5], [-0.01, 1.02, -3.0]]), own, 16)

@@ -1,4 +1,4 @@
-"""Decode image files that may be corrupt or malicious: bounded size, verified checksums, one kind of error."""
+"""Decode images, also corrupt or malicious ones, with one kind of error."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""8-bit frames, and their luma and chroma (ITU-R BT.601, full range) in OpenCV's fixed point."""
+"""8-bit frames, and their BT.601 luma and chroma in OpenCV's fixed point."""
 
 from collections.abc import Callable
 

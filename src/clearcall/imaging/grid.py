@@ -16,13 +16,13 @@ LEAST_CELL = 240  # pixels: a caption's width
 
 
 def choose_crop(sharp: Frame, degraded: Frame, side: int) -> tuple[int, int]:
-    """Return top and left of the square of `side` pixels with the largest squared error, the first of equal ones."""
+    """Return top and left of the square of `side` pixels with the largest error."""
     error = np.square(sharp.astype(np.float64) - degraded).sum(axis=2)
     return largest_sum(error, min(side, error.shape[0]), min(side, error.shape[1]))
 
 
 def largest_sum(values: npt.NDArray[np.float64], rows: int, columns: int) -> tuple[int, int]:
-    """Return top and left of the part of a plane of whole numbers with the largest sum, the first of equal ones."""
+    """Return top and left of the part of a plane of integers with the largest sum."""
     sums = np.asarray(cv2.boxFilter(values, -1, (columns, rows), anchor=(0, 0), normalize=False))
     inside = sums[: values.shape[0] - rows + 1, : values.shape[1] - columns + 1]
     top, left = np.unravel_index(inside.argmax(), inside.shape)

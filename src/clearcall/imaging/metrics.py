@@ -1,4 +1,4 @@
-"""Metrics between a restored image and the sharp one, both 8-bit RGB of shape (height, width, 3)."""
+"""Metrics between two 8-bit RGB images (height, width, 3)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The unsharp mask: the classic sharpener that a student must beat to be worth its milliseconds."""
+"""Unsharp mask, the classic baseline."""
 
 import cv2
 import numpy as np

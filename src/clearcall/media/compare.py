@@ -1,4 +1,4 @@
-"""Input and output side by side in one image, and their most detailed part magnified."""
+"""Input and output side by side in one image, with magnified details."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, 
 
 
 def draw_before_after(before: Frame, after: Frame) -> Image.Image:
-    """Draw two RGB images of one size side by side, and below the most detailed third of each, magnified."""
+    """Draw two RGB images side by side, and below the most detailed third of each."""
     height, width = before.shape[:2]
     rows, columns = max(1, height // ZOOM), max(1, width // ZOOM)
     top, left = most_detailed(before, rows, columns)
@@ -51,7 +51,7 @@ def draw_before_after(before: Frame, after: Frame) -> Image.Image:
 
 
 def most_detailed(frame: Frame, rows: int, columns: int) -> tuple[int, int]:
-    """Return top and left of the part of an RGB image that a blur changes most, the first of equal ones."""
+    """Return top and left of the part of an RGB image that a blur changes most."""
     detail = cv2.absdiff(frame, np.asarray(cv2.blur(frame, (_BLUR, _BLUR)))).sum(axis=2, dtype=np.float64)
     return largest_sum(detail, rows, columns)
 
@@ -65,7 +65,7 @@ def _image(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
 
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
-    """Return the middle frame of a video as displayed RGB, and the same with its luma sharpened."""
+    """Return a video's middle frame as displayed RGB, and with its luma sharpened."""
     with opened(path) as video:
         sharpener.coded = is_coded(video_stream(video, path))
     stored = frame_at(path, 0.5)

@@ -271,7 +271,7 @@ def _is_lossless(webp: bytes) -> bool:
 
 
 def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
-    """Return an image file with these pixels; raise ValueError if the format cannot hold them."""
+    """Return an image file; raise ValueError if the format cannot hold the pixels."""
     deep, alpha = pixels.dtype == np.uint16, np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
     if kind in {"JPEG", "WEBP"} and deep:
         raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
@@ -294,7 +294,7 @@ def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
 
 
 def _png(pixels: Pixels, image: Decoded) -> bytes:
-    """Return a PNG with the chunks of the input's, or with some made from the metadata of another format."""
+    """Return a PNG with the input's chunks, or with some made from its metadata."""
     if pixels.dtype == np.uint16:
         ordered = pixels if pixels.ndim == 2 else pixels[..., _BGR[pixels.shape[2]]]  # noqa: PLR2004  # grey
         encoded = cv2.imencode(".png", ordered)[1].tobytes()
@@ -314,7 +314,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _tiff(pixels: Pixels, image: Decoded) -> bytes:
-    """Return a losslessly compressed TIFF; Pillow writes no RGB of 16 bits, and OpenCV nothing but pixels."""
+    """Return a deflated TIFF: Pillow writes no 16-bit RGB, and OpenCV no metadata."""
     stacked = np.atleast_3d(pixels)
     height, width, channels = stacked.shape
     differences = stacked.astype(stacked.dtype.newbyteorder("<"))

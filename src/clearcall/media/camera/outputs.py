@@ -1,4 +1,4 @@
-"""Frame outputs: a preview window, a virtual camera, a video file, or several of them."""
+"""Frame outputs: preview window, virtual camera and video files."""
 
 import importlib
 import sys
@@ -46,12 +46,12 @@ class Sink(Protocol):
     """One place where frames go."""
 
     def show(self, slot: int, frame: Frame) -> str:
-        """Put out an I420 frame, shown from slot / rate s on; return the keys that were pressed."""
+        """Output an I420 frame, shown from slot / rate s on; return the keys pressed."""
         ...
 
 
 class Fan:
-    """Puts each frame out to several sinks in turn, with the status on it for those that are to show it."""
+    """Passes each frame to several sinks, with the status overlay where wanted."""
 
     def __init__(self, sinks: list[tuple[Sink, bool]]) -> None:
         self._sinks = sinks
@@ -64,7 +64,7 @@ class Fan:
 
 
 class VideoFile:
-    """Writes frames as a video of the fixed rate; a slot without a frame lengthens the one before."""
+    """Writes a video of a fixed rate; an empty slot lengthens the frame before."""
 
     def __init__(self, writer: Writer, fps: Fraction) -> None:
         self._writer, self._time_base = writer, 1 / fps
@@ -127,7 +127,7 @@ class Window(Protocol):
         ...
 
     def keys(self) -> str:
-        """Return the keys that were pressed since the last call; QUIT if the window was closed."""
+        """Return the keys pressed since the last call; QUIT if the window was closed."""
         ...
 
 
@@ -186,7 +186,7 @@ def check_output(name: str, source: str, *, overwrite: bool = False) -> None:
 
 @contextmanager
 def open_outputs(names: list[str], size: Size, fps: Fraction, *, overlay: bool | None) -> Iterator[Fan]:
-    """Open outputs by name: `preview`, `virtual`, or the path of a video, written under a temporary name.
+    """Open outputs by name: `preview`, `virtual` or the path of a video.
 
     `overlay` writes the status onto the frames of all, or of none; None: of the preview alone. Raises UserError for
     what is not to be had here.
@@ -244,7 +244,7 @@ def _video_file(path: Path, size: Size, fps: Fraction) -> Iterator[VideoFile]:
 
 
 def draw_overlay(frame: Frame, lines: list[str]) -> Frame:
-    """Return a copy of an I420 frame, (height * 3 / 2, width), with lines of text in its upper left corner."""
+    """Return a copy of an I420 frame with lines of text in its upper left corner."""
     frame = frame.copy()
     height, width = frame.shape[0] // 3 * 2, frame.shape[1]
     line = max(_LEAST_LINE, round(height * _LINE_PART))

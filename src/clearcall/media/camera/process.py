@@ -1,4 +1,4 @@
-"""What is done to a frame, and the thread on which it is done."""
+"""The processing of a frame, and its worker thread."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Process = Callable[[Frame, int, Frame], None]
 
 
 class Processor:
-    """Sharpens I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
+    """Sharpens I420 frames of one size, at each rung of the ladder.
 
     At a lower rung the luma is downscaled, and the residual is upscaled and added to the luma at full resolution, which
     so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
@@ -44,7 +44,7 @@ class Processor:
             sharpener(small, "gray", added)
 
     def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
-        """Write the sharpened frame, of shape (height * 3 / 2, width), to `out`, another array of that shape."""
+        """Write the sharpened frame (height * 3 / 2, width) to `out`, another array."""
         luma, sharper = frame[: self._height], out[: self._height]
         np.copyto(out[self._height :], frame[self._height :])
         if rung:
@@ -65,7 +65,7 @@ class Processor:
 
 
 class Worker:
-    """Processes one frame at a time on a thread of its own, so that nobody has to wait for one that takes too long.
+    """Processes one frame at a time on its own thread, so that a late one can be left.
 
     It keeps two frames: the result that was handed out last, and the one that is being made.
     """
@@ -90,7 +90,7 @@ class Worker:
         return self._future is not None and not self._future.done()
 
     def start(self, frame: Frame, rung: int) -> None:
-        """Begin with a frame, which must not change meanwhile; raise what an abandoned one failed with."""
+        """Start a frame, which must not change meanwhile; raise the last one's error."""
         if self._future is not None:
             self._future.result()
         if self._making.shape != frame.shape:
@@ -98,7 +98,7 @@ class Worker:
         self._future = self._pool.submit(self._work, frame, rung)
 
     def wait(self, timeout_s: float) -> tuple[Frame, float] | None:
-        """Return the result and the s that it took, or None if it is not there in time, which abandons it.
+        """Return the result and the s that it took; None, which abandons it, if late.
 
         The result is valid until the one after it is begun. Raises what the processing has failed with.
         """

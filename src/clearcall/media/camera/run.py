@@ -59,7 +59,7 @@ class _Told:
 
 
 def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summary:
-    """Sharpen a camera live until it ends, Ctrl-C, the key for it or the time that was given; return what came of it.
+    """Sharpen a camera until it ends, Ctrl-C, q or a given time; return the summary.
 
     `sharpener` may be what chooses one for a frame size and rate.
     Videos are complete, also of what came before a camera was lost, or not there if no frame came. Raises

@@ -1,4 +1,4 @@
-"""Animated WebP as a video: FFmpeg decodes none, so Pillow does, and FFmpeg reads its frames as lossless Matroska."""
+"""Animated WebP, which FFmpeg cannot decode, as lossless Matroska made by Pillow."""
 
 import io
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _UNIT = Fraction(1, 1000)  # s, of WebP's times
 
 
 def is_animation(path: Path) -> bool:
-    """Return whether a file is a GIF, PNG or WebP of more than one frame; False if it cannot be read."""
+    """Return whether a file is an animated GIF, PNG or WebP; False if unreadable."""
     try:
         with open_image(path, formats=ANIMATED) as image:
             return getattr(image, "n_frames", 1) > 1
@@ -36,7 +36,7 @@ def is_webp(path: Path) -> bool:
 
 
 class AnimatedWebP(io.RawIOBase):
-    """A file to read from that is made as it is read: Matroska with the frames of a WebP and their times."""
+    """Stream of a Matroska video, made as it is read, with a WebP's frames and times."""
 
     def __init__(self, path: Path) -> None:
         with image_errors(path, "cannot be read as a video"), open_image(path, _MOST_PIXELS, ["WEBP"]):

@@ -85,7 +85,7 @@ def _display_matrix(frame: VideoFrame) -> Matrix:
 
 
 def _fill(area: Plane, plane: Plane) -> None:
-    """Copy a plane into an area that may be larger, where its last row and column are repeated."""
+    """Copy a plane into an area, padded by its last row and column."""
     area[:] = np.pad(plane, [(0, large - small) for large, small in zip(area.shape, plane.shape, strict=True)], "edge")
 
 

@@ -30,7 +30,7 @@ def has_edits(video: Container) -> bool:
 
 
 def begins_at(stream: Stream) -> int:
-    """Return when the visible part of a stream begins, in its own unit; all before it is hidden."""
+    """Return when the visible part of a stream begins, in its own unit."""
     return max(0, stream.start_time or 0)
 
 
@@ -42,7 +42,7 @@ def begins_hidden(stream: Stream) -> bool:
 
 
 def is_hidden(frame: VideoFrame, main: VideoStream) -> bool:
-    """Return whether a frame is over before its stream begins; fragmented files do not mark such frames."""
+    """Return whether a frame ends before its stream begins (unmarked in fragments)."""
     return frame.pts is not None and frame.pts + max(1, frame.duration or 0) <= begins_at(main)
 
 

@@ -1,4 +1,4 @@
-"""Frames of any size as the encoder wants them: the largest size that occurs, and each frame scaled to it."""
+"""Scale the frames of a video to one size: the largest that occurs, or another."""
 
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -39,7 +39,7 @@ _VP9_MARKER = 2
 
 
 class Fit:
-    """Scales frames to one size and turns them to lie as the first; bars fill what their shape leaves free.
+    """Scales frames to one size and the first one's rotation, with bars if needed.
 
     `size` is in pixels as stored, and `pixel` the width of one by its height, 0 where that is not known; `pixels` has
     these of the sizes that occur, the first frame's first. `turns` counts the quarters, against the clock, by which

@@ -1,4 +1,4 @@
-"""Read videos: decoded frames of one stream, and packets of all other streams in file order."""
+"""Read videos: frames of one stream, packets of the others, in file order."""
 
 import math
 import threading
@@ -94,7 +94,7 @@ def video_stream(video: InputContainer, path: Path) -> VideoStream:
 
 
 def video_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a video in pixels as stored, from its header; nothing is decoded."""
+    """Return width and height of a video in pixels as stored, from its header."""
     with opened(path) as video:
         stream = video_stream(video, path)
         if not stream.width:
@@ -103,7 +103,7 @@ def video_size(path: Path) -> tuple[int, int]:
 
 
 def video_span_s(path: Path) -> tuple[float, float]:
-    """Return start and duration of a video in seconds, from its header or else from all packets."""
+    """Return start and duration of a video in s, from its header or all packets."""
     with opened(path) as video:
         begin = (video.start_time or 0) / av.time_base
         if video.duration:
@@ -228,7 +228,7 @@ def depth_scale(frame: VideoFrame) -> int:
 
 
 def is_transparent(frame: VideoFrame) -> bool:
-    """Return whether a pixel of a frame is transparent; many formats have alpha that is opaque everywhere."""
+    """Return whether any pixel of a frame is transparent."""
     alpha = next((one for one in frame.format.components if one.is_alpha), None)
     if alpha is None:
         return False
@@ -238,7 +238,7 @@ def is_transparent(frame: VideoFrame) -> bool:
 
 
 def plane_of(frame: VideoFrame, index: int) -> Plane:
-    """Return a plane as a view of (height, width), uint8 or uint16, without the padding at the end of each line."""
+    """Return a plane as a view (height, width), uint8 or uint16, without line padding."""
     plane = frame.planes[index]
     kind = np.uint8 if depth_scale(frame) == 1 else np.uint16
     rows = np.frombuffer(cast(bytes, plane), kind).reshape(plane.height, -1)  # a buffer, which its stubs conceal
@@ -266,7 +266,7 @@ def time_base_of(main: VideoStream) -> Fraction:
 
 
 class Timeline:
-    """Makes packet timestamps continuous where those of a concatenated video restart, and none negative.
+    """Makes timestamps of a concatenated video continuous, and none negative.
 
     Recorders and broadcasters concatenate pieces whose timestamps each start over, for sound and video alike. A new
     piece begins where the timestamps of a video or audio stream go back; another stream follows as soon as the new
@@ -304,7 +304,7 @@ class Timeline:
 
 
 class Reader:
-    """Yields the frames of one stream, fitted by `fit`, and the packets of all others, in file order."""
+    """Yields one stream's frames, fitted by `fit`, and others' packets, in file order."""
 
     def __init__(
         self,

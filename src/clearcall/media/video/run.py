@@ -57,7 +57,7 @@ _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
 
 
 class BusyClock:
-    """Adds up the seconds in which at least one thread is inside; threads enter it as a context, also repeatedly.
+    """Context that adds up the seconds in which at least one thread is inside.
 
     `now` returns seconds of a monotonic clock.
     """
@@ -95,7 +95,7 @@ class BusyClock:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """Number of frames, the rates of both sides while each worked, and whether Ctrl-C ended it early.
+    """Number of frames, both rates, and whether Ctrl-C ended it early.
 
     Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded.
     """

@@ -1,4 +1,4 @@
-"""Write videos: a stream for the sharpened frames, copies of all others, and the encoding thread."""
+"""Write videos: sharpened frames, copies of other streams, the encoding thread."""
 
 import io
 import threading
@@ -129,7 +129,7 @@ def codec_of(stream: Stream) -> str | None:
 
 
 def told(metadata: dict[str, str]) -> dict[str, str]:
-    """Return what metadata tells of the video, without what it tells of its old file and encoding."""
+    """Return metadata without what describes the old file and encoding."""
     return {
         name: value
         for name, value in metadata.items()
@@ -144,7 +144,7 @@ def options_for(kind: str, metadata: dict[str, str]) -> dict[str, str]:
 
 
 class Writer:
-    """Encodes frames and writes packets on a thread of its own, in the order in which they are put."""
+    """Encodes frames and writes packets on its own thread, in the order put."""
 
     def __init__(self, out: OutputContainer, encoder: VideoStream) -> None:
         self._out, self._encoder = out, encoder
@@ -166,7 +166,7 @@ class Writer:
             raise self._error
 
     def put(self, thing: "VideoFrame | Packet[Stream]") -> None:
-        """Hand over a frame or packet; wait while the queue is full, raise what the thread has failed with."""
+        """Queue a frame or packet; wait while the queue is full, raise the thread's error."""
         if self._error is not None:
             raise self._error
         self._queue.put(thing)
@@ -183,7 +183,7 @@ class Writer:
                 thing = self._queue.get()
 
     def _write(self, thing: "VideoFrame | Packet[Stream] | None") -> None:
-        """Write a packet, or what the encoder makes of a frame; None is the end of the frames."""
+        """Write a packet, or encode a frame; None ends the frames."""
         started = time.perf_counter()
         if not isinstance(thing, Packet):
             self._out.mux(self._encoder.encode(thing))
