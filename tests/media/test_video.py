@@ -1,8 +1,9 @@
 """Videos: real files in, the result decoded again and held against the Sharpener and the input's own packets."""
 
 import io
-import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -1171,12 +1172,12 @@ def test_a_network_for_rgb_is_refused(
 
 def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "in.mp4", scene, range(0, 20 * STEP, STEP)), tmp_path / "out" / "out.mp4"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, before[1]))  # the limit of a file stands for that of the disk
-    try:
-        done = run_command("sharpen", str(source), str(target), *ON_ONE_THREAD, "--crf", "0")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    program = (  # a limit of the file's size stands for the disk's, of all of a process
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "from clearcall.cli import main\nmain()"
+    )
+    arguments = ("sharpen", str(source), str(target), *ON_ONE_THREAD, "--crf", "0")
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "error: " in done.stderr and "File too large" in done.stderr
     assert list(target.parent.iterdir()) == []
