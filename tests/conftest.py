@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # torch takes a second to import, which many files do without
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
 settings.load_profile("clearcall")
-# `pytest --hypothesis-profile acceptance tests/media/test_corrupt_images.py`: 150 mutations of each of four formats.
-settings.register_profile("acceptance", deadline=None, max_examples=150)
 
 Frame = npt.NDArray[np.uint8]
 TINY_SIZES: dict[str, tuple[Split, int, int]] = {  # name: split, height, width

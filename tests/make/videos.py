@@ -58,7 +58,7 @@ def write_video(
         if rotation:
             stream.set_display_matrix(QUARTER[rotation])
         out.metadata.update({"title": "A call"} | (metadata or {}))
-        audio = out.add_stream("aac" if codec != "libvpx-vp9" else "libopus", 48000) if sound else None
+        audio = out.add_stream("libopus" if codec.startswith("libvpx") else "aac", 48000) if sound else None
         times = list(times)
         stream.codec_context.flags |= Flags.frame_duration
         for number, (pts, following) in enumerate(zip(times, [*times[1:], times[-1] + STEP], strict=True)):
@@ -134,6 +134,11 @@ def shown(path: Path, size: Size | None = None) -> list[Shown]:
         time = (frame.pts or 0) * (frame.time_base or Fraction(0))
         frames.append(Shown((y, u, v), time, colours, frame.rotation))
     return frames
+
+
+def times_of(path: Path) -> list[Fraction]:
+    """Return when each frame of a video is shown, in s."""
+    return [(frame.pts or 0) * (frame.time_base or Fraction(0)) for frame in frames_of(path)]
 
 
 def i420_of(path: Path) -> list[Frame]:

@@ -1,31 +1,22 @@
-"""The picture of input and output: what stands where, taken from the file again."""
+"""Before and after in one image: what stands where, read from the file again."""
 
-import struct
-import zlib
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from tests.make.images import grey_of, huge_png
+from tests.make.videos import rgb_at, write_video
 
 from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
 from clearcall.media.compare import draw_before_after, most_detailed, write_before_after
 from clearcall.runtime.sharpener import Sharpener
 
-Frame = npt.NDArray[np.uint8]
 GAP, CAPTION = 8, 28
-
-
-@pytest.fixture(scope="module")
-def sharpener() -> Sharpener:
-    # By one expert: sharp pictures, of which some tests are made, would be left alone.
-    return Sharpener("fast", "onnxruntime", 1, expert="bicubic_x2.0")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +25,7 @@ def rgb(photos: dict[str, Frame]) -> Frame:
 
 
 def halves(path: Path, width: int, height: int) -> tuple[Frame, Frame]:
-    """Return the two whole pictures of a drawn one."""
+    """Return input and output as drawn."""
     drawn = np.asarray(Image.open(path))
     left, right = (drawn[CAPTION : CAPTION + height, x : x + width] for x in (GAP, width + 2 * GAP))
     return left, right
@@ -46,11 +37,12 @@ def test_the_most_detailed_part_is_found() -> None:
     assert most_detailed(frame, 13, 23) == (18, 28)  # the dots and the two pixels around that a blur reaches
 
 
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 30), width=st.integers(1, 30), rows=st.integers(1, 30), columns=st.integers(1, 30),
     seed=st.integers(0, 99),
 )  # fmt: skip
-def test_the_part_lies_within_the_picture_and_no_other_has_more(
+def test_the_part_lies_within_the_image_and_no_other_has_more(
     height: int, width: int, rows: int, columns: int, seed: int
 ) -> None:
     rows, columns = min(rows, height), min(columns, width)
@@ -61,83 +53,61 @@ def test_the_part_lies_within_the_picture_and_no_other_has_more(
     assert sums[top, left] == sums.max()
 
 
-def test_both_pictures_are_drawn_and_the_same_part_of_them(rgb: Frame) -> None:
+def test_both_images_are_drawn_and_the_same_part_of_them(rgb: Frame) -> None:
     after = 255 - rgb
     drawn = np.asarray(draw_before_after(rgb, after))
     height, width = rgb.shape[:2]
     assert drawn.shape == (CAPTION + 2 * height + 2 * GAP, 2 * width + 3 * GAP, 3)
     top, left = most_detailed(rgb, height // 3, width // 3)
-    for x, picture in ((GAP, rgb), (width + 2 * GAP, after)):
-        np.testing.assert_array_equal(drawn[CAPTION : CAPTION + height, x : x + width], picture)
-        crop = picture[top : top + height // 3, left : left + width // 3]
+    for x, image in ((GAP, rgb), (width + 2 * GAP, after)):
+        np.testing.assert_array_equal(drawn[CAPTION : CAPTION + height, x : x + width], image)
+        crop = image[top : top + height // 3, left : left + width // 3]
         enlarged = crop.repeat(3, axis=0).repeat(3, axis=1)
         np.testing.assert_array_equal(drawn[CAPTION + height + GAP : -GAP, x : x + width], enlarged)
     assert (drawn[:CAPTION] < 128).any()  # the captions
 
 
-@pytest.mark.parametrize("name", ["in.png", "in.tif", "Ümlaut 图片.webp"])
-def test_a_picture_is_compared_with_what_becomes_of_it(
-    sharpener: Sharpener, rgb: Frame, tmp_path: Path, name: str
+@pytest.mark.parametrize(
+    ("name", "orientation", "turns"), [("in.png", 6, -1), ("in.tif", 1, 0), ("Ümlaut 图片.webp", 1, 0)]
+)
+def test_an_image_is_compared_upright_with_what_becomes_of_it(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, name: str, orientation: int, turns: int
 ) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
     source = tmp_path / name
-    Image.fromarray(rgb).save(source, lossless=True)  # which WebP alone heeds
+    Image.fromarray(rgb).save(source, lossless=True, exif=exif.tobytes())  # WebP alone heeds the former
     path = write_before_after(sharpener, source, None)
     assert path == source.with_name(f"{source.stem}_compare.png")
-    before, after = halves(path, 90, 60)
-    np.testing.assert_array_equal(before, rgb)
-    np.testing.assert_array_equal(after, sharpener(rgb))
-
-
-def test_a_picture_is_shown_upright(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    Image.fromarray(rgb).save(tmp_path / "in.png", exif=exif)
-    upright = np.ascontiguousarray(np.rot90(rgb, -1))
-    before, after = halves(write_before_after(sharpener, tmp_path / "in.png", None), 60, 90)
+    upright = np.ascontiguousarray(np.rot90(rgb, turns))
+    before, after = halves(path, *upright.shape[1::-1])
     np.testing.assert_array_equal(before, upright)
     np.testing.assert_array_equal(after, sharpener(upright))
 
 
 @pytest.mark.parametrize("rotation", [0, 90])
-def test_of_a_film_the_frame_in_the_middle_is_shown_upright(
+def test_of_a_video_the_frame_in_the_middle_is_shown_upright(
     sharpener: Sharpener, rgb: Frame, tmp_path: Path, rotation: int
 ) -> None:
-    """Frame by frame the film grows brighter: the sixth of ten begins its second half."""
-    with av.open(str(tmp_path / "in.mp4"), "w") as out:
-        stream = out.add_stream("libx264", 25, {"crf": "0", "bf": "0"}, width=90, height=60)
-        assert isinstance(stream, av.VideoStream)
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 25)
-        stream.set_display_rotation(rotation)
-        for number in range(10):
-            frame = av.VideoFrame.from_ndarray(rgb // 2 + np.uint8(10 * number), format="rgb24")
-            frame = frame.reformat(format="yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    path = write_before_after(sharpener, tmp_path / "in.mp4", tmp_path / "new" / "out.png")
-    size = (60, 90) if rotation else (90, 60)
-    before, after = halves(path, *size)
-    expected = np.rot90(rgb // 2 + np.uint8(50), rotation // 90).astype(int)
-    assert abs((before - expected).mean()) < 3  # a frame is 10 from the next
+    """Of ten frames the sixth begins the second half."""
+    source = write_video(tmp_path / "in.mp4", rgb, size=(88, 60), rotation=rotation, options={"crf": "0", "bf": "0"})
+    path = write_before_after(sharpener, source, tmp_path / "new" / "out.png")
+    before, after = halves(path, *((60, 88) if rotation else (88, 60)))
+    expected = np.rot90(rgb_at(rgb, 5, 88, 60), rotation // 90).astype(int)
+    assert np.abs(before - expected).mean() < 3  # 4:2:0
     # The luma is sharpened, R, G and B grow alike; where a colour is clipped or rounded, nearly so.
     added = np.median(after.astype(int) - before, axis=2)
-    luma = cv2.cvtColor(np.ascontiguousarray(before), cv2.COLOR_RGB2GRAY)
+    luma = grey_of(np.ascontiguousarray(before))
     ours = sharpener(np.ascontiguousarray(np.rot90(luma, -rotation // 90)), "gray")
     assert np.corrcoef(added.ravel(), (np.rot90(ours, rotation // 90).astype(int) - luma).ravel())[0, 1] > 0.9
 
 
 def test_of_hdr_sdr_is_shown(sharpener: Sharpener, tmp_path: Path) -> None:
     """In PQ, a white of 203 cd/m2 is at 58 % of the range: shown as it is, it would be grey."""
-    with av.open(str(tmp_path / "in.mp4"), "w") as out:
-        stream = out.add_stream("libx264", 25, {"crf": "0"}, width=96, height=64)
-        assert isinstance(stream, av.VideoStream)
-        stream.pix_fmt = "yuv420p10le"
-        context = stream.codec_context
-        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 16, 9, 1
-        frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), round(0.58 * 255), np.uint8), format="rgb24")
-        out.mux(stream.encode(frame.reformat(format="yuv420p10le")))
-        out.mux(stream.encode(None))
-    for half in halves(write_before_after(sharpener, tmp_path / "in.mp4", None), 96, 64):
+    tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9, "color_range": 1}
+    white = np.full((64, 96, 3), round(0.58 * 255), np.uint8)
+    source = write_video(tmp_path / "in.mp4", white, [0], pixel_format="yuv420p10le", options={"crf": "0"}, tags=tags)
+    for half in halves(write_before_after(sharpener, source, None), 96, 64):
         assert half.mean() > 245
 
 
@@ -147,13 +117,7 @@ def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_pa
     (tmp_path / "in_compare.png").write_bytes(b"mine")
     (tmp_path / "text.png").write_bytes(b"text")
     (tmp_path / "folder.png").mkdir()
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")]
-    huge = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
-    (tmp_path / "huge.png").write_bytes(huge)
+    (tmp_path / "huge.png").write_bytes(huge_png(60_000))
     for given_source, target, message in (
         (source, None, "in_compare.png exists: name another file for the result, or --overwrite"),
         (source, source, "is the input itself"),

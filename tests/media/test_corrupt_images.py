@@ -1,23 +1,34 @@
 """PNGs of every kind, corrupt ones, and mutated files of every format: each is sharpened, or refused in one line."""
 
-import json
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.make.images import (
+    COLOURS,
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    SIGNATURE,
+    Samples,
+    chunk,
+    header,
+    huge_png,
+    png,
+    stored,
+)
+from tests.make.probe import EXAMPLES, MUTATIONS, Mutation, Probe, mutated
 
 from clearcall.core.errors import UserError
 from clearcall.data.checks import _file_facts
@@ -27,15 +38,8 @@ from clearcall.media.images import sharpen_file
 from clearcall.media.options import SharpenerOptions
 from clearcall.runtime.sharpener import Sharpener
 
-Samples = npt.NDArray[np.uint16]
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
-# First column, first row, and the steps of both, of the seven passes of an interlaced PNG.
-ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
-COLOURS = np.random.default_rng(3).integers(0, 256, (256, 3), np.uint8)
-MAX_MIB, MAX_SECONDS = 1024, 10
 
 
 @pytest.fixture(scope="module")
@@ -44,57 +48,24 @@ def idle() -> Sharpener:
     return Sharpener("fast", "onnxruntime", 1, strength=0)
 
 
-def chunk(kind: bytes, content: bytes = b"") -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def header(width: int, height: int, depth: int = 8, colour: int = RGB, interlace: int = 0) -> bytes:
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace))
-
-
-def rows(samples: Samples, depth: int) -> bytes:
-    """Samples of (height, width, channels) as the rows of a PNG without filters."""
-    height, width = samples.shape[:2]
-    if not height or not width:
-        return b""
-    bits = np.unpackbits(samples.astype(">u2").reshape(height, -1, 1).view(np.uint8), axis=2)[..., 16 - depth :]
-    return b"".join(b"\0" + row.tobytes() for row in np.packbits(bits.reshape(height, -1), axis=1))
-
-
-def png(samples: Samples, colour: int, depth: int, *, interlace: bool = False, before: bytes = b"") -> bytes:
-    """A PNG with such samples, and chunks `before` its pixels."""
-    height, width = samples.shape[:2]
-    passes = [samples[y::down, x::right] for x, y, right, down in ADAM7] if interlace else [samples]
-    pixels = chunk(b"IDAT", zlib.compress(b"".join(rows(part, depth) for part in passes)))
-    plte = chunk(b"PLTE", COLOURS[: 2**depth].tobytes()) if colour == PALETTE else b""
-    return SIGNATURE + header(width, height, depth, colour, interlace) + plte + before + pixels + chunk(b"IEND")
-
-
 def made(colour: int, depth: int, size: tuple[int, int] = (13, 11)) -> Samples:
     """Random samples of (height, width, channels)."""
     shape = (size[1], size[0], CHANNELS[colour])
     return np.random.default_rng(depth).integers(0, 2**depth, shape).astype(np.uint16)
 
 
-def meant(samples: Samples, colour: int, depth: int, alpha: Samples | None = None) -> npt.NDArray[np.uint16]:
+def meant(samples: Samples, colour: int, depth: int, alpha: Samples | None = None) -> Samples:
     """The pixels that a PNG means, of as many bits as ours has: 16, or 8 where it has fewer."""
     top = 65535 if depth == 16 else 255
     pixels = COLOURS[samples[..., 0]] if colour == PALETTE else samples.astype(np.uint32) * top // (2**depth - 1)
     return np.dstack([pixels] if alpha is None else [pixels, alpha * np.uint32(top)]).astype(np.uint16)
 
 
-def stored(path: Path) -> npt.NDArray[np.uint16]:
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert pixels is not None
-    stacked = np.atleast_3d(pixels)
-    return stacked[..., [2, 1, 0, 3][: stacked.shape[2]] if stacked.shape[2] > 2 else [0]].astype(np.uint16)
-
-
-def same(found: npt.NDArray[np.uint16], expected: npt.NDArray[np.uint16]) -> None:
-    """Compare pixels; OpenCV reads and writes grey with alpha as RGB with alpha."""
+def same(path: Path, expected: Samples) -> None:
+    """Compare the pixels of a file; OpenCV reads and writes grey with alpha as RGB with alpha."""
     if expected.shape[2] == 2:
         expected = expected[..., [0, 0, 0, 1]]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.atleast_3d(stored(path)), expected)
 
 
 # Kinds of PNG, as in PngSuite
@@ -109,7 +80,7 @@ def test_every_kind_of_png_is_read_as_meant(
         samples = made(colour, depth, size)
         (tmp_path / "in.png").write_bytes(png(samples, colour, depth, interlace=interlace))
         sharpen_file(idle, tmp_path / "in.png", tmp_path / "out.png", overwrite=True)
-        same(stored(tmp_path / "out.png"), meant(samples, colour, depth))
+        same(tmp_path / "out.png", meant(samples, colour, depth))
         assert read_rgb(tmp_path / "in.png", 1).size == size
 
 
@@ -127,7 +98,7 @@ def test_a_transparent_colour_becomes_alpha(
     (tmp_path / "in.png").write_bytes(png(samples, colour, depth, interlace=interlace, before=chunk(b"tRNS", trns)))
     sharpen_file(idle, tmp_path / "in.png", tmp_path / "out.png")
     alpha = (samples != chosen).any(axis=2)
-    same(stored(tmp_path / "out.png"), meant(samples, colour, depth, alpha.astype(np.uint16)))
+    same(tmp_path / "out.png", meant(samples, colour, depth, alpha.astype(np.uint16)))
 
 
 FURTHER = {
@@ -152,7 +123,7 @@ def test_further_chunks_change_no_pixel(idle: Sharpener, tmp_path: Path, kind: b
     samples = made(RGB, 8)
     (tmp_path / "in.png").write_bytes(png(samples, RGB, 8, before=chunk(kind, FURTHER[kind])))
     sharpen_file(idle, tmp_path / "in.png", tmp_path / "out.png")
-    same(stored(tmp_path / "out.png"), meant(samples, RGB, 8))
+    same(tmp_path / "out.png", meant(samples, RGB, 8))
 
 
 def test_what_follows_the_end_of_a_png_is_not_copied(idle: Sharpener, tmp_path: Path) -> None:
@@ -253,66 +224,26 @@ def test_no_corrupt_image_ends_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
     assert [name in line for name, line in zip(sorted(CORRUPT), told, strict=True)] == [True] * len(CORRUPT)
 
 
-# Sizes that a file cannot hold, and mutated files: in a process of its own, whose memory is measured
+# Sizes that a file cannot hold, and mutated files
 
-PROGRAM = """
-import json, sys, time
-from pathlib import Path
+WORKS = """
 from clearcall.imaging.decode import read_rgb
-from clearcall.core.errors import UserError
 from clearcall.media.images import sharpen_file
 from clearcall.runtime.sharpener import Sharpener
 sharpener = Sharpener("fast", "onnxruntime", 1)
-for line in sys.stdin:
-    path, said, started = Path(line.strip()), [], time.monotonic()
-    for work in (lambda: sharpen_file(sharpener, path, path.with_name(f"out{path.suffix}"), overwrite=True),
-                 lambda: read_rgb(path, 1)):
-        try:
-            work()
-            said.append("done")
-        except UserError as error:
-            said.append(str(error))
-    # Not of getrusage, which counts the memory of the parent before exec.
-    mib = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-    print(json.dumps({"said": said, "seconds": time.monotonic() - started, "mib": mib}), flush=True)
+works = [
+    lambda path: sharpen_file(sharpener, path, path.with_name(f"out{path.suffix}"), overwrite=True),
+    lambda path: read_rgb(path, 1),  # as the pipeline does
+]
 """
 
 
-@dataclass
-class Reader:
-    """A process that sharpens files and reads them as the pipeline does."""
-
-    process: "subprocess.Popen[str]"
-    folder: Path
-
-    def read(self, name: str, data: bytes) -> dict[str, Any]:
-        """Return what came of a file, how long it took, and the most memory that was ever used."""
-        (self.folder / name).write_bytes(data)
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"{self.folder / name}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, f"the process died: {(self.folder / 'stderr').read_text()}"
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    if not Path("/proc/self/status").exists():
-        pytest.skip("the memory of a process is read from /proc")
-    folder = tmp_path_factory.mktemp("mutated")
-    command = [sys.executable, "-c", PROGRAM]
-    pipe = subprocess.PIPE
-    with (
-        (folder / "stderr").open("w") as errors,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,
-    ):
-        yield Reader(process, folder)
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait() == 0
-    assert "Traceback" not in (folder / "stderr").read_text()  # libtiff and libpng print lines of their own
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
+    one = Probe(tmp_path_factory.mktemp("mutated_images"), WORKS)
+    yield one
+    one.end()
+    assert "Traceback" not in one.stderr.read_text()  # libtiff and libpng print lines of their own
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -337,8 +268,8 @@ def huge_images() -> dict[str, bytes]:
     return {
         "huge.jpg": declared(saved(small, "JPEG", quality=1), (b"\xff\xc0", 5, ">HH")),
         "huge_progressive.jpg": declared(saved(small, "JPEG", progressive=True), (b"\xff\xc2", 5, ">HH")),
-        "huge.png": SIGNATURE + header(13_000, 13_000) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND"),
-        "huge_deep.png": png(made(RGB, 16), RGB, 16).replace(header(13, 11, 16, RGB), header(13_000, 13_000, 16, RGB)),
+        "huge.png": huge_png(13_000),
+        "huge_deep.png": huge_png(13_000, 16),
         "huge.webp": declared(saved(small, "WEBP"), (b"\x9d\x01\x2a", 3, "<HH")),
         "huge.tif": declared(saved(small, "TIFF", compression="tiff_lzw"), *short),
         "huge_plain.tif": declared(saved(small, "TIFF"), *long),
@@ -349,13 +280,12 @@ HUGE = huge_images()
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_a_size_that_the_file_cannot_hold_is_refused_before_it_costs_memory(reader: Reader, name: str) -> None:
-    found = reader.read(name, HUGE[name])
-    for said in found["said"]:
-        assert name in said
+def test_a_size_that_the_file_cannot_hold_is_refused_before_it_costs_memory(probe: Probe, name: str) -> None:
+    found = probe.work(name, HUGE[name])
+    found.check(name)
+    for said in found.said:
         assert "13000 x 13000 pixels in a file of" in said or "corrupt" in said
-    assert found["mib"] < 400
-    assert found["seconds"] < MAX_SECONDS
+    assert found.mib < 400
 
 
 def test_a_jpeg_that_declares_more_than_it_can_hold_is_not_filled_with_grey(tmp_path: Path) -> None:
@@ -375,18 +305,18 @@ def test_a_large_flat_image_in_a_small_file_is_read(tmp_path: Path, mode: str, s
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Small whole files of each format to be mutated, of many kinds."""
+    """Small files of each format to be mutated, of many kinds."""
     y, x = np.mgrid[0:20, 0:24]
     rgb = np.dstack([10 * x, 12 * y, 5 * (x + y)]).astype(np.uint8)
-    picture, deep = Image.fromarray(rgb), rgb.astype(np.uint16) * 257
-    grey, see_through = picture.convert("L"), Image.fromarray(np.dstack([rgb, rgb[..., 0]]))
+    image, deep = Image.fromarray(rgb), rgb.astype(np.uint16) * 257
+    grey, see_through = image.convert("L"), Image.fromarray(np.dstack([rgb, rgb[..., 0]]))
     exif = Image.Exif()
     exif[271], exif[274] = "Maker", 6
     about: dict[str, Any] = {"exif": exif.tobytes(), "xmp": b"<x:xmpmeta/>"}
-    palette = picture.quantize(32)
+    palette = image.quantize(32)
     return {
         ".png": [
-            saved(picture, "PNG", exif=exif.tobytes()),
+            saved(image, "PNG", exif=exif.tobytes()),
             saved(palette, "PNG", transparency=3),
             saved(see_through, "PNG"),
             png(made(GREY, 2), GREY, 2, interlace=True),
@@ -394,54 +324,31 @@ def seeds() -> dict[str, list[bytes]]:
             png(made(RGB, 8), RGB, 8, before=b"".join(map(chunk, FURTHER, FURTHER.values()))),
         ],
         ".jpg": [
-            saved(picture, "JPEG", **about),
-            saved(picture, "JPEG", progressive=True, subsampling=0),
+            saved(image, "JPEG", **about),
+            saved(image, "JPEG", progressive=True, subsampling=0),
             saved(grey, "JPEG", restart_marker_blocks=1),
-            saved(picture.convert("CMYK"), "JPEG"),
-            saved(picture, "MPO", save_all=True, append_images=[grey.convert("RGB")]),
+            saved(image.convert("CMYK"), "JPEG"),
+            saved(image, "MPO", save_all=True, append_images=[grey.convert("RGB")]),
         ],
         ".webp": [
-            saved(picture, "WEBP", **about),
+            saved(image, "WEBP", **about),
             saved(see_through, "WEBP", lossless=True),
             saved(see_through, "WEBP", quality=50),
         ],
         ".tif": [
             *(
-                saved(picture, "TIFF", compression=name, **about)
+                saved(image, "TIFF", compression=name, **about)
                 for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")
             ),
-            saved(picture.convert("1"), "TIFF", compression="group4"),
+            saved(image.convert("1"), "TIFF", compression="group4"),
             saved(palette, "TIFF"),
-            saved(picture.convert("CMYK"), "TIFF"),
+            saved(image.convert("CMYK"), "TIFF"),
             cv2.imencode(".tif", deep)[1].tobytes(),
         ],
     }
 
 
 SEEDS = seeds()
-_place = st.one_of(st.integers(0, 64), st.integers(0, 65_535))
-_number = st.sampled_from([0, 1, 0x7F, 0xFF, 0x4000, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**32 - 1])
-_edit = st.one_of(
-    st.tuples(st.just("write"), _place, st.binary(min_size=1, max_size=4)),
-    st.tuples(st.just("write"), _place, st.builds(struct.pack, st.sampled_from(["<I", ">I"]), _number)),
-    st.tuples(
-        st.just("write"),
-        _place,
-        st.builds(lambda f, n: struct.pack(f, n & 0xFFFF), st.sampled_from(["<H", ">H"]), _number),
-    ),
-    st.tuples(st.just("cut"), _place, st.integers(1, 400)),
-    st.tuples(st.just("repeat"), _place, st.integers(1, 400)),
-)
-
-
-def mutated(data: bytes, edits: list[tuple[str, int, Any]]) -> bytes:
-    for kind, place, what in edits:
-        at = place % max(1, len(data))
-        if kind == "write":
-            data = data[:at] + what + data[at + len(what) :]
-        else:
-            data = data[:at] + (b"" if kind == "cut" else 2 * data[at : at + what]) + data[at + what :]
-    return data
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -456,14 +363,13 @@ def with_checksums(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", SEEDS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_mutated_image_is_done_or_one_line(reader: Reader, suffix: str, data: st.DataObject) -> None:
-    image = mutated(data.draw(st.sampled_from(SEEDS[suffix])), data.draw(st.lists(_edit, min_size=1, max_size=4)))
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mutations=MUTATIONS, data=st.data())
+def test_a_mutated_image_is_done_or_one_line(
+    probe: Probe, suffix: str, mutations: list[Mutation], data: st.DataObject
+) -> None:
+    image = mutated(data.draw(st.sampled_from(SEEDS[suffix])), mutations)
     if suffix == ".png" and data.draw(st.booleans()):
         image = with_checksums(image)
-    found = reader.read(f"mutated{suffix}", image)
-    for said in found["said"]:
-        assert said == "done" or (f"mutated{suffix}" in said and "\n" not in said)
-    assert found["seconds"] < MAX_SECONDS
-    assert found["mib"] < MAX_MIB
+    name = f"mutated{suffix}"
+    probe.work(name, image).check(name)

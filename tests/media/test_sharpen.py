@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import av
-import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
+from tests.make.videos import STEP, frames_of, write_video
 
+from clearcall.imaging.frame import Frame
 from clearcall.media import folder as folders
 from clearcall.media.folder import RECORD, sharpen_folder
 from clearcall.media.images import is_image
@@ -15,37 +15,22 @@ from clearcall.media.options import SharpenerOptions, VideoOptions
 from clearcall.media.sharpen import sharpen
 from clearcall.media.video.run import VideoSummary
 
-Frame = npt.NDArray[np.uint8]
 OPTIONS = SharpenerOptions("fast", "onnxruntime", 1)
 
 
-def write_video(path: Path, photo: Frame, codec: str = "libx264") -> Path:
-    path.parent.mkdir(exist_ok=True)
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, 25, width=96, height=64)
-        assert isinstance(stream, av.VideoStream)
-        stream.pix_fmt = "yuv420p"
-        for number in range(3):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(photo[number : number + 64, :96]), format="rgb24")
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
+TIMES = range(0, 3 * STEP, STEP)
 
 
 @pytest.fixture
 def source(photos: dict[str, Frame], tmp_path: Path) -> Path:
     """Videos in three containers, one corrupt, and an image."""
     folder = tmp_path / "in"
-    write_video(folder / "a.mp4", photos["coffee"])
-    write_video(folder / "b.avi", photos["coffee"], "mpeg4")
+    folder.mkdir()
+    write_video(folder / "a.mp4", photos["coffee"], TIMES)
+    write_video(folder / "b.mts", photos["coffee"], TIMES)
     (folder / "c.mkv").write_bytes(b"no video")
     Image.fromarray(photos["coffee"][:64, :96]).save(folder / "d.png")
     return folder
-
-
-def frames(path: Path) -> int:
-    with av.open(str(path)) as video:
-        return sum(1 for _ in video.decode(video=0))
 
 
 def test_a_folders_videos_are_sharpened_too_and_skipped_when_up_to_date(
@@ -60,7 +45,7 @@ def test_a_folders_videos_are_sharpened_too_and_skipped_when_up_to_date(
     assert run(VideoOptions()) == (3, 0, 1)
     assert "failed: " in capsys.readouterr().err
     assert sorted(path.name for path in target.iterdir()) == [RECORD, "a.mp4", "b.mkv", "d.png"]
-    assert frames(target / "a.mp4") == frames(target / "b.mkv") == 3
+    assert len(frames_of(target / "a.mp4")) == len(frames_of(target / "b.mkv")) == 3
     assert run(VideoOptions()) == (0, 3, 1)
     assert run(VideoOptions(size=(48, 32))) == (2, 1, 1)
     assert run(VideoOptions(size=(48, 32))) == (0, 3, 1)
@@ -69,8 +54,9 @@ def test_a_folders_videos_are_sharpened_too_and_skipped_when_up_to_date(
 
 
 def test_two_videos_never_share_a_result(photos: dict[str, Frame], tmp_path: Path) -> None:
-    for name, codec in (("a.avi", "mpeg4"), ("a.mkv", "libx264")):
-        write_video(tmp_path / "in" / name, photos["coffee"], codec)
+    (tmp_path / "in").mkdir()
+    for name in ("a.mts", "a.mkv"):
+        write_video(tmp_path / "in" / name, photos["coffee"], TIMES)
     summary = sharpen_folder(OPTIONS, tmp_path / "in", tmp_path / "out")
     assert (summary.done, summary.failed) == (1, 1)
 

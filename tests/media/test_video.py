@@ -1,14 +1,12 @@
 """Videos: real files in, the result decoded again and held against the Sharpener and the input's own packets."""
 
-import errno
 import io
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -24,7 +22,7 @@ from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
-from tests.make.commands import run_command
+from tests.make.commands import interrupt_at, run_command
 from tests.make.videos import (
     FINE,
     HEIGHT,
@@ -42,38 +40,32 @@ from tests.make.videos import (
     write_video,
 )
 
+from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX
+from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, Look
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.media.video import fit, hdr, read
-from clearcall.media.video.canvas import View, add_change, eight_bits
+from clearcall.media.video.canvas import Canvas, View, add_change, eight_bits
 from clearcall.media.video.read import Reader, Timeline, frame_at, plane_of, rate_of
 from clearcall.media.video.run import BusyClock, sharpen_video, time_video
 from clearcall.media.video.write import Writer
 from clearcall.runtime.sharpener import Sharpener, _Variant
 from clearcall.temporal.filter import TemporalFilter
 
-Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
-ON_ONE_THREAD = ("--provider", "onnxruntime", "--threads", "1")
+ON_ONE_THREAD = ("--model", "fast", "--provider", "onnxruntime", "--threads", "1")
 # In units of 1 / 12800 s: as from a camera whose frames come late now and then.
 LATE = (0, 512, 1024, 2560, 3072, 3584, 4608, 6144, 6656, 15360)
 
 
 @pytest.fixture(scope="module")
-def sharpener() -> Sharpener:
-    # By one expert: sharp pictures, of which some tests are made, would be left alone.
-    return Sharpener("fast", "onnxruntime", 1, expert="bicubic_x2.0")
-
-
-@pytest.fixture(scope="module")
 def scene(photos: dict[str, Frame]) -> Frame:
-    """A photograph through which films move."""
+    """A photograph over which the camera of a video pans."""
     return photos["astronaut"][60:260, 150:350]
 
 
 def sharpened(sharpener: Sharpener, frames: list[Shown]) -> list[Frame]:
-    """Return what is to be expected of the lumas of a film."""
+    """Return what is to be expected of the lumas of a video."""
     temporal = TemporalFilter()
     return [sharpener(temporal(frame.planes[0]), "gray") for frame in frames]
 
@@ -150,7 +142,7 @@ def test_sharpening_during_the_wait_for_the_encoder_counts(
 ) -> None:
     """Frames in flight are sharpened while the loop waits: that time went uncounted, and 76 fps were told for 41."""
     sharpen, write = _Variant.sharpen, Writer._write
-    slow_s, frames_in_flight, count = 0.01, 1, 20  # the fixture has one thread
+    slow_s, frames_in_flight, count = 0.01, 1, 12  # the fixture has one thread
 
     def slowly_sharpened(*arguments: Any) -> None:
         time.sleep(slow_s)
@@ -173,28 +165,13 @@ def test_a_dry_run_decodes_and_sharpens_all_and_writes_nothing(
     sharpener: Sharpener, scene: Frame, tmp_path: Path
 ) -> None:
     source = write_video(tmp_path / "in.mkv", scene, sound=True)
-    summary = time_video(sharpener, source)
-    assert (summary.frames, summary.encode_fps, summary.interrupted) == (10, None, False)
-    assert summary.sharpen_fps > 0 and str(summary).endswith("; nothing was encoded or written")
-    assert list(tmp_path.iterdir()) == [source]
-
-
-def test_past_frames_can_be_left_out(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
-    source = write_video(tmp_path / "in.mp4", scene, options={"crf": "35"})
-    sharpen_video(sharpener, source, tmp_path / "out.mkv", crf=0, past_frames=False)
-    before, after = shown(source), shown(tmp_path / "out.mkv")
-    for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(new.planes[0], sharpener(old.planes[0], "gray"))
-    with_past = sharpened(sharpener, before)
-    assert any((one != new.planes[0]).any() for one, new in zip(with_past, after, strict=True))
-    assert time_video(sharpener, source, past_frames=False).frames == 10
-
-
-def test_a_dry_run_by_command(scene: Frame, tmp_path: Path) -> None:
-    source = write_video(tmp_path / "in.mp4", scene)
     run = run_command("sharpen", str(source), "--dry-run", *ON_ONE_THREAD)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"{source}: 10 frames, decode + sharpen ")
+    summary = time_video(sharpener, source)
+    assert (summary.frames, summary.encode_fps, summary.interrupted) == (10, None, False)
+    assert time_video(sharpener, source, past_frames=False).frames == 10
+    assert summary.sharpen_fps > 0 and str(summary).endswith("; nothing was encoded or written")
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -218,35 +195,30 @@ def test_what_the_command_cannot_do_is_one_line(
 
 
 def test_the_default_quality_is_near_the_sharpeners_own(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
-    source = write_video(tmp_path / "in.mp4", scene)
+    source = write_video(tmp_path / "in.mp4", scene, range(0, 4 * STEP, STEP))
     for name in ("out.mp4", "out.webm"):
         sharpen_video(sharpener, source, tmp_path / name)
         before, after = shown(source), shown(tmp_path / name)
         assert len(after) == len(before)
         for new, expected in zip(after, sharpened(sharpener, before), strict=True):
             assert np.abs(expected.astype(np.float64) - new.planes[0]).mean() < 3
-    with av.open(str(tmp_path / "out.webm")) as film:
-        assert film.streams.video[0].codec_context.name == "libvpx-vp9" or film.streams.video[0].name == "vp9"
+    with av.open(str(tmp_path / "out.webm")) as video:
+        assert video.streams.video[0].codec_context.codec.canonical_name == "vp9"
 
 
-def test_the_strength_counts(scene: Frame, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("look", "strength", "amount"), [("natural", 1.0, 0.0), ("natural", 0.0, 0.0), ("crisp", 1.0, CRISP_AMOUNT)]
+)
+def test_strength_and_look_count_for_luma_alone_without_past_frames(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, look: Look, strength: float, amount: float
+) -> None:
+    """Crisp is an unsharp mask of the natural look."""
     source = write_video(tmp_path / "in.mp4", scene)
-    sharpen_video(
-        Sharpener("fast", "onnxruntime", 1, strength=0), source, tmp_path / "out.mp4", crf=0, past_frames=False
-    )
+    other = Sharpener("fast", "onnxruntime", 1, strength, expert="bicubic_x2.0", look=look)
+    sharpen_video(other, source, tmp_path / "out.mp4", crf=0, past_frames=False)
     for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
-        np.testing.assert_array_equal(new.planes[0], old.planes[0])
-
-
-def test_crisp_is_an_unsharp_mask_of_the_natural_look(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
-    """Of luma alone."""
-    source = write_video(tmp_path / "in.mp4", scene)
-    sharpen_video(
-        Sharpener("fast", "onnxruntime", 1, expert="bicubic_x2.0", look="crisp"), source, tmp_path / "out.mp4", crf=0
-    )
-    before = shown(source)
-    for old, new, expected in zip(before, shown(tmp_path / "out.mp4"), sharpened(sharpener, before), strict=True):
-        np.testing.assert_array_equal(new.planes[0], unsharp_mask(expected, CRISP_RADIUS_PX, CRISP_AMOUNT))
+        natural = sharpener(old.planes[0], "gray") if strength else old.planes[0]
+        np.testing.assert_array_equal(new.planes[0], unsharp_mask(natural, CRISP_RADIUS_PX, amount))
         np.testing.assert_array_equal(new.planes[1], old.planes[1])
 
 
@@ -255,7 +227,7 @@ def test_b_frames_and_references_of_the_input_are_not_harmed(
 ) -> None:
     """A decoder predicts frames from those that it has handed out: writing into these would spoil later ones."""
     options = {"g": "60", "bf": "3", "refs": "4", "crf": "30"}
-    source = write_video(tmp_path / "in.mp4", scene, range(0, 40 * STEP, STEP), options=options)
+    source = write_video(tmp_path / "in.mp4", scene, range(0, 20 * STEP, STEP), options=options)
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
 
@@ -265,8 +237,8 @@ def test_the_encoder_chooses_its_own_kinds_of_frames(sharpener: Sharpener, scene
     sharpen_video(sharpener, source, tmp_path / "out.mp4")
     kinds = []
     for path in (source, tmp_path / "out.mp4"):
-        with av.open(str(path)) as film:
-            kinds.append([frame.pict_type == PictureType.I for frame in film.decode(video=0)])
+        with av.open(str(path)) as video:
+            kinds.append([frame.pict_type == PictureType.I for frame in video.decode(video=0)])
     assert all(kinds[0])
     assert not all(kinds[1])
 
@@ -306,14 +278,14 @@ def test_colours_of_rgb_come_back_as_they_were(sharpener: Sharpener, scene: Fram
     flat = np.full_like(scene, (200, 40, 90))
     source = write_video(tmp_path / "in.mkv", flat, codec="ffv1", pixel_format="bgr0")
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
-    with av.open(str(tmp_path / "out.mp4")) as film:
-        frame = next(film.decode(video=0))
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        frame = next(video.decode(video=0))
         assert (frame.colorspace, frame.color_range) == (1, 1)
         rgb = frame.to_ndarray(format="rgb24").astype(int)
     assert np.abs(rgb[8:-8, 8:-8] - (200, 40, 90)).max() <= 4
 
 
-@pytest.mark.parametrize("size", [(95, 63), (95, 64), (96, 63)])
+@pytest.mark.parametrize("size", [(95, 64), (96, 63)])
 def test_odd_sizes_are_kept_in_webm_and_padded_for_h264(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, size: tuple[int, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,8 +312,7 @@ def as_displayed(plane: Frame, rotation: int) -> Frame:
     return np.rot90(plane, rotation // 90)
 
 
-@pytest.mark.parametrize("rotation", [0, 90, 180])
-@pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (94, 62)])
+@pytest.mark.parametrize(("rotation", "size"), [(0, (WIDTH, HEIGHT)), (90, (94, 62)), (180, (94, 62))])
 def test_side_by_side_shows_the_input_on_the_left(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, rotation: int, size: tuple[int, int]
 ) -> None:
@@ -399,7 +370,7 @@ def colourful(colour_onnx: Path) -> Sharpener:
 def test_chroma_is_restored_where_the_network_does_it(
     colourful: Sharpener, scene: Frame, tmp_path: Path, view: View
 ) -> None:
-    """In the part of the picture that shows the result."""
+    """In the part of the frame that shows the result."""
     source = write_video(tmp_path / "in.mp4", scene, (0, 512))
     sharpen_video(colourful, source, tmp_path / "out.mp4", view=view, crf=0)
     for old, new in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
@@ -415,7 +386,7 @@ def test_chroma_is_restored_where_the_network_does_it(
     assert time_video(colourful, source).frames == 2
 
 
-def test_chroma_of_an_odd_picture_is_left_alone(colourful: Sharpener, scene: Frame, tmp_path: Path) -> None:
+def test_chroma_of_an_odd_frame_is_left_alone(colourful: Sharpener, scene: Frame, tmp_path: Path) -> None:
     """4:2:0 of odd sides is no I420."""
     source = write_video(tmp_path / "in.webm", scene, (0,), codec="libvpx-vp9", size=(95, 63))
     sharpen_video(colourful, source, tmp_path / "out.webm", crf=0)
@@ -423,12 +394,12 @@ def test_chroma_of_an_odd_picture_is_left_alone(colourful: Sharpener, scene: Fra
     assert np.abs(new.planes[1].astype(int) - old.planes[1]).max() <= 4  # VP9 at its best is not lossless
 
 
-# Streams beside the picture.
+# Streams beside the sharpened one.
 
 
-def with_streams(path: Path, film: Path, *, cover: bool = False, subtitles: str = "", font: bool = False) -> Path:
-    """Copy a film into a new file, with more streams and chapters."""
-    with av.open(str(film)) as source, av.open(str(path), "w") as out:
+def with_streams(path: Path, video: Path, *, cover: bool = False, subtitles: str = "", font: bool = False) -> Path:
+    """Copy a video into a new file, with more streams and chapters."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in source.streams}
         out.set_chapters(
             [{"id": 1, "start": 100, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "Äther"}}]
@@ -493,10 +464,10 @@ def test_subtitles_cover_and_chapters_of_mp4_are_kept(
     assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
     covers = []
     for path in (source, tmp_path / "out.mp4"):
-        with av.open(str(path)) as film:
-            assert [chapter["metadata"] for chapter in film.chapters()] == [{"title": "Äther"}]
-            pictures = [one.index for one in film.streams.video if one.disposition & Disposition.attached_pic]
-            covers.append([bytes(packet) for packet in film.demux() if packet.stream_index in pictures and packet.size])
+        with av.open(str(path)) as video:
+            assert [chapter["metadata"] for chapter in video.chapters()] == [{"title": "Äther"}]
+            images = [one.index for one in video.streams.video if one.disposition & Disposition.attached_pic]
+            covers.append([bytes(packet) for packet in video.demux() if packet.stream_index in images and packet.size])
     assert covers[0] == covers[1]
     assert len(covers[0]) == 1
     assert packets(tmp_path / "out.mp4", "subtitle") == packets(source, "subtitle")
@@ -507,21 +478,21 @@ def test_subtitles_cover_and_chapters_of_mp4_are_kept(
 def test_a_cover_is_kept_in_matroska(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     source = with_streams(tmp_path / "in.mp4", write_video(tmp_path / "plain.mp4", scene), cover=True)
     sharpen_video(sharpener, source, tmp_path / "out.mkv")
-    with av.open(str(tmp_path / "out.mkv")) as film:
-        assert [int(stream.disposition & Disposition.attached_pic) for stream in film.streams.video] == [0, 1024]
+    with av.open(str(tmp_path / "out.mkv")) as video:
+        assert [int(stream.disposition & Disposition.attached_pic) for stream in video.streams.video] == [0, 1024]
 
 
 def test_a_timecode_is_kept(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_video(tmp_path / "in.mov", scene, metadata={"timecode": "10:00:00:00"})
-    with av.open(str(source)) as film:
-        assert [stream.type for stream in film.streams] == ["video", "data"]
+    with av.open(str(source)) as video:
+        assert [stream.type for stream in video.streams] == ["video", "data"]
     for suffix in ("mov", "mp4", "mkv"):
         sharpen_video(sharpener, source, tmp_path / f"out.{suffix}", crf=0)
         assert_sharpened(sharpener, shown(source), shown(tmp_path / f"out.{suffix}"))
-        with av.open(str(tmp_path / f"out.{suffix}")) as film:
-            kept = {name.lower(): value for name, value in film.streams.video[0].metadata.items()}
+        with av.open(str(tmp_path / f"out.{suffix}")) as video:
+            kept = {name.lower(): value for name, value in video.streams.video[0].metadata.items()}
             assert kept["timecode"] == "10:00:00:00"
     assert "warning" not in capsys.readouterr().err
 
@@ -533,8 +504,8 @@ def test_metadata_that_mp4_has_no_place_for_is_kept(
     own = {"com.apple.quicktime.make": "Apple", "mykey": "Grüße", "comment": "C", "artist": "me"}
     source = write_video(tmp_path / "in.mov", scene, metadata=own, muxer={"movflags": "use_metadata_tags"})
     sharpen_video(sharpener, source, tmp_path / f"out.{suffix}")
-    with av.open(str(tmp_path / f"out.{suffix}")) as film:
-        assert own | {"title": "A call"} == {name: film.metadata[name] for name in [*own, "title"]}
+    with av.open(str(tmp_path / f"out.{suffix}")) as video:
+        assert own | {"title": "A call"} == {name: video.metadata[name] for name in [*own, "title"]}
     # What has a place goes there, where every player looks.
     sharpen_video(sharpener, write_video(tmp_path / "plain.mkv", scene), tmp_path / f"plain.{suffix}")
     assert b"\xa9nam" in (tmp_path / f"plain.{suffix}").read_bytes()
@@ -561,12 +532,12 @@ def test_what_a_container_cannot_hold_is_refused_or_named(
     assert len(shown(tmp_path / "out.mp4")) == 10
 
 
-def test_a_second_film_in_the_file_is_copied(
+def test_a_second_video_in_the_file_is_copied(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = write_video(tmp_path / "a.mp4", scene), write_video(tmp_path / "b.mp4", scene[::-1], size=(64, 48))
     with av.open(str(first)) as a, av.open(str(second)) as b, av.open(str(tmp_path / "in.mkv"), "w") as out:
-        streams = [out.add_stream_from_template(film.streams.video[0], opaque=True) for film in (a, b)]
+        streams = [out.add_stream_from_template(video.streams.video[0], opaque=True) for video in (a, b)]
         for one, two in zip(a.demux(), b.demux(), strict=True):
             for packet, stream in ((one, streams[0]), (two, streams[1])):
                 if packet.size:
@@ -575,30 +546,28 @@ def test_a_second_film_in_the_file_is_copied(
     sharpen_video(sharpener, tmp_path / "in.mkv", tmp_path / "out.mkv", crf=0)
     assert "is copied as it is: only the first video of a file is sharpened" in capsys.readouterr().err
     with av.open(str(tmp_path / "in.mkv")) as old, av.open(str(tmp_path / "out.mkv")) as new:
-        kept, copied = ([bytes(packet) for packet in film.demux(video=1) if packet.size] for film in (old, new))
+        kept, copied = ([bytes(packet) for packet in video.demux(video=1) if packet.size] for video in (old, new))
     assert kept == copied
     assert_sharpened(sharpener, shown(tmp_path / "in.mkv"), shown(tmp_path / "out.mkv"))
 
 
-# Films that are not as they should be.
+# Videos that are not as they should be.
 
 
-def test_a_film_that_is_cut_short_is_done_as_far_as_it_goes(
-    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    times = range(0, 100 * STEP, STEP)  # 4 s
-    for name in ("in.mkv", "in.mp4"):
-        path, options = tmp_path / name, {"g": "10", "bf": "0"}
-        write_video(tmp_path / "whole.mp4", scene, times, options=options)
-        remux(tmp_path / "whole.mp4", path, **({"movflags": "faststart"} if name == "in.mp4" else {}))
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        capsys.readouterr()
-        summary = sharpen_video(sharpener, path, tmp_path / f"out{path.suffix}", crf=0)
-        said = capsys.readouterr().err
-        assert 30 < summary.frames < 70
-        assert f"{path} is cut short: it ends after {summary.frames / 25:.1f} s of 4.0 s" in said
-        whole, cut = shown(tmp_path / "whole.mp4")[: summary.frames], shown(tmp_path / f"out{path.suffix}")
-        assert_sharpened(sharpener, whole[:-1], cut[:-1])  # the last one was cut itself
+@pytest.mark.parametrize(("suffix", "muxer"), [(".mkv", {}), (".mp4", {"movflags": "faststart"})])
+def test_a_truncated_video_is_done_as_far_as_it_goes(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    suffix: str, muxer: dict[str, str],
+) -> None:  # fmt: skip
+    complete, path = tmp_path / "complete.mp4", tmp_path / f"in{suffix}"
+    write_video(complete, scene, range(0, 60 * STEP, STEP), options={"g": "10", "bf": "0"})
+    data = remux(complete, path, **muxer).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    summary = sharpen_video(sharpener, path, tmp_path / f"out{suffix}", crf=0)
+    assert 15 < summary.frames < 35
+    assert f"{path} is cut short: it ends after {summary.frames / 25:.1f} s of 2.4 s" in capsys.readouterr().err
+    before, after = shown(complete)[: summary.frames], shown(tmp_path / f"out{suffix}")
+    assert_sharpened(sharpener, before[:-1], after[:-1])  # the last one was truncated itself
 
 
 def test_a_broken_place_costs_no_more_than_its_frames(
@@ -606,8 +575,8 @@ def test_a_broken_place_costs_no_more_than_its_frames(
 ) -> None:
     path = write_video(tmp_path / "in.mkv", scene, range(0, 30 * STEP, STEP), codec="mjpeg", pixel_format="yuvj420p",
                       tags={"color_range": 2})  # fmt: skip
-    with av.open(str(path)) as film:
-        places = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+    with av.open(str(path)) as video:
+        places = [(packet.pos, packet.size) for packet in video.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
     position, size = places[15]
     start = bytes(data).index(b"\xff\xd8", position or 0)
@@ -620,7 +589,7 @@ def test_a_broken_place_costs_no_more_than_its_frames(
     assert times == [Fraction(40 * number, 1000) for number in range(30) if number != 15]
 
 
-def test_a_film_without_times_gets_them_from_its_rate(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+def test_a_video_without_times_gets_them_from_its_rate(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.h264", scene, kind="h264", options={"bf": "0"})
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
     times = [frame.time for frame in shown(tmp_path / "out.mp4")]
@@ -631,8 +600,8 @@ def test_a_film_without_times_gets_them_from_its_rate(sharpener: Sharpener, scen
 def test_times_that_are_missing_or_run_backwards_go_on_at_the_rate(scene: Frame, tmp_path: Path) -> None:
     """At 25 frames a second one frame is 512 units of 1 / 12800 s."""
     times = [0, 512, 300, None, 5000]
-    with av.open(str(write_video(tmp_path / "in.mp4", scene))) as film:
-        reader = Reader(film, film.streams.video[0], lambda frame: frame, tmp_path / "in.mp4", threading.Event())
+    with av.open(str(write_video(tmp_path / "in.mp4", scene))) as video:
+        reader = Reader(video, video.streams.video[0], lambda frame: frame, tmp_path / "in.mp4", threading.Event())
         prepared = []
         for pts in times:
             frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
@@ -643,17 +612,17 @@ def test_times_that_are_missing_or_run_backwards_go_on_at_the_rate(scene: Frame,
 
 def test_pieces_that_were_put_together_run_on(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     """Two recordings of a transport stream, as a recorder leaves them: each begins at its own time."""
-    piece = write_video(tmp_path / "a.ts", scene, range(0, 50 * STEP, STEP), kind="mpegts", sound=94)
+    piece = write_video(tmp_path / "a.ts", scene, range(0, 30 * STEP, STEP), kind="mpegts", sound=56)
     (tmp_path / "in.ts").write_bytes(2 * piece.read_bytes())
     sharpen_video(sharpener, tmp_path / "in.ts", tmp_path / "out.mkv", crf=0)
     times = [frame.time for frame in shown(tmp_path / "out.mkv")]
-    assert len(times) == 100
+    assert len(times) == 60
     heard = [time for _, time in packets(tmp_path / "out.mkv", "audio")]
     assert len(heard) == 2 * len(packets(piece, "audio"))
     assert all(later > earlier for moments in (times, heard) for earlier, later in pairwise(moments))
-    # Sound and picture stay together: between the pieces' beginnings lies as much of the one as of the other.
-    assert times[50] - times[0] == pytest.approx(heard[len(heard) // 2] - heard[0], abs=0.002)
-    assert 2 <= times[50] - times[0] < 2.1
+    # Sound and video stay together: between the pieces' beginnings lies as much of the one as of the other.
+    assert times[30] - times[0] == pytest.approx(heard[len(heard) // 2] - heard[0], abs=0.002)
+    assert 1.2 <= times[30] - times[0] < 1.3
 
 
 def test_the_timeline_by_hand() -> None:
@@ -667,7 +636,7 @@ def test_the_timeline_by_hand() -> None:
         assert packet.pts == packet.dts
         return int(packet.pts)
 
-    timeline = Timeline(Fraction(2))  # the film begins at -2
+    timeline = Timeline(Fraction(2))  # the video begins at -2
     assert [moved(0, at) for at in range(-2, 8)] == [*range(10)]
     assert [moved(1, at) for at in range(-2, 7)] == [*range(9)]
     # The next piece begins at 0 again; of stream 1 a packet of the old one is still to come.
@@ -682,16 +651,14 @@ def test_the_timeline_by_hand() -> None:
     assert moved(0, 31) == 41
 
 
-@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
-def test_a_frame_is_found_in_a_film_that_can_only_be_entered_at_its_beginning(
-    scene: Frame, tmp_path: Path, part: float
-) -> None:
+def test_a_frame_is_found_in_a_video_that_can_only_be_entered_at_its_beginning(scene: Frame, tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.ts", scene, range(0, 100 * STEP, STEP), kind="mpegts", options={"g": "1000"})
     begin = shown(path)[0].time
-    assert frame_at(path, part).time == pytest.approx(float(begin) + min(4 * part, 99 / 25), abs=0.05)
+    for part in (0.0, 0.5, 1.0):
+        assert frame_at(path, part).time == pytest.approx(float(begin) + min(4 * part, 99 / 25), abs=0.05)
 
 
-def test_a_film_that_begins_late_is_not_cut_short(
+def test_a_video_that_begins_late_is_not_called_truncated(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_video(tmp_path / "in.mkv", scene, range(100 * 12800, 100 * 12800 + 10 * 512, 512))
@@ -700,32 +667,40 @@ def test_a_film_that_begins_late_is_not_cut_short(
     assert "cut short" not in capsys.readouterr().err
 
 
-def test_transparency_is_left_out_and_it_is_said(
-    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = write_video(tmp_path / "in.webm", scene, codec="libvpx-vp9", pixel_format="yuva420p")
-    sharpen_video(sharpener, source, tmp_path / "out.webm")
-    assert "is transparent in places: that is left out" in capsys.readouterr().err
-    with av.open(str(source)) as old, av.open(str(tmp_path / "out.webm")) as new:
-        tags = [{name.lower() for name in film.streams.video[0].metadata} for film in (old, new)]
-    assert "alpha_mode" in tags[0] and "alpha_mode" not in tags[1]
+@pytest.mark.parametrize(
+    ("name", "traits", "warning"),
+    [
+        ("in.webm", {"codec": "libvpx-vp9", "pixel_format": "yuva420p"}, "is transparent in places: that is left out"),
+        ("in.mp4", {"options": {"x264-params": "tff=1:interlaced=1"}}, "in.mp4 is interlaced"),
+    ],
+)
+def test_transparency_and_interlacing_are_warned_of(
+    sharpener: Sharpener, scene: Frame, tmp_path: Path, name: str, traits: dict[str, Any], warning: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    source = write_video(tmp_path / name, scene, **traits)
+    sharpen_video(sharpener, source, tmp_path / "out.mkv", crf=0)
+    assert warning in capsys.readouterr().err
+    assert_luma(sharpener, shown(source), shown(tmp_path / "out.mkv"))
+    with av.open(str(tmp_path / "out.mkv")) as video:
+        assert "alpha_mode" not in {tag.lower() for tag in video.streams.video[0].metadata}
 
 
 def test_a_rate_that_no_camera_has_is_taken_for_the_unit_of_time(scene: Frame, tmp_path: Path) -> None:
     for name, told, taken in (("a.mkv", 1000, 25), ("b.mkv", 50, 50)):
         write_video(tmp_path / name, scene, tags={"framerate": Fraction(told)})
-        with av.open(str(tmp_path / name)) as film:
-            assert film.streams.video[0].average_rate == told
-            assert rate_of(film.streams.video[0]) == taken
+        with av.open(str(tmp_path / name)) as video:
+            assert video.streams.video[0].average_rate == told
+            assert rate_of(video.streams.video[0]) == taken
 
 
-def test_a_film_of_unknown_length_is_done(
+def test_a_video_of_unknown_length_is_done(
     sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_video(tmp_path / "told.webm", scene, codec="libvpx-vp9", sound=True)
     remux(tmp_path / "told.webm", tmp_path / "in.webm", live="1")
-    with av.open(str(tmp_path / "in.webm")) as film:
-        assert film.duration is None
+    with av.open(str(tmp_path / "in.webm")) as video:
+        assert video.duration is None
     sharpen_video(sharpener, tmp_path / "in.webm", tmp_path / "out.webm")
     said = capsys.readouterr().err
     assert "sharpening: 10/?" in said and "cut short" not in said
@@ -733,22 +708,13 @@ def test_a_film_of_unknown_length_is_done(
     assert packets(tmp_path / "out.webm", "audio") == packets(tmp_path / "in.webm", "audio")
 
 
-def test_an_interlaced_film_is_warned_of(
-    sharpener: Sharpener, scene: Frame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = write_video(tmp_path / "in.mp4", scene, options={"x264-params": "tff=1:interlaced=1"})
-    sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
-    assert "in.mp4 is interlaced" in capsys.readouterr().err
-    assert_sharpened(sharpener, shown(source), shown(tmp_path / "out.mp4"))
-
-
 def test_a_packet_that_the_container_refuses_is_counted_and_the_others_go_on(scene: Frame, tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", scene, sound=True)
-    with av.open(str(tmp_path / "in.mp4")) as film, av.open(str(tmp_path / "out.mp4"), "w") as out:
+    with av.open(str(tmp_path / "in.mp4")) as video, av.open(str(tmp_path / "out.mp4"), "w") as out:
         encoder = out.add_stream("libx264", 25, width=WIDTH, height=HEIGHT)
         assert isinstance(encoder, av.VideoStream)
-        copy = out.add_stream_from_template(film.streams.audio[0])
-        heard: list[av.Packet[Any]] = [packet for packet in film.demux(audio=0) if packet.size]
+        copy = out.add_stream_from_template(video.streams.audio[0])
+        heard: list[av.Packet[Any]] = [packet for packet in video.demux(audio=0) if packet.size]
         with Writer(out, encoder) as writer:
             for number in (0, 1, 2, 1, 3):  # one comes a second time, when it is too late
                 heard[number].stream = copy
@@ -827,7 +793,7 @@ def test_a_size_may_be_asked_for(
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, size=(144, 96))
     assert_luma(sharpener, shown(source, (144, 96)), shown(tmp_path / "out.mp4"))
     assert "changes its size" not in capsys.readouterr().err
-    # It is that of the picture as it is shown: a telephone's is stored lying.
+    # It is that of the frame as it is shown: a phone's is stored in landscape.
     turned = write_video(tmp_path / "turned.mp4", scene, rotation=90)
     sharpen_video(sharpener, turned, tmp_path / "turned_out.mp4", crf=0, size=(128, 192))
     after = shown(tmp_path / "turned_out.mp4")
@@ -835,7 +801,7 @@ def test_a_size_may_be_asked_for(
     assert_luma(sharpener, shown(turned, (192, 128)), after)
 
 
-def test_a_picture_keeps_its_shape_in_a_size_of_another(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+def test_a_frame_keeps_its_shape_in_a_size_of_another(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", scene, tags={"color_range": 1})
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0, size=(128, 64))
     before = shown(source, (96, 64))
@@ -852,8 +818,8 @@ def test_a_picture_keeps_its_shape_in_a_size_of_another(sharpener: Sharpener, sc
     sharpen_video(sharpener, wide, tmp_path / "same.mp4", crf=0, size=(96, 64))
     with av.open(str(tmp_path / "same.mp4")) as same:
         assert same.streams.video[0].sample_aspect_ratio in (None, 0, 1)
-    with av.open(str(tmp_path / "wide.mp4")) as film:
-        assert film.streams.video[0].sample_aspect_ratio == 1
+    with av.open(str(tmp_path / "wide.mp4")) as video:
+        assert video.streams.video[0].sample_aspect_ratio == 1
 
 
 def test_pixels_may_change_their_shape_with_the_size(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
@@ -865,8 +831,8 @@ def test_pixels_may_change_their_shape_with_the_size(sharpener: Sharpener, scene
         source.write_bytes(first.read_bytes() + second.read_bytes())
         sharpen_video(sharpener, source, tmp_path / f"{name}.mp4", crf=0)
         after = shown(tmp_path / f"{name}.mp4")
-        with av.open(str(tmp_path / f"{name}.mp4")) as film:
-            assert film.streams.video[0].sample_aspect_ratio == 1
+        with av.open(str(tmp_path / f"{name}.mp4")) as video:
+            assert video.streams.video[0].sample_aspect_ratio == 1
         assert len(after) == 20 and after[-1].planes[0].shape == (64, 96)
         bars = [(plane[:, 0] == plane[:, 7]).all() for plane in (after[0].planes[1], after[-1].planes[1])]
         assert bars == [False, name == "square"]
@@ -881,11 +847,11 @@ def test_frames_that_are_turned_otherwise_are_laid_as_the_first(
     lying = write_video(tmp_path / "lying.mp4", scene, options={"bf": "0"})
     source = write_pieces(tmp_path / "in.h264", scene, (64, 96))
     upright = shown(source, (64, 96))
-    with av.open(str(lying)) as film:
-        stream = film.streams.video[0]
+    with av.open(str(lying)) as video:
+        stream = video.streams.video[0]
         insert = "h264_mp4toannexb,h264_metadata=display_orientation=insert:rotate=90"
         turned = BitStreamFilterContext(insert, stream)
-        data = b"".join(bytes(one) for packet in film.demux(stream) if packet.size for one in turned.filter(packet))
+        data = b"".join(bytes(one) for packet in video.demux(stream) if packet.size for one in turned.filter(packet))
     source.write_bytes(data + source.read_bytes())
     assert [frame.rotation for frame in frames_of(source)] == [90] + [0] * 19
     sharpen_video(sharpener, source, tmp_path / "out.mp4", crf=0)
@@ -975,16 +941,16 @@ def restated(packet: bytes, width: int, height: int) -> bytes:
     taken(1 if taken(1) else 0)  # tiles
     taken(16)  # how long the second header is
     stated = f"{bits[:at]}000{width - 1:016b}{height - 1:016b}{bits[at + 1 : end]}"
-    whole = stated + "0" * (-len(stated) % 8)
-    return int(whole, 2).to_bytes(len(whole) // 8) + packet[-(-end // 8) :]
+    complete = stated + "0" * (-len(stated) % 8)
+    return int(complete, 2).to_bytes(len(complete) // 8) + packet[-(-end // 8) :]
 
 
 def test_vp9_may_grow_between_key_frames(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
     """Browsers let it do so; of the key frames alone it would look small."""
     small, source = growing(tmp_path / "small.webm", scene, "libvpx-vp9", (90, 58)), tmp_path / "in.webm"
-    with av.open(str(small)) as film, av.open(str(source), "w") as out:
-        stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
-        for packet in film.demux():
+    with av.open(str(small)) as video, av.open(str(source), "w") as out:
+        stream = out.add_stream_from_template(video.streams.video[0], opaque=True)
+        for packet in video.demux():
             if packet.size:
                 data = bytes(packet) if packet.is_keyframe else restated(bytes(packet), 96, 64)
                 copy = packet_of(data, stream, packet.pts or 0, packet.time_base)
@@ -1033,8 +999,16 @@ def tags_of(frame: VideoFrame) -> tuple[Any, ...]:
     return frame.format.name, frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "hevc"), (".mov", "hevc"), (".mkv", "hevc"), (".webm", "av1")])
-@pytest.mark.parametrize(("trc", "mastered"), [(16, True), (18, False)])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "trc", "mastered"),
+    [
+        (".mp4", "hevc", 16, True),
+        (".mov", "hevc", 18, False),
+        (".mkv", "hevc", 16, True),
+        (".webm", "av1", 16, True),
+        (".webm", "av1", 18, False),
+    ],
+)
 def test_hdr_keeps_its_ten_bits_and_what_they_mean(
     sharpener: Sharpener, tmp_path: Path, suffix: str, codec: str, trc: int, *, mastered: bool,
     capfd: pytest.CaptureFixture[str],
@@ -1046,8 +1020,8 @@ def test_hdr_keeps_its_ten_bits_and_what_they_mean(
     assert "warning" not in said and "Svt" not in said and "x265" not in said
     before, after = frames_of(source), frames_of(target)
     assert len(after) == len(before) == 6
-    with av.open(str(target)) as film:
-        assert film.streams.video[0].codec_context.codec.canonical_name == codec
+    with av.open(str(target)) as video:
+        assert video.streams.video[0].codec_context.codec.canonical_name == codec
     lumas = [np.minimum((plane_of(frame, 0) + 2) // 4, 255).astype(np.uint8) for frame in before]
     temporal = TemporalFilter()
     for old, new, luma in zip(before, after, lumas, strict=True):
@@ -1144,17 +1118,17 @@ def test_dynamic_metadata_of_hdr_are_told_of_and_dolby_vision_alone_is_refused()
 
 
 @pytest.mark.usefixtures("_sound")
-def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
-    film = write_video(tmp_path / "film.mp4", scene)
-    (tmp_path / "text.mp4").write_text("no film")
+def test_what_is_no_video_is_one_message_each(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", scene)
+    (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    (tmp_path / "head.mp4").write_bytes(film.read_bytes()[:-1000])  # where the packets are is told at the end
+    (tmp_path / "head.mp4").write_bytes(video.read_bytes()[:-1000])  # where the packets are is told at the end
     write_video(tmp_path / "heard.mp4", scene, sound=True)
     with av.open(str(tmp_path / "heard.mp4")) as old, av.open(str(tmp_path / "none.mkv"), "w") as out:
         out.add_stream("libx264", 25, width=96, height=64)
         copy_packets(old, out, {1: out.add_stream_from_template(old.streams.audio[0])})
     (tmp_path / "folder.mp4").mkdir()
-    (tmp_path / "link.mp4").symlink_to(film)
+    (tmp_path / "link.mp4").symlink_to(video)
     ours = sorted(tmp_path.iterdir())
     for source, target, message in (
         ("nothing.mp4", "out.mp4", "there is no video"),
@@ -1164,19 +1138,19 @@ def test_what_is_no_film_is_one_message_each(sharpener: Sharpener, scene: Frame,
         ("head.mp4", "out.mp4", "cannot be read as a video"),
         ("sound.wav", "out.mp4", "holds no moving picture"),
         ("none.mkv", "out.mp4", "holds no frame that can be decoded"),
-        ("film.mp4", "out.avi", "must end in one of .mp4, .m4v, .mov, .mkv, .webm"),
-        ("film.mp4", "film.mp4", "is the input itself"),
-        ("film.mp4", "link.mp4", "is the input itself"),
-        ("film.mp4", "folder.mp4", "is a folder: name a file"),
-        ("film.mp4", "none.mkv", "none.mkv exists: name another file for the result, or --overwrite to replace it"),
-        ("film.mp4", "text.mp4/out.mp4", "cannot be sharpened into"),
+        ("video.mp4", "out.avi", "must end in one of .mp4, .m4v, .mov, .mkv, .webm"),
+        ("video.mp4", "video.mp4", "is the input itself"),
+        ("video.mp4", "link.mp4", "is the input itself"),
+        ("video.mp4", "folder.mp4", "is a folder: name a file"),
+        ("video.mp4", "none.mkv", "none.mkv exists: name another file for the result, or --overwrite to replace it"),
+        ("video.mp4", "text.mp4/out.mp4", "cannot be sharpened into"),
     ):
         with pytest.raises(UserError, match=message):
             sharpen_video(sharpener, tmp_path / source, tmp_path / target)
         assert sorted(tmp_path.iterdir()) == ours
 
 
-def test_a_film_that_exists_is_replaced_only_if_that_is_wanted(scene: Frame, tmp_path: Path) -> None:
+def test_a_video_that_exists_is_replaced_only_if_that_is_wanted(scene: Frame, tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "in.mp4", scene), tmp_path / "out.mp4"
     target.write_bytes(b"mine")
     arguments = ("sharpen", str(source), str(target), *ON_ONE_THREAD)
@@ -1196,75 +1170,48 @@ def test_a_network_for_rgb_is_refused(
         sharpen_video(sharpener, write_video(tmp_path / "in.mp4", scene), tmp_path / "out.mp4")
 
 
-def test_an_unwritable_folder_is_told(
-    sharpener: Sharpener, scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = write_video(tmp_path / "in.mp4", scene)
-
-    # Root may write anywhere, so a folder's mode would not do.
-    def refuse(*, dir: Path, **_: Any) -> None:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
-
-    monkeypatch.setattr("clearcall.core.files.tempfile.mkstemp", refuse)
-    with pytest.raises(OSError, match="Permission denied"):
-        sharpen_video(sharpener, source, tmp_path / "out.mp4")
-
-
 def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Path) -> None:
-    source = write_video(tmp_path / "in.mp4", scene, range(0, 50 * STEP, STEP))
-    (tmp_path / "out").mkdir()
-    program = (  # a limit of the file's size stands for the disk's
-        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom clearcall.cli import main\nmain()"
+    source, target = write_video(tmp_path / "in.mp4", scene, range(0, 20 * STEP, STEP)), tmp_path / "out" / "out.mp4"
+    program = (  # a limit of the file's size stands for the disk's, of all of a process
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "from clearcall.cli import main\nmain()"
     )
-    arguments = ("sharpen", str(source), str(tmp_path / "out" / "out.mp4"), "--provider", "onnxruntime", "--crf", "0")
+    arguments = ("sharpen", str(source), str(target), *ON_ONE_THREAD, "--crf", "0")
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "error: " in done.stderr and "File too large" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_a_film_of_what_was_done(
-    scene: Frame, tmp_path: Path, interrupted: Interrupted, number: int
+@pytest.mark.parametrize("send", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_video_of_what_was_done(
+    scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, send: signal.Signals
 ) -> None:
-    source = write_video(tmp_path / "in.mp4", scene, range(0, 100 * STEP, STEP), sound=True, options={"bf": "0"})
-    # Slowed down, so that it is interrupted in the midst.
-    program = (
-        "import time\nfrom clearcall.media.video.canvas import Canvas\nshow = Canvas.show\n"
-        "Canvas.show = lambda *a: (time.sleep(0.05), print('shown', flush=True), show(*a))[2]\n"
-        "from clearcall.cli import main\nmain()"
-    )
+    source = write_video(tmp_path / "in.mp4", scene, range(0, 40 * STEP, STEP), sound=True, options={"bf": "0"})
     target = tmp_path / "out" / "out.mp4"
-    options = ["--model", "fast", "--provider", "onnxruntime", "--threads", "1", "--crf", "0"]
-    done = interrupted(program, "sharpen", str(source), str(target), *options, send=number)
+    interrupt_at(5, Canvas, "show", monkeypatch, send)
+    done = run_command("sharpen", str(source), str(target), *ON_ONE_THREAD, "--crf", "0")
     assert done.returncode == 130
     assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
-    assert "Traceback" not in done.stderr
-    count = int(done.stdout.splitlines()[-1].split(": ")[1].split(" frames")[0])
-    assert 20 <= count < 60
+    count = int(done.stdout.split(": ")[1].split(" frames")[0])
+    assert 5 <= count < 20
     assert list(target.parent.iterdir()) == [target]
     assert_sharpened(Sharpener("fast", "onnxruntime", 1), shown(source)[:count], shown(target))
     assert [frame.time for frame in shown(target)] == [Fraction(number, 25) for number in range(count)]
 
 
-def test_ctrl_c_ends_a_dry_run_and_is_told(scene: Frame, tmp_path: Path, interrupted: Interrupted) -> None:
-    source = write_video(tmp_path / "in.mp4", scene, range(0, 100 * STEP, STEP))
-    program = (
-        "import time\nfrom clearcall.core.console import ProgressBar\n"
-        "ProgressBar.note = lambda *a: (time.sleep(0.05), print('shown', flush=True))\n"
-        "from clearcall.cli import main\nmain()"
-    )
-    done = interrupted(program, "sharpen", str(source), "--dry-run", "--provider", "onnxruntime")
-    assert done.returncode == 130 and "Traceback" not in done.stderr
+def test_ctrl_c_ends_a_dry_run_with_a_warning(scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_video(tmp_path / "in.mp4", scene, range(0, 40 * STEP, STEP))
+    interrupt_at(5, ProgressBar, "note", monkeypatch)
+    done = run_command("sharpen", str(source), "--dry-run", *ON_ONE_THREAD)
+    assert done.returncode == 130
     assert "warning: interrupted: that is of what was done until then" in done.stderr
-    assert 20 <= int(done.stdout.splitlines()[-1].split(": ")[1].split(" frames")[0]) < 60
+    assert 5 <= int(done.stdout.split(": ")[1].split(" frames")[0]) < 20
 
 
 def test_the_command_sharpens_a_video_and_tells_its_rates(scene: Frame, tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "in.mp4", scene, sound=True), tmp_path / "out.mp4"
-    done = run_command("sharpen", str(source), str(target), *ON_ONE_THREAD, "--split", "--size", "48x32")
+    done = run_command("sharpen", str(source), str(target), *ON_ONE_THREAD[2:], "--split", "--size", "48x32")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{target}: 10 frames, decode + sharpen ")
     assert [frame.planes[0].shape for frame in shown(target)] == [(32, 48)] * 10

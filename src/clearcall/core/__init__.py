@@ -1,1 +1,1 @@
-"""Errors, files, the terminal, processes and the machine: what every room stands on."""
+"""Errors, files, locks, console, processes and the machine."""

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar with the time left on a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ LINE_SECONDS = 30.0
 
 
 class ProgressBar:
-    """A bar with count, time spent, time left and a note; without a terminal it prints a line every half minute.
+    """Bar with count, times and a note; a line every half minute without a terminal.
 
     `total` is None where it is not known.
     """

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the one place where they become a message and an exit code."""
+"""User errors, and how they become a message and an exit code."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 def redact(text: str) -> str:
-    """Return a text without the user names and passwords in its URLs, and without those that MLflow is given."""
+    """Return a text without the credentials in its URLs and those of MLflow."""
     # A password that is not percent-encoded may hold any character: the variable's own is looked for as it stands.
     given = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
     if given:
@@ -59,7 +59,7 @@ def fail(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a program's main function; a user's mistake ends it with one message and exit code 1, no traceback.
+    """Run a program's main function; a user error ends it with a message and code 1.
 
     SIGTERM ends it as a mistake would: what is half-written is removed. A stage that DVC runs ends with that DVC, and
     waits for one of the same name that an earlier DVC has left.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name, then renamed."""
+"""Files written under a temporary name, then renamed: complete or not there."""
 
 import csv
 import hashlib
@@ -123,7 +123,7 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Any]) -> None:
-    """Write dataclass instances or mappings of the same keys, at least one, as UTF-8 CSV in one piece."""
+    """Write dataclass instances or mappings of the same keys, at least one, as CSV."""
     records: list[Mapping[str, Any]] = [asdict(row) if is_dataclass(row) else row for row in rows]  # type: ignore[arg-type]  # no class
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
@@ -149,6 +149,6 @@ def cache_folder() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, reading it in pieces."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

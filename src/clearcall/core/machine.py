@@ -14,7 +14,7 @@ def available_cores() -> int:
 
 
 def processor() -> tuple[str, str]:
-    """Return the processor's name and the instructions that it has, "" where they are not known."""
+    """Return the processor's name and instruction flags, "" where unknown."""
     name, flags = platform.processor() or platform.machine(), ""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Child processes and signals: workers, and what ends with whom."""
+"""Child processes and signals."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def one_torch_thread() -> None:
 
 @contextmanager
 def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of `jobs` processes that end with this one; an exception ends them at once.
+    """Yield a pool of `jobs` processes that end with this one, at once if it fails.
 
     By default each has one torch thread: tiny networks gain little from a second, so that two trainings side by side
     end sooner than one after the other. Another `initializer` calls `end_with_parent` itself.
@@ -44,7 +44,7 @@ def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -
 
 
 def end_with_parent() -> None:
-    """End this process soon after the one that started it has ended, which may have been killed.
+    """End this process soon after its parent has ended or was killed.
 
     As SIGTERM would, so that what is half-written is removed; by SIGKILL where that takes longer than a minute.
     """

@@ -1,4 +1,4 @@
-"""Decode image files that may be corrupt or malicious: bounded size, verified checksums, one kind of error."""
+"""Decode images, also corrupt or malicious ones, with one kind of error."""
 
 import io
 import re
@@ -23,8 +23,6 @@ _MAX_EXPANSION = 2000
 _CHEAP_PIXELS = {"WEBP": 2**24, "TIFF": 2**24}
 _GREY_STEPS = {"L;2": 255 // 3, "L;4": 255 // 15}
 _SPELLED = {"WEBP": "WebP"}
-
-
 # Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
 _DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
 SUFFIXES = {
@@ -135,9 +133,9 @@ def _reason(error: Exception) -> str:
 
 
 def read_rgb(path: Path, min_side: int) -> Image.Image:
-    """Return a picture as upright 8-bit RGB, transparency over white; raise UserError if it cannot be, or is too small.
+    """Return an image as upright 8-bit RGB, transparency over white.
 
-    `min_side` in pixels.
+    Raises UserError if it cannot be read, or if a side is below `min_side` pixels.
     """
     with image_errors(path, "cannot be used"):
         return read_picture(path, min_side, MAX_PIXELS).pixels
@@ -155,7 +153,7 @@ class Picture(NamedTuple):
 def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
     """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
 
-    Grey and palette pictures, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
+    Grey and palette images, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
     anything is decoded. Raises ValueError, or what else Pillow raises, if the file cannot be used: see `image_errors`.
     """
     with open_image(path, max_pixels) as image:
@@ -165,7 +163,7 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
             raise ValueError(f"mode {image.mode} says not which value is white: save it with 8 or 16 bits a channel")
         mode, kind = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
         frames = getattr(image, "n_frames", 1)
-        # Loading forgets the raw mode, and may already turn the picture: so look at both first.
+        # Loading forgets the raw mode, and may already turn the image: so look at both first.
         deep = mode.startswith("I;16") or _DEEP.search(str(getattr(image, "tile", "")))
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
         pixels = ImageOps.exif_transpose(image)

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from clearcall.imaging.frame import Frame
@@ -14,32 +16,36 @@ LEAST_CELL = 240  # pixels: a caption's width
 
 
 def choose_crop(sharp: Frame, degraded: Frame, side: int) -> tuple[int, int]:
-    """Return top and left of the square of `side` pixels with the largest squared error, the first of equal ones."""
-    error = np.square(sharp.astype(np.int64) - degraded).sum(axis=2)
-    height, width = min(side, error.shape[0]), min(side, error.shape[1])
-    total = np.pad(error.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    """Return top and left of the square of `side` pixels with the largest error."""
+    error = np.square(sharp.astype(np.float64) - degraded).sum(axis=2)
+    return largest_sum(error, min(side, error.shape[0]), min(side, error.shape[1]))
+
+
+def largest_sum(values: npt.NDArray[np.float64], rows: int, columns: int) -> tuple[int, int]:
+    """Return top and left of the part of a plane of integers with the largest sum."""
+    sums = np.asarray(cv2.boxFilter(values, -1, (columns, rows), anchor=(0, 0), normalize=False))
+    inside = sums[: values.shape[0] - rows + 1, : values.shape[1] - columns + 1]
+    top, left = np.unravel_index(inside.argmax(), inside.shape)
     return int(top), int(left)
 
 
 def draw_comparison(
     sharp: Frame, shown: Mapping[str, Frame], note: str, side: int, columns: int, titles: Mapping[str, str]
 ) -> Image.Image:
-    """Draw the whole photograph and the same crop of each picture, with SSIM and PSNR of the whole ones underneath.
+    """Draw a photograph, and the same crop of each image with its SSIM and PSNR.
 
-    `shown` holds 8-bit RGB by contender, `degraded` among them, `sharp` if wanted. Crops of `side` pixels are enlarged
-    without smoothing; there are `columns` cells in a row. `note` stands under the whole photograph,
-    and `titles`, by contender, under the crops.
+    `shown` holds 8-bit RGB by contender, `degraded` among them, `sharp` if wanted. SSIM and PSNR are of the full
+    images. Crops of `side` pixels are magnified without smoothing; there are `columns` cells in a row. `note` stands
+    under the photograph, and `titles`, by contender, under the crops.
     """
     top, left = choose_crop(sharp, shown["degraded"], side)
     cell = max(LEAST_CELL, side * ZOOM)
     cells = [(draw_overview(sharp, top, left, side, cell), "whole photograph", note)]
-    for name, picture in shown.items():
-        crop = enlarge(picture[top : top + side, left : left + side])
+    for name, image in shown.items():
+        crop = enlarge(image[top : top + side, left : left + side])
         title, figures = titles.get(name, name), "what it should be"
         if name != "sharp":
-            figures = f"SSIM {ssim(sharp, picture):.4f}   PSNR {psnr_db(sharp, picture):.2f} dB"
+            figures = f"SSIM {ssim(sharp, image):.4f}   PSNR {psnr_db(sharp, image):.2f} dB"
         cells.append((crop, title, figures))
     return draw_cells(cells, cell, columns)
 
@@ -58,20 +64,20 @@ def draw_cells(cells: Sequence[tuple[Image.Image, str, str]], cell: int, columns
     return canvas
 
 
-def enlarge(picture: Frame) -> Image.Image:
-    """Return a picture at 3x, its pixels as squares."""
-    height, width = picture.shape[:2]
-    return Image.fromarray(picture).resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST)
+def enlarge(frame: Frame) -> Image.Image:
+    """Return an RGB image at 3x, its pixels as squares."""
+    height, width = frame.shape[:2]
+    return Image.fromarray(frame).resize((width * ZOOM, height * ZOOM), Image.Resampling.NEAREST)
 
 
 def draw_overview(sharp: Frame, top: int, left: int, side: int, cell: int) -> Image.Image:
-    """Return the whole photograph, fitted into a cell, with the crop framed."""
+    """Return a photograph fitted into a cell, with the crop framed."""
     height, width = sharp.shape[:2]
     scale = cell / max(height, width)
-    whole = Image.fromarray(sharp).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    overview = Image.fromarray(sharp).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
     box = [round(edge * scale) for edge in (left, top, min(left + side, width), min(top + side, height))]
-    draw = ImageDraw.Draw(whole)
+    draw = ImageDraw.Draw(overview)
     # Yellow in black is seen on any photograph.
     for out, colour in ((1, "black"), (2, "yellow"), (3, "yellow"), (4, "black")):
         draw.rectangle((box[0] - out, box[1] - out, box[2] - 1 + out, box[3] - 1 + out), outline=colour)
-    return whole
+    return overview

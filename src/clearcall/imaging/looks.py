@@ -1,4 +1,4 @@
-"""What the result looks like: true to the input, or with a mild unsharp mask behind the network."""
+"""Looks: natural, or crisp by a mild unsharp mask after the network."""
 
 from typing import Literal
 

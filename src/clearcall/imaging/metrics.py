@@ -1,4 +1,4 @@
-"""How close a restored picture is to the sharp one. All pictures are 8-bit RGB arrays of shape (height, width, 3)."""
+"""Metrics between two 8-bit RGB images (height, width, 3)."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.core.errors import UserError
-from clearcall.imaging.frame import Frame
+from clearcall.imaging.frame import Frame, luma_of
 
 _Plane = npt.NDArray[np.float64]
-
-
-# Equal pictures have an infinite PSNR; in a mean they count with this.
+# Equal images have an infinite PSNR; in a mean they count with this.
 MAX_PSNR_DB = 100.0
 
 _K1, _K2, _PEAK = 0.01, 0.03, 255.0
@@ -21,27 +19,25 @@ _UNIFORM_SIDE = 7
 
 
 def mse(sharp: Frame, other: Frame) -> float:
-    """Return the mean squared error in squared grey levels (0 to 65025)."""
+    """Return the mean squared error in squared 8-bit levels (0 to 65025)."""
     _check(sharp, other)
     return float(np.mean(np.square(sharp.astype(np.float64) - other)))
 
 
 def psnr_db(sharp: Frame, other: Frame) -> float:
-    """Return the peak signal-to-noise ratio in dB over all three channels; infinite for equal pictures."""
+    """Return the peak signal-to-noise ratio in dB over all three channels; infinite for equal images."""
     error = mse(sharp, other)
     return float("inf") if error == 0 else float(10 * np.log10(_PEAK**2 / error))
 
 
 def luma_psnr_db(sharp: Frame, other: Frame) -> float:
     """Return the PSNR in dB of 8-bit luma (BT.601) alone; infinite for equal luma."""
-    first, second = (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in (sharp, other))
-    return psnr_db(first, second)
+    return psnr_db(luma_of(sharp), luma_of(other))
 
 
 def chroma_psnr_db(sharp: Frame, other: Frame) -> float:
     """Return the PSNR in dB of 8-bit Cb and Cr (BT.601) at half resolution, as 4:2:0 has them; infinite if equal."""
-    first, second = (_chroma(frame) for frame in (sharp, other))
-    return psnr_db(first, second)
+    return psnr_db(_chroma(sharp), _chroma(other))
 
 
 def _chroma(frame: Frame) -> Frame:
@@ -54,7 +50,7 @@ def ssim(sharp: Frame, other: Frame) -> float:
 
     The same figure as scikit-image's `structural_similarity(..., gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=255)`, several times faster; the five pixels at each edge, where the
-    window would leave the picture, do not count.
+    window would leave the image, do not count.
     """
 
     def blur(plane: _Plane) -> _Plane:

@@ -1,13 +1,13 @@
-"""The unsharp mask: the classic sharpener that a student must beat to be worth its milliseconds."""
+"""Unsharp mask, the classic baseline."""
 
 import cv2
 import numpy as np
 
-from clearcall.imaging.frame import Frame
+from clearcall.imaging.frame import Frame, luma_of
 
 
 def unsharp_mask(frame: Frame, radius: float, amount: float) -> Frame:
-    """Return frame + amount * (frame - blurred), rounded and clipped, for 8-bit pictures of any channel count.
+    """Return frame + amount * (frame - blurred), rounded and clipped, for 8-bit images of any channel count.
 
     `radius` is the sigma of the Gaussian blur in pixels, `amount` a factor (1.0 is 100 %).
     """
@@ -21,6 +21,6 @@ def unsharp_luma(frame: Frame, radius: float, amount: float) -> Frame:
     What changes in luma is added to R, G and B alike, as a luma network's answer is. `radius` and `amount` are those of
     `unsharp_mask`.
     """
-    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    luma = luma_of(frame)
     added = cv2.addWeighted(luma, amount, cv2.GaussianBlur(luma, (0, 0), radius), -amount, 128)
     return np.asarray(cv2.addWeighted(frame, 1, cv2.merge([added] * 3), 1, -128), np.uint8)

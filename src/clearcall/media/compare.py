@@ -1,4 +1,4 @@
-"""Input and output side by side in one image, and their most detailed part enlarged."""
+"""Input and output side by side in one image, with magnified details."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.grid import ZOOM, enlarge
+from clearcall.imaging.grid import ZOOM, enlarge, largest_sum
 from clearcall.media.images import is_image
 from clearcall.media.video.read import frame_at, is_coded, opened, planar, plane_of, quarter_turns, video_stream
 from clearcall.runtime.sharpener import Sharpener
@@ -36,7 +36,7 @@ def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, 
 
 
 def draw_before_after(before: Frame, after: Frame) -> Image.Image:
-    """Draw two RGB images of one size side by side, and below the most detailed third of each, enlarged."""
+    """Draw two RGB images side by side, and below the most detailed third of each."""
     height, width = before.shape[:2]
     rows, columns = max(1, height // ZOOM), max(1, width // ZOOM)
     top, left = most_detailed(before, rows, columns)
@@ -51,12 +51,9 @@ def draw_before_after(before: Frame, after: Frame) -> Image.Image:
 
 
 def most_detailed(frame: Frame, rows: int, columns: int) -> tuple[int, int]:
-    """Return top and left of the part of an RGB image that a blur changes most, the first of equal ones."""
+    """Return top and left of the part of an RGB image that a blur changes most."""
     detail = cv2.absdiff(frame, np.asarray(cv2.blur(frame, (_BLUR, _BLUR)))).sum(axis=2, dtype=np.float64)
-    means = np.asarray(cv2.boxFilter(detail, -1, (columns, rows), anchor=(0, 0)))
-    whole = means[: frame.shape[0] - rows + 1, : frame.shape[1] - columns + 1]
-    top, left = np.unravel_index(whole.argmax(), whole.shape)
-    return int(top), int(left)
+    return largest_sum(detail, rows, columns)
 
 
 def _image(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
@@ -68,7 +65,7 @@ def _image(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
 
 
 def _middle_frame(sharpener: Sharpener, path: Path) -> tuple[Frame, Frame]:
-    """Return the middle frame of a video as displayed RGB, and the same with its luma sharpened."""
+    """Return a video's middle frame as displayed RGB, and with its luma sharpened."""
     with opened(path) as video:
         sharpener.coded = is_coded(video_stream(video, path))
     stored = frame_at(path, 0.5)

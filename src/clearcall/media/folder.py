@@ -1,4 +1,4 @@
-"""Sharpen the images and videos of a folder; a record of what was made from what lets a later run skip them."""
+"""Sharpen the images and videos of a folder; a later run skips up-to-date ones."""
 
 import errno
 import os
@@ -100,7 +100,7 @@ def sharpen_folder(
 
 
 class _Record:
-    """For each input its SHA-256, the options, and the SHA-256 of what was made of it; kept in a JSON file."""
+    """JSON record: for each input its SHA-256, the options, and its result's SHA-256."""
 
     def __init__(self, path: Path, *, anew: bool) -> None:
         self._path, self._entries = path, {} if anew else _read_record(path)
@@ -208,7 +208,7 @@ def _raise(error: OSError) -> None:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Return the entries of a record; none if there is no record or a corrupt one: then all is done again."""
+    """Return the entries of a record; none if it is missing or corrupt."""
     try:
         return dict(read_json(path)) if path.is_file() else {}
     except (ValueError, TypeError):

@@ -23,6 +23,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import ANIMATED, SUFFIXES, cmyk_to_rgb, image_errors, open_image
+from clearcall.imaging.frame import luma_of
 from clearcall.media.video.animation import is_animation
 from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.runtime.sharpener import Sharpener
@@ -112,7 +113,7 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
     frame = np.asarray(cv2.convertScaleAbs(colour, alpha=1 / 257) if deep else colour, np.uint8).reshape(colour.shape)
     sharp = sharpener(np.repeat(frame, 3, axis=2) if colours == 1 else frame)
     if colours == 1:
-        sharp = np.asarray(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), np.uint8)[..., np.newaxis]
+        sharp = luma_of(sharp)[..., np.newaxis]
     if not deep:
         return np.concatenate([sharp, alpha], axis=2).reshape(pixels.shape)
     added = cv2.subtract(sharp, frame, dtype=cv2.CV_16S).reshape(colour.shape)
@@ -270,7 +271,7 @@ def _is_lossless(webp: bytes) -> bool:
 
 
 def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
-    """Return an image file with these pixels; raise ValueError if the format cannot hold them."""
+    """Return an image file; raise ValueError if the format cannot hold the pixels."""
     deep, alpha = pixels.dtype == np.uint16, np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
     if kind in {"JPEG", "WEBP"} and deep:
         raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
@@ -293,7 +294,7 @@ def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
 
 
 def _png(pixels: Pixels, image: Decoded) -> bytes:
-    """Return a PNG with the chunks of the input's, or with some made from the metadata of another format."""
+    """Return a PNG with the input's chunks, or with some made from its metadata."""
     if pixels.dtype == np.uint16:
         ordered = pixels if pixels.ndim == 2 else pixels[..., _BGR[pixels.shape[2]]]  # noqa: PLR2004  # grey
         encoded = cv2.imencode(".png", ordered)[1].tobytes()
@@ -313,7 +314,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _tiff(pixels: Pixels, image: Decoded) -> bytes:
-    """Return a losslessly compressed TIFF; Pillow writes no RGB of 16 bits, and OpenCV nothing but pixels."""
+    """Return a deflated TIFF: Pillow writes no 16-bit RGB, and OpenCV no metadata."""
     stacked = np.atleast_3d(pixels)
     height, width, channels = stacked.shape
     differences = stacked.astype(stacked.dtype.newbyteorder("<"))

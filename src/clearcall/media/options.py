@@ -1,4 +1,4 @@
-"""What sharpening is asked for: the network, its runtime and its strength, and the frames of a video."""
+"""Options of sharpening: network, runtime, strength, and the frames of a video."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ class SharpenerOptions:
     look: Look = DEFAULT_LOOK
 
     def for_images(self, *, coded: bool = False) -> Sharpener:
-        """Return a Sharpener whose runtime is measured once, on a 720p frame, and not again for each image size."""
+        """Return a Sharpener whose runtime is chosen once, on a 720p frame."""
         make = partial(Sharpener, find_model(self.model), strength=self.strength, look=self.look, coded=coded)
         if self.provider != "auto" and self.threads is not None:
             return make(self.provider, self.threads)
@@ -55,7 +55,7 @@ class SharpenerOptions:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How the frames of a video are sharpened, shown and encoded; see `clearcall.media.video.run.sharpen_video`."""
+    """Options for videos; see `clearcall.media.video.run.sharpen_video`."""
 
     view: View = "plain"
     size: Size | None = None

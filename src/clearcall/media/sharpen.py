@@ -12,7 +12,7 @@ from clearcall.media.video.run import sharpen_video, time_video
 
 @dataclass(frozen=True)
 class Done:
-    """What was done, in one line, and what went wrong: files that failed, or an interrupt that ended a video early."""
+    """Result in one line, failed files, and whether an interrupt ended a video early."""
 
     text: str
     failed: str = ""
@@ -28,14 +28,16 @@ def sharpen(
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> Done:
-    """Sharpen what is at `source` into `target`; with `dry_run` time a video and write nothing.
+    """Sharpen `source` into `target`; with `dry_run` time a video and write nothing.
 
     A file that exists is replaced only with `overwrite`. Raises UserError for options that contradict each other or do
     not fit the input, and for whatever `sharpen_file`, `sharpen_folder` and `sharpen_video` refuse.
     """
     if source.is_dir():
         _refuse(source, "a folder", ["--dry-run"] if dry_run else [])
-        return _sharpen_folder(source, _required(target, source, "folder"), options, video, overwrite=overwrite)
+        summary = sharpen_folder(options, source, _required(target, source, "folder"), video, overwrite=overwrite)
+        failed = f"{summary.failed} of the files could not be sharpened; each is named above" if summary.failed else ""
+        return Done(str(summary), failed=failed)
     if is_image(source):
         _refuse(source, "an image", [*(["--dry-run"] if dry_run else []), *video.given()])
         sharpener, target = options.for_images(), _required(target, source, "file")
@@ -46,16 +48,8 @@ def sharpen(
     target = _required(target, source, "file", ", or say --dry-run to write none")
     if not source.exists():
         raise UserError(f"there is no image, video or folder {source}")
-    summary = sharpen_video(options.for_videos(), source, target, **vars(video), overwrite=overwrite)
-    return Done(f"{target}: {summary}", interrupted=f"{target} holds" if summary.interrupted else "")
-
-
-def _sharpen_folder(
-    source: Path, target: Path, options: SharpenerOptions, video: VideoOptions, *, overwrite: bool
-) -> Done:
-    summary = sharpen_folder(options, source, target, video, overwrite=overwrite)
-    failed = f"{summary.failed} of the files could not be sharpened; each is named above" if summary.failed else ""
-    return Done(str(summary), failed=failed)
+    done = sharpen_video(options.for_videos(), source, target, **vars(video), overwrite=overwrite)
+    return Done(f"{target}: {done}", interrupted=f"{target} holds" if done.interrupted else "")
 
 
 def _time_video(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions) -> Done:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.core.errors import UserError
-from clearcall.imaging.frame import Frame
+from clearcall.imaging.frame import Frame, luma_of
 from clearcall.temporal.motion import Motion, find_motion
 
 _SMALLEST_SIDE = 64  # pixels; smaller frames have too little texture to track
@@ -167,7 +167,7 @@ class TemporalFilter:
 
     def rgb(self, frame: Frame) -> Frame:
         """Return RGB (height, width, 3), uint8, with the change of its luma added to R, G and B alike."""
-        luma = cast(Frame, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+        luma = luma_of(frame)
         added = cv2.subtract(self(luma), luma, dtype=cv2.CV_16S)
         return cast(Frame, cv2.add(frame, cv2.merge([added] * 3), dtype=cv2.CV_8U))
 
@@ -271,14 +271,14 @@ def _likeness(small: Frame, small_moved: Frame) -> _Plane:
     """
     side = _BLOCK // 2
     rows, columns = (length // side for length in small.shape)
-    frame, past = (whole[: rows * side, : columns * side] for whole in (small, small_moved))
+    frame, past = (plane[: rows * side, : columns * side] for plane in (small, small_moved))
     sums = np.empty((5, rows, columns), np.float32)
     for top in range(0, rows, _STRIP):
         strip = slice(top, min(rows, top + _STRIP))
         every = slice(top * side, strip.stop * side, 2)  # second row: exact enough and faster
         h, p = (
-            cv2.subtract(whole[every], _blurred(whole, every.start, every.stop)[::2], dtype=cv2.CV_32F)
-            for whole in (frame, past)
+            cv2.subtract(plane[every], _blurred(plane, every.start, every.stop)[::2], dtype=cv2.CV_32F)
+            for plane in (frame, past)
         )
         d = cv2.subtract(frame[every], past[every], dtype=cv2.CV_32F)
         for index, (one, other) in enumerate(((d, h), (h, h), (d, d), (p, p), (h, p))):
@@ -309,7 +309,7 @@ def _blocks(frame: Frame, moved: Frame, side: int) -> tuple[_Plane, _Plane]:
     bottom are left out.
     """
     rows, columns = (length // side for length in frame.shape)
-    frame, moved = (whole[: rows * side, : columns * side] for whole in (frame, moved))
+    frame, moved = (plane[: rows * side, : columns * side] for plane in (frame, moved))
     changed, detail = np.empty((2, rows, columns), np.float32)
     for top in range(0, rows, _STRIP):
         strip = slice(top, min(rows, top + _STRIP))

@@ -1,1 +1,1 @@
-"""The live loop: a camera, or a video at its own pace, sharpened at a fixed rate into a window, a camera or a video."""
+"""Live sharpening of a camera or video into a window, virtual camera or video."""

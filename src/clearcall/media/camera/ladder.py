@@ -1,4 +1,4 @@
-"""At which part of its size a frame is processed, so that the machine holds the rate."""
+"""Choose the processing resolution that this machine can sustain."""
 
 import statistics
 from collections import deque
@@ -13,7 +13,7 @@ _SOON_S = 30.0  # a step up that has to be taken back within this time came too 
 
 
 class Ladder:
-    """Goes down a rung after sustained lateness, and up again, ever more patiently.
+    """Lowers the resolution when frames are late, and raises it after longer waits.
 
     It goes up where there is room by the time that is taken now, or where the larger size was ever held for long: what
     the smaller one takes tells only roughly, and a machine may be busy with something else for a while.
@@ -33,7 +33,7 @@ class Ladder:
         self._patience_s = _PATIENCE_S
 
     def update(self, now_s: float, work_s: float | None, others_s: float = 0.0) -> str | None:
-        """Take in what a frame took, None if it was late; return what there is to tell the user, None if nothing.
+        """Count a frame's processing time, None if it was late; return a message or None.
 
         `others_s` is what else has to be done in the period.
         """

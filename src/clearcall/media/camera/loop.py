@@ -1,4 +1,4 @@
-"""The live loop: one frame out in every slot of a fixed rate, sharpened if that is done in time."""
+"""Live loop: one frame a slot of a fixed rate, sharpened if that is in time."""
 
 import threading
 from fractions import Fraction
@@ -9,7 +9,7 @@ from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.media.camera.ladder import Ladder
 from clearcall.media.camera.source import Captured, Source
-from clearcall.media.camera.status import Clock, RealClock, Status, Summary
+from clearcall.media.camera.status import Clock, Status, Summary
 
 _FIRST_FRAME_S, _LOOK_S = 10.0, 0.1
 # Each frame's share in the mean of what putting out takes, and the part of a slot above which it counts as no more:
@@ -39,12 +39,12 @@ class Outputs(Protocol):
     """Where frames go."""
 
     def show(self, slot: int, frame: Frame, status: Status) -> str:
-        """Put out an I420 frame, shown from slot / rate s on; return the keys that were pressed."""
+        """Output an I420 frame, shown from slot / rate s on; return the keys pressed."""
         ...
 
 
 class Loop:
-    """Takes the newest frame in each slot, and puts out one: sharpened, or as it came where that takes too long.
+    """Outputs one frame a slot: the newest one, sharpened unless that takes too long.
 
     A frame has the length of one slot, from when it came or the slot began, less what putting out takes on average, to
     be sharpened; then it is put out as it is, and so are those that come before the late one is done. Without a new
@@ -57,14 +57,14 @@ class Loop:
     ) -> None:
         self._source, self._worker, self._outputs = source, worker, outputs
         self._period_s = float(1 / fps)
-        self._clock = clock or RealClock()
+        self._clock = clock or Clock()
         self._ladder = Ladder(self._period_s)
         self._last: Frame | None = None
         self._putting_out_s = 0.0
         self.status = Status(source.size)
 
     def run(self, stop: threading.Event, seconds: float | None = None) -> Summary:
-        """Run until the source ends, `stop` is set, `seconds` have passed or the key for it is pressed.
+        """Run until the source ends, `stop` is set, `seconds` have passed or q is pressed.
 
         Raises UserError if no frame comes at all.
         """
@@ -104,7 +104,7 @@ class Loop:
         return None
 
     def _next(self, taken: Captured | None, begin_s: float) -> tuple[Frame | None, float | None]:
-        """Return the frame for a slot, and when it came, None if it is repeated; no frame at the end of the source."""
+        """Return a slot's frame, None at the end, and when it came, None if repeated."""
         taken = taken or self._take(begin_s)
         if taken is None:
             if self._source.newest.ended:

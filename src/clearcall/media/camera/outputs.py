@@ -1,4 +1,4 @@
-"""Frame outputs: a preview window, a virtual camera, a video file, or several of them."""
+"""Frame outputs: preview window, virtual camera and video files."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import av
 import cv2
@@ -28,15 +28,13 @@ PREVIEW, VIRTUAL = "preview", "virtual"
 # As quick as encoders can be: they share the cores with the network.
 _H264 = {"crf": "20", "preset": "ultrafast"}
 _VP9 = {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"}
-_WIDEST = 960  # pixels of the window, whose toolkit is slow with larger pictures
-_REST = 2.0  # times as long as a picture took to draw is the next one waited with
+_WIDEST = 960  # pixels of the window, whose toolkit is slow with larger images
+_REST = 2.0  # pause after drawing a frame, relative to the time that drawing took
 _HINTS = {
     "linux": "load the module v4l2loopback: sudo modprobe v4l2loopback exclusive_caps=1",
     "darwin": "install OBS and start its virtual camera once",
     "win32": "install OBS, or Unity Capture",
 }
-
-
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LINE_PART, _LEAST_LINE = 1 / 26, 10  # of the height; pixels
 _FONT_HEIGHT = 32  # pixels of a line at scale 1
@@ -48,12 +46,12 @@ class Sink(Protocol):
     """One place where frames go."""
 
     def show(self, slot: int, frame: Frame) -> str:
-        """Put out an I420 frame, shown from slot / rate s on; return the keys that were pressed."""
+        """Output an I420 frame, shown from slot / rate s on; return the keys pressed."""
         ...
 
 
 class Fan:
-    """Puts each frame out to several sinks in turn, with the status on it for those that are to show it."""
+    """Passes each frame to several sinks, with the status overlay where wanted."""
 
     def __init__(self, sinks: list[tuple[Sink, bool]]) -> None:
         self._sinks = sinks
@@ -66,7 +64,7 @@ class Fan:
 
 
 class VideoFile:
-    """Writes frames as a video of the fixed rate; a slot without a frame lengthens the one before."""
+    """Writes a video of a fixed rate; an empty slot lengthens the frame before."""
 
     def __init__(self, writer: Writer, fps: Fraction) -> None:
         self._writer, self._time_base = writer, 1 / fps
@@ -95,7 +93,7 @@ class VirtualCamera:
 class Preview:
     """Shows frames in a window. Space and q are its keys; closing it is q too.
 
-    A picture is drawn only when the one before is twice as old as drawing it took: the rate comes first.
+    After a frame is drawn, those of twice that time are skipped: the rate comes first.
     """
 
     def __init__(self, window: "Window", clock: Callable[[], float] = time.perf_counter) -> None:
@@ -125,11 +123,11 @@ class Window(Protocol):
     """A window of some toolkit."""
 
     def draw(self, rgb: Frame) -> None:
-        """Show a picture."""
+        """Show an RGB image of (height, width, 3)."""
         ...
 
     def keys(self) -> str:
-        """Return the keys that were pressed since the last call; QUIT if the window was closed."""
+        """Return the keys pressed since the last call; QUIT if the window was closed."""
         ...
 
 
@@ -161,7 +159,7 @@ class TkWindow:
         self._pressed += QUIT if event is None else event.char
 
     def draw(self, rgb: Frame) -> None:
-        """Show a picture of (height, width, 3)."""
+        """Show an RGB image of (height, width, 3)."""
         height, width = rgb.shape[:2]
         self._image.configure(data=b"P6 %d %d 255\n" % (width, height) + rgb.tobytes(), width=width, height=height)
 
@@ -188,7 +186,7 @@ def check_output(name: str, source: str, *, overwrite: bool = False) -> None:
 
 @contextmanager
 def open_outputs(names: list[str], size: Size, fps: Fraction, *, overlay: bool | None) -> Iterator[Fan]:
-    """Open outputs by name: `preview`, `virtual`, or the path of a video, which is whole or not there at the end.
+    """Open outputs by name: `preview`, `virtual` or the path of a video.
 
     `overlay` writes the status onto the frames of all, or of none; None: of the preview alone. Raises UserError for
     what is not to be had here.
@@ -236,9 +234,7 @@ def _video_file(path: Path, size: Size, fps: Fraction) -> Iterator[VideoFile]:
     kind = FORMATS[path.suffix.lower()]
     codec, options = ("libvpx-vp9", _VP9) if kind == "webm" else ("libx264", _H264)
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format=kind) as out:
-        stream = out.add_stream(codec, fps, options, width=size[0], height=size[1])
-        if not isinstance(stream, VideoStream):
-            raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
+        stream = cast(VideoStream, out.add_stream(codec, fps, options, width=size[0], height=size[1]))
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = 1 / fps
         stream.codec_context.colorspace, stream.codec_context.color_range = ITU601, LIMITED
@@ -248,7 +244,7 @@ def _video_file(path: Path, size: Size, fps: Fraction) -> Iterator[VideoFile]:
 
 
 def draw_overlay(frame: Frame, lines: list[str]) -> Frame:
-    """Return a copy of an I420 frame, (height * 3 / 2, width), with lines of text in its upper left corner."""
+    """Return a copy of an I420 frame with lines of text in its upper left corner."""
     frame = frame.copy()
     height, width = frame.shape[0] // 3 * 2, frame.shape[1]
     line = max(_LEAST_LINE, round(height * _LINE_PART))

@@ -1,10 +1,10 @@
-"""What is done to a frame, and the thread on which it is done."""
+"""The processing of a frame, and its worker thread."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import cv2
 import numpy as np
@@ -18,21 +18,16 @@ from clearcall.temporal.filter import TemporalFilter
 _NOTHING_TO_ADD = 128
 
 
-class Process(Protocol):
-    """Writes what becomes of an I420 frame, processed at a rung of the ladder, to `out`."""
-
-    def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
-        """Do it; `out` is another array of the frame's shape."""
-        ...
+# Processes an I420 frame at a rung of the ladder, and writes the result to another array of its shape.
+Process = Callable[[Frame, int, Frame], None]
 
 
 class Processor:
-    """Sharpens I420 frames of one size, at each rung of the ladder; all runtimes are chosen beforehand.
+    """Sharpens I420 frames of one size, at each rung of the ladder.
 
-    At a lower rung the luma is made smaller, and what is added to that is enlarged and added to the luma as it came,
-    which so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
-    with `past_frames` each frame gets what those before it show of it, where most of the picture moves
-    (`TemporalFilter`). Raises UserError for a network that needs RGB.
+    At a lower rung the luma is downscaled, and the residual is upscaled and added to the luma at full resolution, which
+    so loses nothing; chroma is restored at the highest rung alone. `width` and `height` are in pixels and even;
+    `past_frames` applies the temporal filter (`TemporalFilter`). Raises UserError for a network that needs RGB.
     """
 
     def __init__(self, sharpener: Sharpener, width: int, height: int, *, past_frames: bool = True) -> None:
@@ -49,7 +44,7 @@ class Processor:
             sharpener(small, "gray", added)
 
     def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
-        """Write the sharpened frame, of shape (height * 3 / 2, width), to `out`, another array of that shape."""
+        """Write the sharpened frame (height * 3 / 2, width) to `out`, another array."""
         luma, sharper = frame[: self._height], out[: self._height]
         np.copyto(out[self._height :], frame[self._height :])
         if rung:
@@ -70,7 +65,7 @@ class Processor:
 
 
 class Worker:
-    """Processes one frame at a time on a thread of its own, so that nobody has to wait for one that takes too long.
+    """Processes one frame at a time on its own thread, so that a late one can be left.
 
     It keeps two frames: the result that was handed out last, and the one that is being made.
     """
@@ -95,7 +90,7 @@ class Worker:
         return self._future is not None and not self._future.done()
 
     def start(self, frame: Frame, rung: int) -> None:
-        """Begin with a frame, which must not change meanwhile; raise what an abandoned one failed with."""
+        """Start a frame, which must not change meanwhile; raise the last one's error."""
         if self._future is not None:
             self._future.result()
         if self._making.shape != frame.shape:
@@ -103,7 +98,7 @@ class Worker:
         self._future = self._pool.submit(self._work, frame, rung)
 
     def wait(self, timeout_s: float) -> tuple[Frame, float] | None:
-        """Return the result and the s that it took, or None if it is not there in time, which abandons it.
+        """Return the result and the s that it took; None, which abandons it, if late.
 
         The result is valid until the one after it is begun. Raises what the processing has failed with.
         """

@@ -59,10 +59,10 @@ class _Told:
 
 
 def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summary:
-    """Sharpen a camera live until it ends, Ctrl-C, the key for it or the time that was given; return what came of it.
+    """Sharpen a camera until it ends, Ctrl-C, q or a given time; return the summary.
 
     `sharpener` may be what chooses one for a frame size and rate.
-    Videos are written whole, also of what came before a camera was lost, or not at all if no frame came. Raises
+    Videos are complete, also of what came before a camera was lost, or not there if no frame came. Raises
     UserError if the source or an output is not to be had.
     """
     name = settings.source or default_camera()

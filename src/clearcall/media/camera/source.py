@@ -1,4 +1,4 @@
-"""Frame sources: a camera, or a video played at its own rate. Only the newest frame is kept."""
+"""Frame sources: a camera, or a video at its own rate; the newest frame is kept."""
 
 import sys
 import threading
@@ -51,7 +51,7 @@ class Captured:
 
 
 class Newest:
-    """Holds the newest frame for one taker; an older one that was not taken is dropped and counted."""
+    """Holds the newest frame; an older one that was not taken is dropped and counted."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -76,7 +76,7 @@ class Newest:
             self._changed.notify_all()
 
     def end(self, trouble: str | None = None) -> None:
-        """Say that no more frames will come, and what is to blame if it is not the end of a video."""
+        """Mark the end of the frames, with the cause unless it is the end of a video."""
         with self._changed:
             self._ended, self.trouble = True, trouble
             self._changed.notify_all()
@@ -120,7 +120,7 @@ def default_camera() -> str:
 
 @contextmanager
 def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = False) -> Iterator[Source]:
-    """Open a video, or else a camera, and read it on a thread of its own until the block ends.
+    """Open a video, or else a camera, and read it on its own thread.
 
     A camera is asked for the size and rate, else for 1280x720 at 30. Frames are scaled to the size that is asked for,
     or else to the camera's, or to the largest that occurs in the video, of even sides and square pixels. `again` plays
@@ -156,19 +156,19 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
 
 
 def _even(size: Size) -> Size:
-    """Return the largest size, not above the given one, whose sides are even, as the halved chroma needs."""
+    """Return a size with its sides rounded down to even ones, as 4:2:0 needs."""
     width, height = size
     return max(2, width - width % 2), max(2, height - height % 2)
 
 
 def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContainer:
-    """Open a camera in the first of three ways that it takes: compressed, raw, or as it is set."""
+    """Open a camera in the first format it accepts: compressed, raw, or as it is set."""
     kind = FORMATS.get(sys.platform)
     if kind is None:
         raise UserError(f"there is no video {name}, and cameras are not known on {sys.platform}")
     width, height = size or _WANTED_SIZE
     wanted = {"video_size": f"{width}x{height}", "framerate": str(fps or _WANTED_FPS)}
-    # Over USB 2, raw pictures of this size come ten times a second, compressed ones thirty times.
+    # Over USB 2, raw frames of this size come ten times a second, compressed ones thirty times.
     compressed = [wanted | {"input_format": "mjpeg"}] if kind == "v4l2" else []
     for options in [*compressed, wanted, {}]:
         try:
@@ -251,7 +251,7 @@ def _over_and_over(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _video_frames(
     video: InputContainer, main: VideoStream, path: Path, fit: Fit, stop: threading.Event
 ) -> Iterator[tuple[Frame, float]]:
-    """Yield the frames of a video that is at its beginning, and their times in s after the first."""
+    """Yield a video's frames from its beginning, and their times in s after the first."""
     first_s: float | None = None
     for thing in Reader(video, main, fit, path, stop):
         if isinstance(thing, VideoFrame):
@@ -273,7 +273,7 @@ def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: th
             break
         except av.BlockingIOError:  # some systems' cameras say so instead of waiting
             stop.wait(_NAP_S)
-        except av.InvalidDataError:  # the first pictures of many a camera are
+        except av.InvalidDataError:  # the first frames of many a camera are
             broken += 1
     newest.end(f"{name} sends no more frames: it may have been unplugged")
 

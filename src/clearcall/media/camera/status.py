@@ -1,11 +1,9 @@
-"""What is counted and measured while the loop runs, and how it is told."""
+"""Counts, latencies and the summary of a live run."""
 
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -16,30 +14,20 @@ _RECENT = 60  # frames: two seconds of most cameras
 _BIN_MS, _BINS = 0.1, 20000
 
 
-class Clock(Protocol):
-    """A clock in s that only runs forwards."""
+class Clock:
+    """The time of this machine in s; it only runs forwards."""
 
     def now(self) -> float:
         """Return the time."""
-        ...
+        return time.perf_counter()
 
     def wait_until(self, then_s: float) -> None:
         """Return at a time, or at once if it is over."""
-        ...
-
-
-class RealClock:
-    """The time of this machine."""
-
-    now: Callable[[], float] = staticmethod(time.perf_counter)
-
-    def wait_until(self, then_s: float) -> None:
-        """Sleep until a time."""
         time.sleep(max(0.0, then_s - self.now()))
 
 
 class Latencies:
-    """Counts latencies in bins of 0.1 ms up to 2 s, so that memory does not grow with the length of a call."""
+    """Histogram of latencies, 0.1 ms a bin up to 2 s: memory does not grow with time."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BINS, np.int64)
@@ -49,14 +37,14 @@ class Latencies:
         self._counts[min(int(ms / _BIN_MS), _BINS - 1)] += 1
 
     def quantile(self, part: float) -> float:
-        """Return the ms within which this part, from 0 to 1, of the frames were; 0 before the first."""
+        """Return a quantile, `part` from 0 to 1, in ms; 0 before the first frame."""
         total = int(self._counts.sum())
         return float(np.searchsorted(self._counts.cumsum(), part * total)) * _BIN_MS if total else 0.0
 
 
 @dataclass
 class Counts:
-    """How many frames came, and what became of them; `missed` are those that the output should have had."""
+    """Number of frames by outcome; `missed` are slots without an output."""
 
     sharpened: int = 0
     late: int = 0
@@ -82,7 +70,7 @@ class Status:
     _last_lags_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     def shown(self, now_s: float, slot_s: float, latency_ms: float | None) -> None:
-        """Take in when a frame was put out, when its slot began, and its latency; None if it was a repeated one."""
+        """Record a frame's output time, slot time, and latency, None if repeated."""
         self._shown_s.append(now_s)
         self._last_lags_s.append(now_s - slot_s)
         if len(self._first_lags_s) < _RECENT:
@@ -99,7 +87,7 @@ class Status:
 
     @property
     def drift_ms(self) -> float:
-        """How much later in their slots frames are put out lately than in the beginning, by the medians."""
+        """How much later in their slots recent frames are than the first, by medians."""
         if not self._first_lags_s:
             return 0.0
         return 1000 * (statistics.median(self._last_lags_s) - statistics.median(self._first_lags_s))
@@ -123,7 +111,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a whole run came to; `drift_ms` is how far its frames fell behind their slots."""
+    """The result of a run; `drift_ms` is how far its frames fell behind their slots."""
 
     arrived: int
     shown: int

@@ -1,4 +1,4 @@
-"""Animated WebP as a video: FFmpeg decodes none, so Pillow does, and FFmpeg reads its frames as lossless Matroska."""
+"""Animated WebP, which FFmpeg cannot decode, as lossless Matroska made by Pillow."""
 
 import io
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _UNIT = Fraction(1, 1000)  # s, of WebP's times
 
 
 def is_animation(path: Path) -> bool:
-    """Return whether a file is a GIF, PNG or WebP of more than one frame; False if it cannot be read."""
+    """Return whether a file is an animated GIF, PNG or WebP; False if unreadable."""
     try:
         with open_image(path, formats=ANIMATED) as image:
             return getattr(image, "n_frames", 1) > 1
@@ -36,7 +36,7 @@ def is_webp(path: Path) -> bool:
 
 
 class AnimatedWebP(io.RawIOBase):
-    """A file to read from that is made as it is read: Matroska with the frames of a WebP and their times."""
+    """Stream of a Matroska video, made as it is read, with a WebP's frames and times."""
 
     def __init__(self, path: Path) -> None:
         with image_errors(path, "cannot be read as a video"), open_image(path, _MOST_PIXELS, ["WEBP"]):
@@ -69,7 +69,8 @@ def _matroska(path: Path) -> Iterator[bytes]:
         open_image(path, _MOST_PIXELS, ["WEBP"]) as image,
         av.open(sink, "w", format="matroska", container_options=live) as out,
     ):
-        pts, stream = 0, None
+        pts = 0
+        stream: VideoStream | None = None
         for number in range(getattr(image, "n_frames", 1)):
             try:
                 image.seek(number)
@@ -79,8 +80,6 @@ def _matroska(path: Path) -> Iterator[bytes]:
                 break
             if stream is None:
                 stream = out.add_stream("ffv1", 25, width=rgba.width, height=rgba.height, pix_fmt="bgra")
-                if not isinstance(stream, VideoStream):
-                    raise TypeError("ffv1 makes no video stream")  # it does; this is for the type checker
                 stream.time_base = stream.codec_context.time_base = _UNIT
                 stream.codec_context.flags |= Flags.frame_duration
             frame = VideoFrame.from_ndarray(np.asarray(rgba), "rgba").reformat(format="bgra")

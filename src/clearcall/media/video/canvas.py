@@ -15,8 +15,6 @@ View = Literal["plain", "side-by-side", "split"]
 Matrix = tuple[int, ...]
 UPRIGHT: Matrix = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _WHITE, _NEUTRAL = 235, 128  # 8-bit levels
-
-
 _LEVELS, _MOST = 4, 1023  # of 10 bits: for each 8-bit level, and the highest
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
@@ -30,7 +28,7 @@ class Canvas:
         # At a rotation by 90 degrees the rows of a frame are the columns of the screen.
         self._lies = abs(self.matrix[3]) > abs(self.matrix[0])
         self.size = size
-        even |= view == "side-by-side"  # each half begins with a whole chroma sample
+        even |= view == "side-by-side"  # each half begins with a chroma sample of its own
         width, height = (side + side % 2 if even else side for side in self.size)
         self.padded = (width, height) != self.size
         if view == "side-by-side":
@@ -87,7 +85,7 @@ def _display_matrix(frame: VideoFrame) -> Matrix:
 
 
 def _fill(area: Plane, plane: Plane) -> None:
-    """Copy a plane into an area that may be larger, where its last row and column are repeated."""
+    """Copy a plane into an area, padded by its last row and column."""
     area[:] = np.pad(plane, [(0, large - small) for large, small in zip(area.shape, plane.shape, strict=True)], "edge")
 
 

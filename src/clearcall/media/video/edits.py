@@ -30,7 +30,7 @@ def has_edits(video: Container) -> bool:
 
 
 def begins_at(stream: Stream) -> int:
-    """Return when the visible part of a stream begins, in its own unit; all before it is hidden."""
+    """Return when the visible part of a stream begins, in its own unit."""
     return max(0, stream.start_time or 0)
 
 
@@ -42,17 +42,17 @@ def begins_hidden(stream: Stream) -> bool:
 
 
 def is_hidden(frame: VideoFrame, main: VideoStream) -> bool:
-    """Return whether a frame is over before its stream begins; fragmented files do not mark such frames."""
+    """Return whether a frame ends before its stream begins (unmarked in fragments)."""
     return frame.pts is not None and frame.pts + max(1, frame.duration or 0) <= begins_at(main)
 
 
 def without_hidden(
     video: InputContainer, main: VideoStream, packets: "Iterator[Packet[Any]]", name: str
 ) -> "Iterator[Packet[Any]]":
-    """Yield packets without those that edit lists hide, whole or in part, of all streams but the decoded one."""
+    """Yield packets without those that edit lists hide, fully or in part, of all streams but the decoded one."""
     filters: dict[int, _Copied] = {}
     if has_edits(video):
-        kinds = {"audio": _Sound, "video": _Pictures}
+        kinds = {"audio": _Sound, "video": _Video}
         for stream in video.streams:
             if stream.index != main.index and not stream.disposition & Disposition.attached_pic:
                 filters[stream.index] = kinds.get(stream.type, _Copied)(stream, name)
@@ -129,7 +129,7 @@ class _Sound(_Copied):
                 yield packet
 
 
-class _Pictures(_Copied):
+class _Video(_Copied):
     """Video: of the frames that follow on a hidden one, those up to the next key frame may need it, and go too."""
 
     def __init__(self, stream: Stream, name: str) -> None:

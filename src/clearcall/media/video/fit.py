@@ -1,4 +1,4 @@
-"""Frames of any size as the encoder wants them: the largest size that occurs, and each frame scaled to it."""
+"""Scale the frames of a video to one size: the largest that occurs, or another."""
 
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -39,7 +39,7 @@ _VP9_MARKER = 2
 
 
 class Fit:
-    """Scales frames to one size and turns them to lie as the first; bars fill what their shape leaves free.
+    """Scales frames to one size and the first one's rotation, with bars if needed.
 
     `size` is in pixels as stored, and `pixel` the width of one by its height, 0 where that is not known; `pixels` has
     these of the sizes that occur, the first frame's first. `turns` counts the quarters, against the clock, by which
@@ -108,13 +108,14 @@ class Fit:
         """Return a frame turned, in the middle of a black one."""
         result = VideoFrame(*self.size, flat.format.name)
         black = 0 if flat.color_range == _FULL_RANGE else _BLACK
+        sides = plane_of(flat, 0).shape[:: -1 if turns % 2 else 1]
         for index, level in enumerate((black, _NEUTRAL, _NEUTRAL)):
             area, plane = plane_of(result, index), np.rot90(plane_of(flat, index), turns)
             area[:] = level * depth_scale(flat)
             # Multiples of two rows and columns of luma, or its chroma would be moved against it.
             top, left = (
-                (whole - part) // 4 * 2 // (2 if index else 1)
-                for whole, part in zip(self.size[::-1], plane_of(flat, 0).shape[:: -1 if turns % 2 else 1], strict=True)
+                (outer - inner) // 4 * 2 // (2 if index else 1)
+                for outer, inner in zip(self.size[::-1], sides, strict=True)
             )
             area[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
         return describe_as(result, flat)
@@ -206,7 +207,7 @@ def _vp9_frames(packet: bytes) -> list[bytes]:
 
 def _frame_states_size(frame: bytes) -> bool:
     bits = "".join(f"{byte:08b}" for byte in frame[:5])
-    if len(bits) < 40 or int(bits[:2], 2) != _VP9_MARKER:  # noqa: PLR2004  # shorter than any that holds a picture
+    if len(bits) < 40 or int(bits[:2], 2) != _VP9_MARKER:  # noqa: PLR2004  # shorter than any coded frame
         return False
     at = 5 if bits[2:4] == "11" else 4
     repeated, inter, is_shown, resilient = (bit == "1" for bit in bits[at : at + 4])

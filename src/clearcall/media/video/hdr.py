@@ -26,7 +26,7 @@ def check_hdr(path: Path, first: VideoFrame) -> None:
 
 
 def lost_metadata(frame: VideoFrame) -> list[str]:
-    """Return the kinds of dynamic metadata that a frame has, which cannot be handed on."""
+    """Return the kinds of dynamic metadata that a frame has, which cannot be kept."""
     return [name for key, name in _DYNAMIC.items() if frame.side_data.get(key) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Read videos: decoded frames of one stream, and packets of all other streams in file order."""
+"""Read videos: frames of one stream, packets of the others, in file order."""
 
 import math
 import threading
@@ -46,8 +46,6 @@ _OPAQUE = 255  # 8-bit level of alpha
 # PyAV 18 refuses metadata that is no UTF-8 unless told so; from 19 on it always reads and writes it byte by byte.
 METADATA: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}  # noqa: PLR2004  # PyAV's
 _ENTRIES_S = (0.0, 2.0, 12.0, math.inf)  # how much earlier than wanted decoding starts, one try after the other
-
-
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".y4m"),
     *(".ts", ".mts", ".m2ts", ".mpg", ".flv", ".wmv", ".3gp"),
@@ -59,14 +57,10 @@ def opened(path: Path, **options: str) -> Iterator[InputContainer]:
     """Open a video for reading, with options of FFmpeg's; raise UserError if it is none."""
     if not path.is_file():
         raise UserError(f"there is no video {path}")
-    try:
+    with failure_told(f"{path} cannot be read as a video"):
         # Absolute: a name with a colon would be taken for a protocol.
         file = AnimatedWebP(path) if is_webp(path) else str(path.resolve())
         video = av.open(file, options=options, **METADATA)
-    except (OSError, av.FFmpegError) as error:
-        if describe(error):
-            raise
-        raise UserError(f"{path} cannot be read as a video: {error.strerror or error}") from None
     with video:
         yield video
 
@@ -89,7 +83,7 @@ def is_coded(stream: VideoStream) -> bool:
 
 
 def video_stream(video: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream that is not a cover picture; raise UserError if there is none to decode."""
+    """Return the first video stream that is not a cover image; raise UserError if there is none to decode."""
     for stream in video.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
@@ -100,7 +94,7 @@ def video_stream(video: InputContainer, path: Path) -> VideoStream:
 
 
 def video_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a video in pixels as stored, from its header; nothing is decoded."""
+    """Return width and height of a video in pixels as stored, from its header."""
     with opened(path) as video:
         stream = video_stream(video, path)
         if not stream.width:
@@ -109,7 +103,7 @@ def video_size(path: Path) -> tuple[int, int]:
 
 
 def video_span_s(path: Path) -> tuple[float, float]:
-    """Return start and duration of a video in seconds, from its header or else from all packets."""
+    """Return start and duration of a video in s, from its header or all packets."""
     with opened(path) as video:
         begin = (video.start_time or 0) / av.time_base
         if video.duration:
@@ -191,7 +185,7 @@ def reformat_to_sdr(
     width: int,
     height: int,
     pixel_format: str,
-    **options: Any,  # noqa: ANN401  # handed on to PyAV
+    **options: Any,  # noqa: ANN401  # of PyAV
 ) -> VideoFrame:
     """Return a frame as `reformat` makes it; HDR gets the transfer and primaries of BT.709.
 
@@ -234,7 +228,7 @@ def depth_scale(frame: VideoFrame) -> int:
 
 
 def is_transparent(frame: VideoFrame) -> bool:
-    """Return whether a pixel of a frame is transparent; many formats have alpha that is opaque everywhere."""
+    """Return whether any pixel of a frame is transparent."""
     alpha = next((one for one in frame.format.components if one.is_alpha), None)
     if alpha is None:
         return False
@@ -244,7 +238,7 @@ def is_transparent(frame: VideoFrame) -> bool:
 
 
 def plane_of(frame: VideoFrame, index: int) -> Plane:
-    """Return a plane as a view of (height, width), uint8 or uint16, without the padding at the end of each line."""
+    """Return a plane as a view (height, width), uint8 or uint16, without line padding."""
     plane = frame.planes[index]
     kind = np.uint8 if depth_scale(frame) == 1 else np.uint16
     rows = np.frombuffer(cast(bytes, plane), kind).reshape(plane.height, -1)  # a buffer, which its stubs conceal
@@ -272,9 +266,9 @@ def time_base_of(main: VideoStream) -> Fraction:
 
 
 class Timeline:
-    """Makes packet timestamps continuous where those of a concatenated video restart, and none negative.
+    """Makes timestamps of a concatenated video continuous, and none negative.
 
-    Recorders and broadcasters concatenate pieces whose timestamps each start over, for sound and picture alike. A new
+    Recorders and broadcasters concatenate pieces whose timestamps each start over, for sound and video alike. A new
     piece begins where the timestamps of a video or audio stream go back; another stream follows as soon as the new
     piece's offset brings it closer to the present position.
     """
@@ -310,7 +304,7 @@ class Timeline:
 
 
 class Reader:
-    """Yields the frames of one stream, fitted by `fit`, and the packets of all others, in file order."""
+    """Yields one stream's frames, fitted by `fit`, and others' packets, in file order."""
 
     def __init__(
         self,

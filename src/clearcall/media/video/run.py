@@ -52,12 +52,12 @@ from clearcall.temporal.filter import TemporalFilter
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 _PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
-# VP8 and VP9 have transparency in a second picture, which is not decoded; a tag tells of it.
+# VP8 and VP9 have transparency in a second frame, which is not decoded; a tag tells of it.
 _ALPHA_MODES = ("ALPHA_MODE", "alpha_mode")
 
 
 class BusyClock:
-    """Adds up the seconds in which at least one thread is inside; threads enter it as a context, also repeatedly.
+    """Context that adds up the seconds in which at least one thread is inside.
 
     `now` returns seconds of a monotonic clock.
     """
@@ -95,7 +95,7 @@ class BusyClock:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """Number of frames, the rates of both sides while each worked, and whether Ctrl-C ended it early.
+    """Number of frames, both rates, and whether Ctrl-C ended it early.
 
     Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded.
     """
@@ -253,9 +253,9 @@ def _sharpen(
     crf: int | None,
     stop: threading.Event,
     source: Path,
-    past_frames: bool,  # noqa: FBT001  # handed on by a function of this module
+    past_frames: bool,  # noqa: FBT001  # of a function of this module
 ) -> VideoSummary:
-    """Write a whole file, from its header on, until the video ends or `stop` is set."""
+    """Write a file from its header on, until the video ends or `stop` is set."""
     main = video_stream(video, source)
     chosen = _settled(sharpener, fit, main)
     canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")

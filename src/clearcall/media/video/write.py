@@ -1,4 +1,4 @@
-"""Write videos: a stream for the sharpened frames, copies of all others, and the encoding thread."""
+"""Write videos: sharpened frames, copies of other streams, the encoding thread."""
 
 import io
 import threading
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import av
 from av.codec.context import Flags
@@ -54,8 +54,7 @@ def add_encoder(
     if crf is not None:
         options = options | {"crf": str(crf)}
     stream = out.add_stream(codec, rate_of(main), options, width=canvas.width, height=canvas.height)
-    if not isinstance(stream, VideoStream):
-        raise TypeError(f"{codec} makes no video stream")  # it does; this is for the type checker
+    stream = cast(VideoStream, stream)
     context, colours = stream.codec_context, fit(first)
     context.pix_fmt = colours.format.name
     if codec == "libx265" and out.format.name in {"mp4", "mov"}:
@@ -105,12 +104,12 @@ def _add_copy(out: OutputContainer, stream: Stream, source: Path) -> Stream:
 
 
 def _attach(out: OutputContainer, stream: Stream, source: Path) -> None:
-    """Attach a cover picture, as Matroska wants it: as a stream it would come back as a video of one frame."""
+    """Attach a cover image, as Matroska wants it: as a stream it would come back as a video of one frame."""
     with opened(source) as video:
-        picture = next(bytes(packet) for packet in video.demux(video.streams[stream.index]) if packet.size)
+        cover = next(bytes(packet) for packet in video.demux(video.streams[stream.index]) if packet.size)
     kind = "png" if codec_of(stream) == "png" else "jpeg"
     name = stream.metadata.get("filename", "cover.png" if kind == "png" else "cover.jpg")
-    out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), picture)
+    out.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), cover)
 
 
 def _holds(kind: str, stream: Stream) -> bool:
@@ -130,7 +129,7 @@ def codec_of(stream: Stream) -> str | None:
 
 
 def told(metadata: dict[str, str]) -> dict[str, str]:
-    """Return what metadata tells of the video, without what it tells of its old file and encoding."""
+    """Return metadata without what describes the old file and encoding."""
     return {
         name: value
         for name, value in metadata.items()
@@ -145,7 +144,7 @@ def options_for(kind: str, metadata: dict[str, str]) -> dict[str, str]:
 
 
 class Writer:
-    """Encodes frames and writes packets on a thread of its own, in the order in which they are put."""
+    """Encodes frames and writes packets on its own thread, in the order put."""
 
     def __init__(self, out: OutputContainer, encoder: VideoStream) -> None:
         self._out, self._encoder = out, encoder
@@ -167,7 +166,7 @@ class Writer:
             raise self._error
 
     def put(self, thing: "VideoFrame | Packet[Stream]") -> None:
-        """Hand over a frame or packet; wait while the queue is full, raise what the thread has failed with."""
+        """Queue a frame or packet; wait while the queue is full, raise the thread's error."""
         if self._error is not None:
             raise self._error
         self._queue.put(thing)
@@ -184,7 +183,7 @@ class Writer:
                 thing = self._queue.get()
 
     def _write(self, thing: "VideoFrame | Packet[Stream] | None") -> None:
-        """Write a packet, or what the encoder makes of a frame; None is the end of the frames."""
+        """Write a packet, or encode a frame; None ends the frames."""
         started = time.perf_counter()
         if not isinstance(thing, Packet):
             self._out.mux(self._encoder.encode(thing))
