@@ -77,7 +77,7 @@ class DownloadData(_Params):
     licence: str
     validation_fraction: Fraction
     test_fraction: Fraction
-    film_pictures: int = Field(ge=1, le=10_000)
+    video_frames: int = Field(ge=1, le=10_000)
     video_scale: float = Field(gt=0, le=1)
     min_side: int = Field(ge=8)
     max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes an image for an attack

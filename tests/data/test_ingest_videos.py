@@ -20,7 +20,7 @@ from clearcall.data.degrade.codecs import Transmission, transmit
 from clearcall.data.degrade.degradations import build_degradation
 from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.ingest.download import download
-from clearcall.data.ingest.videos import film_pictures
+from clearcall.data.ingest.videos import sample_frames
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, read_manifest, write_manifest
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.imaging.frame import Frame
@@ -39,7 +39,7 @@ def panned(photo: Frame, frames: int) -> list[Frame]:
 
 
 def settings(committed: Params, folder: Path, **changes: Any) -> DownloadData:
-    values = committed.download_data.model_dump() | {"source": "folder", "folder": folder, "film_pictures": 3}
+    values = committed.download_data.model_dump() | {"source": "folder", "folder": folder, "video_frames": 3}
     return DownloadData.model_validate(values | changes)
 
 
@@ -61,7 +61,7 @@ def test_pictures_are_taken_at_even_distances_with_the_frames_before_them(
     """A quarter, a half and three quarters of 40 frames: numbers 10, 20 and 30."""
     sent, path = panned(photos["chelsea"], 40), tmp_path / "film.mp4"
     add_film(path, sent)
-    pictures = list(film_pictures(path, 3))
+    pictures = list(sample_frames(path, 3))
     assert [picture.seconds for picture in pictures] == pytest.approx([10 / 30, 20 / 30, 1.0])
     for number, picture in zip((10, 20, 30), pictures, strict=True):
         assert len(picture.before) == CLIP_FRAMES - 1
@@ -72,7 +72,7 @@ def test_pictures_are_taken_at_even_distances_with_the_frames_before_them(
 
 def test_of_a_short_film_no_frame_is_taken_twice(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> None:
     add_film(tmp_path / "film.mp4", panned(photos["chelsea"], 3))
-    pictures = list(film_pictures(tmp_path / "film.mp4", 20))
+    pictures = list(sample_frames(tmp_path / "film.mp4", 20))
     assert [len(picture.before) for picture in pictures] == [1, 2]  # the first frame lies before a twentieth
 
 
@@ -99,7 +99,7 @@ def test_films_that_cannot_be_entered_everywhere_or_tell_no_length(
         for frame in sent:
             film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         film.mux(stream.encode())
-    pictures = list(film_pictures(path, 5))
+    pictures = list(sample_frames(path, 5))
     assert [len(picture.before) for picture in pictures] == [CLIP_FRAMES - 1] * 5
     numbers = [int(np.argmax([psnr_db(one, picture.frame) for one in sent])) for picture in pictures]
     assert numbers == pytest.approx([15, 30, 45, 60, 75], abs=10)  # some tell the times of but a few frames
@@ -124,7 +124,7 @@ def test_times_are_from_the_beginning_of_a_film(
             frame.pts, frame.time_base = index + 30 * begin_s, Fraction(1, 30)
             film.mux(stream.encode(frame))
         film.mux(stream.encode())
-    pictures = list(film_pictures(path, 2))
+    pictures = list(sample_frames(path, 2))
     assert [picture.seconds for picture in pictures] == pytest.approx([1.0, 2.0], abs=0.1)
     numbers = [int(np.argmax([psnr_db(one, picture.frame) for one in sent])) for picture in pictures]
     assert numbers == pytest.approx([30, 60], abs=3)
@@ -144,7 +144,7 @@ def test_a_frame_long_after_the_one_before_it_has_all_its_predecessors(
             frame.pts, frame.time_base = (6 * index if index < 20 else 100 + index), Fraction(1, 60)
             film.mux(stream.encode(frame))
         film.mux(stream.encode())
-    pictures = list(film_pictures(path, 2))
+    pictures = list(sample_frames(path, 2))
     assert pictures[0].seconds == pytest.approx(1.0, abs=0.1)
     assert [len(picture.before) for picture in pictures] == [CLIP_FRAMES - 1] * 2
 
@@ -158,7 +158,7 @@ def test_frames_before_a_turn_or_of_another_size_are_left_out(
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     shapes = {
         (picture.frame.shape, *{frame.shape for frame in picture.before})
-        for picture in film_pictures(tmp_path / "both.ts", 20)
+        for picture in sample_frames(tmp_path / "both.ts", 20)
     }
     assert ((96, 128, 3), (96, 128, 3)) in shapes
     assert all(len(set(of_one)) == 1 for of_one in shapes)
@@ -173,7 +173,7 @@ def test_a_turned_film_is_taken_upright(photos: dict[str, Frame], tmp_path: Path
         for frame in sent:
             film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         film.mux(stream.encode())
-    (picture,) = film_pictures(path, 1)
+    (picture,) = sample_frames(path, 1)
     assert {frame.shape for frame in (picture.frame, *picture.before)} == {(128, 96, 3)}
     upright = [np.ascontiguousarray(np.rot90(frame, turns)) for frame in sent for turns in (1, 3)]
     assert max(psnr_db(frame, picture.frame) for frame in upright) > 35
@@ -189,9 +189,9 @@ def test_a_damaged_film_is_refused_and_a_cut_one_gives_what_there_is(
         damaged[place : place + 60] = b"x" * 60
     (tmp_path / "damaged.mkv").write_bytes(damaged)
     with pytest.raises(UserError, match=r"damaged\.mkv is broken about .* s after its beginning: mend or remove it"):
-        list(film_pictures(tmp_path / "damaged.mkv", 8))
+        list(sample_frames(tmp_path / "damaged.mkv", 8))
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    assert 3 <= len(list(film_pictures(tmp_path / "cut.mkv", 8))) < 8
+    assert 3 <= len(list(sample_frames(tmp_path / "cut.mkv", 8))) < 8
     assert "cut.mkv: its picture ends after" in capsys.readouterr().err
 
 

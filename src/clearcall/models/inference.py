@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from clearcall.imaging.frame import Frame
 
 
-def to_tensor(pictures: Frame) -> Tensor:
+def to_tensor(frames: Frame) -> Tensor:
     """Turn 8-bit RGB of shape (..., height, width, 3) into float32 of shape (..., 3, height, width) in [0, 1]."""
-    return torch.from_numpy(np.array(pictures)).movedim(-1, -3).float().div_(255)
+    return torch.from_numpy(np.array(frames)).movedim(-1, -3).float().div_(255)
 
 
-def to_frame(picture: Tensor) -> Frame:
+def to_frame(image: Tensor) -> Frame:
     """Turn an image of (3, height, width) in [0, 1] into 8-bit RGB of (height, width, 3), rounded and clipped."""
-    grey_levels = picture.detach().float().clamp(0, 1).mul(255).round_().byte()
-    frame: Frame = grey_levels.movedim(0, -1).contiguous().cpu().numpy()
+    levels = image.detach().float().clamp(0, 1).mul(255).round_().byte()
+    frame: Frame = levels.movedim(0, -1).contiguous().cpu().numpy()
     return frame
 
 

@@ -17,32 +17,32 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from clearcall.imaging.sizes import SizeContract
 
 
-def pad_to(picture: Tensor, contract: SizeContract) -> Tensor:
+def pad_to(image: Tensor, contract: SizeContract) -> Tensor:
     """Pad height and width to a size contract by repeating the last rows and columns; the caller crops."""
-    bottom, right = (contract.padded(side) - side for side in picture.shape[-2:])
+    bottom, right = (contract.padded(side) - side for side in image.shape[-2:])
     if bottom == right == 0:
-        return picture
-    return nn.functional.pad(picture, (0, right, 0, bottom), mode="replicate")
+        return image
+    return nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")
 
 
-def halved(picture: Tensor) -> Tensor:
+def halved(image: Tensor) -> Tensor:
     """Return (N, 3, H, W) of even sides at half height and width, as Pillow's antialiased bicubic filter does it.
 
     Its kernel (Keys 1981 with a = -0.5, stretched over eight pixels) is exact in 256ths; beyond its borders an image
     goes on with its last rows and columns.
     """
-    taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=picture.device) / 256
+    taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=image.device) / 256
     kernel = (taps[:, None] * taps).expand(3, 1, 8, 8)
-    return nn.functional.conv2d(nn.functional.pad(picture, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
+    return nn.functional.conv2d(nn.functional.pad(image, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
 
 
-def add_enlarged(picture: Tensor, scale: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+def add_enlarged(image: Tensor, scale: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
     """Return an image plus what a network makes of it at 1/`scale` of its resolution (1 or 2).
 
     Nothing that the image knows is lost on the way, and from half the size it takes a quarter of the work.
     """
-    height, width = picture.shape[-2:]
-    padded = pad_to(picture, SizeContract(scale))
+    height, width = image.shape[-2:]
+    padded = pad_to(image, SizeContract(scale))
     return (padded + enlarge(padded if scale == 1 else halved(padded)))[..., :height, :width]
 
 
@@ -56,9 +56,9 @@ class Residual(nn.Module):
         self.body = body
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        restored: Tensor = picture + self.tail(self.body(picture))
+        restored: Tensor = image + self.tail(self.body(image))
         return restored
 
 

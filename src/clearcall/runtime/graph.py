@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import CHROMA_PLANES
-from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 
 _Message = Literal["model", "graph", "node", "attribute", "tensor", "sparse", "function", "training"]
 # The fields through which a model reaches its tensors.
@@ -128,8 +128,13 @@ class Graph:
     coded: tuple[str, ...] = ()  # of these, the experts that have learnt from what encoders leave of a frame
     coloured: tuple[str, ...] = ()  # of these, the experts that restore chroma too; ITSELF, if a single network does
 
+    @property
+    def contract(self) -> SizeContract:
+        """The frame sizes that the graph takes."""
+        return SizeContract(self.stride, SMALLEST_SIDE if self.kind == "luma" else 1)
+
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
+        """Return the shapes of input and output for a frame that keeps the size contract."""
         if self.kind == "rgb":
             return (1, height, width, 3), (1, height, width, 3)
         planes = self.stride**2 + (CHROMA_PLANES if self.coloured else 0)

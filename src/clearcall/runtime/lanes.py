@@ -39,10 +39,10 @@ def fill_lanes(model: Any) -> None:  # noqa: ANN401  # openvino's, which has no 
 
 
 def _is_usual(layer: Any) -> bool:  # noqa: ANN401
-    """Return whether a convolution is of one picture, by weights and a padding that are written in the graph."""
+    """Return whether a convolution is of one image, by weights and a padding that are written in the graph."""
     by_constant = layer.input_value(1).get_node().get_type_name() == "Constant"
-    one_picture = len(layer.output(0).shape) == 4 and layer.output(0).shape[0] == 1  # noqa: PLR2004  # NCHW
-    return by_constant and one_picture and layer.get_attributes()["auto_pad"] == "explicit"
+    one_image = len(layer.output(0).shape) == 4 and layer.output(0).shape[0] == 1  # noqa: PLR2004  # NCHW
+    return by_constant and one_image and layer.get_attributes()["auto_pad"] == "explicit"
 
 
 def _with_blocks(stem: Any) -> None:  # noqa: ANN401

@@ -21,7 +21,6 @@ from clearcall.core.files import read_json
 from clearcall.core.machine import available_cores
 from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
-from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.steady import SteadyChoice
@@ -358,8 +357,7 @@ class _Variant:
         self._graph, self._name, self._kind = graph, graph.name, graph.kind
         self._height, self._width = height, width
         stride = graph.stride
-        contract = SizeContract(stride, SMALLEST_SIDE if graph.kind == "luma" else 1)
-        padded_height, padded_width = contract.padded(height), contract.padded(width)
+        padded_height, padded_width = graph.contract.padded(height), graph.contract.padded(width)
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
         self._padded_size = padded_width, padded_height
@@ -535,11 +533,11 @@ class _Variant:
             else:
                 cv2.merge(planes, dst=row)
 
-    def _continue_edges(self, picture: Frame, height: int, width: int) -> None:
+    def _continue_edges(self, plane: Frame, height: int, width: int) -> None:
         """Repeat the last of so many rows and columns into the padding, as in training."""
         if self._pad:
-            picture[height:, :width] = picture[height - 1, :width]
-            picture[:, width:] = picture[:, width - 1 : width]
+            plane[height:, :width] = plane[height - 1, :width]
+            plane[:, width:] = plane[:, width - 1 : width]
 
 
 def _add(frame: Frame, residual: Frame, strength: float, out: Frame) -> None:
@@ -558,7 +556,7 @@ def _chroma_planes(frame: Frame, pixel_format: PixelFormat, height: int, width: 
 
 
 def _checked_size(frame: Frame, pixel_format: str, graph: Graph) -> tuple[int, int]:
-    """Return height and width of a frame's picture; raise UserError if it is not what the pixel format says."""
+    """Return height and width of a frame; raise UserError if it is not what the pixel format says."""
     if pixel_format not in get_args(PixelFormat):
         raise UserError(f"pixel_format must be one of {', '.join(get_args(PixelFormat))}, not {pixel_format!r}")
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:

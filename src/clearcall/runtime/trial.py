@@ -36,7 +36,7 @@ Precision = Literal["bf16", "f32"]
 # of full contrast, a sub-pixel in some thousands may be off by more, which no eye sees and PSNR hardly.
 _MAX_DIFFERENCE, _MAX_RARE_DIFFERENCE = 2, 8
 _RARE = 1e-3  # of all sub-pixels
-_HEIGHT, _WIDTH = 72, 104  # rounded up to the stride; no multiple of 16, so that vectors are filled in part
+_HEIGHT_PX, _WIDTH_PX = 72, 104  # padded to the size contract; no multiples of 16, so that vectors are filled in part
 _SEED = 0
 _TIMEOUT_S = 300.0  # the largest networks take some seconds
 # What a network may claim: constants and buffers, copies of its file, and the stacks of the runtimes' threads.
@@ -204,8 +204,7 @@ def settle(
 
 def _size(graph: "Graph") -> tuple[int, int]:
     """Return height and width of a trial's frames."""
-    height, width = (side + -side % graph.stride for side in (_HEIGHT, _WIDTH))
-    return height, width
+    return graph.contract.padded(_HEIGHT_PX), graph.contract.padded(_WIDTH_PX)
 
 
 def _frames(graph: "Graph") -> list[Frame]:

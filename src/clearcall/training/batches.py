@@ -126,8 +126,8 @@ class _Where:
     negative: bool
 
 
-def _cut(picture: npt.NDArray[_Value], where: _Where) -> npt.NDArray[_Value]:
-    patch = picture[where.top : where.top + where.side, where.left : where.left + where.side]
+def _cut(image: npt.NDArray[_Value], where: _Where) -> npt.NDArray[_Value]:
+    patch = image[where.top : where.top + where.side, where.left : where.left + where.side]
     missing = where.side - patch.shape[0], where.side - patch.shape[1]
     if max(missing) > 0:  # a photograph smaller than the patch is continued by its mirror image
         patch = np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")

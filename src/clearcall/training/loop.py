@@ -20,7 +20,7 @@ from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
 from clearcall.training.devices import JoinedProcesses
 from clearcall.training.task import Task, WithFeatures
-from clearcall.training.validation import DEAD_GREY_LEVELS, Quality, Validator
+from clearcall.training.validation import DEAD_LEVELS, Quality, Validator
 
 _LEAST_STEPS = 100  # before which a network that does next to nothing may yet come to do something
 LOG_EVERY = 20  # steps; the losses of a row are means over as many
@@ -176,7 +176,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
             if step % training.validate_every == 0 or step == training.steps:
                 quality = validator.quality(average)
                 tried = step > training.warmup_steps and step >= min(_LEAST_STEPS, training.steps)
-                if tried and quality.change < DEAD_GREY_LEVELS:
+                if tried and quality.change < DEAD_LEVELS:
                     raise _diverged(
                         f"{name}: the network has died, its output equals its input after {step} steps "
                         f"(mean difference {quality.change:.4f} grey levels)",

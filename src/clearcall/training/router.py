@@ -127,9 +127,9 @@ def _views(luma: Tensor) -> list[Tensor]:
 
 
 def _psnr_db(student: Routed, frame: Frame, sharp: Frame) -> _Floats:
-    picture, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
+    image, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
     errors = [
-        float((student.luma(student.restore_by(choice, picture).clamp(0, 1)) - target).square().mean())
+        float((student.luma(student.restore_by(choice, image).clamp(0, 1)) - target).square().mean())
         for choice in range(len(student.names))
     ]
     return np.array([-10 * np.log10(max(error, _ROUNDING_MSE)) for error in errors], np.float32)

@@ -1,6 +1,5 @@
 """Train one network: build it, load what it learns from, run the loop, save the weights."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_path, sha256_of
+from clearcall.core.files import sha256_of, write_csv
 from clearcall.core.locks import release_lock
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.models.build import Kind, build_model
@@ -28,7 +27,7 @@ from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.training.task import (
     TEACHER_LOSSES,
     Answer,
-    PictureLoss,
+    ImageLoss,
     RestorationTask,
     Teacher,
     WithFeatures,
@@ -247,7 +246,7 @@ def make_task(
     layers: Sequence[FeatureLayers] = (),
 ) -> RestorationTask:
     """Return what is trained, with the networks that its losses need on the device."""
-    perceptual: PictureLoss | None = None
+    perceptual: ImageLoss | None = None
     if "perceptual" in losses:
         perceptual = partial(perceptual_loss, network=load_vgg19().to(fabric.device))
     if teacher is not None and "feature_projection" in losses:
@@ -277,15 +276,15 @@ def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ())
 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
-    """Write the curves of one stage's networks as one CSV: a line for each mean of losses and each validation."""
+    """Write the curves of a stage's networks as one CSV: a line for each mean of losses and each validation."""
     curves = {name: rows for network in trained.values() for name, rows in network.curves.items()}
     names = list(dict.fromkeys(name for rows in curves.values() for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["network", *names], restval="", lineterminator="\n")
-        writer.writeheader()
-        for network, rows in curves.items():
-            for row in rows:
-                writer.writerow({"network": network, **{name: f"{value:.7g}" for name, value in row.items()}})
+    lines = [
+        {"network": network, **{name: f"{row[name]:.7g}" if name in row else "" for name in names}}
+        for network, rows in curves.items()
+        for row in rows
+    ]
+    write_csv(path, lines)
 
 
 def scheduled(training: Training, pairs: int, budget: float) -> Training:

@@ -15,7 +15,7 @@ from clearcall.models.inference import restore
 # The middle of a photograph is enough to compare two moments of one training; the report measures whole images.
 MIDDLE_SIDE = 256
 # A restored image that differs by less than this (mean, in 8-bit levels) from its input has not been restored.
-DEAD_GREY_LEVELS = 0.01
+DEAD_LEVELS = 0.01
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from clearcall.data.ingest.sources import (
     paired_originals,
     unsplash_folder,
 )
-from clearcall.data.ingest.videos import film_pictures
+from clearcall.data.ingest.videos import sample_frames
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.imaging.decode import (
     SUFFIXES,
@@ -178,7 +178,7 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
     Raises UserError, a line of the message, if that fails.
     """
     if original.path.suffix.lower() in VIDEO_SUFFIXES:
-        yield from _of_film(original, params)
+        yield from _sampled(original, params)
         return
     pictures = []
     for path in filter(None, (original.path, original.degraded)):
@@ -191,7 +191,7 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
     yield _Taken(pictures[0], pictures[1] if original.degraded else None)
 
 
-def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
+def _sampled(original: Original, params: DownloadData) -> Iterator[_Taken]:
     """Take images of a video; raise UserError, a line of the message, if it is none or of a size that is refused."""
 
     def require_size(width: int, height: int) -> None:
@@ -199,7 +199,7 @@ def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
             raise UserError(f"{original.name}: {problem}")
 
     require_size(*video_size(original.path))
-    for frame, before, seconds in film_pictures(original.path, params.film_pictures, params.video_scale):
+    for frame, before, seconds in sample_frames(original.path, params.video_frames, params.video_scale):
         require_size(*frame.shape[1::-1])  # it may change
         picture = Picture(Image.fromarray(frame), "RGB", "video", ["frame of a video"])
         yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)

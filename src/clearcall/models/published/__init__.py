@@ -15,7 +15,7 @@ class Enlarging(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Enlarge RGB of (N, 3, H, W) in [0, 1]."""
-        enlarged: Tensor = self.student.enlarge(picture)  # type: ignore[operator]  # nn.Module hides methods
+        enlarged: Tensor = self.student.enlarge(image)  # type: ignore[operator]  # nn.Module hides methods
         return enlarged

@@ -20,9 +20,9 @@ class CompactResnet(nn.Module):
         self.block = ResidualBlock(channels)
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        restored: Tensor = picture + self.tail(self.block(self.head(picture)))
+        restored: Tensor = image + self.tail(self.block(self.head(image)))
         return restored
 
 

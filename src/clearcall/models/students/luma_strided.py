@@ -53,21 +53,21 @@ class LumaStrided(nn.Module):
         self.chroma_stem = stem(CHROMA_PLANES, 3, 1, 1) if colour else None
         self.tail = zero_(nn.Conv2d(channels, stride**2 + (CHROMA_PLANES if colour else 0), 1))
 
-    def luma(self, picture: Tensor) -> Tensor:
+    def luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB in [0, 1] as (N, 1, H, W) in [0, 1], in 8-bit levels, as 8-bit video has it.
 
         The same as OpenCV's conversion of an 8-bit frame, so that training sees what the runtime will feed.
         """
-        grey_levels = (picture * 255).round()
-        weighted = (grey_levels * self.luma_weights).sum(1, keepdim=True)
+        levels = (image * 255).round()
+        weighted = (levels * self.luma_weights).sum(1, keepdim=True)
         return ((weighted + LUMA_ONE / 2) / LUMA_ONE).floor() / 255
 
-    def chroma(self, picture: Tensor) -> Tensor:
+    def chroma(self, image: Tensor) -> Tensor:
         """Return Cb and Cr, (N, 2, H / 2, W / 2), of RGB (N, 3, H, W), both in [0, 1], H and W even, in 8-bit levels.
 
         The same as OpenCV's: means of 2 x 2 pixels, rounded, then converted.
         """
-        means = nn.functional.avg_pool2d((picture * 255).round(), CHROMA_STRIDE)
+        means = nn.functional.avg_pool2d((image * 255).round(), CHROMA_STRIDE)
         means = (means + 0.5).floor()
         red, green, blue = means.unbind(dim=1)
         weights = CHROMA_LUMA_WEIGHTS
@@ -86,25 +86,25 @@ class LumaStrided(nn.Module):
             features = self.body[1:](self.body[0](luma) + self.chroma_stem(chroma))
         return features
 
-    def padded(self, picture: Tensor) -> Tensor:
+    def padded(self, image: Tensor) -> Tensor:
         """Return an image (N, C, H, W) padded to the size contract by its last rows and columns."""
-        return pad_to(picture, SizeContract(self.stride, SMALLEST_SIDE))
+        return pad_to(image, SizeContract(self.stride, SMALLEST_SIDE))
 
-    def padded_luma(self, picture: Tensor) -> Tensor:
+    def padded_luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], padded to the size contract."""
-        return self.padded(self.luma(picture))
+        return self.padded(self.luma(image))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        height, width = picture.shape[-2:]
-        chroma = self.chroma(self.padded(picture)) if self.colour else None
+        height, width = image.shape[-2:]
+        chroma = self.chroma(self.padded(image)) if self.colour else None
         # What to add to luma before the shuffle: stride^2 planes; with `colour` two more, what to add to chroma.
-        sub_pixels = self.tail(self.features(self.padded_luma(picture), chroma))
+        sub_pixels = self.tail(self.features(self.padded_luma(image), chroma))
         residual = nn.functional.pixel_shuffle(sub_pixels[:, : self.stride**2], self.stride)
         if self.colour:
             coarse = nn.functional.conv2d(sub_pixels[:, self.stride**2 :], self.chroma_to_rgb)
             residual = residual + nn.functional.interpolate(coarse, scale_factor=CHROMA_STRIDE, mode="bilinear")
-        return picture + residual[..., :height, :width]
+        return image + residual[..., :height, :width]
 
 
 def build(channels: int, body_layers: int, stride: int = 2, expansion: int = 0, *, colour: bool = False) -> LumaStrided:

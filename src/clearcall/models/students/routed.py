@@ -140,29 +140,29 @@ class Routed(nn.Module):
         """The names of the experts that restore chroma too."""
         return tuple(name for name, one in zip(self.names[1:], self.experts, strict=True) if one.colour)
 
-    def luma(self, picture: Tensor) -> Tensor:
+    def luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], in 8-bit levels, (N, 1, H, W)."""
-        luma: Tensor = self.experts[0].luma(picture)  # type: ignore[operator]  # a list hides methods
+        luma: Tensor = self.experts[0].luma(image)  # type: ignore[operator]  # a list hides methods
         return luma
 
-    def padded_luma(self, picture: Tensor) -> Tensor:
+    def padded_luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], padded to the size contract of all experts and the router."""
-        luma: Tensor = self.experts[0].padded_luma(picture)  # type: ignore[operator]  # a list hides methods
+        luma: Tensor = self.experts[0].padded_luma(image)  # type: ignore[operator]  # a list hides methods
         return luma
 
-    def scores(self, picture: Tensor) -> Tensor:
+    def scores(self, image: Tensor) -> Tensor:
         """Return the router's scores, (N, names), of RGB (N, 3, H, W) in [0, 1]."""
-        scores: Tensor = self.router(self.router.spectrum(self.padded_luma(picture) * 255))
+        scores: Tensor = self.router(self.router.spectrum(self.padded_luma(image) * 255))
         return scores
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        choices = self.scores(picture).argmax(dim=1).tolist()
-        return torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, picture, strict=True)])
+        choices = self.scores(image).argmax(dim=1).tolist()
+        return torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, image, strict=True)])
 
-    def restore_by(self, choice: int, picture: Tensor) -> Tensor:
+    def restore_by(self, choice: int, image: Tensor) -> Tensor:
         """Restore RGB (N, 3, H, W) in [0, 1] by one of `names`, whatever the router says."""
-        restored: Tensor = self.experts[choice - 1](picture) if choice else picture
+        restored: Tensor = self.experts[choice - 1](image) if choice else image
         return restored
 
 

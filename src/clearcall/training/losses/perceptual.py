@@ -34,9 +34,9 @@ class Vgg19(nn.Module):
         self.features = nn.Sequential(*list(vgg19_trunk())[: _LAST + 1])
         self.requires_grad_(requires_grad=False)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Return what the network sees in an image."""
-        seen: Tensor = self.features((picture - self.mean) / self.deviation)
+        seen: Tensor = self.features((image - self.mean) / self.deviation)
         return seen
 
 

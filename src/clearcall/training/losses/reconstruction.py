@@ -45,8 +45,8 @@ def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse
     """
     weights = torch.tensor(BT601, device=restored.device, dtype=restored.dtype).view(1, 3, 1, 1)
 
-    def error(picture: Tensor) -> Tensor:
-        return ((picture - target) * weights).sum(1).square().mean(dim=(1, 2))
+    def error(image: Tensor) -> Tensor:
+        return ((image - target) * weights).sum(1).square().mean(dim=(1, 2))
 
     return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
 
@@ -58,8 +58,8 @@ def chroma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_m
     """
     weights = torch.tensor(CHROMA_OF_RGB, device=restored.device, dtype=restored.dtype)[..., None, None]
 
-    def error(picture: Tensor) -> Tensor:
-        return conv2d(avg_pool2d(picture - target, 2), weights).square().mean(dim=(1, 2, 3))
+    def error(image: Tensor) -> Tensor:
+        return conv2d(avg_pool2d(image - target, 2), weights).square().mean(dim=(1, 2, 3))
 
     return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
 
