@@ -12,10 +12,13 @@ from torch import nn
 
 @torch.no_grad()
 def disturb(model: nn.Module, scale: float, seed: int = 1) -> nn.Module:
-    """Add noise to every parameter, in place; return the network for evaluation, without gradients."""
+    """Add noise to weights and batch statistics, in place; return the network for evaluation, without gradients."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.add_(torch.rand(buffer.shape, generator=generator))
     return model.eval().requires_grad_(requires_grad=False)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ COLOURED, PLAIN = ({"channels": 4, "body_layers": 1, "expansion": 6, "colour": c
 _MOST_LEVELS = 2  # of rounding luma's and chroma's change apart, in 8-bit levels
 
 
-def disturbed(arguments: dict[str, object]) -> LumaStrided:
+def disturbed(arguments: dict[str, Any]) -> LumaStrided:
     """Return a network whose layers all do something."""
     network = disturb(build_model("students", "luma_strided", arguments), 0.05)
     assert isinstance(network, LumaStrided)

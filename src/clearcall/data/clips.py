@@ -31,7 +31,7 @@ class Clip:
 
 
 def clip_files(folder: Path) -> list[Path]:
-    """Return the videos and photographs of a folder, sorted by name; raise UserError if there is none.
+    """Return the videos and photographs of a folder by name; raise UserError if there is none.
 
     In place of a folder, `bundled` stands for the bundled test photographs (faces of a woman and of a cat, a cup) and a
     printed page of scikit-image's.

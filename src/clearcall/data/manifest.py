@@ -45,14 +45,14 @@ class ImageRecord:
 
 
 def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:
-    """Write `manifest.csv` into the raw folder, sorted by path; columns that are empty throughout are left out."""
+    """Write `manifest.csv`, sorted by path, without optional columns that are empty."""
     rows = [asdict(record) for record in sorted(records, key=lambda record: record.path)]
     left_out = {name for name in _OPTIONAL if not any(row[name] for row in rows)}
     write_csv(raw / MANIFEST, [{name: row[name] for name in row if name not in left_out} for row in rows])
 
 
 def read_manifest(raw: Path) -> list[ImageRecord]:
-    """Read `manifest.csv` of a raw folder; raise UserError if it is missing or not one of ours."""
+    """Read `manifest.csv`; raise UserError if it is missing or has other columns."""
     path = raw / MANIFEST
     if not path.is_file():
         raise UserError(f"{path} is missing: run `dvc repro download_data` first")

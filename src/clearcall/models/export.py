@@ -1,4 +1,4 @@
-"""Export to ONNX, 8-bit in and out, any even size, always followed by a comparison with torch.
+"""Export to ONNX, 8-bit in and out, dynamic size; compare with torch.
 
 Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
@@ -44,7 +44,7 @@ _IR_VERSION = 10  # of ONNX files: as torch writes them
 
 
 class _Core(nn.Module):
-    """What a luma student does at each pixel: luma, and chroma if it restores that, in [0, 1] to sub-pixels.
+    """The convolutions of a luma student: luma, maybe chroma, in [0, 1] to sub-pixels.
 
     With `silent` planes it returns as many zeros more, in place of what others add to chroma.
     """
@@ -65,7 +65,7 @@ class _Core(nn.Module):
 
 
 class _Scores(nn.Module):
-    """What the router makes of a whole frame: luma in 8-bit levels to a score for each choice."""
+    """The router: luma in 8-bit levels to a score for each choice."""
 
     def __init__(self, router: Router) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Scores(nn.Module):
 
 
 def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
-    """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
+    """Write a network to `path` as one self-contained graph of dynamic size."""
     model = collapsed(model)
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
     properties = {KIND_KEY: "luma", STRIDE_KEY: str(stride)}
@@ -132,7 +132,7 @@ def _rgb_part(model: nn.Module, opset: int) -> _Part:
 
 
 def _luma_part(student: LumaStrided, opset: int, output: str, prefix: str = "", silent: int = 0) -> _Part:
-    """Return a luma network from `luma`, and `chroma` if it restores that, to `output`, all names between prefixed.
+    """Return a luma network from `luma`, and maybe `chroma`, to `output`; other names are prefixed.
 
     One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
     """
@@ -235,7 +235,7 @@ def _arrays(**arrays: npt.NDArray[Any]) -> list[onnx.TensorProto]:
 
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
-    """Return the largest difference in 8-bit levels between torch and the graph; raise UserError if it is too large."""
+    """Return the largest difference from torch in 8-bit levels; raise UserError if too large."""
     sharpener = Sharpener(path, provider="onnxruntime")
     largest = 0
     for frame in frames:

@@ -1,4 +1,4 @@
-"""An ONNX file's metadata, read from its bytes: nothing is run, and data outside the file is refused.
+"""Read an ONNX file's metadata; refuse data outside the file.
 
 The numbers are those of the fields in ONNX's onnx.proto, in protobuf's wire format.
 """
@@ -57,7 +57,7 @@ _SHORT = 300  # characters of a runtime's message or of a value
 
 
 def read_metadata(onnx: bytes) -> dict[str, str]:
-    """Return the metadata of a model; raise ValueError if it is malformed or keeps data outside the file."""
+    """Return a model's metadata; raise ValueError if malformed or with external data."""
     metadata: dict[str, str] = {}
     waiting: list[tuple[_Message, memoryview]] = [("model", memoryview(onnx))]
     count = 0
@@ -134,7 +134,7 @@ class Graph:
         return SizeContract(self.stride, SMALLEST_SIDE if self.kind == "luma" else 1)
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of input and output for a frame that keeps the size contract."""
+        """Return the shapes of input and output for a frame of an allowed size."""
         if self.kind == "rgb":
             return (1, height, width, 3), (1, height, width, 3)
         planes = self.stride**2 + (CHROMA_PLANES if self.coloured else 0)

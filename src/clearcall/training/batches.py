@@ -1,4 +1,4 @@
-"""Patches for training, cut from the memory-mapped pairs; which ones depends on seed, step and rank alone."""
+"""Training patches, drawn from memory-mapped pairs by seed, step and rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _Value = TypeVar("_Value", np.uint8, np.uint16)
 
 @dataclass(frozen=True)
 class Batch:
-    """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known.
+    """RGB patches, float32 (N, 3, side, side) in [0, 1], with the teacher's outputs if known.
 
     `input_mse`, (N,), is the mean squared difference between the whole images that the patches were cut from: that
     of a patch alone says more about how flat it is than about how it was degraded.
@@ -41,7 +41,7 @@ class Batch:
 
 
 class PatchSampler:
-    """Random patches, turned, mirrored and recoloured; a share of them is clean: sharp image in, sharp image out.
+    """Random patches, turned, mirrored and recoloured; in a share of them the input is sharp.
 
     Pairs are drawn alike often, or by their `weights`. Stateless: batch number `step` of rank `rank` is always the
     same, so that a resumed run needs no random state.
@@ -112,7 +112,7 @@ class PatchSampler:
 
 @dataclass(frozen=True)
 class _Where:
-    """A square patch; how it is turned (in quarters) and mirrored; the order of its channels; whether it is a negative.
+    """A square patch: its place, quarter turns, mirroring, channel order, negative.
 
     Blur knows neither colour nor sign: six photographs taught the teacher 0.4 dB more when both varied.
     """

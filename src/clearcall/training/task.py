@@ -40,7 +40,7 @@ def needs_teacher(weights: Mapping[str, float]) -> bool:
 
 
 def without_teacher(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the losses of the no-teacher baseline: those against the sharp image, or MSE if there are none."""
+    """Return the no-teacher baseline's losses: those against the sharp image, or MSE."""
     return {name: weight for name, weight in weights.items() if not needs_teacher({name: weight})} or {"mse": 1.0}
 
 
@@ -55,7 +55,7 @@ Teacher = Callable[[Tensor], Answer]
 
 
 def answer(network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> Answer:
-    """Return a network's output, with the feature maps of the named layers: modules of its, such as `body.3`.
+    """Return a network's output and the feature maps of named layers, such as `body.3`.
 
     Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
@@ -94,7 +94,7 @@ class Task(Protocol):
 
 
 class RestorationTask:
-    """Learn to restore: losses against the sharp image, and against a teacher where one is given.
+    """Restoration: losses against the sharp image, and against a teacher if given.
 
     The teacher's outputs are taken from the batch if it holds them; otherwise the teacher answers here. `perceptual` is
     the loss of that name, which brings a network of its own; `relative_floor` belongs to relative_mse and the gains.

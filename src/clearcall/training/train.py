@@ -43,7 +43,7 @@ _BLANK_SIDE_PX = 64
 
 @dataclass(frozen=True)
 class Job:
-    """One training: the network, its losses (weights above 0, by name), the schedule, and what it learns from.
+    """One training: network, losses (weights above 0, by name), schedule, data.
 
     `budget` is the share of the steps that is run. Training starts from the weights `pretrained`, if given. An `expert`
     learns from the pairs that it names, and for a share `neighbours` of its samples from the others. `feature_layers`
@@ -65,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the weights, a summary for the report, the MLflow run's id, and the curve of each network.
+    """The result of a training: weights, summary, MLflow run, curves by network.
 
     `leftovers` are the files from which a killed stage resumes; the stage removes them when all is written.
     """
@@ -187,7 +187,7 @@ def _weights(pairs: Sequence[PairRecord], expert: Expert, neighbours: float) -> 
 def train_student(
     stage: DistillStudent, paths: Paths, records: Sequence[PairRecord], name: str
 ) -> tuple[nn.Module, Quality]:
-    """Train a student on some of the pairs, on one device and without MLflow; return it and its validation quality."""
+    """Train a student on some pairs, without MLflow; return it and its validation quality."""
     job = replace(student_job(stage, stage.losses.weights(), name), pairs=records)
     trained = train_network(job, paths, make_fabric(stage.training), shown=False)
     # The teacher's outputs serve further trainings on these pairs.
@@ -199,7 +199,7 @@ def train_student(
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that answers live, its stored outputs where these cost less, and the path that they would have."""
+    """A teacher as a function, its stored outputs where these cost less, and their path."""
 
     answer: Teacher
     outputs: TeacherOutputs | None
@@ -214,7 +214,7 @@ def load_teacher(
     fabric: Fabric,
     feature_layers: Sequence[FeatureLayers] = (),
 ) -> LoadedTeacher:
-    """Load the teacher, and compute its outputs for all records if that costs less than answering every patch."""
+    """Load the teacher; compute its outputs if that costs less than running it on every patch."""
     folder = paths.weights / "teacher"
     teacher = load_weights(folder).to(fabric.device)
     offsets = str([record.degraded_offset for record in records])
@@ -256,7 +256,7 @@ def make_task(
 
 
 def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teacher, fabric: Fabric) -> WithFeatures:
-    """Return a student with a 1x1 layer from each named layer's width to that of the teacher's layer beside it."""
+    """Return a student with a 1x1 layer from each named layer to the teacher's width."""
     blank = torch.zeros(1, 3, _BLANK_SIDE_PX, _BLANK_SIDE_PX)
     with torch.no_grad():
         own = answer(network.eval(), blank, layers).layers
@@ -266,7 +266,7 @@ def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teache
 
 
 def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> Teacher:
-    """Return the teacher as a function that neither learns nor is seen by anything that walks over modules."""
+    """Return the teacher as a function: no gradients, no submodule."""
 
     def ask(degraded: Tensor) -> Answer:
         with torch.no_grad(), fabric.autocast():
@@ -276,7 +276,7 @@ def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ())
 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
-    """Write the curves of a stage's networks as one CSV: a line for each mean of losses and each validation."""
+    """Write the curves of a stage's networks as one CSV."""
     curves = {name: rows for network in trained.values() for name, rows in network.curves.items()}
     names = list(dict.fromkeys(name for rows in curves.values() for row in rows for name in row))
     lines = [
@@ -288,7 +288,7 @@ def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
 
 
 def scheduled(training: Training, pairs: int, budget: float) -> Training:
-    """Return the training with `steps`, `validate_every` and `warmup_steps` as they will be run.
+    """Return the training with epochs and budget resolved to steps.
 
     An epoch has a patch of each of the training `pairs`. `budget`, above 0 and at most 1, is the share of all three
     that is run, so that a shorter training has as many validations and the same schedule in small.

@@ -20,7 +20,7 @@ DEAD_LEVELS = 0.01
 
 @dataclass(frozen=True)
 class Quality:
-    """Means over the validation pairs; `change` is the mean absolute difference from the input, in 8-bit levels."""
+    """Means over the validation pairs; `change` is the mean change of the input in 8-bit levels."""
 
     ssim: float
     psnr_db: float
@@ -28,7 +28,7 @@ class Quality:
 
 
 class Validator:
-    """The middles of the validation pairs, and a network's mean SSIM and PSNR on them, rounded to 8 bits."""
+    """Measures a network on the middles of the validation pairs, rounded to 8 bits."""
 
     def __init__(self, pairs: Path, records: Sequence[PairRecord]) -> None:
         self._reader, self._records = PairReader(pairs), records

@@ -111,7 +111,7 @@ def send(frames: Sequence[Frame], codec: CallCodec, qp: int, loss_rate: float = 
 
 
 def _slices(packet: bytes) -> list[bytes]:
-    """Split a coded H.264 frame into NAL units with their start codes; parameter sets stay with the first slice."""
+    """Split a coded H.264 frame into NAL units; parameter sets stay with the first slice."""
     starts = [match.start() for match in re.finditer(rb"\x00?\x00\x00\x01", packet)]
     units = [packet[start:end] for start, end in pairwise([*starts, len(packet)])]
     first = next(index for index, unit in enumerate(units) if unit.lstrip(b"\0")[1] & 31 in _SLICE_TYPES)
@@ -159,6 +159,6 @@ def _created(name: str, mode: Literal["r", "w"], codec: CallCodec) -> av.CodecCo
 
 
 def _padded(frame: Frame) -> Frame:
-    """Repeat the last row and column until both sides are even and large enough for every encoder."""
+    """Pad to a size that every encoder takes, by the last row and column."""
     rows, columns = (_ENCODED.padded(side) - side for side in frame.shape[:2])
     return np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge")

@@ -28,7 +28,7 @@ _ENLARGED, _BENT = 0.5, 0.3  # shares of soft images
 
 
 def pair_seed(seed: int, pair: PairRecord) -> int:
-    """Return the seed of one pair: it depends on what the pair is, not on order or the number of workers."""
+    """Return the seed of one pair: independent of order and number of workers."""
     name = f"{seed}/{pair.image}/{pair.scale:g}/{pair.degradation}/{pair.variant}"
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big")

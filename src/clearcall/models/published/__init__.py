@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Enlarging(nn.Module):
-    """A student's published part, which is given the half image that the student makes itself when it is trained."""
+    """A student's published part, from the image at half resolution."""
 
     stride = 1
 

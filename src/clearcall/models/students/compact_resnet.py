@@ -1,4 +1,4 @@
-"""The student of the `resblocks_x4` report: a "compact CNN" below a teacher of residual blocks, at full size.
+"""The student of the `resblocks_x4` report: a "compact CNN" at full resolution.
 
 The report gives neither widths nor a count. This is the smallest network of its teacher's kind, one residual block of
 32 channels between two 3x3 layers: 20 K parameters, an assumption of ours.

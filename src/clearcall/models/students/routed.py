@@ -1,4 +1,4 @@
-"""Several luma networks, each an expert for some degradations, and a router that picks one of them for a whole frame.
+"""Luma networks as experts for degradations, and a router that picks one for each frame.
 
 A tiny network is a bad generalist and a good specialist; run one at a time, specialists cost what one network costs (a
 mixture of experts with hard routing: Jacobs et al. 1991, "Adaptive mixtures of local experts"). The first choice is
@@ -20,7 +20,7 @@ IDENTITY = "identity"
 
 
 class Router(nn.Module):
-    """Scores the identity and each expert for a whole frame, by the power spectrum of its rows and columns.
+    """Scores the identity and each expert for a frame, by the power spectra of its lines.
 
     What a frame has been through shows in how its detail falls off with frequency. Spectra are means over windows of 32
     pixels, one every 17 pixels in both directions: of all windows, of the textured and of the plain ones, since codecs
@@ -58,7 +58,7 @@ class Router(nn.Module):
         self.requires_grad_(requires_grad=False)  # it is fitted by itself, after the experts
 
     def spectrum(self, luma_levels: Tensor) -> Tensor:
-        """Return what the router knows of luma (N, 1, H, W) in 8-bit levels: (N, NUMBERS), all logarithms but shares.
+        """Return the router's features (N, NUMBERS) of luma (N, 1, H, W) in 8-bit levels: logarithms and shares.
 
         In this order: how far each band is from the level, which is the mean of the lowest bands; the level; how
         unevenly the windows share each band's power; for each texture the spectrum of textured windows against that of
