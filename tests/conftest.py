@@ -1,5 +1,6 @@
 """What several test files share: the committed params, real photographs, and a small folder of pairs."""
 
+import os
 import signal
 import struct
 import subprocess
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # torch takes a second to import, which many files do without
 
     from clearcall.models.build import Kind
 
+# Tests train tiny networks: a second thread of torch only waits, and on a busy machine it waits for long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A loaded machine is slow, not wrong.
 settings.register_profile("clearcall", deadline=None)
 settings.load_profile("clearcall")
@@ -205,15 +208,12 @@ def teacher_onnx(tmp_path_factory: pytest.TempPathFactory) -> "tuple[nn.Module, 
 
 def _disturbed(kind: "Kind", name: str, arguments: dict[str, int]) -> "nn.Module":
     import torch
+    from tests.make.networks import disturb
 
     from clearcall.models.build import build_model
 
     torch.manual_seed(0)
-    model, generator = build_model(kind, name, arguments), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
-    return model.eval().requires_grad_(requires_grad=False)
+    return disturb(build_model(kind, name, arguments), 0.02)
 
 
 @pytest.fixture(scope="session")

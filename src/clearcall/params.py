@@ -1,4 +1,4 @@
-"""Every parameter of the pipeline as frozen pydantic models; only what is not in use has a default."""
+"""The parameters of params.yaml as frozen pydantic models."""
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
@@ -57,7 +57,7 @@ class Paths(_Params):
 
 
 class PublishedArchive(_Params):
-    """A zip file on the network and how to know that it is the right one; size in bytes."""
+    """A zip file on the network, its SHA-256, and its size in bytes."""
 
     url: str = Field(pattern=r"^https?://.*[^/]$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -68,7 +68,7 @@ PAIRED = {"paired_folder", "gopro"}  # sources whose photographs come with blurr
 
 
 class DownloadData(_Params):
-    """Where the photographs come from and how they are split; `archive` is what the source `gopro` downloads."""
+    """The source of the photographs and their splits; `archive` is of the source `gopro`."""
 
     source: Literal["bundled", "folder", "div2k", "unsplash_sr", "paired_folder", "gopro"]
     folder: Path
@@ -77,7 +77,7 @@ class DownloadData(_Params):
     licence: str
     validation_fraction: Fraction
     test_fraction: Fraction
-    film_pictures: int = Field(ge=1, le=10_000)
+    video_frames: int = Field(ge=1, le=10_000)
     video_scale: float = Field(gt=0, le=1)
     min_side: int = Field(ge=8)
     max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes an image for an attack
@@ -100,7 +100,7 @@ class CheckData(_Params):
 
 
 class AsGiven(_Params):
-    """Take the blurred partner that the source brings, in place of the photograph: only as the first step."""
+    """Take the source's blurred partner in place of the photograph; first step only."""
 
     op: Literal["as_given"]
 
@@ -153,7 +153,7 @@ PhotoMotion = Literal["pan", "bend"]  # of photographs that become clips
 
 
 class Codec(_Params):
-    """Send through a video call: smaller by a factor, encoded, some packets lost, decoded, and back to the own size.
+    """Send through a video call: downscale, encode, lose packets, decode, upscale.
 
     One of `codecs`, of `factors` and of `loss_rates` (of packets) is drawn for each image, and a quantizer from
     `qp_range`, which is H.264's scale (1 to 51) for every codec, and one of `upscale_filters`, by which the other side
@@ -315,14 +315,14 @@ class TrainTeacher(_Params):
 
 
 class FeatureLayers(_Params):
-    """A layer of the student and the one of the teacher that the loss feature_projection compares it with."""
+    """A layer of the student and one of the teacher, for the loss feature_projection."""
 
     student: str
     teacher: str
 
 
 class Expert(_Params):
-    """One expert of the student: the degradations that it learns from, and of which images if not of all.
+    """One expert: the degradations, and maybe the images, that it learns from.
 
     `images` is a pattern of their names as a shell has it, such as `*head*`. `steps` and `recolour` go before those of
     the training, `arguments` before those of the model.
@@ -336,7 +336,7 @@ class Expert(_Params):
 
 
 class DistillStudent(_Params):
-    """The student and its no-teacher baseline: one network, or experts of which a router picks one for each frame.
+    """The student and its no-teacher baseline: one network, or experts and a router.
 
     `experts: each` makes one for each degradation of the mix. `neighbours` is the share of an expert's samples that are
     drawn from the pairs of all others, so that a frame which is routed to it by mistake loses little.
@@ -375,7 +375,7 @@ class DistillStudent(_Params):
 
 
 class Evaluate(_Params):
-    """Grid on which the unsharp mask is tuned: sigma in pixels, amount as a factor (1.0 is 100 %).
+    """Grid of the unsharp mask: sigma in pixels, amount as a factor (1.0 is 100 %).
 
     `test_pairs` limits how many pairs are measured, as many of each degradation; null: all.
     """
@@ -447,7 +447,7 @@ class Gate(_Params):
 
 
 class Params(_Params):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     paths: Paths
     download_data: DownloadData

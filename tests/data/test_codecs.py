@@ -31,13 +31,13 @@ def sent(codec: CallCodec, **changes: Any) -> Transmission:
     return replace(Transmission(codec, 2.0, 22, pan=(2.3, -1.7), zoom=1.006, loss_rate=0.0, seed=5), **changes)
 
 
-def grey(picture: Frame) -> Frame:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+def grey(image: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 @pytest.mark.parametrize("loss_rate", [0.0, 0.1])
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_picture_is_registered_with_the_still(codec: CallCodec, loss_rate: float, still: Frame) -> None:
+def test_the_image_is_registered_with_the_still(codec: CallCodec, loss_rate: float, still: Frame) -> None:
     """To a fifth of a pixel by phase correlation, and no shift by a pixel fits better."""
     from skimage.registration import phase_cross_correlation
 
@@ -74,7 +74,7 @@ def test_what_is_lost_is_seen_and_the_seed_says_what(codec: CallCodec, still: Fr
 
 
 def test_vp8_does_not_go_by_the_clock() -> None:
-    """At a speed above zero it does, and a busy machine gave other pictures than an idle one."""
+    """At a speed above zero it does, and a busy machine gave other images than an idle one."""
     assert int(codecs._encoder("vp8", 32, 64, 64).options["cpu-used"]) < 0
 
 
@@ -105,7 +105,7 @@ def test_pan_and_zoom_ends_with_the_still_and_moves_as_told(still: Frame) -> Non
     assert (zoomed[0][122, 138] == still[132, 148]).all()  # a frame ago all was half as far from it
 
 
-def test_a_filtered_picture_has_what_the_frames_before_it_show(still: Frame) -> None:
+def test_a_filtered_image_has_what_the_frames_before_it_show(still: Frame) -> None:
     """As a video has it: another frame than without them."""
     how = sent("h264", qp=34)
     alone, filtered = transmit(still, how), transmit(still, replace(how, filtered=True))
@@ -126,11 +126,11 @@ def test_the_step_draws_all_from_its_seed(still: Frame) -> None:
     values = {"op": "codec", "codecs": CODECS, "factors": [1.5, 2], "qp_range": [24, 36], "loss_rates": [0, 0.1]}
     step = STEP.validate_python(values)
     height, width = still.shape[:2]
-    pictures = [build_degradation([step], width, height, seed)(still) for seed in (1, 1, 2, 3)]
+    images = [build_degradation([step], width, height, seed)(still) for seed in (1, 1, 2, 3)]
     filtered = STEP.validate_python(values | {"temporal_filter": 1})
-    assert (build_degradation([filtered], width, height, 1)(still) != pictures[0]).any()
-    assert (pictures[0] == pictures[1]).all()
-    assert (pictures[0] != pictures[2]).any() and (pictures[2] != pictures[3]).any()
+    assert (build_degradation([filtered], width, height, 1)(still) != images[0]).any()
+    assert (images[0] == images[1]).all()
+    assert (images[0] != images[2]).any() and (images[2] != images[3]).any()
 
 
 @pytest.mark.parametrize(

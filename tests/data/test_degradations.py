@@ -26,15 +26,15 @@ RANDOM: list[dict[str, Any]] = [
 ]
 
 
-def degrade(picture: Frame, steps: list[dict[str, Any]], seed: int = 1) -> Frame:
+def degrade(image: Frame, steps: list[dict[str, Any]], seed: int = 1) -> Frame:
     from clearcall.data.degrade.degradations import build_degradation
 
-    height, width = picture.shape[:2]
-    return build_degradation([STEP.validate_python(step) for step in steps], width, height, seed)(picture)
+    height, width = image.shape[:2]
+    return build_degradation([STEP.validate_python(step) for step in steps], width, height, seed)(image)
 
 
 def synthetic(height: int = 40, width: int = 56) -> Frame:
-    """Return a picture of slopes, stripes and an edge, from integer arithmetic alone."""
+    """Return a image of slopes, stripes and an edge, from integer arithmetic alone."""
     row, column = np.mgrid[:height, :width]
     planes = [(row * 5 + column * 3) % 256, (row * column) % 251, np.where(column + row < 48, 30, 220)]
     return np.stack(planes, axis=-1).astype(np.uint8)
@@ -57,25 +57,25 @@ def test_the_default_mix_takes_the_test_photographs_to_the_known_ssim(
 
 @pytest.mark.parametrize("step", RANDOM, ids=lambda step: step["op"])
 def test_the_seed_alone_decides(step: dict[str, Any]) -> None:
-    picture = synthetic()
-    before = picture.copy()
-    first, second = degrade(picture, [step], 5), degrade(picture, [step], 5)
+    image = synthetic()
+    before = image.copy()
+    first, second = degrade(image, [step], 5), degrade(image, [step], 5)
     assert (first == second).all()
     # With five seeds, motion blur draws one direction and length more than once; that all are equal is no chance.
-    assert any((degrade(picture, [step], seed) != first).any() for seed in range(6, 11))
-    assert (picture == before).all()
-    assert (first != picture).any()
+    assert any((degrade(image, [step], seed) != first).any() for seed in range(6, 11))
+    assert (image == before).all()
+    assert (first != image).any()
 
 
 def test_other_use_of_random_numbers_changes_nothing() -> None:
-    picture = synthetic()
+    image = synthetic()
     np.random.seed(1)  # noqa: NPY002  # the global generator is what must not matter
-    first = degrade(picture, RANDOM)
+    first = degrade(image, RANDOM)
     np.random.seed(2)  # noqa: NPY002  # see above
-    assert (degrade(picture, RANDOM) == first).all()
+    assert (degrade(image, RANDOM) == first).all()
 
 
-# SHA-256 of each transform on the synthetic picture: another version of a library that draws or computes differently
+# SHA-256 of each transform on the synthetic image: another version of a library that draws or computes differently
 # makes pairs that cannot be compared with those before. If one changes on purpose, say so in the changelog.
 GOLDEN = {
     "gaussian_blur": "a2904579c9f0c0a6",
@@ -90,9 +90,9 @@ GOLDEN = {
 def test_pixels_are_those_of_the_version_that_was_chosen(committed: Params, name: str) -> None:
     from clearcall.data.degrade.degradations import build_degradation
 
-    picture = synthetic()
-    height, width = picture.shape[:2]
-    degraded = build_degradation(committed.degrade_pairs.degradations[name], width, height, 7)(picture)
+    image = synthetic()
+    height, width = image.shape[:2]
+    degraded = build_degradation(committed.degrade_pairs.degradations[name], width, height, 7)(image)
     assert degraded.dtype == np.uint8
     assert hashlib.sha256(degraded.tobytes()).hexdigest()[:16] == GOLDEN[name]
 
@@ -103,21 +103,21 @@ def test_every_degradation_keeps_odd_sizes_and_is_uint8(committed: Params) -> No
     @examples(max_examples=12)
     @given(height=st.integers(16, 70), width=st.integers(16, 70), seed=st.integers(0, 2**32 - 1))
     def check(height: int, width: int, seed: int) -> None:
-        picture = synthetic(height, width)
+        image = synthetic(height, width)
         for steps in committed.degrade_pairs.degradations.values():
-            degraded = build_degradation(steps, width, height, seed)(picture)
-            assert degraded.shape == picture.shape
+            degraded = build_degradation(steps, width, height, seed)(image)
+            assert degraded.shape == image.shape
             assert degraded.dtype == np.uint8
 
     check()
 
 
-def test_clean_is_the_picture_itself(committed: Params) -> None:
+def test_clean_is_the_image_itself(committed: Params) -> None:
     from clearcall.data.degrade.degradations import build_degradation
 
-    picture = synthetic()
-    degraded = build_degradation(committed.degrade_pairs.degradations["clean"], 56, 40, 1)(picture)
-    assert (degraded == picture).all()
+    image = synthetic()
+    degraded = build_degradation(committed.degrade_pairs.degradations["clean"], 56, 40, 1)(image)
+    assert (degraded == image).all()
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_resizing_is_pillows_and_antialiased(name: str, resample: Image.Resampli
     """41 x 57 by 1.7: Python rounds 41 / 1.7 = 24.1 to 24 and 57 / 1.7 = 33.5 to 34."""
     import cv2
 
-    picture = synthetic(41, 57)
-    degraded = degrade(picture, [{"op": "downscale", "factor": 1.7, "filter": name}, {"op": "upscale", "filter": name}])
-    small = Image.fromarray(picture).resize((34, 24), resample)
+    image = synthetic(41, 57)
+    degraded = degrade(image, [{"op": "downscale", "factor": 1.7, "filter": name}, {"op": "upscale", "filter": name}])
+    small = Image.fromarray(image).resize((34, 24), resample)
     assert (degraded == np.asarray(small.resize((57, 41), resample))).all()
     interpolation = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_LANCZOS4}[name]
-    opencv = cv2.resize(cv2.resize(picture, (34, 24), interpolation=interpolation), (57, 41))
+    opencv = cv2.resize(cv2.resize(image, (34, 24), interpolation=interpolation), (57, 41))
     assert mse(np.asarray(opencv, np.uint8), degraded) > 1
 
 
@@ -146,13 +146,13 @@ def test_downscaling_never_reaches_zero_pixels() -> None:
         {"op": "downscale", "factor": 16, "filter": "bilinear"},
         {"op": "upscale", "filter": "bilinear"},
     ]
-    picture = synthetic(3, 5)
-    assert degrade(picture, steps).shape == (3, 5, 3)
+    image = synthetic(3, 5)
+    assert degrade(image, steps).shape == (3, 5, 3)
 
 
 @pytest.mark.parametrize("sigma", [1, 6])
 def test_noise_has_the_sigma_that_was_asked_for(sigma: int) -> None:
-    """Nothing clips on mid grey; rounding to grey levels adds a variance of 1/12. 120 000 values: within 2 %."""
+    """Nothing clips on mid grey; rounding to 8-bit levels adds a variance of 1/12. 120 000 values: within 2 %."""
     grey = np.full((200, 200, 3), 128, np.uint8)
     noisy = degrade(grey, [{"op": "noise", "sigma_range": [sigma, sigma]}]).astype(float) - 128
     assert noisy.std() == pytest.approx((sigma**2 + 1 / 12) ** 0.5, rel=0.02)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import yaml
 from PIL import Image, ImageFilter
+from tests.make.photographs import download_params
 
 from clearcall.core.errors import UserError
 from clearcall.data.checks import check_images
@@ -17,7 +18,7 @@ from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.ingest.download import download
 from clearcall.data.manifest import MANIFEST, ImageRecord, read_manifest, write_manifest
 from clearcall.data.pairs import PairReader, read_pairs
-from clearcall.params import CheckData, CountPerSplit, DegradePairs, DownloadData, Params, parse_params
+from clearcall.params import CheckData, CountPerSplit, DegradePairs, Params, parse_params
 
 Frame = npt.NDArray[np.uint8]
 SCENES = ("train/one", "train/two", "train/three", "test/four")
@@ -29,12 +30,12 @@ def add_pair(folder: Path, sharp: str, seed: int) -> None:
     """Write noise as `sharp` and the same blurred under the same name in `blur`."""
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     blur = folder / sharp.replace("sharp", "blur")
-    for path, picture in (
+    for path, image in (
         (folder / sharp, Image.fromarray(pixels)),
         (blur, Image.fromarray(pixels).filter(ImageFilter.BLUR)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        image.save(path)
 
 
 @pytest.fixture
@@ -46,9 +47,7 @@ def scenes(tmp_path: Path) -> Path:
     return folder
 
 
-def settings(committed: Params, folder: Path, **changes: Any) -> DownloadData:
-    values = committed.download_data.model_dump() | {"source": "paired_folder", "folder": folder, "min_side": 8}
-    return DownloadData.model_validate(values | changes)
+settings = partial(download_params, source="paired_folder")
 
 
 def pixels(path: Path) -> Frame:
@@ -56,11 +55,9 @@ def pixels(path: Path) -> Frame:
         return np.asarray(image)
 
 
-def test_each_photograph_keeps_its_partner_and_scenes_stay_together(
-    committed: Params, scenes: Path, tmp_path: Path
-) -> None:
+def test_each_photograph_keeps_its_partner_and_scenes_stay_together(scenes: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    records = download(settings(committed, scenes), raw).records
+    records = download(settings(scenes), raw).records
     assert read_manifest(raw) == records
     assert len(records) == 8
     assert {record.group for record in records} == {"one", "two", "three", "four"}
@@ -76,18 +73,18 @@ def test_each_photograph_keeps_its_partner_and_scenes_stay_together(
 
 
 @pytest.mark.parametrize("layout", ["{split}/sharp/1.png", "{split}/sharp/{split}-clip/1.png"])
-def test_scenes_may_be_missing_or_lie_inside(committed: Params, tmp_path: Path, layout: str) -> None:
+def test_scenes_may_be_missing_or_lie_inside(tmp_path: Path, layout: str) -> None:
     for seed, split in enumerate(("train", "val", "test")):
         add_pair(tmp_path / "mine", layout.format(split=split), seed)
-    records = download(settings(committed, tmp_path / "mine"), tmp_path / "raw").records
+    records = download(settings(tmp_path / "mine"), tmp_path / "raw").records
     assert [record.split for record in records] == ["test", "train", "validation"]
 
 
-def test_a_scene_in_two_splits_is_refused(committed: Params, tmp_path: Path) -> None:
+def test_a_scene_in_two_splits_is_refused(tmp_path: Path) -> None:
     for seed, split in enumerate(("train", "test")):
         add_pair(tmp_path, f"{split}/clip/sharp/{seed}.png", seed)
     with pytest.raises(UserError, match=r"the folder clip lies in both .*: keep it in one of them or rename one$"):
-        download(settings(committed, tmp_path), tmp_path.parent / f"{tmp_path.name}_raw")
+        download(settings(tmp_path), tmp_path.parent / f"{tmp_path.name}_raw")
 
 
 def test_the_pairs_are_those_that_were_given(committed: Params, scenes: Path, tmp_path: Path) -> None:
@@ -95,7 +92,7 @@ def test_the_pairs_are_those_that_were_given(committed: Params, scenes: Path, tm
     from clearcall.data.degrade.degradations import build_degradation
 
     raw = tmp_path / "raw"
-    records = download(settings(committed, scenes), raw).records
+    records = download(settings(scenes), raw).records
     known = committed.degrade_pairs.model_dump()
     known["degradations"]["as_given_x2"] = [{"op": "as_given"}, *known["degradations"]["bicubic_x2.0"]]
     mix = ("as_given", "as_given_x2", "bicubic_x2.0")
@@ -146,47 +143,47 @@ def break_partner(scenes: Path) -> None:
     ],
 )
 def test_a_missing_or_unequal_partner_is_named(
-    committed: Params, scenes: Path, tmp_path: Path, fault: Callable[[Path], None], message: str
+    scenes: Path, tmp_path: Path, fault: Callable[[Path], None], message: str
 ) -> None:
     fault(scenes)
     with pytest.raises(UserError, match=message):
-        download(settings(committed, scenes), tmp_path / "raw")
+        download(settings(scenes), tmp_path / "raw")
     assert list(tmp_path.iterdir()) == [scenes]
 
 
 def test_what_lies_elsewhere_is_left_out_with_a_warning(
-    committed: Params, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """GoPro holds the blurred pictures in a second version, in folders blur_gamma."""
+    """GoPro holds the blurred images in a second version, in folders blur_gamma."""
     (scenes / "train/one/blur_gamma").mkdir()
     Image.new("RGB", (48, 40)).save(scenes / "train/one/blur_gamma/000001.png")
-    assert len(download(settings(committed, scenes), tmp_path / "raw").records) == 8
+    assert len(download(settings(scenes), tmp_path / "raw").records) == 8
     assert "1 images" in (errors := capsys.readouterr().err) and "train/one/blur_gamma/000001.png" in errors
 
 
-def test_a_folder_without_pairs_is_refused(committed: Params, tmp_path: Path) -> None:
+def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (48, 40)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="holds no pairs: it must have folders blur and sharp"):
-        download(settings(committed, tmp_path), tmp_path.parent / f"{tmp_path.name}_raw")
+        download(settings(tmp_path), tmp_path.parent / f"{tmp_path.name}_raw")
 
 
-def test_gopro_is_found_one_folder_down(committed: Params, scenes: Path, tmp_path: Path) -> None:
+def test_gopro_is_found_one_folder_down(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "unpacked").mkdir()
     scenes.rename(tmp_path / "unpacked" / "GOPRO_Large")
-    records = download(settings(committed, tmp_path / "unpacked", source="gopro"), tmp_path / "raw").records
+    records = download(settings(tmp_path / "unpacked", source="gopro"), tmp_path / "raw").records
     assert len(records) == 8
     assert records[0].source.startswith("gopro: ")
 
 
-def test_without_gopro_the_message_says_where_it_is_described(committed: Params, tmp_path: Path) -> None:
+def test_without_gopro_the_message_says_where_it_is_described(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"described at https://.*/gopro and unpack it.*sha256: \.\.\., size"):
-        download(settings(committed, tmp_path / "nowhere", source="gopro"), tmp_path / "raw")
+        download(settings(tmp_path / "nowhere", source="gopro"), tmp_path / "raw")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_data_names_a_partner_that_has_changed(committed: Params, scenes: Path, tmp_path: Path) -> None:
+def test_check_data_names_a_partner_that_has_changed(scenes: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    record = download(settings(committed, scenes), raw).records[0]
+    record = download(settings(scenes), raw).records[0]
     Image.new("RGB", (48, 41)).save(raw / record.degraded)
     with pytest.raises(UserError) as caught:
         check_images(raw, LIMITS, tmp_path / "docs")

@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
 
 
-def pictures(pairs: Path) -> dict[tuple[str, float, str, int], tuple[bytes, bytes]]:
+def images(pairs: Path) -> dict[tuple[str, float, str, int], tuple[bytes, bytes]]:
     reader = PairReader(pairs)
     return {
         (record.image, record.scale, record.degradation, record.variant): (
@@ -52,8 +52,8 @@ def test_neither_workers_nor_order_nor_other_photographs_change_an_image(
     assert content(tmp_path / "two") == content(tiny_pairs)
     assert INDEX in content(tiny_pairs)
     degrade_pairs(raw, tmp_path / "some", records[:0:-1], tiny_mix)
-    of_the_others = {key: pair for key, pair in pictures(tiny_pairs).items() if key[0] != "a.png"}
-    assert pictures(tmp_path / "some") == of_the_others
+    of_the_others = {key: pair for key, pair in images(tiny_pairs).items() if key[0] != "a.png"}
+    assert images(tmp_path / "some") == of_the_others
 
 
 def test_another_seed_changes_the_random_degradation_alone(
@@ -61,7 +61,7 @@ def test_another_seed_changes_the_random_degradation_alone(
 ) -> None:
     raw, records = tiny_raw
     degrade_pairs(raw, tmp_path / "pairs", records, tiny_mix.model_copy(update={"seed": 2}))
-    before, after = pictures(tiny_pairs), pictures(tmp_path / "pairs")
+    before, after = images(tiny_pairs), images(tmp_path / "pairs")
     assert before.keys() == after.keys()
     for key in before:
         assert (before[key] == after[key]) == (key[2] == "bicubic_x2.0")
@@ -71,7 +71,7 @@ def test_variants_differ_where_values_are_drawn(tiny_raw: Raw, tiny_mix: Degrade
     raw, records = tiny_raw
     params = tiny_mix.model_copy(update={"variants": 2, "mix": ("webcam",), "scales": (1.0,)})
     degrade_pairs(raw, tmp_path / "pairs", records[:1], params)
-    first, second = pictures(tmp_path / "pairs").values()
+    first, second = images(tmp_path / "pairs").values()
     assert first[0] == second[0]
     assert first[1] != second[1]
 
@@ -171,7 +171,7 @@ def test_a_soft_photograph_is_the_end_of_a_clip_that_is_as_soft_as_it(
     np.testing.assert_allclose(of_each, of_each[-1], rtol=0.05)
 
 
-def test_pictures_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:
+def test_images_do_not_overlap_and_fill_the_shards(tiny_pairs: Path) -> None:
     taken: dict[str, list[tuple[int, int]]] = {}
     for record in read_pairs(tiny_pairs):
         size = record.height * record.width * 3
@@ -197,7 +197,7 @@ def test_a_full_shard_is_followed_by_another(
     shards = [path for path in (tmp_path / "pairs").iterdir() if path.suffix == ".bin"]
     assert len([path for path in shards if path.name.startswith("train")]) > 1
     assert all(path.stat().st_size <= 20_000 for path in shards)
-    assert pictures(tmp_path / "pairs") == pictures(tiny_pairs)
+    assert images(tmp_path / "pairs") == images(tiny_pairs)
 
 
 def test_the_index_comes_back_as_it_was_written(tiny_raw: Raw, tiny_mix: DegradePairs, tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_the_seed_of_a_pair_depends_on_all_that_it_is(tiny_pairs: Path) -> None:
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
 def test_the_middle_is_in_the_middle(height: int, width: int, side: int) -> None:
     row, column = np.mgrid[:height, :width]
-    picture = np.stack([row, column, row], axis=-1).astype(np.uint8)
-    cut = middle(picture, side)
+    image = np.stack([row, column, row], axis=-1).astype(np.uint8)
+    cut = middle(image, side)
     assert cut.shape[:2] == (min(height, side), min(width, side))
     above, below = cut[0, 0, 0], height - 1 - cut[-1, -1, 0]
     left, right = cut[0, 0, 1], width - 1 - cut[-1, -1, 1]

@@ -9,25 +9,25 @@ from clearcall.imaging.frame import Frame
 
 
 @pytest.fixture
-def picture(photos: dict[str, Frame]) -> Frame:
+def image(photos: dict[str, Frame]) -> Frame:
     return photos["astronaut"][:200, 100:360].copy()
 
 
-def test_an_enlarged_picture_has_less_detail_in_the_same_places(picture: Frame) -> None:
-    soft = enlarged(picture[:, :201], 2.0)  # an odd side too
+def test_an_enlarged_image_has_less_detail_in_the_same_places(image: Frame) -> None:
+    soft = enlarged(image[:, :201], 2.0)  # an odd side too
     assert soft.shape == (200, 201, 3)
-    assert cv2.Laplacian(soft, cv2.CV_32F).var() < 0.3 * cv2.Laplacian(picture, cv2.CV_32F).var()
-    sharp_green, soft_green = (np.asarray(frame[..., 1], np.float32) for frame in (picture[:, :201], soft))
+    assert cv2.Laplacian(soft, cv2.CV_32F).var() < 0.3 * cv2.Laplacian(image, cv2.CV_32F).var()
+    sharp_green, soft_green = (np.asarray(frame[..., 1], np.float32) for frame in (image[:, :201], soft))
     assert cv2.phaseCorrelate(sharp_green, soft_green)[0] == pytest.approx((0, 0), abs=0.1)
 
 
-def test_nothing_bends_by_nothing(picture: Frame) -> None:
-    for frame in bent([picture] * 3, 0.0, np.random.default_rng(1)):
-        np.testing.assert_array_equal(frame, picture)
+def test_nothing_bends_by_nothing(image: Frame) -> None:
+    for frame in bent([image] * 3, 0.0, np.random.default_rng(1)):
+        np.testing.assert_array_equal(frame, image)
 
 
 def test_what_bends_moves_by_pixels_and_smoothly() -> None:
-    """Over a ramp of one grey level a pixel, what a frame differs by is how far its places have moved across."""
+    """Over a ramp of one 8-bit level a pixel, what a frame differs by is how far its places have moved across."""
     ramp = np.dstack([np.tile(np.arange(20, 236, dtype=np.uint8), (160, 1))] * 3)
     frames = bent([ramp] * 20, 2.0, np.random.default_rng(2))
     moved = np.stack([frame[20:-20, 20:-20, 0].astype(int) - ramp[20:-20, 20:-20, 0] for frame in frames])
@@ -48,9 +48,9 @@ def test_lights_come_and_go_smoothly() -> None:
     assert 5 < np.mean(spread) < 10 and 0 < sum(over_all) < 15  # one light over all of it, at times
 
 
-def test_lights_stay_within_bytes(picture: Frame) -> None:
-    for frame in lit([picture] * 4, 200.0, np.random.default_rng(6)):
-        assert frame.dtype == np.uint8 and frame.shape == picture.shape
+def test_lights_stay_within_bytes(image: Frame) -> None:
+    for frame in lit([image] * 4, 200.0, np.random.default_rng(6)):
+        assert frame.dtype == np.uint8 and frame.shape == image.shape
 
 
 @pytest.mark.parametrize("level", [0.8, 3.0])

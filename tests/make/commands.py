@@ -1,33 +1,53 @@
-"""The command `clearcall`, run in this process: one of its own takes a second to import everything."""
+"""The command `clearcall` and the stages, run in this process: one of its own takes a second to import everything."""
 
 import contextlib
 import io
 import itertools
+import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+
+STAGES = Path(__file__).parents[2] / "stages"
 
 
 def run_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run `clearcall` with these arguments; return its exit code and what it printed."""
     from clearcall.cli import main
 
+    return _run(main, "clearcall", *arguments)
+
+
+def run_stage(project: Path, name: str) -> "subprocess.CompletedProcess[str]":
+    """Run a stage in a project's folder; return its exit code and what it printed."""
+    program = str(STAGES / f"{name}.py")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.chdir(project):
+            return _run(lambda: runpy.run_path(program, run_name="__main__"), program)
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # a stage sets its own
+
+
+def _run(main: Callable[[], object], *command: str) -> "subprocess.CompletedProcess[str]":
     out, err = io.StringIO(), io.StringIO()
+    code: object = 0
     with (
-        mock.patch.object(sys, "argv", ["clearcall", *arguments]),
+        mock.patch.object(sys, "argv", [*command]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code: object = 0
         try:
             main()
         except SystemExit as end:
             code = end.code
-    return subprocess.CompletedProcess([*arguments], int(str(code or 0)), out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess([*command[1:]], int(str(code or 0)), out.getvalue(), err.getvalue())
 
 
 def interrupt_at(

@@ -45,12 +45,12 @@ def test_the_graph_equals_torch_at_any_size(exported: "tuple[nn.Module, Path]", 
     model, path = exported
     sharpen = Sharpener(path, provider="onnxruntime")
     for height, width in SIZES:
-        for picture in (frame(height, width), np.tile(photos["chelsea"], (1, 2, 1))[:height, :width]):
-            restored, expected = sharpen(picture), restore(model, picture)
-            assert restored.shape == picture.shape
+        for image in (frame(height, width), np.tile(photos["chelsea"], (1, 2, 1))[:height, :width]):
+            restored, expected = sharpen(image), restore(model, image)
+            assert restored.shape == image.shape
             assert restored.dtype == np.uint8
             assert np.abs(restored.astype(np.int16) - expected).max() <= 1
-    assert (expected != picture).mean() > 0.1  # the network does something
+    assert (expected != image).mean() > 0.1  # the network does something
 
 
 def test_parity_says_how_far_apart_they_are(exported: "tuple[nn.Module, Path]", tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_networks_of_rgb_are_exported_with_nothing_left_of_training(
     frames = [photos["coffee"][:height, :width] for height, width in SIZES[:-1]]
     assert check_parity(model, path, frames, 1) <= 1
     sharpen = Sharpener(path, provider="onnxruntime")
-    picture = np.ascontiguousarray(frames[-1])
-    assert (sharpen(picture) != picture).mean() > 0.1
-    assert (sharpen(picture[..., ::-1], "bgr")[..., ::-1] == sharpen(picture)).all()
+    image = np.ascontiguousarray(frames[-1])
+    assert (sharpen(image) != image).mean() > 0.1
+    assert (sharpen(image[..., ::-1], "bgr")[..., ::-1] == sharpen(image)).all()
 
 
 def test_the_graph_is_self_contained_and_of_dynamic_size(exported: "tuple[nn.Module, Path]") -> None:
@@ -266,9 +266,9 @@ def test_contenders_take_turns_block_by_block(timing: BenchmarkFps) -> None:
     frames = [frame(4, 4, seed) for seed in range(3)]
 
     def contender(name: str) -> Callable[[Frame], Frame]:
-        def restore(picture: Frame) -> Frame:
-            calls.append((name, next(index for index, known in enumerate(frames) if known is picture)))
-            return picture
+        def restore(image: Frame) -> Frame:
+            calls.append((name, next(index for index, known in enumerate(frames) if known is image)))
+            return image
 
         return restore
 
@@ -286,12 +286,12 @@ def test_a_slow_contender_is_timed_on_a_few_frames_only(timing: BenchmarkFps) ->
 
     calls = []
 
-    def slow(picture: Frame) -> Frame:
+    def slow(image: Frame) -> Frame:
         calls.append("slow")
         time.sleep(0.04)
-        return picture
+        return image
 
-    latency = measure_latency({"fast": lambda picture: picture, "slow": slow}, [frame(4, 4)], timing)
+    latency = measure_latency({"fast": lambda image: image, "slow": slow}, [frame(4, 4)], timing)
     assert len(calls) == 1 + 2  # the first one warms up
     assert (latency["slow"]["frames"], latency["slow"]["blocks"]) == (2, 2)
     assert latency["slow"]["median_ms"] >= 40
@@ -324,5 +324,5 @@ def test_memory_of_a_missing_graph_is_the_users_to_mend(tmp_path: Path) -> None:
 
 
 def test_the_latency_can_be_written_as_json(timing: BenchmarkFps) -> None:
-    latency = measure_latency({"same": lambda picture: picture}, [frame(4, 4)], timing)
+    latency = measure_latency({"same": lambda image: image}, [frame(4, 4)], timing)
     assert json.loads(json.dumps(latency, allow_nan=False)) == latency

@@ -1,6 +1,7 @@
 """Experts and the router between them: what it sees of a frame, how it is fitted, and what the graph makes of it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from tests.make.networks import with_router_bias
 from torch import Tensor
 
 from clearcall import Sharpener
@@ -28,6 +30,7 @@ from clearcall.models.layers import parameter_count
 from clearcall.models.students.routed import IDENTITY, Routed, Router
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
+from clearcall.runtime.engines import Provider
 from clearcall.runtime.steady import SteadyChoice
 from clearcall.tracking.runs import TrainingRun
 from clearcall.training.batches import PatchSampler
@@ -59,9 +62,25 @@ def student(favourite: int | None = None, **arguments: object) -> Routed:
 
 @pytest.fixture(scope="module")
 def faces(photos: dict[str, Frame]) -> Tensor:
-    """Three pictures, (3, 3, 48, 64)."""
+    """Three images, (3, 3, 48, 64)."""
     face = to_tensor(photos["astronaut"])
     return torch.stack([face[:, top : top + 48, 180:244] for top in (60, 100, 140)])
+
+
+@pytest.fixture(scope="module")
+def wide_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of two experts that were trained wide, whose router prefers the identity."""
+    path = tmp_path_factory.mktemp("wide") / "student.onnx"
+    export_onnx(student(0, expansion=6), path, 20)
+    return path
+
+
+@pytest.fixture(scope="module")
+def routed_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two experts and a router that leaves flat frames alone and has a choice for each kind of detail."""
+    path = tmp_path_factory.mktemp("routed") / "routed.onnx"
+    export_onnx(student(), path, 20)
+    return path
 
 
 def test_the_spectrum_is_that_of_windows_by_another_library(photos: dict[str, Frame]) -> None:
@@ -121,7 +140,7 @@ def test_brightness_is_not_in_the_spectrum(faces: Tensor) -> None:
 def test_a_frame_is_restored_by_what_scores_highest(choice: int, faces: Tensor) -> None:
     """0 is the identity, which returns the frame itself."""
     network = student(choice)
-    alone = [lambda picture: picture, *network.experts][choice]
+    alone = [lambda image: image, *network.experts][choice]
     assert torch.allclose(network(faces), alone(faces), atol=1e-6)
     assert (choice == 0) == torch.equal(network(faces), faces)
 
@@ -149,15 +168,14 @@ def test_experts_that_make_no_sense_are_refused(experts: dict[str, object]) -> N
 @pytest.mark.parametrize("provider", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("choice", [0, 1, 2])
 def test_the_graph_restores_by_the_same_choice(
-    choice: int, provider: str, photos: dict[str, Frame], tmp_path: Path
+    choice: int, provider: Provider, photos: dict[str, Frame], wide_onnx: Path, tmp_path: Path
 ) -> None:
     """Each expert, collapsed and exported, does what it does in torch, and the graph's scores are torch's."""
-    if provider == "openvino":
-        pytest.importorskip("openvino")
-    network, path = student(choice, expansion=6), tmp_path / "student.onnx"
-    export_onnx(network, path, 20)
+    pytest.importorskip(provider)
+    network = student(choice, expansion=6)
+    path = with_router_bias(wide_onnx, network.router.last.bias.tolist(), tmp_path / "student.onnx")
     face = photos["astronaut"][60:160, 180:301]
-    sharpener = Sharpener(path, provider, 1)  # type: ignore[arg-type]  # one of both
+    sharpener = Sharpener(path, provider, 1)
     tolerance = 1 if provider == "onnxruntime" else 3
     assert np.abs(sharpener(face).astype(int) - restore(network, face)).max() <= tolerance
     assert sharpener.expert == network.names[choice]
@@ -166,17 +184,15 @@ def test_the_graph_restores_by_the_same_choice(
     assert sharpener.scores(face) == pytest.approx(scores.numpy(), abs=1e-2)
 
 
-def test_the_graph_is_the_same_each_time_and_costs_what_one_network_does(tmp_path: Path) -> None:
+def test_the_graph_is_the_same_each_time_and_costs_what_one_network_does(routed_onnx: Path, tmp_path: Path) -> None:
     """One expert of several is run; parameters are those of all, and the router's."""
-    one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
-    network = student()
-    export_onnx(network, one, 20)
-    export_onnx(network, two, 20)
-    assert one.read_bytes() == two.read_bytes()
-    export_onnx(network.experts[0], two, 20)
+    again, network = tmp_path / "again.onnx", student()
+    export_onnx(network, again, 20)
+    assert routed_onnx.read_bytes() == again.read_bytes()
+    export_onnx(network.experts[0], again, 20)
     router = 32 * 32 * (4 * 4 + 2 * 6)  # taps, filters, places of rows and columns of 32 pixels in a frame of 64 x 96
-    assert count_macs(one, 64, 96) == count_macs(two, 64, 96) + router
-    assert count_parameters(one) == parameter_count(network)
+    assert count_macs(routed_onnx, 64, 96) == count_macs(again, 64, 96) + router
+    assert count_parameters(routed_onnx) == parameter_count(network)
 
 
 def table(costs: dict[str, list[float]], frames: int = 40) -> CostTable:
@@ -221,12 +237,12 @@ def test_the_router_is_the_same_each_time_it_is_fitted() -> None:
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
 
 
-def luma_of(picture: Frame) -> Frame:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+def luma_of(image: Frame) -> Frame:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def test_the_table_has_every_pair_and_every_sharp_picture_once(tiny_pairs: Path) -> None:
-    """Its figures are those of whole small pictures, computed another way."""
+def test_the_table_has_every_pair_and_every_sharp_image_once(tiny_pairs: Path) -> None:
+    """Its figures are those of whole small images, computed another way."""
     network, records = student(), read_pairs(tiny_pairs, "train")
     found, reader = cost_table(network, tiny_pairs, records), PairReader(tiny_pairs)
     sharp = {(record.sharp_shard, record.sharp_offset) for record in records}
@@ -301,6 +317,12 @@ def tiny_params(committed: Params, tiny_pairs: Path, tmp_path: Path, monkeypatch
     return parse_params(document)
 
 
+@pytest.fixture
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train experts one after another here: processes of their own take seconds to import torch."""
+    monkeypatch.setattr("clearcall.training.experts.worker_pool", lambda _count: ThreadPoolExecutor(1))
+
+
 def test_experts_are_trained_side_by_side_and_kept_as_one_student(tiny_params: Params, tmp_path: Path) -> None:
     """The student is the trained experts and a fitted router; trained again from what is left, it is the same."""
     track = partial(TrainingRun, tiny_params.publish.experiment)
@@ -325,6 +347,7 @@ def test_experts_are_trained_side_by_side_and_kept_as_one_student(tiny_params: P
     assert not [path for path in tiny_params.paths.checkpoints.iterdir() if path.suffix in {".pt", ".json"}]
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_an_expert_may_learn_from_some_images_and_have_its_own_shape(tiny_params: Params, tmp_path: Path) -> None:
     """By a pattern of their names, and by arguments of its own."""
     document = tiny_params.model_dump(mode="json")
@@ -338,6 +361,7 @@ def test_an_expert_may_learn_from_some_images_and_have_its_own_shape(tiny_params
     assert trained.state["experts.0.tail.weight"].shape == (4, 6, 1, 1)
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_an_expert_without_pairs_is_named(tiny_params: Params, tmp_path: Path) -> None:
     """Before anything is trained for long."""
     document = tiny_params.model_dump(mode="json")
@@ -414,23 +438,16 @@ def test_at_the_border_of_two_experts_a_video_does_not_pump() -> None:
     assert len(chosen) == 1
 
 
-@pytest.fixture(scope="module")
-def routed_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two experts and a router that leaves flat frames alone and has a choice for each kind of detail."""
-    network, path = student(), tmp_path_factory.mktemp("routed") / "routed.onnx"
-    export_onnx(network, path, 20)
-    return path
-
-
 @pytest.mark.parametrize("provider", ["onnxruntime", "openvino"])
-def test_an_expert_may_be_named_where_it_is_known(provider: str, routed_onnx: Path, photos: dict[str, Frame]) -> None:
+def test_an_expert_may_be_named_where_it_is_known(
+    provider: Provider, routed_onnx: Path, photos: dict[str, Frame]
+) -> None:
     """It takes the router's place for every frame."""
-    if provider == "openvino":
-        pytest.importorskip("openvino")
+    pytest.importorskip(provider)
     face = photos["astronaut"][60:160, 180:300]
     results = {}
     for name in (IDENTITY, "a", "b"):
-        sharpener = Sharpener(routed_onnx, provider, 1, expert=name)  # type: ignore[arg-type]  # one of both
+        sharpener = Sharpener(routed_onnx, provider, 1, expert=name)
         results[name] = sharpener(face)
         assert sharpener.expert == name
         assert np.array_equal(results[name], next(iter(sharpener.map([face]))))
@@ -452,29 +469,27 @@ def test_frames_of_a_video_share_a_choice_and_images_have_their_own(
     routed_onnx: Path, photos: dict[str, Frame]
 ) -> None:
     """In a video the second frame, of which the router alone would say otherwise, gets the first one's expert."""
-    pictures = [photos[name][:120, :160] for name in photos]
-    pictures += [np.asarray(cv2.GaussianBlur(picture, (0, 0), 2), np.uint8) for picture in pictures]
+    images = [photos[name][:120, :160] for name in photos]
+    images += [np.asarray(cv2.GaussianBlur(image, (0, 0), 2), np.uint8) for image in images]
     alone = Sharpener(routed_onnx, "onnxruntime", 1)
     choices = []
-    for picture in pictures:
-        alone(picture)
+    for image in images:
+        alone(image)
         choices.append(alone.expert)
-    assert len(set(choices)) > 1, "the pictures of this test are to differ"
+    assert len(set(choices)) > 1, "the images of this test are to differ"
     first = next(index for index, choice in enumerate(choices) if choice != choices[0])
     video = Sharpener(routed_onnx, "onnxruntime", 1, video=True)
-    for picture in (pictures[0], pictures[first]):
-        video(picture)
+    for image in (images[0], images[first]):
+        video(image)
         assert video.expert == choices[0]
-    together = [*Sharpener(routed_onnx, "onnxruntime", 1).map([pictures[0], pictures[first]])]
-    assert np.array_equal(together[1], Sharpener(routed_onnx, "onnxruntime", 1, expert=choices[0])(pictures[first]))
+    together = [*Sharpener(routed_onnx, "onnxruntime", 1).map([images[0], images[first]])]
+    assert np.array_equal(together[1], Sharpener(routed_onnx, "onnxruntime", 1, expert=choices[0])(images[first]))
 
 
-def test_a_benchmark_runs_an_expert_whatever_the_router_says(tmp_path: Path, photos: dict[str, Frame]) -> None:
+def test_a_benchmark_runs_an_expert_whatever_the_router_says(wide_onnx: Path, photos: dict[str, Frame]) -> None:
     """Or frames that are left alone would be timed at nearly nothing."""
-    path = tmp_path / "idle.onnx"
-    export_onnx(student(0), path, 20)
     face = photos["astronaut"][60:160, 180:300]
-    sharpener = Sharpener(path, "onnxruntime", 1)
+    sharpener = Sharpener(wide_onnx, "onnxruntime", 1)
     assert np.array_equal(sharpener(face), face)
     assert not np.array_equal(sharpener.sharpen_worst_case(face), face)
     assert sharpener.expert == "b"

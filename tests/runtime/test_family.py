@@ -26,7 +26,7 @@ from clearcall.runtime.sharpener import best_first, find_model, named_model, shi
 
 AddFilm = Callable[[Path, list[Frame]], None]
 MAKE = partial(Sharpener, provider="onnxruntime", threads=1)
-SIZE = (640, 480)
+SIZE = (320, 240)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def _shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def film(add_film: AddFilm, photos: dict[str, Frame], tmp_path: Path) -> Path:
+def video(add_film: AddFilm, photos: dict[str, Frame], tmp_path: Path) -> Path:
     """Eight frames of 128x96, 30 a second."""
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     add_film(path, [photos["chelsea"][80:176, 100 + step : 228 + step] for step in range(8)])
     return path
 
@@ -102,27 +102,27 @@ def test_a_model_that_is_named_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_videos_and_cameras_choose_by_their_own_size_and_rate(
-    film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And say so in one line; a camera's rate may be another one that is asked for."""
 
     def told() -> list[str]:
         return re.findall(r"model \w+: \d+ frames/s at \w+, the \w+ has \S+", capsys.readouterr().err)
 
-    assert time_video(sharpener_for("auto", MAKE, "video"), film).frames == 8
+    assert time_video(sharpener_for("auto", MAKE, "video"), video).frames == 8
     (line,) = told()
     assert re.fullmatch(r"model (a_light|b_heavy): \d+ frames/s at 128x96, the video has 30", line)
-    sharpen_video(sharpener_for("auto", MAKE, "video", headroom=1e9), film, tmp_path / "out.mp4", size=(64, 48))
+    sharpen_video(sharpener_for("auto", MAKE, "video", headroom=1e9), video, tmp_path / "out.mp4", size=(64, 48))
     (line,) = told()
     assert re.fullmatch(r"model a_light: \d+ frames/s at 64x48, the video has 30", line)
     make = partial(MAKE, video=True)
-    settings = Settings(str(film), (str(tmp_path / "camera.mp4"),), fps=10)
+    settings = Settings(str(video), (str(tmp_path / "camera.mp4"),), fps=10)
     assert run_camera(sharpener_for("auto", make, "camera", CAMERA_HEADROOM), settings).shown > 0
     (line,) = told()
     assert re.fullmatch(r"model (a_light|b_heavy): \d+ frames/s at 128x96, the camera has 10", line)
 
 
-def test_the_commands_take_auto_unless_told_otherwise(film: Path, tmp_path: Path, photos: dict[str, Frame]) -> None:
+def test_the_commands_take_auto_unless_told_otherwise(video: Path, tmp_path: Path, photos: dict[str, Frame]) -> None:
     """An image takes the best; a video says what it takes; `crisp` is another result."""
     Image.fromarray(photos["coffee"][:60, :80]).save(tmp_path / "in.png")
     options, runner = ("--provider", "onnxruntime", "--threads", "1"), CliRunner()
@@ -132,8 +132,8 @@ def test_the_commands_take_auto_unless_told_otherwise(film: Path, tmp_path: Path
         )
         assert done.exit_code == 0, done.output
     assert (tmp_path / "natural.png").read_bytes() != (tmp_path / "crisp.png").read_bytes()
-    done = runner.invoke(app, ["sharpen", str(film), "--dry-run", *options])
+    done = runner.invoke(app, ["sharpen", str(video), "--dry-run", *options])
     assert done.exit_code == 0 and "the video has 30" in done.stderr, done.output
-    done = runner.invoke(app, ["sharpen", str(film), "--dry-run", *options, "--model", "a_light", "--look", "crisp"])
+    done = runner.invoke(app, ["sharpen", str(video), "--dry-run", *options, "--model", "a_light", "--look", "crisp"])
     assert done.exit_code == 0 and "the video has" not in done.stderr, done.output
-    assert runner.invoke(app, ["sharpen", str(film), "--dry-run", "--look", "soft"]).exit_code == 2
+    assert runner.invoke(app, ["sharpen", str(video), "--dry-run", "--look", "soft"]).exit_code == 2

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from clearcall.models.build import build_model
@@ -46,6 +47,7 @@ def test_a_pair_of_pixels_is_computed_by_one_kernel() -> None:
     assert answer(model, frame).tolist() == [[[[32, 321, 3210, 2100]]]]
 
 
+@examples(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     channels=st.tuples(st.integers(1, 3), st.integers(1, 8)),
@@ -126,7 +128,7 @@ def test_layers_that_fill_the_vectors_and_kernels_of_one_column_stay() -> None:
 
 
 def test_what_is_unusual_stays() -> None:
-    """A dilated stem, two pictures, one dimension, and an odd side that blocks would not fill."""
+    """A dilated stem, two images, one dimension, and an odd side that blocks would not fill."""
     stem = np.ones((12, 1, 6, 6), np.float32)
     for shape, weights, dilation in (
         ((1, 1, 16, 16), stem, [2, 2]),
@@ -168,24 +170,25 @@ def test_what_else_uses_a_layer_gets_what_it_got() -> None:
     np.testing.assert_allclose(answer(rewritten, frame), answer(model(), frame), atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(48, 64), (50, 62), (8, 8)])
 @pytest.mark.parametrize("stride", [2, 4])
 def test_a_student_gives_the_same_with_and_without(
-    size: tuple[int, int], stride: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stride: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On whichever processor; in bfloat16 sums in another order may differ by a grey level."""
+    """On whichever processor; in bfloat16 sums in another order may differ by an 8-bit level."""
     student = build_model("students", "luma_strided", {"channels": 8, "body_layers": 2, "stride": stride}).eval()
     for value in student.parameters():
         value.data.normal_(std=0.1)
     export_onnx(student, tmp_path / "student.onnx", 20)
-    graph, (height, width) = load_graph(tmp_path / "student.onnx"), (side - side % stride for side in size)
-    frame = np.random.default_rng(3).integers(0, 256, (height, width), np.uint8)
-    answers = []
-    for wide in (True, False):
-        monkeypatch.setattr("clearcall.runtime.engines.has_wide_lanes", lambda wide=wide: wide)
-        engine = compile_graph(graph, "openvino", height, width, 1)
-        engine.input[0, 0] = frame
-        engine.run()
-        answers.append(engine.output.astype(np.int16))
-    assert answers[0].std() > 1
-    assert np.abs(answers[0] - answers[1]).max() <= 1
+    graph = load_graph(tmp_path / "student.onnx")
+    for size in ((48, 64), (50, 62), (8, 8)):
+        height, width = (side - side % stride for side in size)
+        frame = np.random.default_rng(3).integers(0, 256, (height, width), np.uint8)
+        answers = []
+        for wide in (True, False):
+            monkeypatch.setattr("clearcall.runtime.engines.has_wide_lanes", lambda wide=wide: wide)
+            engine = compile_graph(graph, "openvino", height, width, 1)
+            engine.input[0, 0] = frame
+            engine.run()
+            answers.append(engine.output.astype(np.int16))
+        assert answers[0].std() > 1
+        assert np.abs(answers[0] - answers[1]).max() <= 1

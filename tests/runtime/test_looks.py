@@ -44,6 +44,21 @@ def rgb_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def clean_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two experts and a router that finds every frame clean."""
+    experts = {name: {"channels": 2, "body_layers": 0} for name in ("a", "b")}
+    network = build_model("students", "routed", {"experts": experts}).eval()
+    assert isinstance(network, Routed)
+    with torch.no_grad():
+        network.router.last.bias[0] = 5  # of the identity
+        for parameter in network.experts.parameters():
+            parameter.add_(0.1)
+    path = tmp_path_factory.mktemp("looks") / "clean.onnx"
+    export_onnx(network, path, 20)
+    return path
+
+
 def step_frame(pixel_format: PixelFormat, luma: Frame) -> Frame:
     """Return a frame of rows of this luma; colours are grey, chroma is noise."""
     rows = np.tile(luma, (HEIGHT, 1))
@@ -98,24 +113,16 @@ def test_crisp_is_the_mask_of_the_natural_look(
 
 @pytest.mark.parametrize("pixel_format", get_args(PixelFormat))
 def test_a_clean_frame_stays_as_it_is_but_for_the_mask(
-    tmp_path: Path, photos: dict[str, Frame], pixel_format: PixelFormat
+    clean_network: Path, photos: dict[str, Frame], pixel_format: PixelFormat
 ) -> None:
     """The router chooses the identity: natural changes nothing, crisp is the mask alone."""
-    experts = {name: {"channels": 2, "body_layers": 0} for name in ("a", "b")}
-    network = build_model("students", "routed", {"experts": experts}).eval()
-    assert isinstance(network, Routed)
-    with torch.no_grad():
-        network.router.last.bias[0] = 5  # of the identity
-        for parameter in network.experts.parameters():
-            parameter.add_(0.1)
-    export_onnx(network, tmp_path / "clean.onnx", 20)
     frame = np.ascontiguousarray(photos["chelsea"][:96, :120])
     if pixel_format in PLANES:
         frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420), np.uint8)
-    natural, crisp = (Sharpener(tmp_path / "clean.onnx", "onnxruntime", 1, look=look) for look in ("natural", "crisp"))
+    natural, crisp = (Sharpener(clean_network, "onnxruntime", 1, look=look) for look in ("natural", "crisp"))
     np.testing.assert_array_equal(natural(frame, pixel_format), frame)
     assert natural.expert == IDENTITY
-    assert (Sharpener(tmp_path / "clean.onnx", "onnxruntime", 1, expert="b")(frame, pixel_format) != frame).any()
+    assert (Sharpener(clean_network, "onnxruntime", 1, expert="b")(frame, pixel_format) != frame).any()
     masked = crisp(frame, pixel_format)
     assert (masked != frame).any()
     if pixel_format in PLANES:

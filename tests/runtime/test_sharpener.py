@@ -1,6 +1,5 @@
 """The sharpener against plain NumPy and torch, in every pixel format, and what it promises of memory and threads."""
 
-import gc
 import itertools
 import sys
 import threading
@@ -55,7 +54,7 @@ class Network:
     path: Path
 
 
-def picture(height: int, width: int, seed: int = 0, low: int = 0, high: int = 256) -> Frame:
+def noise_rgb(height: int, width: int, seed: int = 0, low: int = 0, high: int = 256) -> Frame:
     return np.random.default_rng(seed).integers(low, high, (height, width, 3), np.uint8)
 
 
@@ -64,21 +63,18 @@ def planes(height: int, width: int, seed: int = 0, low: int = 0, high: int = 256
 
 
 def frame_of(pixel_format: PixelFormat, height: int, width: int, seed: int = 0) -> Frame:
-    return (picture if pixel_format in COLOURS else planes)(height, width, seed)
+    return (noise_rgb if pixel_format in COLOURS else planes)(height, width, seed)
 
 
 def exported(folder: Path, kind: "Kind", name: str, arguments: dict[str, int], disturbance: float) -> Network:
     import torch
+    from tests.make.networks import disturb
 
     from clearcall.models.build import build_model
     from clearcall.models.export import export_onnx
 
     torch.manual_seed(0)
-    model, generator = build_model(kind, name, arguments), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(disturbance * torch.randn(parameter.shape, generator=generator))
-    model = model.eval().requires_grad_(requires_grad=False)
+    model = disturb(build_model(kind, name, arguments), disturbance)
     export_onnx(model, folder / f"{name}.onnx", 20)
     return Network(model, folder / f"{name}.onnx")
 
@@ -125,7 +121,7 @@ def provider(request: pytest.FixtureRequest) -> Provider:
 
 
 def tolerance(provider: Provider) -> int:
-    """Return how many grey levels a runtime may be off: where the processor multiplies bf16, openvino uses it."""
+    """Return how many 8-bit levels a runtime may be off: where the processor multiplies bf16, openvino uses it."""
     if provider == "openvino":
         import openvino
 
@@ -141,7 +137,7 @@ def distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> int:
 
 
 def residual(network: Network, luma: Frame) -> Levels:
-    """Return what a luma network adds to a plane, in whole grey levels."""
+    """Return what a luma network adds to a plane, in whole 8-bit levels."""
     import torch
 
     stride = int(cast(Any, network.model).stride)
@@ -199,7 +195,7 @@ def test_colour_frames_of_any_size_equal_the_reference(
 ) -> None:
     sharpen = Sharpener(network.path, provider, threads=1)
     for height, width in ANY_SIZES:
-        frame = picture(height, width)
+        frame = noise_rgb(height, width)
         done, expected = sharpen(frame, pixel_format), sharpened(network, frame, pixel_format)
         assert done.shape == frame.shape
         assert done.dtype == np.uint8
@@ -210,7 +206,7 @@ def test_colour_frames_of_any_size_equal_the_reference(
 
 
 def test_a_large_odd_frame_equals_the_reference(network: Network) -> None:
-    frame = picture(269, 479)
+    frame = noise_rgb(269, 479)
     expected = sharpened_rgb(network, frame)
     for provider in installed_providers():
         sharpen = Sharpener(network.path, provider, threads=1)
@@ -218,13 +214,13 @@ def test_a_large_odd_frame_equals_the_reference(network: Network) -> None:
         assert distance(sharpen(frame[..., ::-1], "bgr")[..., ::-1], expected) <= tolerance(provider)
 
 
-@pytest.mark.parametrize("pixel_format", PLANES)
-def test_planes_of_any_even_size_equal_the_reference_and_keep_their_chroma(
+@pytest.mark.parametrize("pixel_format", [*PLANES, "gray"])
+def test_planes_equal_the_reference_and_keep_their_chroma(
     luma: Network, provider: Provider, pixel_format: PixelFormat
 ) -> None:
     sharpen = Sharpener(luma.path, provider, threads=1)
-    for height, width in EVEN_SIZES:
-        frame = planes(height, width)
+    for height, width in ANY_SIZES if pixel_format == "gray" else EVEN_SIZES:
+        frame = noise_rgb(height, width)[..., 0] if pixel_format == "gray" else planes(height, width)
         done, expected = sharpen(frame, pixel_format), sharpened(luma, frame, pixel_format)
         assert done.shape == frame.shape
         assert done.dtype == np.uint8
@@ -233,24 +229,14 @@ def test_planes_of_any_even_size_equal_the_reference_and_keep_their_chroma(
     assert (expected[:height] != frame[:height]).mean() > 0.5
 
 
-def test_a_luma_plane_of_any_size_equals_the_reference(luma: Network, provider: Provider) -> None:
-    sharpen = Sharpener(luma.path, provider, threads=1)
-    for height, width in ANY_SIZES:
-        frame = picture(height, width)[..., 0]
-        done, expected = sharpen(frame, "gray"), sharpened(luma, frame, "gray")
-        assert done.shape == frame.shape
-        assert distance(done, expected) <= tolerance(provider), (height, width)
-    assert (expected != frame).mean() > 0.5
-
-
 def test_bgr_is_rgb_turned_round(network: Network, provider: Provider) -> None:
     sharpen = Sharpener(network.path, provider, threads=1)
-    for frame in (picture(1, 1), picture(17, 31), picture(64, 48)):
+    for frame in (noise_rgb(1, 1), noise_rgb(17, 31), noise_rgb(64, 48)):
         turned = np.ascontiguousarray(frame[..., ::-1])
         assert (sharpen(turned, "bgr")[..., ::-1] == sharpen(frame, "rgb")).all()
 
 
-def test_a_grey_picture_has_the_same_luma_in_every_format(luma: Network) -> None:
+def test_a_grey_frame_has_the_same_luma_in_every_format(luma: Network) -> None:
     """Of grey, R, G, B and Y are one; the two layouts of planes differ in chroma alone."""
     sharpen = Sharpener(luma.path, "onnxruntime", threads=1)
     frame = planes(18, 30)
@@ -265,13 +251,13 @@ def test_a_grey_picture_has_the_same_luma_in_every_format(luma: Network) -> None
 
 def test_the_runtimes_agree(network: Network) -> None:
     pytest.importorskip("openvino")
-    frame = picture(127, 241)
+    frame = noise_rgb(127, 241)
     ours = {name: Sharpener(network.path, name, threads=1)(frame) for name in installed_providers()}
     assert distance(ours["openvino"], ours["onnxruntime"]) <= tolerance("openvino")
 
 
 def test_two_threads_give_what_one_gives(network: Network, provider: Provider) -> None:
-    frame = picture(127, 241)
+    frame = noise_rgb(127, 241)
     one, two = (Sharpener(network.path, provider, threads)(frame) for threads in (1, 2))
     assert distance(one, two) <= tolerance(provider)
 
@@ -317,28 +303,20 @@ def test_an_untrained_network_returns_a_frame_of_any_size_unchanged(
 # Strength
 
 
-@pytest.mark.parametrize("pixel_format", get_args(PixelFormat))
-def test_strength_0_returns_the_frame_and_1_all_that_the_network_adds(
-    halved: Network, provider: Provider, pixel_format: PixelFormat
-) -> None:
-    frame = frame_of(pixel_format, 18, 30)
-    assert (Sharpener(halved.path, provider, 1, strength=0)(frame, pixel_format) == frame).all()
-    full = Sharpener(halved.path, provider, 1, strength=1)(frame, pixel_format)
-    assert (full == Sharpener(halved.path, provider, 1)(frame, pixel_format)).all()
-    assert distance(full, sharpened(halved, frame, pixel_format)) <= tolerance(provider)
-
-
-@pytest.mark.parametrize("pixel_format", COLOURS)
-def test_strength_0_of_an_rgb_network_returns_the_frame(whole: Network, pixel_format: PixelFormat) -> None:
-    frame = picture(17, 31)
-    assert (Sharpener(whole.path, "onnxruntime", 1, strength=0)(frame, pixel_format) == frame).all()
+def test_strength_0_returns_the_frame_and_1_all_that_the_network_adds(network: Network, provider: Provider) -> None:
+    usual, none, full = (Sharpener(network.path, provider, 1, *strength) for strength in ((), (0,), (1,)))
+    for pixel_format in formats_of(network):
+        frame = frame_of(pixel_format, 18, 30)
+        assert (none(frame, pixel_format) == frame).all()
+        assert (full(frame, pixel_format) == usual(frame, pixel_format)).all()
+        assert distance(usual(frame, pixel_format), sharpened(network, frame, pixel_format)) <= tolerance(provider)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.5, 0.9])
 def test_strength_in_between_adds_a_rounded_part(network: Network, strength: float) -> None:
     """Far from black and white nothing is clipped: the whole tells what a part is; ties may go either way."""
     sharpen = Sharpener(network.path, "onnxruntime", threads=1)
-    frame = picture(61, 43, low=112, high=144)
+    frame = noise_rgb(61, 43, low=112, high=144)
     added = sharpen(frame).astype(np.int16) - frame
     assert 4 < np.abs(added).max() < 112
     sharpen.strength = strength
@@ -358,7 +336,7 @@ def test_half_the_strength_equals_the_reference_near_black_and_white_too(
 
 
 def test_strength_may_change_between_frames(halved: Network) -> None:
-    sharpen, frame = Sharpener(halved.path, "onnxruntime", threads=1), picture(20, 30)
+    sharpen, frame = Sharpener(halved.path, "onnxruntime", threads=1), noise_rgb(20, 30)
     full = sharpen(frame)
     for strength in (0.0, 0.5, 1.0, 0.25, 0):
         sharpen.strength = strength
@@ -410,7 +388,11 @@ def test_out_may_be_the_frame_itself(network: Network) -> None:
 
 def test_out_may_be_a_part_of_a_larger_array(halved: Network) -> None:
     """As a slot of a ring buffer is."""
-    sharpen, frame, ring = Sharpener(halved.path, "onnxruntime", threads=1), picture(18, 30), picture(54, 30, seed=1)
+    sharpen, frame, ring = (
+        Sharpener(halved.path, "onnxruntime", threads=1),
+        noise_rgb(18, 30),
+        noise_rgb(54, 30, seed=1),
+    )
     before = ring.copy()
     sharpen(frame, out=ring[18:36])
     assert (ring[18:36] == sharpen(frame)).all()
@@ -419,7 +401,7 @@ def test_out_may_be_a_part_of_a_larger_array(halved: Network) -> None:
 
 def test_an_out_that_overlaps_the_frame_in_part_is_refused(halved: Network) -> None:
     """What is read after it was written over would be wrong without a word."""
-    sharpen, ring = Sharpener(halved.path, "onnxruntime", threads=1), picture(36, 30)
+    sharpen, ring = Sharpener(halved.path, "onnxruntime", threads=1), noise_rgb(36, 30)
     before = ring.copy()
     for frame, out in ((ring[:18], ring[1:19]), (ring[:18][..., ::-1], ring[:18])):
         with pytest.raises(UserError, match="out overlaps the frame in part"):
@@ -434,9 +416,9 @@ def read_only(array: Frame) -> Frame:
     return array
 
 
-@pytest.mark.parametrize(
-    "out",
-    [
+def test_an_out_that_cannot_take_the_result_is_refused_and_left_alone(network: Network) -> None:
+    sharpen = Sharpener(network.path, "onnxruntime", threads=1)
+    outs: list[Any] = [
         np.zeros((18, 31, 3), np.uint8),
         np.zeros((30, 18, 3), np.uint8),
         np.zeros((18, 30), np.uint8),
@@ -447,27 +429,22 @@ def read_only(array: Frame) -> Frame:
         np.zeros((18, 30, 3), np.uint8)[::-1],
         np.zeros((18, 30, 3), np.uint8, order="F"),
         read_only(np.zeros((18, 30, 3), np.uint8)),
-    ],
-    ids=["wide", "turned", "grey", "batch", "int8", "float32", "strided", "reversed", "fortran", "read-only"],
-)
-def test_an_out_that_cannot_take_the_result_is_refused_and_left_alone(
-    network: Network, out: npt.NDArray[np.generic]
-) -> None:
-    sharpen, before = Sharpener(network.path, "onnxruntime", threads=1), out.copy()
-    with pytest.raises(UserError, match=r"^out must be a writeable, contiguous uint8 array of shape \(18, 30, 3\)$"):
-        sharpen(picture(18, 30), out=out)  # type: ignore[arg-type]  # that is the point
-    assert (out == before).all()
+    ]
+    for out in outs:
+        message = text_of(partial(sharpen, noise_rgb(18, 30), out=out))
+        assert message == "out must be a writeable, contiguous uint8 array of shape (18, 30, 3)"
+        assert not out.any()
 
 
 def test_without_out_every_result_is_ones_own(network: Network) -> None:
     sharpen = Sharpener(network.path, "onnxruntime", threads=1)
-    first = sharpen(picture(21, 31))
+    first = sharpen(noise_rgb(21, 31))
     kept = first.copy()
-    sharpen(picture(21, 31, seed=9))
+    sharpen(noise_rgb(21, 31, seed=9))
     assert (first == kept).all()
     first[:] = 0  # writable
     assert first.flags.c_contiguous
-    assert not np.shares_memory(first, sharpen(picture(21, 31)))
+    assert not np.shares_memory(first, sharpen(noise_rgb(21, 31)))
 
 
 # What a frame may be.
@@ -508,60 +485,48 @@ def text_of(call: Callable[[], object]) -> str:
     return text
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((16, 16, 3), np.float32),
-        np.zeros((16, 16, 3), np.uint16),
-        np.zeros((16, 16, 3), np.int8),
-        np.zeros((16, 16, 3), bool),
-        [[[0, 0, 0]]],
-        b"\0" * 768,
-        None,
-    ],
-    ids=["float32", "uint16", "int8", "bool", "list", "bytes", "none"],
-)
 @pytest.mark.parametrize("pixel_format", get_args(PixelFormat))
-def test_a_frame_of_another_type_is_refused(halved: Network, wrong: Any, pixel_format: PixelFormat) -> None:
+def test_a_frame_of_another_type_is_refused(halved: Network, pixel_format: PixelFormat) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    text = text_of(lambda: sharpen(wrong, pixel_format))
-    assert text.startswith("a frame must be a numpy array of uint8, not ")
-    assert text.endswith(str(getattr(wrong, "dtype", type(wrong).__name__)))
-    assert text_of(lambda: list(sharpen.map([wrong], pixel_format))) == text
+    arrays = [np.zeros((16, 16, 3), kind) for kind in (np.float32, np.uint16, np.int8, bool)]
+    wrong: list[Any] = [*arrays, [[[0, 0, 0]]], b"\0" * 768, None]
+    for one in wrong:
+        text = text_of(partial(sharpen, one, pixel_format))
+        kind = str(getattr(one, "dtype", type(one).__name__))
+        assert text == f"a frame must be a numpy array of uint8, not {kind}"
+        assert text_of(partial(list, sharpen.map([one], pixel_format))) == text
+
+
+COLOUR_SHAPES = [(16, 16), (16, 16, 4), (16, 16, 1), (3, 16, 16), (1, 16, 16, 3), (0, 16, 3), (16, 0, 3)]
+GRAY_SHAPES = [(16, 16, 1), (16, 16, 3), (384,), (0, 16), (24, 0)]
+ODD_SHAPES = [(24, 15), (25, 16), (26, 16), (22, 16), (26, 31), (24, 16, 1), (16, 16, 3), (384,), (0, 16), (24, 0)]
 
 
 @pytest.mark.parametrize(
-    "shape", [(16, 16), (16, 16, 4), (16, 16, 1), (3, 16, 16), (1, 16, 16, 3), (0, 16, 3), (16, 0, 3)]
+    ("pixel_format", "shapes", "wanted", "advice"),
+    [
+        ("rgb", COLOUR_SHAPES, "an rgb frame must have the shape (height, width, 3)", ""),
+        ("bgr", COLOUR_SHAPES, "an bgr frame must have the shape (height, width, 3)", ""),
+        ("gray", GRAY_SHAPES, "a gray frame must have the shape (height, width)", ""),
+        *(
+            (
+                name,
+                ODD_SHAPES,
+                f"an {name} frame must have the shape (height * 3 / 2, width) of a picture with even sides",
+                ": crop or pad an odd-sized picture first",
+            )
+            for name in PLANES
+        ),
+    ],
+    ids=["rgb", "bgr", "gray", *PLANES],
 )
-@pytest.mark.parametrize("pixel_format", COLOURS)
-def test_a_colour_frame_of_another_shape_is_refused(
-    network: Network, shape: tuple[int, ...], pixel_format: PixelFormat
-) -> None:
-    sharpen = Sharpener(network.path, "onnxruntime", threads=1)
-    text = text_of(lambda: sharpen(np.zeros(shape, np.uint8), pixel_format))
-    assert text == f"an {pixel_format} frame must have the shape (height, width, 3), not {shape}"
-
-
-@pytest.mark.parametrize(
-    "shape", [(24, 15), (25, 16), (26, 16), (22, 16), (26, 31), (24, 16, 1), (16, 16, 3), (384,), (0, 16), (24, 0)]
-)
-@pytest.mark.parametrize("pixel_format", PLANES)
-def test_planes_of_an_odd_picture_are_refused_and_it_is_said_what_to_do(
-    luma: Network, shape: tuple[int, ...], pixel_format: PixelFormat
+def test_a_frame_of_another_shape_is_refused(
+    luma: Network, pixel_format: PixelFormat, shapes: list[tuple[int, ...]], wanted: str, advice: str
 ) -> None:
     sharpen = Sharpener(luma.path, "onnxruntime", threads=1)
-    text = text_of(lambda: sharpen(np.zeros(shape, np.uint8), pixel_format))
-    assert text == (
-        f"an {pixel_format} frame must have the shape (height * 3 / 2, width) of a picture with even sides, not "
-        f"{shape}: crop or pad an odd-sized picture first"
-    )
-
-
-@pytest.mark.parametrize("shape", [(16, 16, 1), (16, 16, 3), (384,), (0, 16), (24, 0)])
-def test_a_luma_plane_of_another_shape_is_refused(luma: Network, shape: tuple[int, ...]) -> None:
-    sharpen = Sharpener(luma.path, "onnxruntime", threads=1)
-    text = text_of(lambda: sharpen(np.zeros(shape, np.uint8), "gray"))
-    assert text == f"a gray frame must have the shape (height, width), not {shape}"
+    for shape in shapes:
+        text = text_of(partial(sharpen, np.zeros(shape, np.uint8), pixel_format))
+        assert text == f"{wanted}, not {shape}{advice}"
 
 
 @pytest.mark.parametrize("pixel_format", [*PLANES, "gray"])
@@ -572,12 +537,12 @@ def test_an_rgb_network_refuses_planes(whole: Network, pixel_format: PixelFormat
 
 @pytest.mark.parametrize("pixel_format", ["RGB", "yuv420p", "", "rgba"])
 def test_an_unknown_pixel_format_is_refused_and_the_known_ones_named(halved: Network, pixel_format: Any) -> None:
-    text = text_of(lambda: Sharpener(halved.path, "onnxruntime", threads=1)(picture(16, 16), pixel_format))
+    text = text_of(lambda: Sharpener(halved.path, "onnxruntime", threads=1)(noise_rgb(16, 16), pixel_format))
     assert text == f"pixel_format must be one of rgb, bgr, i420, nv12, gray, not {pixel_format!r}"
 
 
 def test_a_refused_frame_does_no_harm(halved: Network) -> None:
-    sharpen, frame = Sharpener(halved.path, "onnxruntime", threads=1), picture(18, 30)
+    sharpen, frame = Sharpener(halved.path, "onnxruntime", threads=1), noise_rgb(18, 30)
     expected = sharpen(frame)
     text_of(lambda: sharpen(frame[..., 0]))
     text_of(lambda: sharpen(frame, out=frame[::-1]))
@@ -605,7 +570,7 @@ def test_without_openvino_auto_takes_onnxruntime(halved: Network, monkeypatch: p
     text = text_of(lambda: Sharpener(halved.path, provider="openvino"))
     assert "openvino" in text and "pip install openvino" in text
     sharpen = Sharpener(halved.path, threads=1)
-    sharpen(picture(18, 30))
+    sharpen(noise_rgb(18, 30))
     assert sharpen.choice == Choice("onnxruntime", 1, {})
 
 
@@ -614,7 +579,7 @@ def test_the_choice_is_told_once_a_frame_was_sharpened(halved: Network, provider
     told = [sharpen.choice]
     text_of(lambda: sharpen(np.zeros((4, 4), np.uint8)))
     told.append(sharpen.choice)
-    sharpen(picture(18, 30))
+    sharpen(noise_rgb(18, 30))
     told.append(sharpen.choice)
     assert told == [None, None, Choice(provider, 2, {})]  # there was nothing to choose
     assert str(sharpen.choice) == f"{provider}, 2 threads"
@@ -624,7 +589,7 @@ def test_the_choice_is_told_once_a_frame_was_sharpened(halved: Network, provider
 def test_auto_tells_what_it_tried_and_keeps_the_fastest(halved: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cores: all of them and half of them, on each runtime."""
     monkeypatch.setattr(runtime, "available_cores", lambda: 4)
-    sharpen, frame = Sharpener(halved.path), picture(18, 30)
+    sharpen, frame = Sharpener(halved.path), noise_rgb(18, 30)
     assert distance(sharpen(frame), sharpened_rgb(halved, frame)) <= max(map(tolerance, installed_providers()))
     assert sharpen.choice is not None
     tried = sharpen.choice.tried_ms
@@ -635,24 +600,11 @@ def test_auto_tells_what_it_tried_and_keeps_the_fastest(halved: Network, monkeyp
 
 def test_auto_keeps_to_a_given_number_of_threads(halved: Network) -> None:
     sharpen = Sharpener(halved.path, threads=1)
-    sharpen(picture(18, 30))
+    sharpen(noise_rgb(18, 30))
     assert sharpen.choice is not None
     assert sharpen.choice.threads == 1
     names = {f"{name}, 1 thread" for name in installed_providers()}
     assert sharpen.choice.tried_ms.keys() == (names if len(names) > 1 else set())
-
-
-@pytest.mark.parametrize("fastest", [2, 4])
-def test_the_fastest_is_chosen_by_its_median(halved: Network, monkeypatch: pytest.MonkeyPatch, fastest: int) -> None:
-    """A slow warm-up and one disturbed run do not count."""
-    usual = {2: 9.0, 4: 9.0} | {fastest: 5.0}
-    runs = {count: itertools.chain([500.0, 500.0, 900.0], itertools.repeat(ms)) for count, ms in usual.items()}
-    monkeypatch.setattr(runtime._Variant, "run_ms", lambda variant: next(runs[variant.choice.threads]))
-    monkeypatch.setattr(runtime, "available_cores", lambda: 4)
-    sharpen = Sharpener(halved.path, "onnxruntime")
-    sharpen(picture(18, 30))
-    tried = {f"onnxruntime, {count} threads": ms for count, ms in usual.items()}
-    assert sharpen.choice == Choice("onnxruntime", fastest, tried)
 
 
 @pytest.fixture
@@ -673,7 +625,7 @@ def test_frame_sizes_may_alternate_and_four_stay_compiled(halved: Network, compi
     sizes = [(34, 46), (46, 34), (32, 32), (64, 48), (36, 38)]
 
     def check(size: tuple[int, int], seed: int) -> None:
-        frame = picture(*size, seed)
+        frame = noise_rgb(*size, seed)
         assert distance(sharpen(frame), sharpened_rgb(halved, frame)) <= 1
 
     for seed in range(3):
@@ -703,7 +655,7 @@ def test_formats_and_sizes_of_one_compiled_size_do_not_mix(quartered: Network, c
 
 def test_calls_from_several_threads_take_turns(halved: Network) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    frames = [picture(height, width, seed) for seed in range(20) for height, width in ((64, 48), (17, 31), (30, 18))]
+    frames = [noise_rgb(height, width, seed) for seed in range(20) for height, width in ((64, 48), (17, 31), (30, 18))]
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(sharpen, frames))
     alone = Sharpener(halved.path, "onnxruntime", threads=1)
@@ -714,7 +666,7 @@ def test_calls_from_several_threads_take_turns(halved: Network) -> None:
 # Memory
 
 
-@pytest.mark.parametrize("pixel_format", get_args(PixelFormat))
+@pytest.mark.parametrize("pixel_format", ["rgb", "nv12"])
 def test_a_long_call_does_not_grow(halved: Network, provider: Provider, pixel_format: PixelFormat) -> None:
     sharpen = Sharpener(halved.path, provider, threads=1)
     frame = frame_of(pixel_format, 48, 64)
@@ -745,7 +697,7 @@ def traced(call: Callable[[], object], count: int) -> tuple[int, int]:
     return after - before, peak - before
 
 
-def test_with_out_no_picture_is_allocated(network: Network, provider: Provider) -> None:
+def test_with_out_no_frame_is_allocated(network: Network, provider: Provider) -> None:
     sharpen, plane = Sharpener(network.path, provider, threads=1), 130 * 202
     for pixel_format in formats_of(network):
         frame = frame_of(pixel_format, 130, 202)
@@ -759,7 +711,7 @@ def test_with_out_no_picture_is_allocated(network: Network, provider: Provider) 
 def test_alternating_sizes_do_not_grow(halved: Network) -> None:
     """What was compiled for a size that is no longer kept is let go."""
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    frames = [picture(64, 48 + 2 * index) for index in range(6)]
+    frames = [noise_rgb(64, 48 + 2 * index) for index in range(6)]
 
     def once() -> None:
         for frame in frames:
@@ -783,7 +735,7 @@ def hanging() -> list[str]:
 
 @pytest.mark.parametrize("in_flight", [1, 2, 3, None])
 def test_map_yields_what_one_by_one_gives_in_order(network: Network, provider: Provider, in_flight: int | None) -> None:
-    frames = [picture(33, 47, seed) for seed in range(12)]
+    frames = [noise_rgb(33, 47, seed) for seed in range(12)]
     sharpen = Sharpener(network.path, provider, threads=1)
     done = list(sharpen.map(frames, in_flight=in_flight))
     assert len(done) == len(frames)
@@ -806,19 +758,19 @@ def test_map_takes_every_pixel_format_and_mixed_sizes(quartered: Network, pixel_
 
 def test_map_uses_the_strength(halved: Network) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", 1, strength=0)
-    frames = [picture(18, 30, seed) for seed in range(4)]
+    frames = [noise_rgb(18, 30, seed) for seed in range(4)]
     assert all((one == frame).all() for one, frame in zip(sharpen.map(frames), frames, strict=True))
 
 
 def test_map_of_fewer_frames_than_are_in_flight(halved: Network) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
     assert list(sharpen.map([], in_flight=3)) == []
-    (one,) = sharpen.map([picture(18, 30)], in_flight=3)
-    assert (one == sharpen(picture(18, 30))).all()
+    (one,) = sharpen.map([noise_rgb(18, 30)], in_flight=3)
+    assert (one == sharpen(noise_rgb(18, 30))).all()
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 4])
-def test_map_takes_little_ahead_from_an_endless_film(halved: Network, in_flight: int) -> None:
+def test_map_takes_little_ahead_of_an_endless_video(halved: Network, in_flight: int) -> None:
     taken = yielded = most_ahead = 0
 
     def endless() -> Iterator[Frame]:
@@ -826,40 +778,40 @@ def test_map_takes_little_ahead_from_an_endless_film(halved: Network, in_flight:
         for seed in itertools.count():
             taken += 1
             most_ahead = max(most_ahead, taken - yielded)
-            yield picture(18, 30, seed)
+            yield noise_rgb(18, 30, seed)
 
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    with closing(mapped(sharpen, endless(), in_flight)) as film:
+    with closing(mapped(sharpen, endless(), in_flight)) as video:
         assert taken == 0  # nothing before the first is asked for
-        for seed, one in enumerate(itertools.islice(film, 20)):
+        for seed, one in enumerate(itertools.islice(video, 20)):
             yielded += 1
-            assert (one == sharpen(picture(18, 30, seed))).all()
+            assert (one == sharpen(noise_rgb(18, 30, seed))).all()
     assert most_ahead == in_flight + 3
     assert hanging() == []
 
 
 @pytest.mark.parametrize("good", [0, 1, 5])
-def test_an_error_in_the_film_reaches_the_caller(halved: Network, good: int) -> None:
-    def film() -> Iterator[Frame]:
-        yield from (picture(18, 30, seed) for seed in range(good))
+def test_an_error_in_the_video_reaches_the_caller(halved: Network, good: int) -> None:
+    def video() -> Iterator[Frame]:
+        yield from (noise_rgb(18, 30, seed) for seed in range(good))
         raise ZeroDivisionError("a broken file")
 
     sharpen, done = Sharpener(halved.path, "onnxruntime", threads=1), []
     with pytest.raises(ZeroDivisionError, match="a broken file"):  # noqa: PT012  # what came before it counts too
-        for one in sharpen.map(film(), in_flight=2):
+        for one in sharpen.map(video(), in_flight=2):
             done.append(one)  # noqa: PERF402  # a list would be lost with the error
     assert hanging() == []
     assert good - 4 <= len(done) <= good
     for seed, one in enumerate(done):
-        assert (one == sharpen(picture(18, 30, seed))).all()
+        assert (one == sharpen(noise_rgb(18, 30, seed))).all()
 
 
 @pytest.mark.parametrize("good", [0, 1, 5])
-def test_a_bad_frame_in_the_film_reaches_the_caller(halved: Network, good: int) -> None:
+def test_a_bad_frame_in_the_video_reaches_the_caller(halved: Network, good: int) -> None:
     bad = np.zeros((18, 30), np.uint8)
-    film: list[Frame] = [*(picture(18, 30, seed) for seed in range(good)), bad, picture(18, 30)]
+    video: list[Frame] = [*(noise_rgb(18, 30, seed) for seed in range(good)), bad, noise_rgb(18, 30)]
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    assert "(18, 30)" in text_of(lambda: list(sharpen.map(film, in_flight=2)))
+    assert "(18, 30)" in text_of(lambda: list(sharpen.map(video, in_flight=2)))
     assert hanging() == []
 
 
@@ -882,10 +834,10 @@ def test_an_error_while_sharpening_reaches_the_caller_in_its_turn(
         real(variant, frame, pixel_format, strength, look, out, choice)
 
     monkeypatch.setattr(runtime._Variant, "sharpen", sometimes)
-    film = [picture(18, 30, seed, high=200) for seed in range(8)]
-    film[3][0, 0] = 255
-    done = mapped(Sharpener(halved.path, "onnxruntime", 1), film, 2)
-    for frame in film[:3]:
+    video = [noise_rgb(18, 30, seed, high=200) for seed in range(8)]
+    video[3][0, 0] = 255
+    done = mapped(Sharpener(halved.path, "onnxruntime", 1), video, 2)
+    for frame in video[:3]:
         assert distance(next(done), sharpened_rgb(halved, frame)) <= 1
     with pytest.raises(MemoryError, match="no room"):
         next(done)
@@ -895,27 +847,18 @@ def test_an_error_while_sharpening_reaches_the_caller_in_its_turn(
 @pytest.mark.parametrize("seen", [0, 1, 5])
 def test_stopping_early_leaves_no_threads(halved: Network, seen: int) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    film = mapped(sharpen, (picture(18, 30, seed) for seed in itertools.count()), 3)
+    video = mapped(sharpen, (noise_rgb(18, 30, seed) for seed in itertools.count()), 3)
     for _ in range(seen):
-        next(film)
-    film.close()
+        next(video)
+    video.close()
     assert hanging() == []
-    sharpen(picture(18, 30))  # and is none the worse
-
-
-def test_leaving_the_loop_leaves_no_threads(halved: Network) -> None:
-    sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    for one in sharpen.map((picture(18, 30, seed) for seed in itertools.count()), in_flight=2):
-        assert one.shape == (18, 30, 3)
-        break
-    gc.collect()
-    assert hanging() == []
+    sharpen(noise_rgb(18, 30))  # and is none the worse
 
 
 @pytest.mark.parametrize("in_flight", [0, -1])
 def test_map_needs_at_least_one_frame_in_flight(halved: Network, in_flight: int) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
-    text = text_of(lambda: list(sharpen.map([picture(18, 30)], in_flight=in_flight)))
+    text = text_of(lambda: list(sharpen.map([noise_rgb(18, 30)], in_flight=in_flight)))
     assert text == f"in_flight must be at least 1, not {in_flight}"
 
 
@@ -953,7 +896,7 @@ def test_a_shipped_network_goes_by_its_name(halved: Network, monkeypatch: pytest
     monkeypatch.setattr(runtime, "SHIPPED", halved.path.parent)
     assert shipped_models() == ["student"]
     assert find_model("student") == halved.path
-    frame = picture(18, 30)
+    frame = noise_rgb(18, 30)
     named, by_path = (Sharpener(model, "onnxruntime", threads=1)(frame) for model in ("student", halved.path))
     assert (named == by_path).all()
 

@@ -1,14 +1,11 @@
 """How many steps a training has, by epochs and budget."""
 
-from pathlib import Path
-
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from clearcall.params import Params, Training, load_params
+from clearcall.params import Params, Training
 from clearcall.training.train import scheduled
-
-PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
 def test_the_schedule_by_hand(committed: Params) -> None:
@@ -27,11 +24,12 @@ def test_the_schedule_by_hand(committed: Params) -> None:
     assert run(training.model_copy(update={"epochs": 5}), 0.5) == (20, 4, 5)
 
 
-@given(st.integers(1, 500), st.integers(1, 400), st.floats(0.001, 1))
+@examples(max_examples=50)
+@given(steps=st.integers(1, 500), every=st.integers(1, 400), budget=st.floats(0.001, 1))
 def test_a_budget_keeps_the_number_of_validations_and_never_ends_before_the_first(
-    steps: int, every: int, budget: float
+    committed: Params, steps: int, every: int, budget: float
 ) -> None:
-    training = load_params(PARAMS).distill_student.training
+    training = committed.distill_student.training
     found = scheduled(training.model_copy(update={"steps": steps, "validate_every": every}), 10, budget)
     assert 1 <= found.steps <= steps
     assert 1 <= found.validate_every <= every

@@ -1,1 +1,1 @@
-"""The photographs: where they come from, their manifest, their checks, and the degraded pairs made from them."""
+"""Photographs and pairs: sources, manifest, checks, degradations."""

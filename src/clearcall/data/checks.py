@@ -1,4 +1,4 @@
-"""Checks of the photographs and of the pairs by Great Expectations; this is its only importer."""
+"""Checks of photographs and pairs by Great Expectations."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,26 +11,24 @@ import pandas as pd
 from clearcall.core.console import track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, sha256_of, write_text
-from clearcall.data.manifest import MANIFEST, SPLITS, read_manifest
+from clearcall.data.manifest import CLIP_FRAMES, MANIFEST, SPLITS, read_manifest
 from clearcall.data.pairs import INDEX, read_pairs
 from clearcall.imaging.decode import MAX_PIXELS, image_errors, open_image
 from clearcall.params import CheckData, CheckPairs, CountPerSplit, DegradePairs
 
 PAIR_KEY = ["image", "scale", "degradation", "variant"]
-OFFENDERS_SHOWN = 10  # in the message; the page shows more
+OFFENDERS_SHOWN = 10  # in the message
+FAILING_OPEN = 10  # on the page, of each expectation
+FAILING_LISTED = 500  # on the page, once unfolded
 PAGE = "index.html"
 _LIBRARY = "great_expectations"  # folder of the library's own pages, beside ours
 _ANY_SPLIT = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-_STACKED = 8  # frames of a video in one file, at most
-
-
-FAILING_OPEN = 10  # of each expectation, at first sight
-FAILING_LISTED = 500  # of each expectation, once unfolded
+_SIDES = (("wide", "width"), ("high", "height"))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one expectation: a sentence, whether it holds, what was observed, and what breaks it."""
+    """The result of one expectation, in words, and the names of what breaks it."""
 
     words: str
     passed: bool
@@ -40,11 +38,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation: a sentence with its limits, a class of `great_expectations.expectations` and its arguments.
+    """One expectation: a sentence, a class of `great_expectations.expectations`, its arguments.
 
-    `detail` is a format string over the columns: what is shown of a line that fails. `where` is a column and the value
-    that it must have for a line to be looked at. `unit` is that of a range. Great Expectations passes over empty cells,
-    so a column that may be empty needs a rule of its own against that. `words` must differ from rule to rule.
+    `words` must be unique. `detail` is a format string over the columns, shown of a line that fails. `where` is a
+    column and a value: other lines are skipped. `unit` is that of a range. Great Expectations skips empty cells, so a
+    column that may be empty needs a rule against that.
     """
 
     words: str
@@ -87,7 +85,7 @@ def _enough(noun: str, least: CountPerSplit) -> list[Rule]:
 
 
 def image_rules(limits: CheckData) -> list[Rule]:
-    """Return what must hold for the photographs; columns as in the manifest, and facts of the file as `file_*`."""
+    """Return the rules for photographs, over the manifest's columns and facts of the files, `file_*`."""
     content = "{split} split, SHA-256 {file_sha256:.12}"
     return [
         _one_of("Every photograph can be read to its end", "readable", True),  # noqa: FBT003  # a value of the column
@@ -96,36 +94,33 @@ def image_rules(limits: CheckData) -> list[Rule]:
         ),
         _between("Every photograph is {} wide", "file_width", limits.side_range, "px"),
         _between("Every photograph is {} high", "file_height", limits.side_range, "px"),
-        _equal(
-            "Every photograph is as wide as the manifest says",
-            "file_width",
-            "width",
-            "{file_width:g} px, not {width:g} px",
-        ),
-        _equal(
-            "Every photograph is as high as the manifest says",
-            "file_height",
-            "height",
-            "{file_height:g} px, not {height:g} px",
+        *(
+            _equal(
+                f"Every photograph is as {word} as the manifest says",
+                f"file_{side}",
+                side,
+                f"{{file_{side}:g}} px, not {{{side}:g}} px",
+            )
+            for word, side in _SIDES
         ),
         _equal("Every photograph has the SHA-256 that the manifest gives", "file_sha256", "sha256"),
         Rule(
             "No two photographs are the same file", "ExpectColumnValuesToBeUnique", {"column": "file_sha256"}, content
         ),
         _one_of("No photograph is in more than one split", "splits_of_file", 1, detail=content),
-        _one_of(
-            "No group of photographs is in more than one split",
-            "splits_of_group",
-            1,
-            detail="{split} split, group {group}",
-        ),
+        _unsplit_groups(),
         _one_of(f"Every photograph belongs to {_ANY_SPLIT}", "split", *SPLITS, detail="{split}"),
         *_enough("photographs", limits.min_images),
     ]
 
 
+def _unsplit_groups() -> Rule:
+    words = "No group of photographs is in more than one split"
+    return _one_of(words, "splits_of_group", 1, detail="{split} split, group {group}")
+
+
 def partner_rules() -> list[Rule]:
-    """Return what must hold for the blurred partners that a source brings: facts of their files as `degraded_*`."""
+    """Return the rules for blurred partners, over facts of their files, `degraded_*`."""
     partner = "partner {degraded}"
     return [
         _one_of("Every blurred partner can be read to its end", "degraded_readable", True, detail=partner),  # noqa: FBT003  # as above
@@ -135,17 +130,14 @@ def partner_rules() -> list[Rule]:
             "RGB",
             detail=f"{partner}: Pillow mode {{degraded_mode}}",
         ),
-        _equal(
-            "Every blurred partner is as wide as its photograph",
-            "degraded_width",
-            "width",
-            f"{partner}: {{degraded_width:g}} px, not {{width:g}} px",
-        ),
-        _equal(
-            "Every blurred partner is as high as its photograph",
-            "degraded_height",
-            "height",
-            f"{partner}: {{degraded_height:g}} px, not {{height:g}} px",
+        *(
+            _equal(
+                f"Every blurred partner is as {word} as its photograph",
+                f"degraded_{side}",
+                side,
+                f"{partner}: {{degraded_{side}:g}} px, not {{{side}:g}} px",
+            )
+            for word, side in _SIDES
         ),
         _equal(
             "Every blurred partner has the SHA-256 that the manifest gives",
@@ -157,7 +149,7 @@ def partner_rules() -> list[Rule]:
 
 
 def before_rules() -> list[Rule]:
-    """Return what must hold for the earlier frames of those from videos: facts of their files as `before_*`."""
+    """Return the rules for the frames before those of videos, over facts of their files, `before_*`."""
     earlier = "earlier frames {before}"
     rules = [
         _one_of("Every file of earlier video frames can be read to its end", "before_readable", True),  # noqa: FBT003  # as above
@@ -173,21 +165,18 @@ def before_rules() -> list[Rule]:
 
 
 def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
-    """Return what must hold for the pairs; `clean` marks those whose degradation leaves the image as it is."""
+    """Return the rules for pairs; `clean` marks those whose degradation changes nothing."""
     of_mix = {"column": "degradation", "value_set": list(mix)}
     degraded = ("clean", False)
     return [
-        _equal(
-            "Both images of every pair are equally wide",
-            "degraded_width",
-            "width",
-            "degraded {degraded_width:g} px, sharp {width:g} px",
-        ),
-        _equal(
-            "Both images of every pair are equally high",
-            "degraded_height",
-            "height",
-            "degraded {degraded_height:g} px, sharp {height:g} px",
+        *(
+            _equal(
+                f"Both images of every pair are equally {word}",
+                f"degraded_{side}",
+                side,
+                f"degraded {{degraded_{side}:g}} px, sharp {{{side}:g}} px",
+            )
+            for word, side in _SIDES
         ),
         Rule("Every pair has a PSNR", "ExpectColumnValuesToNotBeNull", {"column": "psnr_db"}),
         Rule("Every pair has an SSIM", "ExpectColumnValuesToNotBeNull", {"column": "ssim"}),
@@ -195,12 +184,7 @@ def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
         _between("The SSIM of every degraded pair is {}", "ssim", limits.ssim_range, "", degraded),
         Rule("No pair is listed twice", "ExpectCompoundColumnsToBeUnique", {"column_list": PAIR_KEY}, "line {line}"),
         _one_of("No photograph is in more than one split", "splits_of_image", 1, detail="{split} split"),
-        _one_of(
-            "No group of photographs is in more than one split",
-            "splits_of_group",
-            1,
-            detail="{split} split, group {group}",
-        ),
+        _unsplit_groups(),
         _one_of(f"Every pair belongs to {_ANY_SPLIT}", "split", *SPLITS, detail="{split}"),
         *(
             Rule(
@@ -216,7 +200,7 @@ def pair_rules(limits: CheckPairs, mix: Iterable[str]) -> list[Rule]:
 
 
 def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
-    """Check the manifest against the files and the limits; return the summary, or raise UserError naming each fault.
+    """Check manifest and files; return the summary, or raise UserError naming each fault.
 
     Images are decoded one at a time. The folder `docs` is replaced by the results as web pages.
     """
@@ -229,7 +213,7 @@ def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
     if not records:
         raise UserError(f"{path} lists no photographs: {again}")
     paired = any(record.degraded for record in records)
-    filmed = any(record.before for record in records)
+    with_before = any(record.before for record in records)
     facts = [
         {
             **asdict(record),
@@ -240,7 +224,7 @@ def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
         for record in track(records, len(records), "checking photographs")
     ]
     frame = pd.DataFrame(facts)
-    if filmed:
+    if with_before:
         frame["has_before"] = frame["before"] != ""
         frame["before_rest"] = frame["before_height"] % frame["height"]
     frame["splits_of_file"] = _splits_of(frame, "file_sha256")
@@ -250,15 +234,15 @@ def check_images(raw: Path, limits: CheckData, docs: Path) -> dict[str, Any]:
         f"{path} names the originals). Or change the limits under `check_data` in params.yaml. "
         "Then run `dvc repro` again."
     )
-    rules = image_rules(limits) + (partner_rules() if paired else []) + (before_rules() if filmed else [])
+    rules = image_rules(limits) + (partner_rules() if paired else []) + (before_rules() if with_before else [])
     return _judge(path, frame, "photographs", "path", rules, advice, docs)
 
 
 def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Path) -> dict[str, Any]:
-    """Check the list of pairs against the limits; return the summary, or raise UserError naming each fault.
+    """Check the list of pairs; return the summary, or raise UserError naming each fault.
 
     The folder `docs` is replaced by the results as web pages. The summary's means leave out infinite PSNR (of identical
-    images); where nothing else is left the mean is None.
+    images), and are None where all are infinite.
     """
     path = pairs / INDEX
     again = "run `dvc repro -f -s degrade_pairs` again"
@@ -284,7 +268,7 @@ def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Pa
 def _judge(
     path: Path, frame: pd.DataFrame, noun: str, key: str, rules: list[Rule], advice: str, docs: Path
 ) -> dict[str, Any]:
-    """Return the summary of a frame that keeps all rules; raise UserError naming each that it breaks, and by whom."""
+    """Write the page; return the summary, or raise UserError naming each broken rule and its offenders."""
     frame["line"] = range(2, len(frame) + 2)  # in the file, below its header
     counts = {split: int((frame["split"] == split).sum()) for split in dict.fromkeys([*SPLITS, *frame["split"]])}
     page = docs / PAGE
@@ -307,11 +291,11 @@ def _judge(
 
 
 def _validate(frame: pd.DataFrame, key: str, rules: list[Rule], name: str, docs: Path) -> dict[str, Any]:
-    """Hold a frame against the rules with Great Expectations and write its own pages; return its results by words.
+    """Run Great Expectations on a frame and write its own pages; return its results by words.
 
     `key` is the column that names an offender.
     """
-    # It takes five seconds to import: only a process that checks pays for it.
+    # Imported here: it takes five seconds.
     import great_expectations as gx  # noqa: PLC0415
     from great_expectations.data_context.types import base  # noqa: PLC0415
     from great_expectations.expectations.row_conditions import Column  # noqa: PLC0415
@@ -383,7 +367,7 @@ def _offender(line: "pd.Series[Any]", key: str, detail: str) -> str:
 
 
 def _visible(name: str) -> str:
-    """Return a name with line breaks, terminal codes and marks of writing direction as escapes."""
+    """Return a name with control characters and marks of writing direction as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
@@ -406,11 +390,11 @@ def _line(finding: Finding) -> str:
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
-    """Return what an image file holds; None stands for what cannot be known because it cannot be read."""
+    """Return facts of an image file; None for what cannot be read."""
     facts: dict[str, Any] = dict.fromkeys(("file_sha256", "file_mode", "file_width", "file_height"))
     try:
         facts["file_sha256"] = sha256_of(path)
-        with image_errors(path), open_image(path, _STACKED * MAX_PIXELS) as image:
+        with image_errors(path), open_image(path, CLIP_FRAMES * MAX_PIXELS) as image:
             image.load()
             seen = {"file_mode": image.mode, "file_width": image.width, "file_height": image.height}
             return {**facts, **seen, "readable": True}
@@ -425,7 +409,7 @@ def _further_facts(path: Path, prefix: str) -> dict[str, Any]:
 
 
 def _splits_of(frame: pd.DataFrame, column: str) -> "pd.Series[Any]":
-    """Return for each line in how many splits its value of the column occurs; more than one is a leak."""
+    """Return for each line the number of splits with its value of the column: above one is a leak."""
     return frame.groupby(column)["split"].transform("nunique")
 
 
@@ -442,10 +426,10 @@ def _means(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]
 def write_page(
     path: Path, checked: Path, noun: str, counts: Mapping[str, int], findings: Sequence[Finding], advice: str, more: str
 ) -> None:
-    """Write the page, which needs no other file and no network.
+    """Write the self-contained page of a check.
 
-    `checked` is the file that lists what was checked, `noun` what that is, `counts` how many there are of each split,
-    `more` a link to the pages of Great Expectations.
+    `checked` is the checked file, `noun` names its lines, `counts` is their number by split, `more` links to the pages
+    of Great Expectations.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
 

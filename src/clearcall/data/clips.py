@@ -1,4 +1,4 @@
-"""Clips to encode: videos as they are, photographs as clips that pan and zoom, or that bend as faces do."""
+"""Clips to encode: videos, or photographs that pan and zoom or bend as faces do."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ from clearcall.imaging.sizes import resized
 from clearcall.media.video.read import VIDEO_SUFFIXES, opened, upright_rgb, video_stream
 from clearcall.params import PhotoMotion
 
-_MIN_SIDE = 64  # pixels
+_MIN_SIDE_PX = 64
 _NOISE_LEVELS, _GRAIN = (0.5, 3.0), 0.6  # 8-bit levels, pixels
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip as its file is named, and its first frames, 8-bit RGB of one size."""
+    """A clip: the name of its file, and its first frames, 8-bit RGB of one size."""
 
     name: str
     frames: list[Frame]
 
 
 def clip_files(folder: Path) -> list[Path]:
-    """Return the videos and photographs of a folder, sorted by name; raise UserError if there is none.
+    """Return the videos and photographs of a folder by name; raise UserError if there is none.
 
     In place of a folder, `bundled` stands for the bundled test photographs (faces of a woman and of a cat, a cup) and a
     printed page of scikit-image's.
@@ -50,14 +50,14 @@ def clip_files(folder: Path) -> list[Path]:
 
 
 def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan") -> Clip:
-    """Return the first frames of a video, or a clip of a photograph, downscaled to `height` pixels where higher.
+    """Return the first frames of a video, or a clip of a photograph, at most `height` pixels high.
 
-    Photographs pan and zoom, or stand still and bend, with a camera's noise on them, as a face before a webcam. Raises
-    UserError if the file cannot be read, or if a video has fewer than two frames.
+    Photographs pan and zoom, or bend with a camera's noise on them, as a face before a webcam does. Raises UserError
+    if the file cannot be read, or if a video has fewer than two frames.
     """
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return Clip(path.name, [_fitted(frame, height) for frame in _film(path, frames)])
-    photo = _fitted(np.asarray(read_rgb(path, _MIN_SIDE)), height)
+        return Clip(path.name, [_fitted(frame, height) for frame in _first_frames(path, frames)])
+    photo = _fitted(np.asarray(read_rgb(path, _MIN_SIDE_PX)), height)
     draw = np.random.default_rng(list(hashlib.sha256(path.name.encode()).digest()))
     if motion == "bend":
         clip = bent([photo] * frames, draw.uniform(0, MAX_BEND), draw)
@@ -66,7 +66,7 @@ def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan")
     return Clip(path.name, pan_and_zoom(photo, frames, (x, y), draw.uniform(1 / MAX_ZOOM, MAX_ZOOM)))
 
 
-def _film(path: Path, frames: int) -> Iterator[Frame]:
+def _first_frames(path: Path, frames: int) -> Iterator[Frame]:
     count, size = 0, None
     try:
         with opened(path) as video:

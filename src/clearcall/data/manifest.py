@@ -1,6 +1,5 @@
-"""The manifest: one line for each photograph in `data/raw`, and the only way to learn what is there."""
+"""The manifest: a CSV file with one line for each photograph in `data/raw`."""
 
-import csv
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -8,18 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_path
+from clearcall.core.files import read_csv, write_csv
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 MANIFEST = "manifest.csv"
-
-
-# Columns that a manifest does without where none of its photographs has them.
-_OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
-
-
 CLIP_FRAMES = 8
+# Columns that are left out where no photograph has them.
+_OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
 
 
 @dataclass(frozen=True)
@@ -50,23 +45,18 @@ class ImageRecord:
 
 
 def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:
-    """Write `manifest.csv` into the raw folder, sorted by path; columns that are empty throughout are left out."""
+    """Write `manifest.csv`, sorted by path, without optional columns that are empty."""
     rows = [asdict(record) for record in sorted(records, key=lambda record: record.path)]
     left_out = {name for name in _OPTIONAL if not any(row[name] for row in rows)}
-    names = [field.name for field in fields(ImageRecord) if field.name not in left_out]
-    with atomic_path(raw / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(raw / MANIFEST, [{name: row[name] for name in row if name not in left_out} for row in rows])
 
 
 def read_manifest(raw: Path) -> list[ImageRecord]:
-    """Read `manifest.csv` of a raw folder; raise UserError if it is missing or not one of ours."""
+    """Read `manifest.csv`; raise UserError if it is missing or has other columns."""
     path = raw / MANIFEST
     if not path.is_file():
         raise UserError(f"{path} is missing: run `dvc repro download_data` first")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     expected = {field.name for field in fields(ImageRecord)}
     if rows and not expected - _OPTIONAL <= set(rows[0]) <= expected:
         raise UserError(

@@ -12,30 +12,28 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import divided, resized
 
 MAX_BEND = 3.0  # pixels
-SOFTNESS = 1.2, 2.5  # what soft images were downscaled by before they were upscaled
-_BENDS, _TURNS = (2, 12), (0.01, 0.08)  # places along a side that move by themselves; turns a frame
-_LIGHTS = 1, 8  # places along a side that become lighter and darker by themselves
-_LEAST_APART = 24  # pixels, of these places: nearer ones would fold the image over itself
+MAX_PAN, MAX_ZOOM = 3.0, 1.01  # of a still, a frame: pixels and magnification
+SOFTNESS = 1.2, 2.5  # factors by which soft images are downscaled and upscaled again
+_BENDS, _TURNS = (2, 12), (0.01, 0.08)  # grid points along a side that move; turns a frame
+_LIGHTS = 1, 8  # grid points along a side whose brightness changes
+_LEAST_APART_PX = 24  # of grid points: nearer ones would fold the image over itself
+_LINE_PX = 9, 28
 
 
-_LINE = 9, 28  # pixels
-MAX_PAN, MAX_ZOOM = 3.0, 1.01  # how far a still is moved over: pixels of its own and magnification, a frame
-
-
-def enlarged(picture: Frame, factor: float) -> Frame:
-    """Return an RGB image downscaled by a factor and upscaled again: as soft as many cameras record."""
-    size = picture.shape[1], picture.shape[0]
-    return resized(resized(picture, divided(size, factor)), size)
+def enlarged(image: Frame, factor: float) -> Frame:
+    """Return an RGB image downscaled by a factor and upscaled again, as soft as many cameras record."""
+    size = image.shape[1], image.shape[0]
+    return resized(resized(image, divided(size, factor)), size)
 
 
 def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list[Frame]:
-    """Return a clip of RGB frames of one size, warped smoothly: each place moves on an ellipse of its own.
+    """Return a clip of RGB frames of one size, warped smoothly: each grid point moves on an ellipse.
 
-    `sigma` is how far some places move, the standard deviation in pixels; those between them move a little less.
+    `sigma` is the standard deviation of the grid points' motion in pixels; between them it is a little less.
     """
     height, width = clip[0].shape[:2]
     count, turns = int(draw.integers(*_BENDS, endpoint=True)), draw.uniform(*_TURNS)
-    count = max(_BENDS[0], min(count, min(width, height) // _LEAST_APART))
+    count = max(_BENDS[0], min(count, min(width, height) // _LEAST_APART_PX))
     one, other = (_smooth(draw.normal(0, sigma, (count, count, 2)), width, height) for _ in range(2))
     here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
     moved = []
@@ -49,9 +47,9 @@ def bent(clip: Sequence[Frame], sigma: float, draw: np.random.Generator) -> list
 
 
 def lit(clip: Sequence[Frame], level: float, draw: np.random.Generator) -> list[Frame]:
-    """Return a clip, RGB frames of one size, over which lights and shades come and go smoothly, or one over all of it.
+    """Return a clip of RGB frames of one size whose brightness changes smoothly in space and time.
 
-    `level` is how much lighter or darker some places become, the standard deviation in 8-bit levels.
+    `level` is the standard deviation of the change at the grid points in 8-bit levels.
     """
     height, width = clip[0].shape[:2]
     count, turns = int(draw.integers(*_LIGHTS, endpoint=True)), draw.uniform(*_TURNS)
@@ -65,10 +63,10 @@ def lit(clip: Sequence[Frame], level: float, draw: np.random.Generator) -> list[
 
 
 def with_noise(clip: Sequence[Frame], level: float, grain: float, draw: np.random.Generator) -> list[Frame]:
-    """Return a clip, RGB frames, with a camera's noise, in each frame another; R, G and B get the same.
+    """Return a clip of RGB frames with a camera's noise, new in each frame, the same in R, G and B.
 
-    `level` is its standard deviation in 8-bit levels, before it is rounded to them, `grain` the sigma in pixels that it
-    is blurred by, as a camera's own processing does.
+    `level` is its standard deviation in 8-bit levels before rounding, `grain` the sigma in pixels by which it is
+    blurred, as a camera's own processing does.
     """
     noisy = []
     for frame in clip:
@@ -84,8 +82,8 @@ def _smooth(field: npt.NDArray[np.float64], width: int, height: int) -> npt.NDAr
 
 
 def text_page(height: int, width: int, draw: np.random.Generator) -> Frame:
-    """Return a page of lines of letters, grey RGB, dark on light or light on dark, lit from one side."""
-    line = int(draw.integers(*_LINE))
+    """Return a page of random letters, grey RGB, dark on light or light on dark, lit from one side."""
+    line = int(draw.integers(*_LINE_PX))
     ink, paper = draw.permutation([draw.uniform(0, 90), draw.uniform(170, 255)]).tolist()
     page = np.full((height, width), paper, np.uint8)
     letters = np.array([*ascii_letters, *digits, *" " * 12])
@@ -98,7 +96,7 @@ def text_page(height: int, width: int, draw: np.random.Generator) -> Frame:
 
 
 def pan_and_zoom(still: Frame, frames: int, pan: tuple[float, float], zoom: float) -> list[Frame]:
-    """Return a clip that moves by `pan` (x, y) pixels and is magnified by `zoom` a frame, and ends with the still."""
+    """Return a clip that pans by (x, y) pixels and zooms by a factor in each frame, and ends with the still."""
     height, width = still.shape[:2]
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     clip = []

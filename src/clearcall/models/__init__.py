@@ -1,1 +1,1 @@
-"""Networks: teachers, students, published ones to measure against, and what all are built and exported with."""
+"""Networks: teachers, students, published ones; how they are built and exported."""

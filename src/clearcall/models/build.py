@@ -1,4 +1,4 @@
-"""Which architectures there are: the folders' listing is the registry. No torch is needed to read it."""
+"""Registry of architectures: the listing of the folders."""
 
 import importlib
 import inspect
@@ -20,19 +20,19 @@ def known_models(kind: Kind) -> list[str]:
 
 
 def check_model_names(params: Params) -> None:
-    """Raise UserError, with the known names, if params.yaml names an architecture that is not there."""
+    """Raise UserError if params.yaml names an unknown architecture."""
     require_known("teachers", params.train_teacher.model.name)
     require_known("students", params.distill_student.model.name)
 
 
 def require_known(kind: Kind, name: str) -> None:
-    """Raise UserError, with the known names, unless there is such an architecture."""
+    """Raise UserError, with the known names, unless the architecture exists."""
     if name not in (known := known_models(kind)):
         raise UserError(f"there is no {kind[:-1]} named {name!r}; known: {', '.join(known)}")
 
 
 def build_model(kind: Kind, name: str, arguments: dict[str, Any]) -> nn.Module:
-    """Build an architecture by name; raise UserError for an unknown name or arguments that its `build` refuses."""
+    """Build an architecture by name; raise UserError for a wrong name or arguments."""
     require_known(kind, name)
     build = importlib.import_module(f"clearcall.models.{kind}.{name}").build
     signature = inspect.signature(build)

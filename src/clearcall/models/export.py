@@ -1,4 +1,4 @@
-"""Export to ONNX, 8-bit in and out, any even size, always followed by a comparison with torch.
+"""Export to ONNX, 8-bit in and out, dynamic size; compare with torch.
 
 Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 
@@ -17,7 +17,6 @@ Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 import json
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -45,7 +44,7 @@ _IR_VERSION = 10  # of ONNX files: as torch writes them
 
 
 class _Core(nn.Module):
-    """What a luma student does at each pixel: luma, and chroma if it restores that, in [0, 1] to sub-pixels.
+    """The convolutions of a luma student: luma, maybe chroma, in [0, 1] to sub-pixels.
 
     With `silent` planes it returns as many zeros more, in place of what others add to chroma.
     """
@@ -66,7 +65,7 @@ class _Core(nn.Module):
 
 
 class _Scores(nn.Module):
-    """What the router makes of a whole frame: luma in 8-bit levels to a score for each choice."""
+    """The router: luma in 8-bit levels to a score for each choice."""
 
     def __init__(self, router: Router) -> None:
         super().__init__()
@@ -78,7 +77,7 @@ class _Scores(nn.Module):
 
 
 def export_onnx(model: nn.Module, path: Path, opset: int) -> None:
-    """Write a network in evaluation mode to `path` as one self-contained graph of dynamic height and width."""
+    """Write a network to `path` as one self-contained graph of dynamic size."""
     model = collapsed(model)
     stride = int(model.stride)  # type: ignore[arg-type]  # every network has it
     properties = {KIND_KEY: "luma", STRIDE_KEY: str(stride)}
@@ -121,7 +120,7 @@ class _Part:
 
 def _rgb_part(model: nn.Module, opset: int) -> _Part:
     """Return an RGB network from `frame` to `restored`."""
-    core = _frame_graph(model, [(3, int(model.stride))], opset, "core/")  # type: ignore[arg-type]  # every network has it
+    core = _frame_graph(model, {"picture": (3, int(model.stride))}, opset, "core/")  # type: ignore[arg-type]  # every network has it
     nodes = [
         helper.make_node("Transpose", ["frame"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("DequantizeLinear", ["planes", "level"], [core.input[0].name]),
@@ -133,12 +132,12 @@ def _rgb_part(model: nn.Module, opset: int) -> _Part:
 
 
 def _luma_part(student: LumaStrided, opset: int, output: str, prefix: str = "", silent: int = 0) -> _Part:
-    """Return a luma network from `luma`, and `chroma` if it restores that, to `output`, all names between prefixed.
+    """Return a luma network from `luma`, and maybe `chroma`, to `output`; other names are prefixed.
 
     One pass each way: (de)quantising scales, rounds half to even, clips and casts. The shuffle is the sharpener's.
     """
     taken = {"luma": (1, student.stride)} | ({"chroma": (CHROMA_PLANES, 1)} if student.colour else {})
-    core = _frame_graph(_Core(student, silent), list(taken.values()), opset, f"{prefix}core/")
+    core = _frame_graph(_Core(student, silent), taken, opset, f"{prefix}core/")
     level, nothing = f"{prefix}level", f"{prefix}nothing_to_add"
     nodes = [
         *(
@@ -160,7 +159,7 @@ def _routed_part(model: Routed, opset: int, sub_pixels: onnx.ValueInfoProto) -> 
     it is above 0, the router is not run and the scores are 0: so a caller may score a frame with 0, which costs next to
     nothing else, decide by more than one frame, and then run what it has decided on.
     """
-    router = _frame_graph(_Scores(model.router), [(1, int(model.stride))], opset, "router/")
+    router = _frame_graph(_Scores(model.router), {"luma_levels": (1, int(model.stride))}, opset, "router/")
     scored = helper.make_graph(
         [
             helper.make_node("DequantizeLinear", ["luma", "router/one"], [router.input[0].name]),
@@ -267,7 +266,7 @@ def _replace(graph: onnx.GraphProto, weights: dict[str, npt.NDArray[Any]]) -> se
 
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:
-    """Return the largest difference in 8-bit levels between torch and the graph; raise UserError if it is too large."""
+    """Return the largest difference from torch in 8-bit levels; raise UserError if too large."""
     sharpener = Sharpener(path, provider="onnxruntime")
     largest = 0
     for frame in frames:
@@ -282,25 +281,27 @@ def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_differen
     return largest
 
 
-def _frame_graph(core: nn.Module, inputs: Sequence[tuple[int, int]], opset: int, prefix: str) -> onnx.GraphProto:
-    """Export what is done to a frame with torch's exporter, all names with a prefix.
+def _frame_graph(core: nn.Module, inputs: dict[str, tuple[int, int]], opset: int, prefix: str) -> onnx.GraphProto:
+    """Export a network of one frame with torch's exporter, all names prefixed.
 
-    Each of `inputs`, (1, channels, H, W), is told by its channels and by how many rows and columns it has for each of
-    the smallest one's.
+    Each of `inputs`, (1, channels, H, W), has a name, its channels, and its resolution as a multiple of the smallest
+    input's.
     """
-    stride = max(step for _, step in inputs)
-    least = max(2, SMALLEST_SIDE // stride) if inputs[0][0] == 1 else 2
+    takes_luma = next(iter(inputs.values()))[0] == 1
+    stride = max(step for _, step in inputs.values())
+    least = max(2, SMALLEST_SIDE // stride) if takes_luma else 2
     rows = torch.export.Dim("rows", min=least, max=_LARGEST_SIDE // stride)
     columns = torch.export.Dim("columns", min=least, max=_LARGEST_SIDE // stride)
-    examples = tuple(torch.zeros(1, channels, 32 * step, 48 * step) for channels, step in inputs)
-    dynamic = tuple({2: step * rows, 3: step * columns} for _, step in inputs)
-    # The exporter tells of optional packages that it does without; none of it concerns a user.
+    examples = tuple(torch.zeros(1, channels, 32 * step, 48 * step) for channels, step in inputs.values())
+    dynamic = tuple({2: step * rows, 3: step * columns} for _, step in inputs.values())
+    # The exporter warns of optional packages that are missing; none of it concerns a user.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             core.eval(),
             examples,
+            input_names=list(inputs),
             dynamo=True,
             dynamic_shapes=dynamic,
             opset_version=opset,
@@ -308,9 +309,8 @@ def _frame_graph(core: nn.Module, inputs: Sequence[tuple[int, int]], opset: int,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    # Names of its own: torch calls an input by the argument's name.
     graph: onnx.GraphProto = onnx.compose.add_prefix(program.model_proto, prefix).graph
-    # torch notes at each node where in which file it came from: a graph must not tell of the machine, nor its hash.
+    # torch notes source files at each node: neither a graph nor its hash may depend on the machine.
     for node in graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")

@@ -17,37 +17,37 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from clearcall.imaging.sizes import SizeContract
 
 
-def pad_to(picture: Tensor, contract: SizeContract) -> Tensor:
-    """Pad height and width to a size contract by repeating the last rows and columns; the caller crops."""
-    bottom, right = (contract.padded(side) - side for side in picture.shape[-2:])
+def pad_to(image: Tensor, contract: SizeContract) -> Tensor:
+    """Pad to a size contract by repeating the last rows and columns; the caller crops."""
+    bottom, right = (contract.padded(side) - side for side in image.shape[-2:])
     if bottom == right == 0:
-        return picture
-    return nn.functional.pad(picture, (0, right, 0, bottom), mode="replicate")
+        return image
+    return nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")
 
 
-def halved(picture: Tensor) -> Tensor:
-    """Return (N, 3, H, W) of even sides at half height and width, as Pillow's antialiased bicubic filter does it.
+def halved(image: Tensor) -> Tensor:
+    """Return (N, 3, H, W) at half resolution by Pillow's antialiased bicubic filter.
 
     Its kernel (Keys 1981 with a = -0.5, stretched over eight pixels) is exact in 256ths; beyond its borders an image
     goes on with its last rows and columns.
     """
-    taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=picture.device) / 256
+    taps = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0], device=image.device) / 256
     kernel = (taps[:, None] * taps).expand(3, 1, 8, 8)
-    return nn.functional.conv2d(nn.functional.pad(picture, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
+    return nn.functional.conv2d(nn.functional.pad(image, (3, 3, 3, 3), mode="replicate"), kernel, stride=2, groups=3)
 
 
-def add_enlarged(picture: Tensor, scale: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+def add_enlarged(image: Tensor, scale: int, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
     """Return an image plus what a network makes of it at 1/`scale` of its resolution (1 or 2).
 
     Nothing that the image knows is lost on the way, and from half the size it takes a quarter of the work.
     """
-    height, width = picture.shape[-2:]
-    padded = pad_to(picture, SizeContract(scale))
+    height, width = image.shape[-2:]
+    padded = pad_to(image, SizeContract(scale))
     return (padded + enlarge(padded if scale == 1 else halved(padded)))[..., :height, :width]
 
 
 class Residual(nn.Module):
-    """A body of layers at full resolution and a 3x3 layer predict the residual, which is added to the image."""
+    """A body and a 3x3 layer, at full resolution, predict the residual of the image."""
 
     stride = 1
 
@@ -56,9 +56,9 @@ class Residual(nn.Module):
         self.body = body
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        restored: Tensor = picture + self.tail(self.body(picture))
+        restored: Tensor = image + self.tail(self.body(image))
         return restored
 
 
@@ -68,7 +68,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 class CollapsibleConv(nn.Module):
-    """A convolution that is trained wide and deployed narrow (SESR, Bhardwaj et al. 2022, arXiv 2103.09404).
+    """A convolution trained wide, deployed narrow (SESR, Bhardwaj et al. 2022, arXiv 2103.09404).
 
     It is trained as a k x k convolution to `width` channels followed by a 1x1, nothing in between, and a shortcut where
     input and output have the same form: more values to learn with, but the same function as one k x k convolution,
@@ -127,7 +127,7 @@ class ResidualBlock(nn.Module):
 
 
 def collapsed(model: nn.Module) -> nn.Module:
-    """Return a copy of a network, in evaluation mode, in which all that is one convolution is an ordinary one.
+    """Return a copy of a network for evaluation, whose linear layers are merged.
 
     Collapsible convolutions are collapsed, and each batch normalisation becomes part of the convolution before it.
     """
@@ -151,7 +151,7 @@ def _fold_normalisations(layers: nn.Sequential) -> None:
 
 @torch.no_grad()
 def detail_(layer: nn.Conv2d) -> nn.Conv2d:
-    """Make a first layer blind to brightness, in place: each filter sums to zero, at four times the usual scale.
+    """Let each filter of a first layer sum to zero, at four times the usual scale, in place.
 
     What is missing from a blurred image does not depend on how bright it is, but brightness dwarfs detail: with the
     usual weights a network spends its first thousands of steps cancelling it.
@@ -164,7 +164,7 @@ def detail_(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def he_(layers: nn.Module) -> None:
-    """Draw the weights of all convolutions as He et al. 2015 do for ReLU, in place, with biases of zero.
+    """Initialise all convolutions for ReLU (He et al. 2015), with zero biases, in place.
 
     By torch's usual draw a signal fades layer by layer, and a deep plain network hardly learns at first.
     """

@@ -1,4 +1,4 @@
-"""Trained networks on disk: safetensors, with the architecture's name and arguments beside them."""
+"""Trained networks on disk: safetensors beside name and arguments of the architecture."""
 
 import pickle
 from pathlib import Path
@@ -32,7 +32,7 @@ def save_weights(folder: Path, kind: Kind, model: Model, state: dict[str, Tensor
 
 
 def load_weights(folder: Path) -> nn.Module:
-    """Build the network that a folder holds, load its state strictly and put it in evaluation mode."""
+    """Build the network that a folder holds, and load its state for evaluation."""
     try:
         architecture = read_json(folder / ARCHITECTURE)
         kind, name, arguments = (architecture[key] for key in ("kind", "name", "arguments"))
@@ -51,7 +51,7 @@ def load_weights(folder: Path) -> nn.Module:
 
 
 def fetch_weights(source: str, sha256: str) -> Path:
-    """Return the checked file that a path or a URL means; a URL's is kept in $CLEARCALL_CACHE or ~/.cache/clearcall.
+    """Return the checked file of a path or a URL; downloads are kept in the cache folder.
 
     Raises UserError if there is no such file, it cannot be downloaded, or its SHA-256 is another.
     """
@@ -75,7 +75,7 @@ def fetch_weights(source: str, sha256: str) -> Path:
 
 
 def load_published(source: str, sha256: str) -> dict[str, Tensor]:
-    """Return the tensors of published weights by name, on the CPU; raise UserError if the file holds anything else."""
+    """Return published weights by name, on the CPU; raise UserError for anything else."""
     path = fetch_weights(source, sha256)
     try:
         state = (

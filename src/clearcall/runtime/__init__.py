@@ -1,1 +1,1 @@
-"""From a trained network to frames a second: export, runtime, benchmark."""
+"""The runtime: an exported network on frames."""

@@ -1,4 +1,4 @@
-"""Exported graphs on the runtimes that are installed, compiled for one frame size, with fixed input and output buffers.
+"""Exported graphs, compiled for one frame size by onnxruntime or OpenVINO.
 
 A graph is a luma network (`luma` uint8 (1, 1, H, W) to `sub_pixels` uint8 (1, stride^2, H / stride, W / stride)) or an
 RGB network (`frame` uint8 (1, H, W, 3) to `restored` of the same form); H and W are multiples of `stride` and, for a
@@ -50,7 +50,7 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 
 
 class Engine(Protocol):
-    """A graph compiled for one frame size: fill `input`, call `run`, read `output`; both stay where they are.
+    """A graph compiled for one frame size: fill `input`, call `run`, read `output`, fixed buffers.
 
     `chroma`, uint8 (1, 2, rows, columns), is a second input where the graph restores it, and empty where not. `scores`,
     float32 (choices,), are the router's of the last run in which it took part; none for a single network.
@@ -75,7 +75,7 @@ def installed_providers() -> list[Provider]:
 
 
 def compile_graph(graph: Graph, provider: Provider, height: int, width: int, threads: int) -> Engine:
-    """Compile a graph for one frame size on one runtime with as many threads; raise UserError if it cannot be.
+    """Compile a graph for one frame size; raise UserError if it cannot be.
 
     A graph that is new on this machine is tried first.
     """
@@ -95,7 +95,7 @@ def compile_graph(graph: Graph, provider: Provider, height: int, width: int, thr
 def answers(
     graph: Graph, provider: Provider, height: int, width: int, inputs: list[Frame], precision: Precision | None = None
 ) -> list[Frame]:
-    """Return the outputs of a graph that was not tried, on one thread; raise one of RUNTIME_ERRORS if it has none."""
+    """Return the outputs of a graph without a trial; raise one of RUNTIME_ERRORS on failure."""
     engine, outputs = _make(graph, provider, height, width, 1, precision), []
     for frame in inputs:
         np.copyto(engine.input, frame)
@@ -108,7 +108,7 @@ def answers(
 
 
 def openvino_precisions() -> tuple[Precision, ...]:
-    """Return what OpenVINO can compute in on this processor, the fastest first; raise ImportError without OpenVINO."""
+    """Return OpenVINO's precisions here, the fastest first; raise ImportError without it."""
     import openvino  # noqa: PLC0415  # an optional extra
 
     # bf16 halves the time where the processor multiplies it. Results differ by at most two 8-bit levels, on smooth
@@ -118,7 +118,7 @@ def openvino_precisions() -> tuple[Precision, ...]:
 
 
 def _empty_inputs(graph: Graph, height: int, width: int) -> tuple[Frame, Frame, Frame]:
-    """Return buffers for frame, chroma and output; that of chroma is empty where none is taken."""
+    """Return buffers for frame, chroma (empty if not used) and output."""
     frame, output = graph.shapes(height, width)
     chroma = (1, CHROMA_PLANES, *output[2:]) if graph.coloured else (0,)
     return np.zeros(frame, np.uint8), np.full(chroma, NEUTRAL, np.uint8), np.zeros(output, np.uint8)
@@ -223,7 +223,7 @@ class _Openvino:
 
 
 def _parts(model: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401  # openvino's
-    """Return the router and the experts of a graph, each as a model from the frame, out of its chain of conditions."""
+    """Return the router and the experts of a graph as models, from its chain of conditions."""
     by_name = {result.input_value(0).get_any_name(): result.input_value(0).get_node() for result in model.get_results()}
     router, experts, rest = by_name["scores"].get_function(0), [], by_name["sub_pixels"]
     while rest.get_type_name() == "If":

@@ -17,7 +17,7 @@ SharpenerFor = Callable[[Size, Fraction], Sharpener]  # of a frame size in pixel
 
 @dataclass(frozen=True)
 class Chosen:
-    """A shipped model by name, what runs it, and how many frames of the size it sharpens in a second."""
+    """A shipped model: its name, its Sharpener, its frames a second."""
 
     name: str
     sharpener: Sharpener
@@ -25,7 +25,7 @@ class Chosen:
 
 
 def choose_model(make: Callable[[str], Sharpener], size: Size, fps: float, headroom: float = VIDEO_HEADROOM) -> Chosen:
-    """Return the best shipped model that sharpens at least `headroom` times `fps` frames a second, else the fastest.
+    """Return the best shipped model that reaches `headroom` times `fps`, else the fastest.
 
     `make` returns the Sharpener of a name. Models are measured one after another at `size`, width and height in pixels,
     the best first, until one is fast enough.
@@ -42,7 +42,7 @@ def choose_model(make: Callable[[str], Sharpener], size: Size, fps: float, headr
 def sharpener_for(
     model: str, make: Callable[[str], Sharpener], source: str, headroom: float = VIDEO_HEADROOM
 ) -> Sharpener | SharpenerFor:
-    """Return the Sharpener of a model, of `auto` what chooses one, and says so on standard error with `source`'s rate.
+    """Return a model's Sharpener; for `auto` a function that chooses one and prints which.
 
     `make` returns the Sharpener of a name; `source` is `video` or `camera`.
     """
@@ -59,5 +59,5 @@ def sharpener_for(
 
 
 def settled(sharpener: Sharpener | SharpenerFor, size: Size, fps: Fraction) -> Sharpener:
-    """Return the Sharpener for a frame size and rate: the given one, or the one that is chosen for them."""
+    """Return the Sharpener for a frame size and rate: the given or the chosen one."""
     return sharpener if isinstance(sharpener, Sharpener) else sharpener(size, fps)

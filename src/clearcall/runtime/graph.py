@@ -1,4 +1,4 @@
-"""An ONNX file's metadata, read from its bytes: nothing is run, and data outside the file is refused.
+"""Read an ONNX file's metadata; refuse data outside the file.
 
 The numbers are those of the fields in ONNX's onnx.proto, in protobuf's wire format.
 """
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import CHROMA_PLANES
-from clearcall.imaging.sizes import SMALLEST_SIDE
+from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 
 _Message = Literal["model", "graph", "node", "attribute", "tensor", "sparse", "function", "training"]
 # The fields through which a model reaches its tensors.
@@ -57,7 +57,7 @@ _SHORT = 300  # characters of a runtime's message or of a value
 
 
 def read_metadata(onnx: bytes) -> dict[str, str]:
-    """Return the metadata of a model; raise ValueError if it is malformed or keeps data outside the file."""
+    """Return a model's metadata; raise ValueError if malformed or with external data."""
     metadata: dict[str, str] = {}
     waiting: list[tuple[_Message, memoryview]] = [("model", memoryview(onnx))]
     count = 0
@@ -128,8 +128,13 @@ class Graph:
     coded: tuple[str, ...] = ()  # of these, the experts that have learnt from what encoders leave of a frame
     coloured: tuple[str, ...] = ()  # of these, the experts that restore chroma too; ITSELF, if a single network does
 
+    @property
+    def contract(self) -> SizeContract:
+        """The frame sizes that the graph takes."""
+        return SizeContract(self.stride, SMALLEST_SIDE if self.kind == "luma" else 1)
+
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of input and output for a frame whose sides are multiples of the stride."""
+        """Return the shapes of input and output for a frame of an allowed size."""
         if self.kind == "rgb":
             return (1, height, width, 3), (1, height, width, 3)
         planes = self.stride**2 + (CHROMA_PLANES if self.coloured else 0)

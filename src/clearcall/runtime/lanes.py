@@ -1,4 +1,4 @@
-"""OpenVINO's graphs rewritten so that layers of few channels fill a processor's vectors; what they compute is the same.
+"""Rewrite OpenVINO graphs so that layers of few channels fill AVX-512 vectors.
 
 With AVX-512 a convolution computes 16 output channels at once, and takes as long for 8. So a layer of up to 8 computes
 two neighbouring pixels instead, as if they were twice the channels: its weights, once as they are and once moved by a
@@ -20,12 +20,12 @@ _STEM = {"kernel": (6, 6), "strides": (2, 2), "pads_begin": (2, 2), "pads_end": 
 
 
 def has_wide_lanes() -> bool:
-    """Return whether the processor's vectors are wide enough for it: with AVX2's 8 lanes nothing is gained."""
+    """Return whether the processor has AVX-512: with AVX2's 8 lanes nothing is gained."""
     return bool(cv2.checkHardwareSupport(_AVX512))
 
 
 def fill_lanes(model: Any) -> None:  # noqa: ANN401  # openvino's, which has no types
-    """Rewrite an OpenVINO model of fixed shapes in place; layers for which it would not pay stay as they are."""
+    """Rewrite an OpenVINO model of fixed shapes in place, where it pays."""
     from openvino.passes import ConstantFolding, Manager  # noqa: PLC0415  # an optional extra
 
     folding = Manager()
@@ -39,14 +39,14 @@ def fill_lanes(model: Any) -> None:  # noqa: ANN401  # openvino's, which has no 
 
 
 def _is_usual(layer: Any) -> bool:  # noqa: ANN401
-    """Return whether a convolution is of one picture, by weights and a padding that are written in the graph."""
+    """Return whether a convolution has batch size 1, constant weights and explicit padding."""
     by_constant = layer.input_value(1).get_node().get_type_name() == "Constant"
-    one_picture = len(layer.output(0).shape) == 4 and layer.output(0).shape[0] == 1  # noqa: PLR2004  # NCHW
-    return by_constant and one_picture and layer.get_attributes()["auto_pad"] == "explicit"
+    one_image = len(layer.output(0).shape) == 4 and layer.output(0).shape[0] == 1  # noqa: PLR2004  # NCHW
+    return by_constant and one_image and layer.get_attributes()["auto_pad"] == "explicit"
 
 
 def _with_blocks(stem: Any) -> None:  # noqa: ANN401
-    """Replace a 6x6 layer of stride 2 on one channel by a 3x3 layer on the four pixels of each block."""
+    """Replace a 6x6 layer of stride 2 on one channel by a 3x3 layer on 2 x 2 blocks."""
     from openvino import opset13 as ops  # noqa: PLC0415  # an optional extra
 
     weights, shape = stem.input_value(1).get_node().data, stem.get_attributes()
@@ -61,7 +61,7 @@ def _with_blocks(stem: Any) -> None:  # noqa: ANN401
 
 
 def _as_one(total: Any) -> None:  # noqa: ANN401
-    """Replace the sum of two layers of one shape, each with its bias, by one layer on the channels of both inputs."""
+    """Replace the sum of two alike layers, each with a bias, by one on the channels of both."""
     from openvino import opset13 as ops  # noqa: PLC0415  # an optional extra
 
     layers, biases = [], []
@@ -87,7 +87,7 @@ def _as_one(total: Any) -> None:  # noqa: ANN401
 
 
 def _with_pairs(layer: Any) -> None:  # noqa: ANN401
-    """Replace a layer, and the bias and leaky ReLU after it, by one that computes pairs of pixels in a row."""
+    """Replace a layer, its bias and leaky ReLU by one that computes pairs of pixels."""
     from openvino import opset13 as ops  # noqa: PLC0415  # an optional extra
 
     weights, shape = layer.input_value(1).get_node().data, layer.get_attributes()
@@ -117,7 +117,7 @@ def _with_pairs(layer: Any) -> None:  # noqa: ANN401
 
 
 def _computed_with(node: Any, channels: int) -> tuple[Any, str, Any] | None:  # noqa: ANN401
-    """Return the bias or leaky ReLU that alone uses what a node computes, its kind and numbers; None if none is."""
+    """Return the bias or leaky ReLU that is a node's only user, its kind and numbers; else None."""
     users = [user.get_node() for user in node.output(0).get_target_inputs()]
     if len(users) != 1 or users[0].get_type_name() not in {"Add", "PRelu"}:
         return None

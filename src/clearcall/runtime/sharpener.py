@@ -1,4 +1,4 @@
-"""The runtime: `Sharpener()(frame)` makes one 8-bit frame sharper, on the fastest runtime that is installed."""
+"""The runtime: `Sharpener()(frame)` sharpens one 8-bit frame."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,6 @@ from clearcall.core.files import read_json
 from clearcall.core.machine import available_cores
 from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
-from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.steady import SteadyChoice
@@ -41,7 +40,7 @@ _MOST_STRENGTH = 2
 
 @dataclass(frozen=True)
 class Choice:
-    """A runtime and its threads, and for each that was tried the median of its warm-up in ms ({} if none was)."""
+    """A runtime and its threads, and the median in ms of each that was tried ({}: none)."""
 
     provider: Provider
     threads: int
@@ -101,14 +100,14 @@ class Sharpener:
         self.coded = coded  # may be changed between frames
 
     def begin_video(self, *, coded: bool) -> None:
-        """Take the frames that follow for those of another video, with `coded` as in the constructor."""
+        """Begin another video, with `coded` as in the constructor."""
         self.coded = coded
         if self._steady is not None:
             self._steady = SteadyChoice()
 
     @property
     def strength(self) -> float:
-        """How much of what the network adds is added, from 0 to 2; may be changed between frames."""
+        """The residual gain, from 0 to 2; may be changed between frames."""
         return self._strength
 
     @strength.setter
@@ -140,7 +139,7 @@ class Sharpener:
         )
 
     def sharpen_worst_case(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
-        """Sharpen a frame at the highest cost that it can have: by the router and the last expert. For benchmarks.
+        """Sharpen a frame at its highest cost, by the router and the last expert: for benchmarks.
 
         A frame that the router leaves alone costs next to nothing, and its fps would say nothing. Of a single network
         this is the call itself. Arguments and result are those of the call.
@@ -156,7 +155,7 @@ class Sharpener:
     def _sharpen(
         self, frame: Frame, pixel_format: PixelFormat, out: Frame | None, choose: "Callable[[_Variant], int]"
     ) -> Frame:
-        """Check frame and `out`, and sharpen by the expert that `choose` returns for the compiled variant."""
+        """Check frame and `out`, and sharpen by the expert that `choose` returns."""
         size = _checked_size(frame, pixel_format, self.graph)
         if out is None:
             out = np.empty_like(frame, order="C")
@@ -178,7 +177,7 @@ class Sharpener:
         return self.graph.choices
 
     def scores(self, frame: Frame, pixel_format: PixelFormat = "rgb") -> Scores:
-        """Return the router's score of each of `experts` for one frame, float32: the highest is the best."""
+        """Return the router's score of each of `experts` for one frame, float32."""
         size = _checked_size(frame, pixel_format, self.graph)
         if not self.experts:
             raise UserError(f"{self.graph.name} is a single network: it has no router that could score a frame")
@@ -186,7 +185,7 @@ class Sharpener:
             return self._variants.get(size).route(frame, pixel_format)
 
     def measure_fps(self, width: int, height: int) -> float:
-        """Return how many luma frames of a size are sharpened in a second, one at a time, each at its highest cost.
+        """Return the luma frames of a size a second, one at a time, each at its highest cost.
 
         The runtime is chosen before, and stays compiled for this size.
         """
@@ -227,7 +226,7 @@ class Sharpener:
         *,
         around: AbstractContextManager[object] = _NOTHING,
     ) -> Iterator[Frame]:
-        """Yield the sharpened frames of one video in order, several in flight at once, each on one thread of its own.
+        """Yield the sharpened frames of one video in order, several in flight, one thread each.
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
         three frames more than that are taken ahead, so that memory does not grow with the length of a video; a frame
@@ -273,7 +272,7 @@ class Sharpener:
         return _Variant(self.graph, Choice(provider, 1, {}), height, width)
 
     def _fastest(self, height: int, width: int) -> "_Variant":
-        """Measure every runtime and number of threads that is allowed, and return the fastest variant."""
+        """Measure every allowed runtime and number of threads; return the fastest variant."""
         cores = available_cores()
         # Two threads of one physical core often help less than they cost: half the cores may be the faster choice.
         halved = {cores, cores // 2} if cores > 2 else {cores}  # noqa: PLR2004  # of two cores, one is slower
@@ -316,7 +315,7 @@ def named_model(model: str) -> str:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the ONNX file that a shipped name, `auto` or a path means; raise UserError if there is none."""
+    """Return the ONNX file of a shipped name, `auto` or a path; raise UserError without."""
     text = named_model(str(model))
     if text in shipped_models():
         return SHIPPED / f"{text}.onnx"
@@ -351,15 +350,14 @@ class _Variants:
 
 
 class _Variant:
-    """A network compiled for one frame size, and every buffer that a frame of this size needs."""
+    """A network compiled for one frame size, with all its buffers."""
 
     def __init__(self, graph: Graph, choice: Choice, height: int, width: int) -> None:
         self.choice = choice
         self._graph, self._name, self._kind = graph, graph.name, graph.kind
         self._height, self._width = height, width
         stride = graph.stride
-        contract = SizeContract(stride, SMALLEST_SIDE if graph.kind == "luma" else 1)
-        padded_height, padded_width = contract.padded(height), contract.padded(width)
+        padded_height, padded_width = graph.contract.padded(height), graph.contract.padded(width)
         self._engine: Engine = compile_graph(graph, choice.provider, padded_height, padded_width, choice.threads)
         self._pad = (padded_height, padded_width) != (height, width)
         self._padded_size = padded_width, padded_height
@@ -394,7 +392,7 @@ class _Variant:
         out: Frame,
         choice: int = IDENTITY,
     ) -> None:
-        """Sharpen a frame whose shape was checked into `out`, which may be the frame itself, by a choice's number."""
+        """Sharpen a checked frame into `out`, which may be the frame itself."""
         frame = np.ascontiguousarray(frame)
         if self._kind == "rgb":
             self._restore(frame, pixel_format, strength, out)
@@ -438,7 +436,7 @@ class _Variant:
             np.copyto(luma, frame[: self._height])
 
     def _fill_chroma(self, frame: Frame, pixel_format: PixelFormat) -> None:
-        """Write a frame's chroma at half resolution to the input of a network that restores it; of grey, none."""
+        """Write a frame's chroma at half resolution to the network's input; neutral for grey."""
         cb, cr = self._chroma
         if pixel_format in {"rgb", "bgr"}:
             width, height = self._padded_size
@@ -459,7 +457,7 @@ class _Variant:
             self._continue_edges(plane, height, width)
 
     def _mask_residual(self, luma: Frame, strength: float) -> None:
-        """Turn what the network adds to luma into what it and an unsharp mask behind it add together."""
+        """Turn the luma residual into that of network and unsharp mask together."""
         sharp, blurred = self._kept("sharp", *luma.shape), self._kept("blurred", *luma.shape)
         _add(luma, self._residual, strength, sharp)
         cv2.GaussianBlur(sharp, (0, 0), CRISP_RADIUS_PX, dst=blurred)
@@ -467,7 +465,7 @@ class _Variant:
         cv2.addWeighted(sharp, 1, luma, -1, NOTHING_TO_ADD, dst=self._residual)
 
     def _add_to_colour(self, frame: Frame, strength: float, out: Frame, of_chroma: Frame | None = None) -> None:
-        """Add the luma network's residual to R, G and B alike, which leaves chroma as it is, and then chroma's own."""
+        """Add the luma residual to R, G and B alike, and the residual of chroma if given."""
         residual = self._kept("residual", self._height, self._width, 3)
         cv2.merge([self._residual] * 3, dst=residual)
         if of_chroma is not None:  # both at once: what one takes beyond black the other may bring back
@@ -476,7 +474,7 @@ class _Variant:
         _add(frame, residual, strength, out)
 
     def _upscaled_chroma(self, pixel_format: PixelFormat, strength: float) -> Frame:
-        """Return what to add to R, G and B (or B, G, R) for chroma, plus 128, at full resolution."""
+        """Return the residual of R, G and B (or B, G, R) for chroma, plus 128, at full resolution."""
         rows = CHROMA_TO_RGB if pixel_format == "rgb" else CHROMA_TO_RGB[::-1]
         cb, cr = self._chroma_residual
         width, height = self._padded_size
@@ -501,7 +499,7 @@ class _Variant:
         _add(given, residual.reshape(-1, width), strength, restored)
 
     def _kept(self, name: str, *shape: int) -> Frame:
-        """Return the buffer of a name, made when it is first wanted: new memory for each frame takes milliseconds."""
+        """Return the buffer of a name, allocated once: new memory takes milliseconds a frame."""
         if name not in self._scratch:
             self._scratch[name] = np.empty(shape, np.uint8)
         return self._scratch[name]
@@ -535,11 +533,11 @@ class _Variant:
             else:
                 cv2.merge(planes, dst=row)
 
-    def _continue_edges(self, picture: Frame, height: int, width: int) -> None:
+    def _continue_edges(self, plane: Frame, height: int, width: int) -> None:
         """Repeat the last of so many rows and columns into the padding, as in training."""
         if self._pad:
-            picture[height:, :width] = picture[height - 1, :width]
-            picture[:, width:] = picture[:, width - 1 : width]
+            plane[height:, :width] = plane[height - 1, :width]
+            plane[:, width:] = plane[:, width - 1 : width]
 
 
 def _add(frame: Frame, residual: Frame, strength: float, out: Frame) -> None:
@@ -558,7 +556,7 @@ def _chroma_planes(frame: Frame, pixel_format: PixelFormat, height: int, width: 
 
 
 def _checked_size(frame: Frame, pixel_format: str, graph: Graph) -> tuple[int, int]:
-    """Return height and width of a frame's picture; raise UserError if it is not what the pixel format says."""
+    """Return a frame's height and width; raise UserError if it does not fit the pixel format."""
     if pixel_format not in get_args(PixelFormat):
         raise UserError(f"pixel_format must be one of {', '.join(get_args(PixelFormat))}, not {pixel_format!r}")
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:

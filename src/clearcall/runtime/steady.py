@@ -1,4 +1,4 @@
-"""Which expert the frames of one video get: it changes only when several agree, or brightness of detail would pump."""
+"""Choose experts for a video: a change needs several frames that agree, or detail would pump."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ _SCORED_EVERY = 4
 
 
 class SteadyChoice:
-    """Turns the router's scores of one frame after another into choices; one object for one video."""
+    """Turns the router's scores of a video's frames into choices; one object a video."""
 
     def __init__(self) -> None:
         self._mean: Scores | None = None
         self._choice = self._unscored = 0
 
     def choose(self, score: Callable[[], Scores]) -> int:
-        """Return the number of the choice for the next frame; `score` returns its scores, (choices,), if they count."""
+        """Return the choice for the next frame; `score` is called only for frames that are scored."""
         if self._unscored:
             self._unscored -= 1
             return self._choice

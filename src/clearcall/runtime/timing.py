@@ -1,4 +1,4 @@
-"""Latency: contenders timed in turns, so that a slow moment of the machine slows all of them."""
+"""Latency: contenders are timed in turns, so that a slow moment affects all of them."""
 
 import statistics
 import time
@@ -26,5 +26,5 @@ def in_turns(calls: Mapping[Key, Callable[[], Result]], rounds: int) -> dict[Key
 
 
 def median_ms(timers: Mapping[Key, Callable[[], float]], warm_up: int, runs: int) -> dict[Key, float]:
-    """Return the median of what each timer says, in ms, over `runs` rounds in turns; `warm_up` before do not count."""
+    """Return each timer's median in ms over `runs` rounds in turns, after `warm_up` rounds."""
     return {key: statistics.median(ms[warm_up:]) for key, ms in in_turns(timers, warm_up + runs).items()}

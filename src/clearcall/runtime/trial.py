@@ -1,4 +1,4 @@
-"""A network's trial: run in a process of its own, within bounds of memory and time, before it is run in this one.
+"""Try a network once in a process of its own, bounded in memory and time.
 
 A runtime can end its process, and its results can be wrong, on some processors. So each network is tried once on each
 machine: onnxruntime must run it, and OpenVINO must give what onnxruntime gives. Verdicts are kept in the cache folder.
@@ -36,7 +36,7 @@ Precision = Literal["bf16", "f32"]
 # of full contrast, a sub-pixel in some thousands may be off by more, which no eye sees and PSNR hardly.
 _MAX_DIFFERENCE, _MAX_RARE_DIFFERENCE = 2, 8
 _RARE = 1e-3  # of all sub-pixels
-_HEIGHT, _WIDTH = 72, 104  # rounded up to the stride; no multiple of 16, so that vectors are filled in part
+_HEIGHT_PX, _WIDTH_PX = 72, 104  # padded to the size contract; no multiples of 16, so that vectors are filled in part
 _SEED = 0
 _TIMEOUT_S = 300.0  # the largest networks take some seconds
 # What a network may claim: constants and buffers, copies of its file, and the stacks of the runtimes' threads.
@@ -66,7 +66,7 @@ _known: dict[str, Verdict] = {}  # to this process, by the name of its file in t
 
 @cache
 def _machine() -> str:
-    """Return what a verdict depends on besides the network: the machine, and versions of all that takes part."""
+    """Return what a verdict depends on besides the network: machine and versions."""
     versions = [__version__]
     for name in ("onnxruntime", "openvino"):
         try:
@@ -78,7 +78,7 @@ def _machine() -> str:
 
 
 def try_out(graph: "Graph") -> Verdict:
-    """Return the verdict on a network: one known to this process, one in the cache folder, or that of a new trial."""
+    """Return the verdict on a network: known, cached, or of a new trial."""
     shapes = graph.shapes(*_size(graph))
     identity = f"{_machine()}/{shapes}/{hashlib.sha256(graph.onnx).hexdigest()}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -110,7 +110,7 @@ def _write(path: Path, verdict: Verdict) -> None:
 
 
 def _run_trial(graph: "Graph") -> tuple[Verdict, bool]:
-    """Run `main` in a process of its own; return its verdict, and whether another trial would come to the same."""
+    """Run `main` in a process of its own; return its verdict, and whether to keep it."""
     paths = [path for path in sys.path if path]  # "" is the current folder, where anything may lie
     try:
         done = subprocess.run(
@@ -147,7 +147,7 @@ def _end(code: int, stderr: bytes) -> str:
 
 
 def main() -> None:
-    """Try the network on standard input; print how far it came, and at last the verdict as JSON."""
+    """Try the network on standard input; print progress marks, and last the verdict as JSON."""
     # Loaded before memory is bounded, and here, since engines need the verdicts of this module.
     from clearcall.runtime.engines import RUNTIME_ERRORS, answers, openvino_precisions  # noqa: PLC0415
     from clearcall.runtime.graph import shorten  # noqa: PLC0415
@@ -204,12 +204,11 @@ def settle(
 
 def _size(graph: "Graph") -> tuple[int, int]:
     """Return height and width of a trial's frames."""
-    height, width = (side + -side % graph.stride for side in (_HEIGHT, _WIDTH))
-    return height, width
+    return graph.contract.padded(_HEIGHT_PX), graph.contract.padded(_WIDTH_PX)
 
 
 def _frames(graph: "Graph") -> list[Frame]:
-    """Return two inputs, noise and upscaled noise of half the contrast: a network may change but one of them."""
+    """Return two inputs: noise, and upscaled noise of half the contrast."""
     (height, width), (shape, _) = _size(graph), graph.shapes(*_size(graph))
     noise = np.random.default_rng(_SEED).integers(0, 256, (height, width, 3 if graph.kind == "rgb" else 1), np.uint8)
     coarse = cv2.resize(noise[: height // 2, : width // 2], (width, height))
@@ -217,7 +216,7 @@ def _frames(graph: "Graph") -> list[Frame]:
 
 
 def _bound_memory(extra: int) -> None:
-    """Bound what this process may claim from now on, in bytes, and leave no core dump; on Linux alone."""
+    """Limit this process's further memory in bytes, without core dumps; on Linux alone."""
     status = Path("/proc/self/status")
     if not status.exists():
         return

@@ -1,4 +1,4 @@
-"""Patches for training, cut from the memory-mapped pairs; which ones depends on seed, step and rank alone."""
+"""Training patches, drawn from memory-mapped pairs by seed, step and rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _ALIGNED_PX = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """RGB patches, float32 of (N, 3, side, side) in [0, 1]; `teacher_restored` is the teacher's answer, if known.
+    """RGB patches, float32 (N, 3, side, side) in [0, 1], with the teacher's outputs if known.
 
     `input_mse`, (N,), is the mean squared difference between the whole images that the patches were cut from: that
     of a patch alone says more about how flat it is than about how it was degraded.
@@ -44,7 +44,7 @@ class Batch:
 
 
 class PatchSampler:
-    """Random patches, turned, mirrored and recoloured; a share of them is clean: sharp image in, sharp image out.
+    """Random patches, turned, mirrored and recoloured; in a share of them the input is sharp.
 
     Pairs are drawn alike often, or by their `weights`. Stateless: batch number `step` of rank `rank` is always the
     same, so that a resumed run needs no random state.
@@ -117,7 +117,7 @@ class PatchSampler:
 
 @dataclass(frozen=True)
 class _Where:
-    """A square patch; how it is turned (in quarters) and mirrored; the order of its channels; whether it is a negative.
+    """A square patch: its place, quarter turns, mirroring, channel order, negative.
 
     Blur knows neither colour nor sign: six photographs taught the teacher 0.4 dB more when both varied.
     """
@@ -131,8 +131,8 @@ class _Where:
     negative: bool
 
 
-def _cut(picture: npt.NDArray[_Value], where: _Where) -> npt.NDArray[_Value]:
-    patch = picture[where.top : where.top + where.side, where.left : where.left + where.side]
+def _cut(image: npt.NDArray[_Value], where: _Where) -> npt.NDArray[_Value]:
+    patch = image[where.top : where.top + where.side, where.left : where.left + where.side]
     missing = where.side - patch.shape[0], where.side - patch.shape[1]
     if max(missing) > 0:  # a photograph smaller than the patch is continued by its mirror image
         patch = np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")

@@ -20,7 +20,7 @@ _SOURCES = ("models/build.py", "models/layers.py", "models/students", "models/te
 
 
 def checkpoint_key(*parts: str) -> str:
-    """Return a short hash over params, data and the code that trains: what a checkpoint may be resumed for."""
+    """Return a short hash over params, data and training code, by which checkpoints are resumed."""
     digest = hashlib.sha256()
     package = Path(clearcall.__file__).parent
     for place in _SOURCES:
@@ -37,7 +37,7 @@ def lock_path(checkpoint: Path) -> Path:
 
 
 def lock_checkpoint(checkpoint: Path, fabric: Fabric) -> None:
-    """Wait until no other training uses a checkpoint, then keep it for this one on all its devices."""
+    """Wait until no other training uses a checkpoint, then lock it."""
     if fabric.is_global_zero:
         hold_lock(lock_path(checkpoint), f"trains on {checkpoint}")
     # No other process of this training may read it earlier.
@@ -54,7 +54,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint, or return None if there is none; a damaged one is reported and ignored."""
+    """Read a checkpoint; return None if there is none, or with a warning if it is corrupt."""
     if not path.exists():
         return None
     try:

@@ -47,13 +47,13 @@ class JoinedProcesses(DDPStrategy):
         super().setup_environment()
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
-        """Wrap a network; its buffers become contiguous, since DDP cannot broadcast a single one in channels_last."""
+        """Wrap a network with contiguous buffers: DDP cannot broadcast one in channels_last."""
         for buffer in module.buffers():
             buffer.data = buffer.data.clone(memory_format=torch.contiguous_format)
         return super().setup_module(module)
 
     def _join(self, environment: ClusterEnvironment) -> TCPStore:
-        """Return the store of a group whose processes have all come; raise UserError if they do not in time."""
+        """Return the store once all processes have joined; raise UserError at the timeout."""
         if self.num_nodes == 1:
             host = _LOOPBACK
             for loopback in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
@@ -93,7 +93,7 @@ class JoinedProcesses(DDPStrategy):
         return store
 
     def _open_store(self, host: str, port: int, environment: ClusterEnvironment) -> TCPStore | None:
-        """Return the group's store: the first process serves it, the others connect; None if nothing listens yet."""
+        """Serve or connect to the group's store; return None if nothing listens yet."""
         world = environment.world_size()
         if environment.global_rank() > 0:
             try:

@@ -69,7 +69,7 @@ def train_experts(
 
 
 def _assembled(experts: Mapping[str, Trained], coded: Sequence[str]) -> tuple[Model, Routed]:
-    """Return trained experts as one student, its router not yet fitted; `coded` are those that learnt from encoders.
+    """Return trained experts as one student, its router not fitted; `coded` learnt from encoders.
 
     They were trained wide and are kept collapsed: a fifth of the size, and all that follows is faster.
     """

@@ -1,4 +1,4 @@
-"""The training loop: steps, schedule, EMA, validation, early stopping, checkpoints; it knows no config and no stage."""
+"""The training loop: schedule, EMA, validation, early stopping, checkpoints."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
 from clearcall.training.devices import JoinedProcesses
 from clearcall.training.task import Task, WithFeatures
-from clearcall.training.validation import DEAD_GREY_LEVELS, Quality, Validator
+from clearcall.training.validation import DEAD_LEVELS, Quality, Validator
 
 _LEAST_STEPS = 100  # before which a network that does next to nothing may yet come to do something
 LOG_EVERY = 20  # steps; the losses of a row are means over as many
@@ -33,7 +33,7 @@ Row = dict[str, float]
 
 
 class RunLog(Protocol):
-    """Where the rows of one training are kept, such as a run of MLflow; `run_id` is None where nothing is."""
+    """The log of one training, such as an MLflow run; `run_id` is None without a server."""
 
     run_id: str | None
 
@@ -72,7 +72,7 @@ class Fitted:
 
 
 def make_fabric(training: Training) -> Fabric:
-    """Start Lightning Fabric for the devices of the params; on one CPU everything is deterministic.
+    """Start Lightning Fabric for the devices of the params; deterministic on a CPU.
 
     Raises UserError if there is no such hardware, or if processes on other machines do not join in time.
     """
@@ -95,7 +95,7 @@ def make_fabric(training: Training) -> Fabric:
 
 
 def _precision(training: Training) -> Literal["bf16-mixed", "32-true"]:
-    """Resolve `auto`: bf16 where the hardware multiplies it, fp32 where it would crawl; in Fabric's words."""
+    """Return Fabric's precision; `auto` is bf16 where the hardware supports it."""
     bf16 = training.precision == "bf16"
     if training.precision == "auto":
         if training.accelerator == "cpu" or not torch.cuda.is_available():
@@ -176,7 +176,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
             if step % training.validate_every == 0 or step == training.steps:
                 quality = validator.quality(average)
                 tried = step > training.warmup_steps and step >= min(_LEAST_STEPS, training.steps)
-                if tried and quality.change < DEAD_GREY_LEVELS:
+                if tried and quality.change < DEAD_LEVELS:
                     raise _diverged(
                         f"{name}: the network has died, its output equals its input after {step} steps "
                         f"(mean difference {quality.change:.4f} grey levels)",
@@ -220,7 +220,7 @@ def _diverged(what: str, checkpoint: Path) -> UserError:
 
 
 def learning_rate(step: int, training: Training) -> float:
-    """Return the rate of one step (from 0): a linear warm-up, then a cosine down to 2 % of the highest."""
+    """Return the rate of a step (from 0): linear warm-up, then a cosine to 2 % of the highest."""
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
     progress = (step - training.warmup_steps) / max(1, training.steps - training.warmup_steps)

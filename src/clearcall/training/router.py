@@ -1,4 +1,4 @@
-"""Fit the router on the cost of each expert for each frame, and report its loss against the best choice."""
+"""Fit the router on the cost of each choice for each frame."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -50,7 +50,7 @@ class CostTable:
 
 
 def fit_router(student: Routed, table: CostTable, seed: int) -> None:
-    """Fit the router in place, so that the expected loss in dB against each frame's best choice is the least.
+    """Fit the router in place: minimise the expected loss in dB against each frame's best choice.
 
     A loss against the input counts four times. Degradations count alike, however many frames each has.
     """
@@ -88,7 +88,7 @@ def fit_router(student: Routed, table: CostTable, seed: int) -> None:
 
 
 def cost_table(student: Routed, pairs: Path, records: Sequence[PairRecord], pool: Executor | None = None) -> CostTable:
-    """Measure every choice on every pair, and on every distinct sharp image, which is best left alone.
+    """Measure every choice on every pair, and on every distinct sharp image.
 
     With a `pool` by its processes.
     """
@@ -120,23 +120,23 @@ def _measure(student: Routed, pairs: Path, records: Sequence[tuple[PairRecord, b
 
 
 def _views(luma: Tensor) -> list[Tensor]:
-    """Return luma (1, 1, H, W) and its four quarters, all of them at least as large as the router's windows."""
+    """Return luma (1, 1, H, W) and its four quarters, at least as large as a window."""
     height, width = (max(Router.TAPS, side // 2) for side in luma.shape[-2:])
     corners = product((slice(height), slice(-height, None)), (slice(width), slice(-width, None)))
     return [luma, *(luma[..., rows, columns] for rows, columns in corners)]
 
 
 def _psnr_db(student: Routed, frame: Frame, sharp: Frame) -> _Floats:
-    picture, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
+    image, target = to_tensor(frame)[None], student.luma(to_tensor(sharp)[None])
     errors = [
-        float((student.luma(student.restore_by(choice, picture).clamp(0, 1)) - target).square().mean())
+        float((student.luma(student.restore_by(choice, image).clamp(0, 1)) - target).square().mean())
         for choice in range(len(student.names))
     ]
     return np.array([-10 * np.log10(max(error, _ROUNDING_MSE)) for error in errors], np.float32)
 
 
 def routing_summary(student: Routed, table: CostTable) -> dict[str, dict[str, float]]:
-    """Return for each label how its frames fare: share routed to the best choice, mean and worst loss to it in dB.
+    """Return by label the share of best choices, the losses against them and the gains in dB.
 
     `gain_db` is the mean gain over the input, `least_gain_db` that of the worst frame.
     """

@@ -19,8 +19,8 @@ from clearcall.training.losses.reconstruction import (
     ssim_loss,
 )
 
-PictureLoss = Callable[[Tensor, Tensor], Tensor]
-SHARP_LOSSES: dict[str, PictureLoss] = {
+ImageLoss = Callable[[Tensor, Tensor], Tensor]
+SHARP_LOSSES: dict[str, ImageLoss] = {
     "l1": l1_loss,
     "mse": mse_loss,
     "charbonnier": charbonnier_loss,
@@ -29,7 +29,7 @@ SHARP_LOSSES: dict[str, PictureLoss] = {
 # Against the sharp image too, but need to know how far off the input was.
 RELATIVE = "relative_mse"
 GAIN_LOSSES = {"luma_gain": luma_gain_loss, "chroma_gain": chroma_gain_loss}
-TEACHER_LOSSES: dict[str, PictureLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
+TEACHER_LOSSES: dict[str, ImageLoss] = {"teacher_l1": l1_loss, "teacher_mse": mse_loss}
 # Compares the inside of student and teacher, so that the teacher answers live.
 PROJECTION = "feature_projection"
 
@@ -40,7 +40,7 @@ def needs_teacher(weights: Mapping[str, float]) -> bool:
 
 
 def without_teacher(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the losses of the no-teacher baseline: those against the sharp image, or MSE if there are none."""
+    """Return the no-teacher baseline's losses: those against the sharp image, or MSE."""
     return {name: weight for name, weight in weights.items() if not needs_teacher({name: weight})} or {"mse": 1.0}
 
 
@@ -54,8 +54,8 @@ class Answer(NamedTuple):
 Teacher = Callable[[Tensor], Answer]
 
 
-def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> Answer:
-    """Return a network's output, with the feature maps of the named layers: modules of its, such as `body.3`.
+def answer(network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> Answer:
+    """Return a network's output and the feature maps of named layers, such as `body.3`.
 
     Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
@@ -70,7 +70,7 @@ def answer(network: nn.Module, picture: Tensor, layers: Sequence[str] = ()) -> A
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        restored = network(picture)
+        restored = network(image)
     finally:
         for hook in hooks:
             hook.remove()
@@ -94,7 +94,7 @@ class Task(Protocol):
 
 
 class RestorationTask:
-    """Learn to restore: losses against the sharp image, and against a teacher where one is given.
+    """Restoration: losses against the sharp image, and against a teacher if given.
 
     The teacher's outputs are taken from the batch if it holds them; otherwise the teacher answers here. `perceptual` is
     the loss of that name, which brings a network of its own; `relative_floor` belongs to relative_mse and the gains.
@@ -106,7 +106,7 @@ class RestorationTask:
         weights: Mapping[str, float],
         teacher: Teacher | None = None,
         *,
-        perceptual: PictureLoss | None = None,
+        perceptual: ImageLoss | None = None,
         relative_floor: float = 2e-3,
     ) -> None:
         self.model = model
@@ -154,8 +154,8 @@ class WithFeatures(nn.Module):
         self.projections = nn.ModuleList(projections)
         self._layers = layers
 
-    def forward(self, picture: Tensor) -> Answer:
+    def forward(self, image: Tensor) -> Answer:
         """Return the restored image and the projected feature maps."""
-        restored, maps = answer(self.network, picture, self._layers)
+        restored, maps = answer(self.network, image, self._layers)
         projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
         return Answer(restored, tuple(projected))

@@ -1,4 +1,4 @@
-"""The teacher's outputs to the training pairs, computed once, as 16-bit: targets need not be 8-bit levels."""
+"""The teacher's outputs to the training pairs, computed once, in 16 bits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ class TeacherOutputs:
         self._values = np.memmap(path, np.uint16, mode="r", shape=(int(self._offsets[-1]),))
 
     def restored(self, index: int) -> npt.NDArray[np.uint16]:
-        """Return the teacher's answer to pair number `index` as a read-only view of shape (height, width, 3)."""
+        """Return the teacher's output to a pair as a read-only view (height, width, 3)."""
         record = self._records[index]
         flat = self._values[self._offsets[index] : self._offsets[index + 1]]
         return flat.reshape(record.height, record.width, 3)
@@ -36,7 +36,7 @@ class TeacherOutputs:
 def compute_teacher_outputs(
     path: Path, teacher: nn.Module, pairs: Path, records: Sequence[PairRecord], fabric: Fabric
 ) -> TeacherOutputs:
-    """Run the teacher over every pair and keep its answers in the file `path`, unless they are there already."""
+    """Run the teacher on every pair and write its outputs to `path`, unless it exists."""
     if not path.exists() and fabric.is_global_zero:
         teacher = teacher.to(fabric.device)
         reader = PairReader(pairs)

@@ -1,6 +1,5 @@
 """Train one network: build it, load what it learns from, run the loop, save the weights."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_path, sha256_of
+from clearcall.core.files import sha256_of, write_csv
 from clearcall.core.locks import release_lock
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.models.build import Kind, build_model
@@ -28,7 +27,7 @@ from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.training.task import (
     TEACHER_LOSSES,
     Answer,
-    PictureLoss,
+    ImageLoss,
     RestorationTask,
     Teacher,
     WithFeatures,
@@ -44,7 +43,7 @@ _BLANK_SIDE_PX = 64
 
 @dataclass(frozen=True)
 class Job:
-    """One training: the network, its losses (weights above 0, by name), the schedule, and what it learns from.
+    """One training: network, losses (weights above 0, by name), schedule, data.
 
     `budget` is the share of the steps that is run. Training starts from the weights `pretrained`, if given. An `expert`
     learns from the pairs that it names, and for a share `neighbours` of its samples from the others. `feature_layers`
@@ -66,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the weights, a summary for the report, the MLflow run's id, and the curve of each network.
+    """The result of a training: weights, summary, MLflow run, curves by network.
 
     `leftovers` are the files from which a killed stage resumes; the stage removes them when all is written.
     """
@@ -188,7 +187,7 @@ def _weights(pairs: Sequence[PairRecord], expert: Expert, neighbours: float) -> 
 def train_student(
     stage: DistillStudent, paths: Paths, records: Sequence[PairRecord], name: str
 ) -> tuple[nn.Module, Quality]:
-    """Train a student on some of the pairs, on one device and without MLflow; return it and its validation quality."""
+    """Train a student on some pairs, without MLflow; return it and its validation quality."""
     job = replace(student_job(stage, stage.losses.weights(), name), pairs=records)
     trained = train_network(job, paths, make_fabric(stage.training), shown=False)
     # The teacher's outputs serve further trainings on these pairs.
@@ -200,7 +199,7 @@ def train_student(
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that answers live, its stored outputs where these cost less, and the path that they would have."""
+    """A teacher as a function, its stored outputs where these cost less, and their path."""
 
     answer: Teacher
     outputs: TeacherOutputs | None
@@ -215,7 +214,7 @@ def load_teacher(
     fabric: Fabric,
     feature_layers: Sequence[FeatureLayers] = (),
 ) -> LoadedTeacher:
-    """Load the teacher, and compute its outputs for all records if that costs less than answering every patch."""
+    """Load the teacher; compute its outputs if that costs less than running it on every patch."""
     folder = paths.weights / "teacher"
     teacher = load_weights(folder).to(fabric.device)
     offsets = str([record.degraded_offset for record in records])
@@ -247,7 +246,7 @@ def make_task(
     layers: Sequence[FeatureLayers] = (),
 ) -> RestorationTask:
     """Return what is trained, with the networks that its losses need on the device."""
-    perceptual: PictureLoss | None = None
+    perceptual: ImageLoss | None = None
     if "perceptual" in losses:
         perceptual = partial(perceptual_loss, network=load_vgg19().to(fabric.device))
     if teacher is not None and "feature_projection" in losses:
@@ -257,7 +256,7 @@ def make_task(
 
 
 def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teacher, fabric: Fabric) -> WithFeatures:
-    """Return a student with a 1x1 layer from each named layer's width to that of the teacher's layer beside it."""
+    """Return a student with a 1x1 layer from each named layer to the teacher's width."""
     blank = torch.zeros(1, 3, _BLANK_SIDE_PX, _BLANK_SIDE_PX)
     with torch.no_grad():
         own = answer(network.eval(), blank, layers).layers
@@ -267,7 +266,7 @@ def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teache
 
 
 def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> Teacher:
-    """Return the teacher as a function that neither learns nor is seen by anything that walks over modules."""
+    """Return the teacher as a function: no gradients, no submodule."""
 
     def ask(degraded: Tensor) -> Answer:
         with torch.no_grad(), fabric.autocast():
@@ -277,19 +276,19 @@ def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ())
 
 
 def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
-    """Write the curves of one stage's networks as one CSV: a line for each mean of losses and each validation."""
+    """Write the curves of a stage's networks as one CSV."""
     curves = {name: rows for network in trained.values() for name, rows in network.curves.items()}
     names = list(dict.fromkeys(name for rows in curves.values() for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["network", *names], restval="", lineterminator="\n")
-        writer.writeheader()
-        for network, rows in curves.items():
-            for row in rows:
-                writer.writerow({"network": network, **{name: f"{value:.7g}" for name, value in row.items()}})
+    lines = [
+        {"network": network, **{name: f"{row[name]:.7g}" if name in row else "" for name in names}}
+        for network, rows in curves.items()
+        for row in rows
+    ]
+    write_csv(path, lines)
 
 
 def scheduled(training: Training, pairs: int, budget: float) -> Training:
-    """Return the training with `steps`, `validate_every` and `warmup_steps` as they will be run.
+    """Return the training with epochs and budget resolved to steps.
 
     An epoch has a patch of each of the training `pairs`. `budget`, above 0 and at most 1, is the share of all three
     that is run, so that a shorter training has as many validations and the same schedule in small.

@@ -15,12 +15,12 @@ from clearcall.models.inference import restore
 # The middle of a photograph is enough to compare two moments of one training; the report measures whole images.
 MIDDLE_SIDE = 256
 # A restored image that differs by less than this (mean, in 8-bit levels) from its input has not been restored.
-DEAD_GREY_LEVELS = 0.01
+DEAD_LEVELS = 0.01
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Means over the validation pairs; `change` is the mean absolute difference from the input, in 8-bit levels."""
+    """Means over the validation pairs; `change` is the mean change of the input in 8-bit levels."""
 
     ssim: float
     psnr_db: float
@@ -28,7 +28,7 @@ class Quality:
 
 
 class Validator:
-    """The middles of the validation pairs, and a network's mean SSIM and PSNR on them, rounded to 8 bits."""
+    """Measures a network on the middles of the validation pairs, rounded to 8 bits."""
 
     def __init__(self, pairs: Path, records: Sequence[PairRecord]) -> None:
         self._reader, self._records = PairReader(pairs), records

@@ -1,10 +1,10 @@
-"""Frames through real video encoders at a call's settings, some of their packets lost; PyAV does the work.
+"""Encode frames as video calls do, lose some packets, decode: H.264, VP8, VP9 and AV1 by PyAV.
 
-Low delay throughout: one packet a frame, no B-frames and no look-ahead, one key frame at the start.
+Low delay throughout: one packet a frame, no B-frames, no look-ahead, one key frame at the start.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -38,11 +38,11 @@ _DECODERS: dict[CallCodec, str] = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "
 
 @dataclass(frozen=True)
 class Transmission:
-    """How an image is sent: as the last of a clip, which for a still pans by (x, y) of its pixels and zooms a frame.
+    """How an image is sent: as the last frame of a clip.
 
-    `factor` is what it is downscaled by, `qp` the quantizer on H.264's scale (0 to 51), `loss_rate` of packets, which
-    are drawn by `seed`. The other side upscales by `upscale_filter`. If it is `filtered`, the other side has what the
-    frames before it show, by `TemporalFilter`.
+    The clip of a still pans by (x, y) pixels and zooms by a factor in each frame. `factor` is what it is downscaled by,
+    `qp` the quantization parameter on H.264's scale (0 to 51). A share `loss_rate` of packets is lost, drawn by `seed`.
+    The receiver upscales by `upscale_filter`; if `filtered`, it applies `TemporalFilter`.
     """
 
     codec: CallCodec
@@ -56,12 +56,12 @@ class Transmission:
     upscale_filter: Filter = "bicubic"
 
 
-def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
-    """Return what the other side sees of an image, 8-bit RGB of (height, width, 3), in the same size and registered.
+def transmit(image: Frame, sent: Transmission, before: Sequence[Frame] = ()) -> Frame:
+    """Return an image, 8-bit RGB of (height, width, 3), as it is received: same size, registered.
 
     `before` are the frames before it, of the same size, where it comes from a video; without, it is a still.
     """
-    clip = [*before, picture] if before else pan_and_zoom(picture, CLIP_FRAMES, sent.pan, sent.zoom)
+    clip = [*before, image] if before else pan_and_zoom(image, CLIP_FRAMES, sent.pan, sent.zoom)
     arrived = transmit_clip(clip, sent)
     if not sent.filtered:
         return arrived[-1]
@@ -70,53 +70,48 @@ def transmit(picture: Frame, sent: Transmission, before: Sequence[Frame] = ()) -
 
 
 def transmit_clip(clip: Sequence[Frame], sent: Transmission) -> list[Frame]:
-    """Return what the other side sees of all frames of a clip, 8-bit RGB of one size, which brings its own motion.
-
-    None of them is filtered.
-    """
+    """Return all frames of a clip, 8-bit RGB of one size, as they are received, unfiltered."""
     height, width = clip[0].shape[:2]
     size = divided((width, height), sent.factor)
     arrived = send([resized(frame, size) for frame in clip], sent.codec, sent.qp, sent.loss_rate, sent.seed)
     return [resized(frame, (width, height), sent.upscale_filter) for frame in arrived]
 
 
-def send(frames: Iterable[Frame], codec: CallCodec, qp: int, loss_rate: float = 0.0, seed: int = 0) -> list[Frame]:
-    """Return the frames, 8-bit RGB of one size, after encoding, the loss of some packets and decoding.
+def send(frames: Sequence[Frame], codec: CallCodec, qp: int, loss_rate: float = 0.0, seed: int = 0) -> list[Frame]:
+    """Return the frames, 8-bit RGB of one size, after encoding, packet loss and decoding.
 
-    `loss_rate` is of packets of at most 1200 bytes after the first frame. H.264 comes in slices of that size, of which
-    the first of each frame arrives; what a lost one held is concealed from its surroundings. Of the others, a frame
-    that lacks a packet is not shown, and the next is a key frame, as a receiver asks for (picture loss indication, RFC
-    4585); the last frame arrives. Raises UserError if this installation lacks the encoder or decoder.
+    `loss_rate` is of packets of at most 1200 bytes after the first frame. H.264 is sent in slices of that size: the
+    first slice of each frame arrives, the decoder conceals lost ones. With the other codecs a frame that lacks a packet
+    is not shown, and the next is a key frame (picture loss indication, RFC 4585); the last frame arrives. Raises
+    UserError if this installation lacks the encoder or decoder.
     """
-    pictures = list(frames)
-    height, width = pictures[0].shape[:2]
-    encoder, decoder = _encoder(codec, qp, *_padded(pictures[0]).shape[1::-1]), _decoder(codec)
+    height, width = frames[0].shape[:2]
+    encoder, decoder = _encoder(codec, qp, *_padded(frames[0]).shape[1::-1]), _decoder(codec)
     draw = np.random.default_rng(seed)
     received: list[Frame] = []
     wanted = PictureType.I
-    for index, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(_padded(picture), format="rgb24").reformat(
-            format="yuv420p", interpolation=CONVERSION
-        )
-        frame.pts, frame.pict_type = index, wanted
-        (packet,) = encoder.encode(frame)
+    for index, frame in enumerate(frames):
+        rgb = av.VideoFrame.from_ndarray(_padded(frame), format="rgb24")
+        sent = rgb.reformat(format="yuv420p", interpolation=CONVERSION)
+        sent.pts, sent.pict_type = index, wanted
+        (packet,) = encoder.encode(sent)
         parts = _slices(bytes(packet)) if codec == "h264" else [bytes(packet)]
         counts = [1 + len(part) // _PACKET_BYTES for part in parts]
-        safe = index == 0 or (codec != "h264" and index == len(pictures) - 1)
+        safe = index == 0 or (codec != "h264" and index == len(frames) - 1)
         arrived = [safe or bool((draw.random(count) >= loss_rate).all()) for count in counts]
         arrived[0] |= codec == "h264"
-        decoded = _decoded(decoder, b"".join(part for part, here in zip(parts, arrived, strict=True) if here))
-        if decoded:
-            rgb = decoded[-1].reformat(format="rgb24", interpolation=CONVERSION).to_ndarray()
-            shown = np.asarray(rgb, np.uint8)[:height, :width]
+        data = b"".join(part for part, here in zip(parts, arrived, strict=True) if here)
+        if data and (decoded := decoder.decode(av.Packet(data))):
+            shown_rgb = decoded[-1].reformat(format="rgb24", interpolation=CONVERSION).to_ndarray()
+            shown = np.asarray(shown_rgb, np.uint8)[:height, :width]
         received.append(shown)
         wanted = PictureType.NONE if any(arrived) else PictureType.I
-    encoder.encode()  # some complain if they are not told that it is over
+    encoder.encode()  # flush: some encoders warn without
     return received
 
 
 def _slices(packet: bytes) -> list[bytes]:
-    """Split a coded H.264 frame into NAL units with their start codes; parameter sets stay with the first slice."""
+    """Split a coded H.264 frame into NAL units; parameter sets stay with the first slice."""
     starts = [match.start() for match in re.finditer(rb"\x00?\x00\x00\x01", packet)]
     units = [packet[start:end] for start, end in pairwise([*starts, len(packet)])]
     first = next(index for index, unit in enumerate(units) if unit.lstrip(b"\0")[1] & 31 in _SLICE_TYPES)
@@ -163,12 +158,7 @@ def _created(name: str, mode: Literal["r", "w"], codec: CallCodec) -> av.CodecCo
         ) from None
 
 
-def _padded(picture: Frame) -> Frame:
-    """Repeat the last row and column until both sides are even and large enough for every encoder."""
-    rows, columns = (_ENCODED.padded(side) - side for side in picture.shape[:2])
-    return np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
-
-
-def _decoded(decoder: VideoCodecContext, data: bytes) -> list[av.VideoFrame]:
-    """Return the frames that a packet gives: none where there is nothing of it."""
-    return decoder.decode(av.Packet(data)) if data else []
+def _padded(frame: Frame) -> Frame:
+    """Pad to a size that every encoder takes, by the last row and column."""
+    rows, columns = (_ENCODED.padded(side) - side for side in frame.shape[:2])
+    return np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge")

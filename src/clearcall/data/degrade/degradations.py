@@ -1,4 +1,4 @@
-"""Named degradations, composed with albumentations (whose only importer this is) around Pillow's antialiased resize."""
+"""Degradations by albumentations, Pillow's antialiased resize and real encoders."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ from clearcall.params import AsGiven, Codec, DegradationStep, Downscale, Gaussia
 
 
 class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
-    """Resize to (width, height) as Pillow does, antialiased; OpenCV's resize, which albumentations has, is not."""
+    """Resize to (width, height) by Pillow: OpenCV's resize is not antialiased."""
 
     def __init__(self, width: int, height: int, filter_name: Filter) -> None:
         super().__init__(p=1)
@@ -26,7 +26,7 @@ class PillowResize(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
 
 
 class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
-    """Gaussian noise of a sigma in 8-bit levels, rounded; albumentations' own is cut towards zero: too weak."""
+    """Gaussian noise of a sigma in 8-bit levels, rounded; albumentations truncates it."""
 
     def __init__(self, sigma_range: tuple[float, float]) -> None:
         super().__init__(p=1)
@@ -43,7 +43,7 @@ class RoundedNoise(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # 
 
 
 class Call(albumentations.ImageOnlyTransform):  # type: ignore[misc]  # the library ships no types
-    """A video call through a real encoder: after the frames `before`, or else by a clip that pans and zooms gently."""
+    """A video call through a real encoder: of the frames `before`, or of a still that moves."""
 
     def __init__(self, step: Codec, before: Sequence[Frame]) -> None:
         super().__init__(p=1)

@@ -1,9 +1,8 @@
-"""Degrade every photograph in all the ways of the mix, and write the pairs."""
+"""Apply every degradation of the mix to every photograph, and write the pairs."""
 
-import csv
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from clearcall.core.console import track
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_folder
+from clearcall.core.files import atomic_folder, write_csv
 from clearcall.core.machine import available_cores
 from clearcall.core.processes import end_with_parent, worker_pool
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split
@@ -29,7 +28,7 @@ _ENLARGED, _BENT = 0.5, 0.3  # shares of soft images
 
 
 def pair_seed(seed: int, pair: PairRecord) -> int:
-    """Return the seed of one pair: it depends on what the pair is, not on order or the number of workers."""
+    """Return the seed of one pair: independent of order and number of workers."""
     name = f"{seed}/{pair.image}/{pair.scale:g}/{pair.degradation}/{pair.variant}"
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big")
@@ -41,10 +40,10 @@ def degrade_pairs(
     records: Sequence[ImageRecord],
     params: DegradePairs,
 ) -> list[PairRecord]:
-    """Degrade every photograph of the manifest in all the ways of the mix and write shards and index to `pairs`.
+    """Apply every degradation of the mix to every photograph; write shards and index to `pairs`.
 
-    Where each image goes is known from the manifest before any is decoded, so that workers write to their own
-    places of preallocated files: the bytes are the same for any number of workers, and memory does not grow.
+    The place of each image follows from the manifest, so workers write to their own parts of preallocated files: the
+    bytes are the same for any number of workers, and memory does not grow.
     """
     workers = params.workers or available_cores()
     with atomic_folder(pairs) as folder:
@@ -53,13 +52,10 @@ def degrade_pairs(
             with (folder / shard).open("wb") as file:
                 file.truncate(size)
         photographs = {record.path: record for record in records}
-        if lonely := [
-            path
-            for path, record in photographs.items()
-            if not record.degraded and any(map(params.takes_given, params.mix))
-        ]:
+        alone = [record.path for record in records if not record.degraded]
+        if alone and any(map(params.takes_given, params.mix)):
             raise UserError(
-                f"{lonely[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
+                f"{alone[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
                 "download_data.source that brings pairs"
             )
         work, of_plan = partial(_degrade_image, raw, folder, params), [photographs[first.image] for first, *_ in plan]
@@ -69,12 +65,12 @@ def degrade_pairs(
             with worker_pool(min(workers, len(plan)), end_with_parent) as pool:
                 done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
         results = [record for image_records in done for record in image_records]
-        _write_index(folder / INDEX, results)
+        write_csv(folder / INDEX, results)
     return results
 
 
 def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[list[PairRecord]], dict[str, int]]:
-    """Give every image its place: the pairs of each photograph at each scale, and the size of each shard in bytes."""
+    """Return the pairs of each photograph at each scale, with their places, and each shard's size in bytes."""
     plan: list[list[PairRecord]] = []
     shard_sizes: dict[str, int] = {}
 
@@ -123,7 +119,7 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
 def _degrade_image(
     raw: Path, folder: Path, params: DegradePairs, photograph: ImageRecord, pairs: list[PairRecord]
 ) -> list[PairRecord]:
-    """Write the sharp image and all degraded ones of one photograph at one scale; return its pairs with quality."""
+    """Write the sharp and all degraded images of a photograph at one scale; return its pairs with quality."""
     # albumentations takes three seconds to import: only a process that degrades pays for it.
     from clearcall.data.degrade.degradations import build_degradation  # noqa: PLC0415
 
@@ -159,7 +155,7 @@ def _degrade_image(
 
 
 def _or_page(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
-    """Return a photograph, or in `page_fraction` of cases a made-up page of text of its size in its place."""
+    """Return a photograph, or in a share `page_fraction` of cases a page of text of its size."""
     draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="page", variant=0)))
     if pair.split == "test" or draw.random() >= params.page_fraction:
         return sharp
@@ -167,11 +163,11 @@ def _or_page(sharp: Frame, params: DegradePairs, pair: PairRecord) -> Frame:
 
 
 def _softened(sharp: Frame, params: DegradePairs, pair: PairRecord) -> tuple[list[Frame], float]:
-    """Return a photograph, or in `soft_fraction` of cases a clip of it, and what it was upscaled by before.
+    """Return a photograph, or in a share `soft_fraction` of cases a clip of it, and its upscaling factor.
 
-    Such a clip pans between the photograph's pixels, in some it bends besides, as faces do, and half of them are of an
-    upscaled one, as soft as recordings of many a camera. A network that only knows photographs as crisp as they can be
-    takes softer ones for blurred, and one that only knows clips that end with them takes that for what was lost.
+    Such a clip pans by parts of a pixel, some also bend as faces do, and half are of an upscaled photograph, as soft as
+    many cameras record. Trained on crisp photographs alone, a network over-sharpens softer ones; trained on clips that
+    end with a crisp frame, it sharpens every last frame.
     """
     draw = np.random.default_rng(pair_seed(params.seed, replace(pair, degradation="soft", variant=0)))
     if pair.split == "test" or draw.random() >= params.soft_fraction:
@@ -205,14 +201,7 @@ def _read(path: Path, photograph: ImageRecord, pair: PairRecord, *, stacked: boo
     return [resized(frame, size, "lanczos") for frame in stack.reshape(-1, height, width, 3)]
 
 
-def _write(shard: Path, offset: int, picture: Frame) -> None:
+def _write(shard: Path, offset: int, image: Frame) -> None:
     with shard.open("r+b") as file:
         file.seek(offset)
-        file.write(np.ascontiguousarray(picture).data)
-
-
-def _write_index(path: Path, records: Sequence[PairRecord]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(PairRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in records)
+        file.write(np.ascontiguousarray(image).data)

@@ -35,7 +35,7 @@ from clearcall.data.ingest.sources import (
     paired_originals,
     unsplash_folder,
 )
-from clearcall.data.ingest.videos import film_pictures
+from clearcall.data.ingest.videos import sample_frames
 from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_manifest
 from clearcall.imaging.decode import (
     SUFFIXES,
@@ -56,7 +56,7 @@ class Downloaded(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """An image of an original, at `seconds` of a video, and what belongs to it: a partner, or the frames before it."""
+    """An image of an original, with its blurred partner or the frames before it in a video."""
 
     picture: Picture
     degraded: Picture | None = None
@@ -67,7 +67,7 @@ class _Taken(NamedTuple):
 def download(
     params: DownloadData, raw: Path, archives: Sequence[Archive] = DIV2K, cache: Path | None = None
 ) -> Downloaded:
-    """Replace the raw folder by the photographs of the source and their manifest, or leave it as it is on failure.
+    """Replace the raw folder by the source's photographs and their manifest, or on failure keep it.
 
     `archives` and `cache` are what the source `div2k` downloads and where it keeps that. Raises UserError naming all
     photographs that cannot be used, or if a split stays empty.
@@ -92,7 +92,7 @@ def download(
 
 
 def summary(downloaded: Downloaded, source: str) -> dict[str, Any]:
-    """Return what the stage reports: counts and pixels of each split, licences, what was changed how often."""
+    """Return the stage's report: counts and pixels by split, licences, conversions."""
     records = downloaded.records
     return {
         "source": source,
@@ -178,7 +178,7 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
     Raises UserError, a line of the message, if that fails.
     """
     if original.path.suffix.lower() in VIDEO_SUFFIXES:
-        yield from _of_film(original, params)
+        yield from _sampled(original, params)
         return
     pictures = []
     for path in filter(None, (original.path, original.degraded)):
@@ -191,15 +191,15 @@ def _pictures(original: Original, params: DownloadData) -> Iterator[_Taken]:
     yield _Taken(pictures[0], pictures[1] if original.degraded else None)
 
 
-def _of_film(original: Original, params: DownloadData) -> Iterator[_Taken]:
-    """Take images of a video; raise UserError, a line of the message, if it is none or of a size that is refused."""
+def _sampled(original: Original, params: DownloadData) -> Iterator[_Taken]:
+    """Sample frames of a video; raise UserError, a line of the message, if it cannot be used."""
 
     def require_size(width: int, height: int) -> None:
         if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
             raise UserError(f"{original.name}: {problem}")
 
     require_size(*video_size(original.path))
-    for frame, before, seconds in film_pictures(original.path, params.film_pictures, params.video_scale):
+    for frame, before, seconds in sample_frames(original.path, params.video_frames, params.video_scale):
         require_size(*frame.shape[1::-1])  # it may change
         picture = Picture(Image.fromarray(frame), "RGB", "video", ["frame of a video"])
         yield _Taken(picture, None, Image.fromarray(np.concatenate(before)) if before else None, seconds)
@@ -242,7 +242,7 @@ def _store_one(original: Original, one: _Taken, building: Path, taken: set[str],
 
 
 def _write(picture: Picture, original: Path, place: Path) -> Path:
-    """Write an image, its file itself where nothing was changed, and return where: the place with a suffix."""
+    """Write an image to `place` with a suffix, as a copy if nothing was changed; return its path."""
     suffix = ".png" if picture.changes else next(s for s, kind in SUFFIXES.items() if kind == picture.format)
     stored = place.with_name(place.name + suffix)
     stored.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ LOW_RESOLUTION_PHOTOGRAPHS = "noobyogi0100/low-resolution-photographs"
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file on the network: its SHA-256 as 64 hexadecimal digits, its size in bytes, and whose split it is."""
+    """A zip file on the network: its SHA-256 in hexadecimal, size in bytes, and split."""
 
     url: str
     sha256: str
@@ -84,7 +84,7 @@ DIV2K = (
 
 
 def fetch(archive: Archive, cache: Path) -> Path:
-    """Return the archive's checked file in the cache, downloading it or resuming from its `.part` file if need be.
+    """Return the archive's checked file in the cache; download or resume it if need be.
 
     Raises UserError if the network or the server fails, and, after deleting the file, if its SHA-256 is wrong.
     """
@@ -201,7 +201,7 @@ def _receive(archive: Archive, part: Path, have: int, progress: Progress, task: 
 
 
 def dataset_page(dataset: str) -> str:
-    """Return where a data set, named owner/name, is described and can be downloaded by hand."""
+    """Return the web page of a data set, named owner/name."""
     return f"https://www.kaggle.com/datasets/{dataset}"
 
 

@@ -1,4 +1,4 @@
-"""Where photographs and pairs come from, and which split each belongs to; nothing is decoded here."""
+"""Sources of photographs and pairs, and their splits; nothing is decoded here."""
 
 import hashlib
 import importlib.util
@@ -41,7 +41,7 @@ _BUNDLED: tuple[tuple[Split, str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Original:
-    """One photograph or video as its source has it: a file, and its name within the source, with forward slashes.
+    """One photograph or video of a source: its file, and its name there with forward slashes.
 
     `degraded` is the file of its blurred partner where the source brings pairs.
     """
@@ -55,7 +55,7 @@ class Original:
 
 
 def bundled_originals() -> list[Original]:
-    """Return the colour photographs inside the installed scikit-image and scikit-learn, neither of them imported."""
+    """Return the colour photographs that scikit-image and scikit-learn bring."""
     originals = []
     for split, name, group, licence in _BUNDLED:
         package, _, inside = name.partition("/")
@@ -80,7 +80,7 @@ def folder_originals(params: DownloadData) -> list[Original]:
 
 
 def paired_originals(params: DownloadData) -> list[Original]:
-    """Return the sharp images of the tree `params.folder` with their blurred partners, sorted by name.
+    """Return the sharp images of `params.folder` with their blurred partners, by name.
 
     Those in a folder `sharp` are the photographs, those of the same name in the folder `blur` beside it their partners:
     `train/scene/blur/1.png` and `train/scene/sharp/1.png`, say. Images elsewhere are left out with a warning. Splits as
@@ -132,7 +132,7 @@ def paired_originals(params: DownloadData) -> list[Original]:
 
 
 def gopro_folder(folder: Path) -> Path:
-    """Return the folder that holds `train` and `test` of the GoPro archive: the given one, or one directly in it."""
+    """Return the folder that holds `train` and `test`: the given one, or one in it."""
     for candidate in (folder, *sorted(folder.glob("*/"))):
         if (candidate / "train").is_dir():
             return candidate
@@ -144,7 +144,7 @@ def gopro_folder(folder: Path) -> Path:
 
 
 def unsplash_folder(folder: Path) -> Path | None:
-    """Return the folder `high res` of the Unsplash super-resolution set, in the given folder or it; None without."""
+    """Return the folder `high res` of the Unsplash set, at or below the given one; else None."""
     return next((path for path in (folder, *sorted(folder.rglob("*/"))) if path.name == "high res"), None)
 
 
@@ -156,7 +156,7 @@ def _has_scene(name: str) -> bool:
 def _splits(
     folder: Path, group_by: Mapping[str, Literal["file", "folder"]], params: DownloadData
 ) -> dict[str, tuple[str, Split]]:
-    """Return the group and the split of each image, whose names come with how each is grouped."""
+    """Return the group and the split of each image; `group_by` says how each is grouped."""
     tops = {name: SPLIT_FOLDERS.get(name.partition("/")[0].lower()) if "/" in name else None for name in group_by}
     outside = [name for name, split in tops.items() if split is None]
     if outside and len(outside) < len(tops):
@@ -187,7 +187,7 @@ def _splits(
 def draw_splits(
     given: Mapping[str, Split], test_fraction: float, validation_fraction: float, seed: int
 ) -> dict[str, Split]:
-    """Return the split of each group: test and validation are drawn from train's groups where no group has that split.
+    """Return the split of each group; missing test and validation are drawn from train.
 
     `test_fraction` and then `validation_fraction` are of the groups in train at that moment; each split gets at least
     one. Groups are ranked by a hash of seed and name, so that their order does not matter. Raises UserError if there
@@ -222,7 +222,7 @@ def _group(name: str, group_by: Literal["file", "folder"], split: Split | None) 
 
 
 def image_names(folder: Path, *, videos: bool = False) -> list[str]:
-    """Return the images' paths relative to the folder, sorted; warn about files that are neither image nor document.
+    """Return the images' relative paths, sorted; warn about files that are no images.
 
     With `videos`, these are images too. Raises UserError if there is none.
     """
@@ -250,7 +250,7 @@ def _shown(names: list[str]) -> str:
 
 
 def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Yield the files below a folder that are not hidden; links to folders are followed, each real folder once."""
+    """Yield the files below a folder that are not hidden; each linked folder once."""
     if (real := folder.resolve()) in seen:
         return
     seen.add(real)
@@ -264,5 +264,5 @@ def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def _printable(name: str) -> str:
-    """Return a file's name with bytes that are not UTF-8 written as escapes: the manifest is UTF-8."""
+    """Return a file's name with bytes that are not UTF-8 as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Images out of videos, each with the frames before it, as an encoder would have seen them."""
+"""Sample frames of videos, each with the frames before it, which an encoder needs."""
 
 from collections.abc import Iterator
 from itertools import takewhile
@@ -21,10 +21,10 @@ from clearcall.media.video.read import (
 )
 
 
-class FilmPicture(NamedTuple):
-    """A frame of a video, 8-bit RGB of (height, width, 3), the frames before it, earliest first, and when it comes.
+class SampledFrame(NamedTuple):
+    """A frame of a video, 8-bit RGB of (height, width, 3), and the frames before it, earliest first.
 
-    That is in seconds after the video's beginning.
+    `seconds` is its time after the video's beginning.
     """
 
     frame: Frame
@@ -32,12 +32,12 @@ class FilmPicture(NamedTuple):
     seconds: float
 
 
-def film_pictures(path: Path, count: int, scale: float = 1.0) -> Iterator[FilmPicture]:
-    """Yield `count` frames of a video at even distances, upright, each with up to seven frames of its size before it.
+def sample_frames(path: Path, count: int, scale: float = 1.0) -> Iterator[SampledFrame]:
+    """Yield `count` frames of a video at even distances, upright, each with up to seven before it.
 
-    All are downscaled by `scale`, antialiased. Of a video that is shorter, or cut short, it yields fewer, none of them
-    twice. Raises UserError if the video has no frame that can be decoded, or is seen to be broken where one is to be
-    taken.
+    All are downscaled by `scale`, antialiased; the frames before have the size of the frame. A video that is shorter,
+    or truncated, yields fewer, none twice. Raises UserError if the video has no frame that can be decoded, or is
+    corrupt where a frame is sampled.
     """
     (begin_s, length_s), last = video_span_s(path), None
     for index in range(count):
@@ -51,7 +51,7 @@ def film_pictures(path: Path, count: int, scale: float = 1.0) -> Iterator[FilmPi
             # It may change its size, or be turned.
             alike = takewhile(lambda one: _shape(one) == _shape(shown), reversed(found.frames))  # noqa: B023  # used at once
             frame, *before = (_downscaled(upright_rgb(one, (shown.width, shown.height)), scale) for one in alike)
-            yield FilmPicture(frame, before[::-1], at_s)
+            yield SampledFrame(frame, before[::-1], at_s)
         last = shown.pts
         if at_s < wanted_s - CUT_SECONDS:
             warn(f"{path}: its picture ends after {at_s:.1f} of {length_s:.1f} s, so fewer frames were taken of it")

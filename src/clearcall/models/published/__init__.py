@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Enlarging(nn.Module):
-    """A student's published part, which is given the half image that the student makes itself when it is trained."""
+    """A student's published part, from the image at half resolution."""
 
     stride = 1
 
@@ -15,7 +15,7 @@ class Enlarging(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Enlarge RGB of (N, 3, H, W) in [0, 1]."""
-        enlarged: Tensor = self.student.enlarge(picture)  # type: ignore[operator]  # nn.Module hides methods
+        enlarged: Tensor = self.student.enlarge(image)  # type: ignore[operator]  # nn.Module hides methods
         return enlarged

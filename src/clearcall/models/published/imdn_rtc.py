@@ -29,9 +29,9 @@ class ImdnRtc(nn.Module):
         self.body = nn.Sequential(*(_Block(channels) for _ in range(blocks)), nn.Conv2d(channels, channels, 1))
         self.tail = nn.Sequential(nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Enlarge RGB of (N, 3, H, W) in [0, 1]."""
-        stem = self.stem(picture)
+        stem = self.stem(image)
         enlarged: Tensor = self.tail(stem + self.body(stem))
         return enlarged
 

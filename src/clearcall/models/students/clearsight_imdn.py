@@ -42,15 +42,15 @@ class ClearsightImdn(nn.Module):
         )
         self.tail = nn.Sequential(zero_(nn.Conv2d(channels, 3 * scale**2, 3, padding=1)), nn.PixelShuffle(scale))
 
-    def enlarge(self, picture: Tensor) -> Tensor:
+    def enlarge(self, image: Tensor) -> Tensor:
         """Return what the network makes of (N, 3, h, w): the residual, upscaled by the scale."""
-        stem = self.stem(picture)
+        stem = self.stem(image)
         residual: Tensor = self.tail(stem + self.body(stem))
         return residual
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        return add_enlarged(picture, self.stride, self.enlarge)
+        return add_enlarged(image, self.stride, self.enlarge)
 
 
 def build(channels: int, blocks: int, scale: int = 2) -> ClearsightImdn:

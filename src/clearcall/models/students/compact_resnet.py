@@ -1,4 +1,4 @@
-"""The student of the `resblocks_x4` report: a "compact CNN" below a teacher of residual blocks, at full size.
+"""The student of the `resblocks_x4` report: a "compact CNN" at full resolution.
 
 The report gives neither widths nor a count. This is the smallest network of its teacher's kind, one residual block of
 32 channels between two 3x3 layers: 20 K parameters, an assumption of ours.
@@ -20,9 +20,9 @@ class CompactResnet(nn.Module):
         self.block = ResidualBlock(channels)
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        restored: Tensor = picture + self.tail(self.block(self.head(picture)))
+        restored: Tensor = image + self.tail(self.block(self.head(image)))
         return restored
 
 

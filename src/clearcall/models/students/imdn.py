@@ -78,9 +78,9 @@ class Imdn(nn.Module):
         )
         self.tail = nn.Sequential(zero_(nn.Conv2d(channels, 3 * scale**2, 3, padding=1)), nn.PixelShuffle(scale))
 
-    def enlarge(self, picture: Tensor) -> Tensor:
+    def enlarge(self, image: Tensor) -> Tensor:
         """Return what the network makes of (N, 3, h, w): the residual, upscaled by the scale."""
-        stem = features = self.stem(picture)
+        stem = features = self.stem(image)
         outputs = []
         for block in self.blocks:
             features = block(features)
@@ -88,9 +88,9 @@ class Imdn(nn.Module):
         residual: Tensor = self.tail(stem + self.fuse(torch.cat(outputs, dim=1)))
         return residual
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        return add_enlarged(picture, self.stride, self.enlarge)
+        return add_enlarged(image, self.stride, self.enlarge)
 
 
 def build(channels: int, blocks: int, scale: int = 2) -> Imdn:

@@ -1,4 +1,4 @@
-"""A tiny network that predicts what is missing from the luma, at a half or a quarter of height and width.
+"""A tiny network that predicts the luma residual at a half or a quarter of the resolution.
 
 The eye and SSIM alike see detail in luma. The same luma residual is added to R, G and B, which changes Y and leaves Cb
 and Cr as they are, without a round trip through 8-bit YCbCr. With `colour` the network also takes Cb and Cr at half
@@ -25,7 +25,7 @@ from clearcall.models.layers import CollapsibleConv, detail_, pad_to, zero_
 
 
 class LumaStrided(nn.Module):
-    """A strided stem that reaches two pixels beyond its block, 3x3 layers, a 1x1 layer to the sub-pixels, a shuffle."""
+    """A strided stem, 3x3 layers, a 1x1 layer to the sub-pixels, a pixel shuffle."""
 
     luma_weights: Tensor
     chroma_to_rgb: Tensor
@@ -53,21 +53,21 @@ class LumaStrided(nn.Module):
         self.chroma_stem = stem(CHROMA_PLANES, 3, 1, 1) if colour else None
         self.tail = zero_(nn.Conv2d(channels, stride**2 + (CHROMA_PLANES if colour else 0), 1))
 
-    def luma(self, picture: Tensor) -> Tensor:
-        """Return the luma of RGB in [0, 1] as (N, 1, H, W) in [0, 1], in 8-bit levels, as 8-bit video has it.
+    def luma(self, image: Tensor) -> Tensor:
+        """Return the luma (N, 1, H, W) of RGB, both in [0, 1], rounded to 8-bit levels.
 
         The same as OpenCV's conversion of an 8-bit frame, so that training sees what the runtime will feed.
         """
-        grey_levels = (picture * 255).round()
-        weighted = (grey_levels * self.luma_weights).sum(1, keepdim=True)
+        levels = (image * 255).round()
+        weighted = (levels * self.luma_weights).sum(1, keepdim=True)
         return ((weighted + LUMA_ONE / 2) / LUMA_ONE).floor() / 255
 
-    def chroma(self, picture: Tensor) -> Tensor:
-        """Return Cb and Cr, (N, 2, H / 2, W / 2), of RGB (N, 3, H, W), both in [0, 1], H and W even, in 8-bit levels.
+    def chroma(self, image: Tensor) -> Tensor:
+        """Return Cb and Cr (N, 2, H / 2, W / 2) of RGB, both in [0, 1], rounded to 8-bit levels.
 
         The same as OpenCV's: means of 2 x 2 pixels, rounded, then converted.
         """
-        means = nn.functional.avg_pool2d((picture * 255).round(), CHROMA_STRIDE)
+        means = nn.functional.avg_pool2d((image * 255).round(), CHROMA_STRIDE)
         means = (means + 0.5).floor()
         red, green, blue = means.unbind(dim=1)
         weights = CHROMA_LUMA_WEIGHTS
@@ -76,7 +76,7 @@ class LumaStrided(nn.Module):
         return ((differences + CHROMA_ONE / 2) / CHROMA_ONE + NEUTRAL).floor().clamp(0, 255) / 255
 
     def features(self, luma: Tensor, chroma: Tensor | None = None) -> Tensor:
-        """Return the last feature maps, (N, channels, H / stride, W / stride), of luma (N, 1, H, W) in [0, 1].
+        """Return the last feature maps (N, channels, H / stride, W / stride) of luma (N, 1, H, W).
 
         H and W keep the size contract. With `colour` the network also takes `chroma`, see the method of that name.
         """
@@ -86,29 +86,29 @@ class LumaStrided(nn.Module):
             features = self.body[1:](self.body[0](luma) + self.chroma_stem(chroma))
         return features
 
-    def padded(self, picture: Tensor) -> Tensor:
+    def padded(self, image: Tensor) -> Tensor:
         """Return an image (N, C, H, W) padded to the size contract by its last rows and columns."""
-        return pad_to(picture, SizeContract(self.stride, SMALLEST_SIDE))
+        return pad_to(image, SizeContract(self.stride, SMALLEST_SIDE))
 
-    def padded_luma(self, picture: Tensor) -> Tensor:
+    def padded_luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], padded to the size contract."""
-        return self.padded(self.luma(picture))
+        return self.padded(self.luma(image))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        height, width = picture.shape[-2:]
-        chroma = self.chroma(self.padded(picture)) if self.colour else None
+        height, width = image.shape[-2:]
+        chroma = self.chroma(self.padded(image)) if self.colour else None
         # What to add to luma before the shuffle: stride^2 planes; with `colour` two more, what to add to chroma.
-        sub_pixels = self.tail(self.features(self.padded_luma(picture), chroma))
+        sub_pixels = self.tail(self.features(self.padded_luma(image), chroma))
         residual = nn.functional.pixel_shuffle(sub_pixels[:, : self.stride**2], self.stride)
         if self.colour:
             coarse = nn.functional.conv2d(sub_pixels[:, self.stride**2 :], self.chroma_to_rgb)
             residual = residual + nn.functional.interpolate(coarse, scale_factor=CHROMA_STRIDE, mode="bilinear")
-        return picture + residual[..., :height, :width]
+        return image + residual[..., :height, :width]
 
 
 def build(channels: int, body_layers: int, stride: int = 2, expansion: int = 0, *, colour: bool = False) -> LumaStrided:
-    """Build the student from its width, the number of 3x3 layers between stem and tail, and the stem's stride.
+    """Build the student from its width, number of 3x3 layers and stride.
 
     With an `expansion` above 0 each layer is trained as wide as that and collapsed at export. With `colour` it restores
     chroma too.

@@ -22,9 +22,9 @@ class PlainCnn(nn.Module):
         self.body = nn.Sequential(*layers)
         self.tail = _passing_on(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        restored: Tensor = self.tail(self.body(picture))
+        restored: Tensor = self.tail(self.body(image))
         return restored
 
 
@@ -40,6 +40,6 @@ def _passing_on(layer: nn.Conv2d) -> nn.Conv2d:
 
 def build(channels: int, convs: int = 3) -> PlainCnn:
     """Build the student; `convs` counts all its layers."""
-    if channels < 3 or convs < 2:  # noqa: PLR2004  # a picture has three channels
+    if channels < 3 or convs < 2:  # noqa: PLR2004  # a image has three channels
         raise ValueError("channels must be at least 3, convs at least 2")
     return PlainCnn(channels, convs)

@@ -1,4 +1,4 @@
-"""Several luma networks, each an expert for some degradations, and a router that picks one of them for a whole frame.
+"""Luma networks as experts for degradations, and a router that picks one for each frame.
 
 A tiny network is a bad generalist and a good specialist; run one at a time, specialists cost what one network costs (a
 mixture of experts with hard routing: Jacobs et al. 1991, "Adaptive mixtures of local experts"). The first choice is
@@ -20,7 +20,7 @@ IDENTITY = "identity"
 
 
 class Router(nn.Module):
-    """Scores the identity and each expert for a whole frame, by the power spectrum of its rows and columns.
+    """Scores the identity and each expert for a frame, by the power spectra of its lines.
 
     What a frame has been through shows in how its detail falls off with frequency. Spectra are means over windows of 32
     pixels, one every 17 pixels in both directions: of all windows, of the textured and of the plain ones, since codecs
@@ -58,7 +58,7 @@ class Router(nn.Module):
         self.requires_grad_(requires_grad=False)  # it is fitted by itself, after the experts
 
     def spectrum(self, luma_levels: Tensor) -> Tensor:
-        """Return what the router knows of luma (N, 1, H, W) in 8-bit levels: (N, NUMBERS), all logarithms but shares.
+        """Return the router's features (N, NUMBERS) of luma (N, 1, H, W) in 8-bit levels: logarithms and shares.
 
         In this order: how far each band is from the level, which is the mean of the lowest bands; the level; how
         unevenly the windows share each band's power; for each texture the spectrum of textured windows against that of
@@ -140,29 +140,29 @@ class Routed(nn.Module):
         """The names of the experts that restore chroma too."""
         return tuple(name for name, one in zip(self.names[1:], self.experts, strict=True) if one.colour)
 
-    def luma(self, picture: Tensor) -> Tensor:
+    def luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], in 8-bit levels, (N, 1, H, W)."""
-        luma: Tensor = self.experts[0].luma(picture)  # type: ignore[operator]  # a list hides methods
+        luma: Tensor = self.experts[0].luma(image)  # type: ignore[operator]  # a list hides methods
         return luma
 
-    def padded_luma(self, picture: Tensor) -> Tensor:
+    def padded_luma(self, image: Tensor) -> Tensor:
         """Return the luma of RGB, both in [0, 1], padded to the size contract of all experts and the router."""
-        luma: Tensor = self.experts[0].padded_luma(picture)  # type: ignore[operator]  # a list hides methods
+        luma: Tensor = self.experts[0].padded_luma(image)  # type: ignore[operator]  # a list hides methods
         return luma
 
-    def scores(self, picture: Tensor) -> Tensor:
+    def scores(self, image: Tensor) -> Tensor:
         """Return the router's scores, (N, names), of RGB (N, 3, H, W) in [0, 1]."""
-        scores: Tensor = self.router(self.router.spectrum(self.padded_luma(picture) * 255))
+        scores: Tensor = self.router(self.router.spectrum(self.padded_luma(image) * 255))
         return scores
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        choices = self.scores(picture).argmax(dim=1).tolist()
-        return torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, picture, strict=True)])
+        choices = self.scores(image).argmax(dim=1).tolist()
+        return torch.cat([self.restore_by(choice, one[None]) for choice, one in zip(choices, image, strict=True)])
 
-    def restore_by(self, choice: int, picture: Tensor) -> Tensor:
+    def restore_by(self, choice: int, image: Tensor) -> Tensor:
         """Restore RGB (N, 3, H, W) in [0, 1] by one of `names`, whatever the router says."""
-        restored: Tensor = self.experts[choice - 1](picture) if choice else picture
+        restored: Tensor = self.experts[choice - 1](image) if choice else image
         return restored
 
 

@@ -22,10 +22,10 @@ class ResidualBlocks(nn.Module):
         )
         self.tail = zero_(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        shallow = self.head(picture)
-        restored: Tensor = picture + self.tail(shallow + self.body(shallow))
+        shallow = self.head(image)
+        restored: Tensor = image + self.tail(shallow + self.body(shallow))
         return restored
 
 

@@ -115,10 +115,10 @@ class Restormer(nn.Module):
         self.refinement = _blocks(2 * one, _HEADS[0], blocks[4])
         self.output = zero_(nn.Conv2d(2 * one, 3, 3, padding=1, bias=False))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        height, width = picture.shape[-2:]
-        padded = pad_to(picture, SizeContract(self.stride))
+        height, width = image.shape[-2:]
+        padded = pad_to(image, SizeContract(self.stride))
         one = self.encoder_level1(self.patch_embed(padded))
         two = self.encoder_level2(self.down1_2(one))
         three = self.encoder_level3(self.down2_3(two))

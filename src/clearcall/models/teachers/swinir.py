@@ -178,28 +178,28 @@ class SwinIR(nn.Module):
             self.conv_last = nn.Conv2d(wide, 3, 3, padding=1)
         self.register_load_state_dict_pre_hook(_without_masks)  # type: ignore[no-untyped-call]  # torch's own
 
-    def _features(self, picture: Tensor) -> Tensor:
-        height, width = picture.shape[-2:]
-        shallow = self.conv_first(picture - self.mean)
-        mask = _mask(height, width, self._window, picture.device)
+    def _features(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        shallow = self.conv_first(image - self.mean)
+        mask = _mask(height, width, self._window, image.device)
         features = self.patch_embed(shallow.movedim(1, -1)).movedim(-1, 1)
         for block in self.layers:
             features = block(features, mask)
         deep: Tensor = shallow + self.conv_after_body(self.norm(features.movedim(1, -1)).movedim(-1, 1))
         return deep
 
-    def enlarge(self, picture: Tensor) -> Tensor:
+    def enlarge(self, image: Tensor) -> Tensor:
         """Upscale (N, 3, h, w) by 2; sides are multiples of the window."""
-        features = self._features(picture)
+        features = self._features(image)
         if self._upsampler == "pixelshuffle":
             features = self.conv_before_upsample(features)
         upscaled: Tensor = self.upsample(features)
         return (upscaled if self._upsampler == "pixelshuffledirect" else self.conv_last(upscaled)) + self.mean
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        height, width = picture.shape[-2:]
-        padded = pad_to(picture, SizeContract(self.stride))
+        height, width = image.shape[-2:]
+        padded = pad_to(image, SizeContract(self.stride))
         if self._upsampler == "none":
             restored: Tensor = padded + self.conv_last(self._features(padded))
         else:

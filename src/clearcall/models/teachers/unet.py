@@ -35,10 +35,10 @@ class Unet(nn.Module):
         he_(self)
         self.tail = zero_(nn.Conv2d(channels, 3, 1))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        height, width = picture.shape[-2:]
-        padded = pad_to(picture, SizeContract(self.stride))
+        height, width = image.shape[-2:]
+        padded = pad_to(image, SizeContract(self.stride))
         features, passed = self.down[0](padded), []
         for layers in self.down[1:]:
             passed.append(features)

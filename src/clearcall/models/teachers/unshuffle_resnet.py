@@ -20,10 +20,10 @@ class UnshuffleResNet(nn.Module):
             zero_(nn.Conv2d(channels, 3 * unshuffle**2, 3, padding=1)), nn.PixelShuffle(unshuffle)
         )
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restore RGB of (N, 3, H, W) in [0, 1]."""
-        height, width = picture.shape[-2:]
-        padded = pad_to(picture, SizeContract(self.stride))
+        height, width = image.shape[-2:]
+        padded = pad_to(image, SizeContract(self.stride))
         shallow = self.head(padded - 0.5)
         restored: Tensor = (padded + self.tail(shallow + self.body(shallow)))[..., :height, :width]
         return restored

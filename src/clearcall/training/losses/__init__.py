@@ -1,1 +1,1 @@
-"""Losses: pure functions of images, float32 in [0, 1], shape (N, 3, H, W); each returns a scalar."""
+"""Losses: functions of float32 images (N, 3, H, W) in [0, 1] to a scalar."""

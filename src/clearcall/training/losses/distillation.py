@@ -7,7 +7,7 @@ from clearcall.training.losses.reconstruction import mse_loss
 
 
 def feature_projection_loss(projected: Tensor, teacher_features: Tensor) -> Tensor:
-    """Return the mean squared difference of two networks' feature maps (Romero et al., FitNets, 2015).
+    """Return the mean squared difference of two feature maps (FitNets, Romero et al. 2015).
 
     Both are (N, C, h, w); the student's have been brought to the teacher's width by a learned 1x1 layer, and what is
     larger is averaged down to the size of the other.

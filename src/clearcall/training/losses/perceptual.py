@@ -22,7 +22,7 @@ _LAST = 14
 
 
 class Vgg19(nn.Module):
-    """Feature maps of RGB (N, 3, H, W) in [0, 1]: (N, 256, H / 4, W / 4). Built with random weights."""
+    """Feature maps (N, 256, H / 4, W / 4) of RGB (N, 3, H, W) in [0, 1]; random weights."""
 
     mean: Tensor
     deviation: Tensor
@@ -34,14 +34,14 @@ class Vgg19(nn.Module):
         self.features = nn.Sequential(*list(vgg19_trunk())[: _LAST + 1])
         self.requires_grad_(requires_grad=False)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Return what the network sees in an image."""
-        seen: Tensor = self.features((picture - self.mean) / self.deviation)
+        seen: Tensor = self.features((image - self.mean) / self.deviation)
         return seen
 
 
 def vgg19_trunk() -> nn.Sequential:
-    """Return all sixteen 3x3 layers of VGG-19 with their ReLUs and poolings, with random weights."""
+    """Return the sixteen 3x3 layers of VGG-19 with ReLUs and poolings, random weights."""
     layers: list[nn.Module] = []
     channels = 3
     for stage in _STAGES:
@@ -53,7 +53,7 @@ def vgg19_trunk() -> nn.Sequential:
 
 
 def load_vgg19() -> Vgg19:
-    """Return VGG-19 with the published weights, downloaded and checked if need be; raise UserError if it cannot be."""
+    """Return VGG-19 with the published weights; raise UserError if they cannot be had."""
     network = Vgg19()
     published = load_published(VGG19_URL, VGG19_SHA256)
     try:
@@ -64,5 +64,5 @@ def load_vgg19() -> Vgg19:
 
 
 def perceptual_loss(restored: Tensor, target: Tensor, network: nn.Module) -> Tensor:
-    """Return the mean squared difference of what a network sees in two images (Johnson et al. 2016, 1603.08155)."""
+    """Return the mean squared difference of two images' features (Johnson et al. 2016, 1603.08155)."""
     return mse_loss(network(restored).float(), network(target).float())

@@ -21,12 +21,12 @@ def mse_loss(restored: Tensor, target: Tensor) -> Tensor:
 
 
 def charbonnier_loss(restored: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of sqrt(difference^2 + 0.001^2), an L1 that is smooth at zero (Charbonnier et al. 1994)."""
+    """Return the mean of sqrt(difference^2 + 0.001^2) (Charbonnier et al. 1994)."""
     return torch.sqrt((restored - target).square() + CHARBONNIER_EPSILON**2).mean()
 
 
 def relative_mse_loss(restored: Tensor, target: Tensor, input_mse: Tensor, floor: float) -> Tensor:
-    """Return the mean of each image's squared difference over that of its degraded original, `input_mse` of (N,).
+    """Return the mean of each image's MSE over that of its input, `input_mse` of (N,).
 
     A mean PSNR in dB counts a tenth less error as much in a mildly degraded image as in a bad one, which in the plain
     mean squared difference drowns it. `input_mse` is raised by `floor`, so that clean images, which have none, weigh
@@ -37,7 +37,7 @@ def relative_mse_loss(restored: Tensor, target: Tensor, input_mse: Tensor, floor
 
 
 def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float) -> Tensor:
-    """Return the mean of how much more luma error each image has than before, over `input_mse` of (N,) and `floor`.
+    """Return the mean change of each image's luma MSE, relative to `input_mse` of (N,) + `floor`.
 
     Images are RGB of (N, 3, H, W) in [0, 1]; `input_mse` and `floor` are squares of that, as in relative_mse_loss.
     It is below 0 where images gain. Error is the mean squared difference of luma (ITU-R BT.601); that of RGB, which
@@ -45,26 +45,26 @@ def luma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse
     """
     weights = torch.tensor(BT601, device=restored.device, dtype=restored.dtype).view(1, 3, 1, 1)
 
-    def error(picture: Tensor) -> Tensor:
-        return ((picture - target) * weights).sum(1).square().mean(dim=(1, 2))
+    def error(image: Tensor) -> Tensor:
+        return ((image - target) * weights).sum(1).square().mean(dim=(1, 2))
 
     return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
 
 
 def chroma_gain_loss(restored: Tensor, target: Tensor, degraded: Tensor, input_mse: Tensor, floor: float) -> Tensor:
-    """Return what luma_gain_loss returns of Cb and Cr (BT.601), means of 2 x 2 pixels, as 4:2:0 video has them.
+    """Return luma_gain_loss of Cb and Cr (BT.601) at half resolution, as in 4:2:0 video.
 
     Images are RGB of (N, 3, H, W) in [0, 1] with even sides. It is 0 for a network that changes luma alone.
     """
     weights = torch.tensor(CHROMA_OF_RGB, device=restored.device, dtype=restored.dtype)[..., None, None]
 
-    def error(picture: Tensor) -> Tensor:
-        return conv2d(avg_pool2d(picture - target, 2), weights).square().mean(dim=(1, 2, 3))
+    def error(image: Tensor) -> Tensor:
+        return conv2d(avg_pool2d(image - target, 2), weights).square().mean(dim=(1, 2, 3))
 
     return ((error(restored) - error(degraded)) / (input_mse + floor)).mean()
 
 
 def ssim_loss(restored: Tensor, target: Tensor) -> Tensor:
-    """Return 1 - SSIM with the Gaussian window of Wang et al. 2004, for images of at least 11x11 pixels."""
+    """Return 1 - SSIM (Wang et al. 2004) of images of at least 11x11 pixels."""
     similarity: Tensor = ssim(restored.float(), target.float(), data_range=1.0)
     return 1 - similarity
