@@ -96,7 +96,7 @@ def test_a_network_for_the_package_is_judged_by_its_lead_and_by_clean_frames() -
     assert checks == {
         "SSIM over the tuned unsharp mask": (pytest.approx(0.006), True),
         "PSNR over the tuned unsharp mask, dB": (pytest.approx(0.4), False),
-        "PSNR of an undegraded picture, dB": (45.0, True),
+        "PSNR of an undegraded image, dB": (45.0, True),
     }
 
 

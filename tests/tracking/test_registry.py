@@ -305,7 +305,7 @@ def test_champions_follow_one_another(first: Published, results: Callable[..., P
     assert aliases() == {"candidate": better.version, "champion": better.version}
 
     elsewhere = publish(results(ssim=0.99, onnx="five", manifest="n" * 64))
-    with pytest.raises(UserError, match=r"other test pictures.*`clearcall gate --replace-champion`"):
+    with pytest.raises(UserError, match=r"other test images.*`clearcall gate --replace-champion`"):
         promote_one(elsewhere)
     assert aliases()["champion"] == better.version
     assert "is now the champion" in promote_one(elsewhere, replace=True)
