@@ -26,10 +26,10 @@ def main() -> None:
     params = load_params()
     paths, stage = params.paths, params.evaluate
     test = spread(read_pairs(paths.pairs, "test"), stage.test_pairs)
-    # At full size alone, as the test is: the mask is the student's rival and shall be as strong as it can be.
+    # At full resolution alone, as the test is, so that the mask is as strong as it can be.
     validation = read_pairs(paths.pairs, "validation")
-    full_size = [pair for pair in validation if pair.scale == 1] or validation
-    mask = tune_unsharp_mask(paths.pairs, full_size, stage.unsharp_radii, stage.unsharp_amounts)
+    at_full = [pair for pair in validation if pair.scale == 1] or validation
+    mask = tune_unsharp_mask(paths.pairs, at_full, stage.unsharp_radii, stage.unsharp_amounts)
     contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
     networks = ["students/student", *(["students/baseline"] if params.distill_student.baseline else []), "teacher"]
     for folder in networks:

@@ -12,16 +12,16 @@ from clearcall.params import load_params
 
 
 def main() -> None:
-    """Write the graphs, check them on real pictures and at odd sizes, write the summary."""
+    """Write the graphs, check them on a photograph at odd sizes, write the summary."""
     params = load_params()
     paths, stage = params.paths, params.export_onnx
     largest = max(read_pairs(paths.pairs, "validation"), key=lambda pair: pair.height * pair.width)
-    picture = PairReader(paths.pairs).degraded(largest)
+    image = PairReader(paths.pairs).degraded(largest)
     # Mirrored where the photograph is smaller than the size to compare at.
     frames = [
         np.pad(
-            picture,
-            [(0, max(0, size - side)) for size, side in zip((*wanted, 3), picture.shape, strict=True)],
+            image,
+            [(0, max(0, size - side)) for size, side in zip((*wanted, 3), image.shape, strict=True)],
             "symmetric",
         )[: wanted[0], : wanted[1]]
         for wanted in stage.parity_sizes

@@ -1,4 +1,4 @@
-"""Train the teacher: as good a restorer as the steps allow, and what the student will learn from."""
+"""Train the teacher, from which the student is distilled."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Write the report that explains the run: numbers, pictures, charts."""
+"""Write the report of the run: numbers, image comparisons, charts."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from clearcall.reporting.report import write_report
 
 
 def main() -> None:
-    """Load what the pictures show beside the input, then write everything."""
+    """Load the contenders that are shown beside the input, then write the report."""
     params = load_params()
     mask = read_results(params.paths.reports, ("evaluate",))["evaluate"]["unsharp_mask"]
     restorers: dict[str, Restore] = {

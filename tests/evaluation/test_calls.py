@@ -53,20 +53,20 @@ AddFilm = Callable[[Path, list[Frame]], None]
 
 @pytest.fixture
 def clips(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> Path:
-    """A film of a window that moves over one photograph, and another photograph."""
+    """A video of a window that moves over one photograph, and another photograph."""
     folder = tmp_path / "clips"
     folder.mkdir()
-    add_film(folder / "film.mp4", [photos["chelsea"][80:176, 100 + 2 * step : 228 + 2 * step] for step in range(6)])
+    add_film(folder / "call.mp4", [photos["chelsea"][80:176, 100 + 2 * step : 228 + 2 * step] for step in range(6)])
     Image.fromarray(photos["astronaut"][0:128, 160:288]).save(folder / "photo.png")
     (folder / "notes.txt").write_text("x")
     return folder
 
 
 def test_flicker_is_of_the_errors() -> None:
-    """Errors of 3, -1 and -1 grey levels: they change by 4 and by 0, 2 on average."""
+    """Errors of 3, -1 and -1 levels: they change by 4 and by 0, 2 on average."""
     sharp = [flat(100), flat(50), flat(200)]
     assert flicker(sharp, [flat(103), flat(49), flat(199)]) == 2
-    assert flicker(sharp, [flat(107), flat(57), flat(207)]) == 0  # a fault that stays
+    assert flicker(sharp, [flat(107), flat(57), flat(207)]) == 0  # a constant error
     assert flicker(sharp, sharp) == 0
 
 
@@ -78,12 +78,12 @@ def test_flicker_of_flat_frames_is_that_of_their_errors(values: list[tuple[int, 
     assert flicker(sharp, other) == pytest.approx(expected)
 
 
-def test_clips_are_films_and_photographs(clips: Path, photos: dict[str, Frame]) -> None:
+def test_clips_are_videos_and_photographs(clips: Path, photos: dict[str, Frame]) -> None:
     files = clip_files(clips)
-    assert [path.name for path in files] == ["film.mp4", "photo.png"]
-    film, photo = (read_clip(path, 4, 720) for path in files)
-    assert [frame.shape for frame in film.frames] == [(96, 128, 3)] * 4
-    assert all(psnr_db(photos["chelsea"][80:176, 100 + 2 * i : 228 + 2 * i], film.frames[i]) > 30 for i in range(4))
+    assert [path.name for path in files] == ["call.mp4", "photo.png"]
+    video, photo = (read_clip(path, 4, 720) for path in files)
+    assert [frame.shape for frame in video.frames] == [(96, 128, 3)] * 4
+    assert all(psnr_db(photos["chelsea"][80:176, 100 + 2 * i : 228 + 2 * i], video.frames[i]) > 30 for i in range(4))
     assert len(photo.frames) == 4
     assert (photo.frames[-1] == photos["astronaut"][0:128, 160:288]).all()
     assert (photo.frames[0] != photo.frames[-1]).any()
@@ -123,7 +123,7 @@ def test_photographs_may_bend_before_a_camera_that_stands_still(
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, add_film: AddFilm, name: str, message: str) -> None:
-    (tmp_path / name).write_text("neither film nor picture")
+    (tmp_path / name).write_text("neither video nor image")
     if name.startswith("one"):
         add_film(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)])
     with pytest.raises(UserError, match=message) as caught:
@@ -131,12 +131,12 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, add_film: AddFilm, name: s
     assert name in str(caught.value)
 
 
-def test_films_of_telephones_and_recorders_are_clips_too(
+def test_videos_of_telephones_and_recorders_are_clips_too(
     photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path
 ) -> None:
     """Turned, with a tag in another code page, and of two sizes one after the other."""
     wide, high = photos["chelsea"][80:176, 100:228], photos["chelsea"][80:208, 100:196]
-    path = tmp_path / "film.mkv"
+    path = tmp_path / "video.mkv"
     with av.open(str(path), "w", metadata_errors="surrogateescape") as film:
         film.metadata["artist"] = "M\udcfcller"
         stream: Any = film.add_stream("libx264", rate=Fraction(30), options={"qp": "1"})
@@ -152,7 +152,7 @@ def test_films_of_telephones_and_recorders_are_clips_too(
         add_film(tmp_path / name, [one] * 3)
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     assert [frame.shape for frame in read_clip(tmp_path / "both.ts", 6, 720).frames] == [(96, 128, 3)] * 6
-    assert [file.name for file in clip_files(tmp_path)] == ["a.ts", "b.ts", "both.ts", "film.mkv"]
+    assert [file.name for file in clip_files(tmp_path)] == ["a.ts", "b.ts", "both.ts", "video.mkv"]
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_clip_arrives_in_its_own_size_and_in_step(clips: Path) -> None:
-    clip = read_clip(clips / "film.mp4", 5, 720)
+    clip = read_clip(clips / "call.mp4", 5, 720)
     for factor in FACTORS:
         arrived = receive(clip, Setting("vp8", 22, factor))
         assert [frame.shape for frame in arrived] == [frame.shape for frame in clip.frames]
@@ -192,11 +192,11 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     assert all(
         mask.ssim >= plain.ssim - 0.01 for mask, plain in zip(by_contender[MASK], by_contender[INPUT], strict=True)
     )
-    coarser = [s.psnr_db for s in by_contender[INPUT] if (s.clip, s.factor) == ("film.mp4", 1)]
+    coarser = [s.psnr_db for s in by_contender[INPUT] if (s.clip, s.factor) == ("call.mp4", 1)]
     assert coarser == sorted(coarser, reverse=True)
-    # The first is of the film's frames as they arrive, which the model gets one by one and in order, first with what
+    # The first is of the video's frames as they arrive, which the model gets one by one and in order, first with what
     # those before show of each.
-    clip = read_clip(clips / "film.mp4", 3, 720)
+    clip = read_clip(clips / "call.mp4", 3, 720)
     arrived = receive(clip, Setting("h264", QPS[0], FACTORS[0]))
     filtered = map(TemporalFilter().rgb, arrived)
     assert all((one == other).all() for one, other in zip([*filtered, *arrived], seen, strict=False))
@@ -212,8 +212,8 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     assert "48 of 48 frames are worse than they arrived" in text
     with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert [float(row["ssim"]) for row in csv.DictReader(file)] == [score.ssim for score in scores]
-    with Image.open(reports / "calls.png") as strip_picture:
-        assert strip_picture.width > 3 * 80 * 3 and strip_picture.height > 5 * 80 * 3
+    with Image.open(reports / "calls.png") as strip:
+        assert strip.width > 3 * 80 * 3 and strip.height > 5 * 80 * 3
     assert sorted(path.name for path in reports.iterdir()) == ["calls.csv", "calls.md", "calls.png"]
 
 
@@ -316,7 +316,7 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
         ]
         return subprocess.run(program, cwd=clips.parent, capture_output=True, text=True, check=False)
 
-    (clips / "film.mp4").unlink()
+    (clips / "call.mp4").unlink()
     options = ["--codec", "vp8", "--frames", "2", "--provider", "onnxruntime", "--threads", "1", "--output", "out"]
     done = command(*options)
     assert done.returncode == 0, done.stderr

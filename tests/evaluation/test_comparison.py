@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ Frame = npt.NDArray[np.uint8]
 FEW = tuple(peer for peer in PEERS if peer.name in {"plain_cnn", "imdn_rtc"})
 CLASSICAL = {"unsharp", "unsharp_luma", "ffmpeg_unsharp", "ffmpeg_cas", "identity"}
 SMALL = Settings(sizes=((48, 32), (64, 48)), threads=(1, 2), providers=("onnxruntime",), frames=4)
+QUICK = replace(SMALL, sizes=((32, 16),), threads=(1,), quick=True)
 
 
 def frame(height: int, width: int, seed: int = 0) -> Frame:
@@ -71,7 +73,7 @@ def _quickly_exported(peer_files: dict[str, Path]) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def document(student_onnx: "tuple[nn.Module, Path]") -> dict[str, Any]:
     """A whole run in miniature."""
-    return compare(Settings(**(vars(SMALL) | {"models": (str(student_onnx[1]),)})))
+    return compare(replace(SMALL, models=(str(student_onnx[1]),)))
 
 
 @pytest.mark.parametrize(
@@ -107,12 +109,12 @@ def test_every_file_of_a_published_network_is_a_contender() -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_a_published_network_enlarges_by_its_scale_and_is_deterministic(peer: Peer) -> None:
+def test_a_published_network_upscales_by_its_scale_and_is_deterministic(peer: Peer) -> None:
     import torch
 
-    picture = torch.rand(1, 3, 10, 14, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 10, 14, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        first, second = built(peer.name)(picture), built(peer.name)(picture)
+        first, second = built(peer.name)(image), built(peer.name)(image)
     assert first.shape == (1, 3, 10 * peer.scale, 14 * peer.scale)
     assert torch.equal(first, second)
     assert first.std() > 0
@@ -141,7 +143,7 @@ def test_a_published_network_runs_as_in_torch(peer: Peer, provider: Any, peer_fi
         restored = network(one)
         assert restored.shape == one.shape
         assert restored.dtype == np.uint8
-        # In bfloat16, where there is hardware for it, two grey levels.
+        # In bfloat16, where there is hardware for it, two levels.
         assert np.abs(restored.astype(np.int16) - expected).max() <= (1 if provider == "onnxruntime" else 2)
 
 
@@ -177,14 +179,14 @@ def test_a_transposed_convolution_counts_the_positions_of_its_input(tmp_path: Pa
     assert count_macs(tmp_path / "up.onnx", 4, 7) == 4 * 7 * 3 * 5 * 2 * 2
 
 
-def test_the_luma_mask_of_a_grey_picture_is_the_mask() -> None:
+def test_the_luma_mask_of_a_grey_image_is_the_mask() -> None:
     grey = np.repeat(frame(20, 30)[..., :1] // 2 + 64, 3, axis=2)
     assert np.abs(unsharp_luma(grey, 1, 0.8).astype(int) - unsharp_mask(grey, 1, 0.8)).max() <= 2
 
 
 def test_the_luma_mask_leaves_colour_alone() -> None:
-    picture = frame(20, 30) // 4 + 96  # far from black and white, where clipping would change colour
-    changed = unsharp_luma(picture, 1, 0.8).astype(int) - picture
+    image = frame(20, 30) // 4 + 96  # far from black and white, where clipping would change colour
+    changed = unsharp_luma(image, 1, 0.8).astype(int) - image
     assert (changed == changed[..., :1]).all()
     assert np.abs(changed).max() > 5
 
@@ -290,12 +292,15 @@ def test_what_failed_is_said_in_its_row(document: dict[str, Any], tmp_path: Path
     assert cells(text, "64x48, 2 threads")[1][:6] == ["IMDN-RTC x2", "onnxruntime", "failed: no memory", "", "", ""]
 
 
-def test_a_contender_that_fails_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_model_and_after_one_that_fails_the_others_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> object:
         raise UserError("no memory")
 
     monkeypatch.setattr(run, "open_peer", fail)
-    found = compare(Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,)})))["measurements"]
+    done = compare(QUICK)
+    assert "clearcall" not in {one["kind"] for one in done["contenders"].values()}
+    found = done["measurements"]
+    assert len(found) == 7
     assert {one["note"] for one in found} == {"", "failed: no memory"}
     assert all((one["median_ms"] is None) == bool(one["note"]) for one in found)
 
@@ -306,13 +311,6 @@ def test_the_table_is_printed(document: dict[str, Any], capsys: pytest.CaptureFi
     assert "64x48, 2 threads" in printed
     for one in document["contenders"].values():
         assert one["title"] in printed
-
-
-def test_without_models_the_others_are_compared() -> None:
-    quick = Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,), "quick": True}))
-    done = compare(quick)
-    assert "clearcall" not in {one["kind"] for one in done["contenders"].values()}
-    assert len(done["measurements"]) == 7
 
 
 def test_quality_and_time_stand_side_by_side(
@@ -338,8 +336,7 @@ def test_quality_and_time_stand_side_by_side(
     save_file(published, weights / "imdn_rtc_x2.safetensors")
     monkeypatch.setattr(run, "split_installed", lambda: ([], "SRMD x2; to install it, `pip install it`"))
 
-    given = {"models": (str(student_onnx[1]),), "quick": True, "images": images, "peers": weights}
-    done = compare(Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,)} | given)))
+    done = compare(replace(QUICK, models=(str(student_onnx[1]),), images=images, peers=weights))
     assert f"warning: skipped: {images / '3.png'}" in capsys.readouterr().err
     assert done["command"].endswith("--frames 4")
     assert "--images photos --peers weights" in done["command"]
@@ -378,5 +375,4 @@ def test_weights_without_images_are_refused(tmp_path: Path) -> None:
 
 def test_the_slow_get_a_single_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "SINGLE_MS", 0.0)
-    quick = Settings(**(vars(SMALL) | {"sizes": ((32, 16),), "threads": (1,), "quick": True}))
-    assert {one["frames"] for one in compare(quick)["measurements"]} == {1}
+    assert {one["frames"] for one in compare(QUICK)["measurements"]} == {1}

@@ -1,5 +1,6 @@
-"""What says how much of the past a block gets: what it computes, what it learns from, and how it is shipped."""
+"""The blending weights of the temporal filter: the perceptron, its training clips, and how it is shipped."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +24,13 @@ FEATURES = OF_BLOCK + OF_FRAME
 
 
 def constant(weight: float) -> Perceptron:
-    """Return what gives every block the same share of the past."""
+    """Return a perceptron that gives every block the same blending weight."""
     bias = np.log(weight / (1 - weight))
     return Perceptron([(np.zeros((FEATURES, 1), np.float32), np.full(1, bias, np.float32))])
 
 
 def test_a_perceptron_by_hand() -> None:
-    """Of 1 and the frame's 2: a hidden layer of 1 - 2 + 3 = 2 and -1 + 0 = -1, which is cut to 0; then 2 / 2 - 1 = 0.
+    """Of 1 and the frame's 2: a hidden layer of 1 - 2 + 3 = 2 and -1 + 0 = -1, clipped to 0; then 2 / 2 - 1 = 0.
 
     Of 5 and 2, hidden are 6 and 0, and 6 / 2 - 1 = 2. So in every row.
     """
@@ -40,7 +41,7 @@ def test_a_perceptron_by_hand() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_whatever_a_perceptron_comes_to_is_a_share() -> None:
+def test_a_perceptrons_output_lies_between_0_and_1() -> None:
     identity = Perceptron([(np.array([[1], [0]], np.float32), np.zeros(1, np.float32))])
     shares = identity(np.array([[[-1e6], [-100], [0], [1e6]]], np.float32), np.zeros(1, np.float32))
     np.testing.assert_allclose(shares, [[0, 0, 0.5, 1]], atol=1e-6)
@@ -52,7 +53,7 @@ def test_the_shipped_one_takes_all_features() -> None:
     assert shares.shape == (30, 40) and shares.min() >= 0 and shares.max() <= 1
 
 
-def test_a_filter_takes_as_much_as_it_is_told(photos: dict[str, Frame]) -> None:
+def test_a_larger_blending_weight_changes_more(photos: dict[str, Frame]) -> None:
     sharp = pan_and_zoom(np.ascontiguousarray(photos["astronaut"][:256, 80:400]), 6, (1.7, -1.2), 1.0)
     arrived = [*map(grey, receive(Clip("face", sharp), Setting("h264", 37, 2)))]
     changes = []
@@ -74,9 +75,9 @@ def lesson(best: float, energy: float, features: float) -> Lesson:
     return Lesson(blocks, of_frame, np.full(4, energy / 4, np.float32), np.full(4, best * energy / 4, np.float32))
 
 
-def test_it_learns_the_best_weight_of_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitting_finds_the_best_weight_of_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """By weights of 0.6 and 0.1, of energy 1, errors of 1 - 0.36 and 1 - 0.01 are left: 1.94 and 0.04 dB."""
-    monkeypatch.setattr(fitting, "_STEPS", 1500)
+    monkeypatch.setattr(fitting, "_STEPS", 500)
     much, little = lesson(0.6, 1.0, 2.0), lesson(0.1, 1.0, -1.0)
     weigh, gain_db = fit([much, little] * 4, seed=1)
     shares = [float(weigh(one.features, one.of_frame).mean()) for one in (much, little)]
@@ -84,8 +85,8 @@ def test_it_learns_the_best_weight_of_each_block(monkeypatch: pytest.MonkeyPatch
     assert gain_db == pytest.approx((1.938 + 0.044) / 2, abs=0.02)
 
 
-def test_what_only_the_frame_tells_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "_STEPS", 1500)
+def test_fitting_uses_the_features_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "_STEPS", 500)
     much, little = lesson(0.6, 1.0, 2.0), lesson(0.1, 1.0, -1.0)
     weigh, _ = fit([much, replace(little, features=much.features)] * 4, seed=1)
     of_much, of_little = (float(weigh(much.features, one.of_frame).mean()) for one in (much, little))
@@ -101,6 +102,7 @@ def test_clips_stand_still_or_move(
     heads = {"_WITH_HEAD": 0.0, "_WITH_HEAD_IF_STILL": 0.0}
     for name, value in {"_STILL": still, "_LONG": 0.5, **heads, **as_they_are}.items():
         monkeypatch.setattr(fitting, name, value)
+    monkeypatch.setattr(fitting, "CallCodec", Literal["h264"])
     clips = [*fitting._sent(tmp_path / "face.png", 6, 1)]
     assert {len(clip) for clip, _ in clips} == {fitting.FRAMES, fitting.LONG_FRAMES} and len(clips) == 6
     for clip, arrived in clips:
@@ -109,12 +111,12 @@ def test_clips_stand_still_or_move(
 
 
 @pytest.mark.parametrize("how", ["_BENT_IF_STILL", "_LIT", "_NOISY", "_ENCODED"])
-def test_what_a_camera_did_to_a_clip_is_the_original(
+def test_the_defects_of_a_recording_count_as_the_original(
     how: str, photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its frames are another picture before they are sent, and what arrives is nearer to them."""
-    picture = photos["astronaut"][: fitting.SIDE, : fitting.SIDE]
-    Image.fromarray(picture).save(tmp_path / "face.png")
+    """Frames differ from the photograph before they are sent, and what arrives is nearer to them."""
+    image = photos["astronaut"][: fitting.SIDE, : fitting.SIDE]
+    Image.fromarray(image).save(tmp_path / "face.png")
     shares = dict.fromkeys(
         ("_PAGES", "_SOFT", "_WITH_HEAD_IF_STILL", "_BENT_IF_STILL", "_LIT", "_NOISY", "_ENCODED"), 0.0
     )
@@ -129,13 +131,13 @@ def test_what_a_camera_did_to_a_clip_is_the_original(
     for name, value in {**sent, **shares, how: 1.0, "CallCodec": Literal["h264"]}.items():
         monkeypatch.setattr(fitting, name, value)
     ((clip, arrived),) = fitting._sent(tmp_path / "face.png", 1, 1)
-    assert all((frame != picture).any() for frame in clip)
+    assert all((frame != image).any() for frame in clip)
     for original, frame in zip(clip, arrived, strict=True):
         error = np.square(original.astype(float) - frame).mean()
-        assert error < 0.9 * np.square(picture.astype(float) - frame).mean()
+        assert error < 0.9 * np.square(image.astype(float) - frame).mean()
 
 
-def test_a_lesson_tells_what_a_weight_leaves(photos: dict[str, Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lesson_gives_the_error_of_a_weight(photos: dict[str, Frame], monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter of that weight leaves this error, but for rounding and the edges of blocks."""
     sharp = pan_and_zoom(np.ascontiguousarray(photos["astronaut"][:256, 80:400]), 6, (1.7, -1.2), 1.0)
     arrived = receive(Clip("face", sharp), Setting("h264", 32, 2))
@@ -150,17 +152,20 @@ def test_a_lesson_tells_what_a_weight_leaves(photos: dict[str, Frame], monkeypat
     assert expected < 0.98 and left == pytest.approx(expected, abs=0.01)
 
 
-def test_it_comes_to_the_package_from_photographs(
+def test_weights_and_card_are_written_from_photographs(
     photos: dict[str, Frame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = []
-    for name, picture in photos.items():
+    for name, photo in photos.items():
         files.append(tmp_path / f"{name}.png")
-        Image.fromarray(np.asarray(Image.fromarray(picture).resize((400, 360)))).save(files[-1])
+        Image.fromarray(photo).resize((400, 360)).save(files[-1])
     small = tmp_path / "small.png"
     Image.fromarray(photos["coffee"][:300]).save(small)
-    for name, value in (("_STEPS", 30), ("_FRAMES_A_STEP", 8), ("_CLIPS", (4,))):
+    few: dict[str, object] = {"_STEPS": 30, "_FRAMES_A_STEP": 8, "_CLIPS": (2,)}
+    # Threads instead of processes, each of which imports torch for seconds.
+    for name, value in (few | {"worker_pool": ThreadPoolExecutor}).items():
         monkeypatch.setattr(fitting, name, value)
+    monkeypatch.setattr(cv2, "setNumThreads", lambda _: None)
     target = tmp_path / "temporal.npz"
     gain_db = ship_filter([*files, small], "CC0-1.0", target)
     assert -1 < gain_db < 3

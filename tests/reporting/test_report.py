@@ -252,7 +252,7 @@ def test_the_verdict_is_honest_about_a_useless_student_and_teacher() -> None:
     assert "does not clearly beat the mask" in baselines
     assert "no student was trained without" in distillation
     results["distill_student"]["student"]["losses"] = {"relative_mse": 0.01}
-    assert verdict(results, GATE)[2] == "Nothing was distilled: the student learned from sharp pictures alone."
+    assert verdict(results, GATE)[2] == "Nothing was distilled: the student learned from sharp images alone."
     assert "The teacher is not clearly better" in teacher
     assert gate.startswith("**The gate is not passed: SSIM, SSIM over the tuned unsharp mask, PSNR")
 

@@ -1,10 +1,10 @@
 """The registry against a real MLflow on a database of its own."""
 
+import contextlib
 import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.make.projects import inside
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import read_json, write_json
@@ -28,16 +29,12 @@ CURVE = "network,step,learning_rate,loss_l1,validation_ssim\n{0},20,0.001,0.5,\n
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Path]:
     """A project's top folder with its own MLflow database, and the current folder."""
     top = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(top))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.chdir(top)
-        tracking.client.cache_clear()
+    shutil.copy(empty_database, top)
+    with inside(top, DVC_ROOT=str(top)):
         yield top
-    tracking.client.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +305,7 @@ def test_champions_follow_one_another(first: Published, results: Callable[..., P
     assert aliases() == {"candidate": better.version, "champion": better.version}
 
     elsewhere = publish(results(ssim=0.99, onnx="five", manifest="n" * 64))
-    with pytest.raises(UserError, match=r"other test pictures.*`clearcall gate --replace-champion`"):
+    with pytest.raises(UserError, match=r"other test images.*`clearcall gate --replace-champion`"):
         promote_one(elsewhere)
     assert aliases()["champion"] == better.version
     assert "is now the champion" in promote_one(elsewhere, replace=True)
@@ -353,10 +350,8 @@ def test_a_version_that_was_registered_but_not_measured_is_no_champion(
 def test_a_missing_report_is_not_blamed_on_the_server(results: Callable[..., Params]) -> None:
     params = results(ssim=0.93, onnx="one")
     (params.paths.reports / "report.md").unlink()
-    with pytest.raises((FileNotFoundError, UserError)) as caught:
+    with pytest.raises(UserError, match=r"report\.md is missing: run `dvc repro` first"):
         publish(params)
-    assert "report.md" in str(caught.value)
-    assert "MLflow at" not in str(caught.value)
 
 
 def test_a_run_of_another_database_is_not_gone_on_with(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -369,26 +364,22 @@ def test_a_run_of_another_database_is_not_gone_on_with(home: Path, capsys: pytes
 
 
 def test_a_server_that_is_away_is_the_users_to_mend(
-    first: Published,
-    results: Callable[..., Params],
-    monkeypatch: pytest.MonkeyPatch,
+    first: Published, results: Callable[..., Params], home: Path
 ) -> None:
     params = results(ssim=0.93, onnx="one")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tracking.client.cache_clear()
-    try:
+    with at_server(home, "http://127.0.0.1:9"):
         with pytest.raises(UserError, match=r"MLflow at http://127.0.0.1:9 cannot be used") as caught:
             publish(params)
         assert "MLFLOW_TRACKING_URI" in str(caught.value)
         with pytest.raises(UserError, match="the gate is passed, but the alias 'champion' was not set: MLflow at"):
             promote_one(first)
-    finally:
-        monkeypatch.undo()
-        tracking.client.cache_clear()
 
 
-@contextmanager
+def at_server(home: Path, uri: str) -> contextlib.AbstractContextManager[Path]:
+    return inside(home, MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+
+
+@contextlib.contextmanager
 def server(status: int, kind: str, body: str) -> Iterator[int]:
     """Yield the port of an HTTP server on this machine that gives one answer to everything."""
 
@@ -420,28 +411,16 @@ def server(status: int, kind: str, body: str) -> Iterator[int]:
         (403, "application/json", '{"message": "Forbidden"}', "forbids this with these credentials (403)"),
     ],
 )
-def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(  # a table's columns and four fixtures
-    status: int,
-    kind: str,
-    body: str,
-    message: str,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(
+    status: int, kind: str, body: str, message: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with server(status, kind, body) as port:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:secret@127.0.0.1:{port}")
-        tracking.client.cache_clear()
-        try:
-            with pytest.raises(UserError) as caught:
-                promote(MODEL, sha("one"), replace=False)
-            with pytest.raises(UserError) as loading:
-                tracking.download_model(f"models:/{MODEL}@champion")
-            with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json") as run:
-                run.log([{"step": 1, "loss_l1": 1.0}])
-        finally:
-            monkeypatch.undo()
-            tracking.client.cache_clear()
+    with server(status, kind, body) as port, at_server(home, f"http://somebody:secret@127.0.0.1:{port}"):
+        with pytest.raises(UserError) as caught:
+            promote(MODEL, sha("one"), replace=False)
+        with pytest.raises(UserError) as loading:
+            tracking.download_model(f"models:/{MODEL}@champion")
+        with tracking.TrainingRun(EXPERIMENT, "refused", {}, home / "refused.json") as run:
+            run.log([{"step": 1, "loss_l1": 1.0}])
     for said in (str(caught.value), str(loading.value), capsys.readouterr().err):
         assert f"MLflow at http://127.0.0.1:{port} {message}" in said
         assert "MLFLOW_TRACKING_PASSWORD" in said
@@ -459,19 +438,9 @@ def test_a_server_that_refuses_the_credentials_is_not_said_to_be_down(  # a tabl
         ("htp://somebody:secret@127.0.0.1", "htp://127.0.0.1"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_named_without_its_password(
-    uri: str, message: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert home.is_dir()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tracking.client.cache_clear()
-    try:
-        with pytest.raises(UserError) as caught:
-            promote(MODEL, sha("one"), replace=False)
-    finally:
-        monkeypatch.undo()
-        tracking.client.cache_clear()
+def test_an_address_that_leads_nowhere_is_named_without_its_password(uri: str, message: str, home: Path) -> None:
+    with at_server(home, uri), pytest.raises(UserError) as caught:
+        promote(MODEL, sha("one"), replace=False)
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -480,10 +449,8 @@ def test_the_projects_folder_is_found_from_below(tmp_path: Path, monkeypatch: py
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     (tmp_path / "dvc.yaml").touch()
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(below)
-    assert tracking.project_root() == tmp_path
-    assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
-    assert tracking.tracking_uri() == "http://team:5000"
+    with inside(below):
+        assert tracking.project_root() == tmp_path
+        assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+        assert tracking.tracking_uri() == "http://team:5000"

@@ -1,103 +1,86 @@
 """The project's MLflow database: real SQLite, real MLflow, processes that are really killed, folders that move."""
 
+import contextlib
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.make.projects import OF_ANOTHER_PROJECT, inside
 
 from clearcall.core.errors import UserError
 from clearcall.tracking import runs as tracking
 from clearcall.tracking import store as local_store
+from clearcall.tracking.ui import serve
 
 PLAIN_MLFLOW = "import mlflow, sys; mlflow.MlflowClient(f'sqlite:///{sys.argv[1]}/mlflow.db')"
 CLEARCALL = "from clearcall.tracking import runs as tracking; tracking.client()"
-MOST_TABLES = 60  # entries of the schema; all are about 200
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
-    yield
-    tracking.client.cache_clear()
+# Ends its process as a kill would, after 20 of MLflow's more than 40 tables.
+KILLED_IN_BETWEEN = """
+import os, signal
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+tables = 0
+@event.listens_for(Engine, "after_cursor_execute")
+def count(connection, cursor, statement, *others):
+    global tables
+    tables += statement.strip().startswith("CREATE TABLE")
+    if tables == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+Enter = Callable[[Path], Path]
 
 
 @pytest.fixture
-def enter(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+def enter() -> Iterator[Enter]:
     """A function that works in a project's folder from then on, as a new process would."""
+    with contextlib.ExitStack() as entered:
 
-    def go(folder: Path) -> Path:
-        (folder / "dvc.yaml").touch()
-        monkeypatch.chdir(folder)
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for its children
-        tracking.client.cache_clear()
-        from mlflow.tracking._tracking_service import utils
+        def go(folder: Path) -> Path:
+            entered.close()
+            (folder / "dvc.yaml").touch()
+            return entered.enter_context(inside(folder))
 
-        utils._artifact_repos_cache.clear()
-        return folder
-
-    return go
-
-
-def schema_size(database: Path) -> int:
-    """Return how many entries a database's schema has at present, 0 if it cannot be read now."""
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            (count,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-            return int(count)
-    except sqlite3.Error:
-        return 0
+        yield go
 
 
 def kill_while_it_makes_tables(folder: Path, program: str) -> None:
     """Run a program that makes MLflow's database in a folder, and kill it in the middle."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
-    command = [sys.executable, "-c", program, str(folder)]
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL) as process:
-        while max((schema_size(path) for path in folder.glob("mlflow.db*")), default=0) < MOST_TABLES:
-            assert process.poll() is None
-            time.sleep(0.002)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", f"{KILLED_IN_BETWEEN}\n{program}", str(folder)]
+    done = subprocess.run(command, cwd=folder, stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
-def test_a_kill_while_the_database_is_made_leaves_no_half_of_it(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+def test_a_kill_while_the_database_is_made_leaves_no_half_of_it(tmp_path: Path, enter: Enter) -> None:
     enter(tmp_path)
     kill_while_it_makes_tables(tmp_path, CLEARCALL)
     assert not (tmp_path / "mlflow.db").exists()
-    assert tracking.experiment_id("clearcall") == "1"
-    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db"]
-
-
-def test_a_half_made_database_is_made_anew(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
-    enter(tmp_path)
     kill_while_it_makes_tables(tmp_path, PLAIN_MLFLOW)
     assert (tmp_path / "mlflow.db").exists()
     assert tracking.experiment_id("clearcall") == "1"
+    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db"]
     tracking.client.cache_clear()
     assert tracking.experiment_id("clearcall") == "1", "a sound database stays"
 
 
-def test_processes_that_start_together_share_one_database(tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+def test_processes_that_start_together_share_one_database(tmp_path: Path, enter: Enter) -> None:
     """As trainings of queued experiments do in a fresh clone: none may replace what another has logged to."""
     enter(tmp_path)
     program = "from clearcall.tracking import runs as t; t.client().create_experiment(__import__('sys').argv[1])"
-    started = [subprocess.Popen([sys.executable, "-c", program, name], cwd=tmp_path) for name in ("a", "b", "c")]
-    assert [process.wait() for process in started] == [0, 0, 0]
-    assert {found.name for found in tracking.client().search_experiments()} == {"Default", "a", "b", "c"}
+    started = [subprocess.Popen([sys.executable, "-c", program, name], cwd=tmp_path) for name in ("a", "b")]
+    assert [process.wait() for process in started] == [0, 0]
+    assert {found.name for found in tracking.client().search_experiments()} == {"Default", "a", "b"}
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but of some length", b"SQLite format 3\0" + b"\xff" * 4096])
 def test_a_damaged_database_is_named_and_left_alone(
-    tmp_path: Path, enter: Callable[[Path], Path], content: bytes, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, enter: Enter, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     database = enter(tmp_path) / "mlflow.db"
     database.write_bytes(content)
@@ -111,21 +94,18 @@ def test_a_damaged_database_is_named_and_left_alone(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a champion, whose ONNX file holds `first`; the database's creation takes seconds."""
+def finished(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    """A project with a champion, whose ONNX file holds `first`."""
     folder = tmp_path_factory.mktemp("finished") / "project"
     folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-            patch.delenv(name, raising=False)
-        patch.chdir(folder)
-        tracking.client.cache_clear()
+    shutil.copy(empty_database, folder)
+    with inside(folder):
         log_run("first")
     return folder
 
 
 @pytest.fixture
-def old(finished: Path, enter: Callable[[Path], Path], tmp_path: Path) -> Path:
+def old(finished: Path, enter: Enter, tmp_path: Path) -> Path:
     """The finished project in a folder of the test's own."""
     shutil.copytree(finished, tmp_path / "old")
     enter(tmp_path / "old")
@@ -160,9 +140,7 @@ def locations(database: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "old/below", "with space, ü and 100%"])
-def test_a_moved_project_reads_and_writes_in_its_new_folder(
-    old: Path, tmp_path: Path, enter: Callable[[Path], Path], name: str
-) -> None:
+def test_a_moved_project_reads_and_writes_in_its_new_folder(old: Path, tmp_path: Path, enter: Enter, name: str) -> None:
     """Also below its own old folder, whose path is then the beginning of the new one."""
     new, run_id = tmp_path / name, champion_run()
     old.rename(tmp_path / "moving")
@@ -184,7 +162,7 @@ def test_a_moved_project_reads_and_writes_in_its_new_folder(
     assert tracking.download_model("models:/clearcall@champion").read_text() == "second"
 
 
-def test_a_copied_project_leaves_the_original_alone(old: Path, tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+def test_a_copied_project_leaves_the_original_alone(old: Path, tmp_path: Path, enter: Enter) -> None:
     copied, run_id = tmp_path / "copy", champion_run()
     shutil.copytree(old, copied)
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
@@ -197,22 +175,19 @@ def test_a_copied_project_leaves_the_original_alone(old: Path, tmp_path: Path, e
     assert tracking.download_model("models:/clearcall@champion").read_text() == "first"
 
 
-def test_the_ui_shows_the_artifacts_of_a_moved_project(old: Path, tmp_path: Path) -> None:
-    """`clearcall ui` puts the locations right before the server starts, which knows nothing of folders."""
-    old.rename(tmp_path / "new")
-    own = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    program = (
-        "import os\nfrom clearcall.tracking.ui import serve\n"
-        "os.execv = lambda *command: print(command, os.environ['MLFLOW_BACKEND_STORE_URI'])\nserve(5001)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path / "new", env=own, capture_output=True, text=True, check=True
-    )
-    assert f"sqlite:///{tmp_path}/new/mlflow.db" in done.stdout
-    assert not any("/old/" in location for location in locations(tmp_path / "new" / "mlflow.db"))
+def test_the_ui_shows_the_artifacts_of_a_moved_project(
+    old: Path, tmp_path: Path, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`clearcall ui` corrects the locations before the server starts, which knows nothing of folders."""
+    new = enter(old.rename(tmp_path / "new"))
+    started = list[str]()
+    monkeypatch.setattr(os, "execv", lambda *_: started.append(os.environ["MLFLOW_BACKEND_STORE_URI"]))
+    serve(5001)
+    assert started == [f"sqlite:///{new}/mlflow.db"]
+    assert not any("/old/" in location for location in locations(new / "mlflow.db"))
 
 
-def test_locations_outside_the_project_stay(old: Path, tmp_path: Path, enter: Callable[[Path], Path]) -> None:
+def test_locations_outside_the_project_stay(old: Path, tmp_path: Path, enter: Enter) -> None:
     client = tracking.client()
     others = {"bucket": "s3://bucket/mlartifacts/bucket", "disk": (tmp_path / "old disk" / "runs").as_uri()}
     for name, location in others.items():
@@ -243,7 +218,7 @@ def test_an_experiment_in_a_temporary_folder_logs_in_the_project(tmp_path: Path)
         "from clearcall.tracking import runs as tracking; open('out', 'w').write(tracking.tracking_uri())"
     )
     (tmp_path / "dvc.yaml").write_text("stages:\n  s:\n    cmd: python stage.py\n    outs: [out: {cache: false}]\n")
-    own = {key: value for key, value in os.environ.items() if key not in ("DVC_ROOT", "MLFLOW_TRACKING_URI")}
+    own = {key: value for key, value in os.environ.items() if key not in OF_ANOTHER_PROJECT}
     identity = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -254,7 +229,10 @@ def test_an_experiment_in_a_temporary_folder_logs_in_the_project(tmp_path: Path)
         )
         return done.stdout
 
-    for command in ("git init", "dvc init", "git add --all", "git commit --message=x"):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    (tmp_path / ".dvc" / ".gitignore").write_text("/tmp\n/cache\n")
+    for command in ("git init", "git add --all", "git commit --message=x"):
         run(command)
     run("dvc exp run --temp --name here")
     commit = run("git for-each-ref --format=%(objectname) refs/exps/*/*/here").strip()

@@ -1,1 +1,1 @@
-"""How a model fares on clips as a call delivers them: encoded and decoded by real codecs, frame by frame."""
+"""Measurements: quality on pairs and on calls, and speed, beside published networks and classical filters."""

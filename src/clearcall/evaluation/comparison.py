@@ -32,9 +32,10 @@ from clearcall.evaluation.peer_runtimes import (
     split_installed,
 )
 from clearcall.evaluation.peers import PEERS, PeerNetwork, export_peer, fed_small, find_weights, open_peer
+from clearcall.evaluation.results import FULL_HD
 from clearcall.evaluation.speed import LatencyTimer, make_frames
 from clearcall.imaging.frame import Frame, Restore
-from clearcall.imaging.sizes import Size
+from clearcall.imaging.sizes import Size, SizeContract
 from clearcall.imaging.unsharp import unsharp_luma, unsharp_mask
 from clearcall.params import BenchmarkFps
 from clearcall.runtime.engines import Provider, installed_providers
@@ -42,7 +43,6 @@ from clearcall.runtime.graph import load_graph, shorten
 from clearcall.runtime.sharpener import Sharpener, find_model, shipped_models
 
 SIZES = ((1280, 720), (1920, 1080), (3840, 2160))
-FULL_HD = (1920, 1080)
 FRAMES = 200
 QUICK_SIZE, QUICK_FRAMES = (640, 360), 20
 SLOW_MS, SLOW_FRAMES = 100.0, 5
@@ -334,9 +334,8 @@ def _macs(contender: Contender, size: Size) -> int | None:
 
     if contender.path is None:
         return None
-    stride, (width, height) = load_graph(contender.path).stride, size
-    sides = (side // contender.scale for side in (height, width))
-    return count_macs(contender.path, *(side + -side % stride for side in sides))
+    contract, (width, height) = SizeContract(load_graph(contender.path).stride), size
+    return count_macs(contender.path, *(contract.padded(side // contender.scale) for side in (height, width)))
 
 
 @contextmanager

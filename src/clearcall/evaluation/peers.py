@@ -90,13 +90,13 @@ PEERS = (
 
 
 @dataclass(frozen=True)
-class _Enlarging(Graph):
+class _Upscaling(Graph):
     """A graph whose output is larger than its input."""
 
     scale: int = 1
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of input and output for an input picture of (height, width)."""
+        """Return the shapes of input and output for an input image of (height, width)."""
         return (1, height, width, 3), (1, self.scale * height, self.scale * width, 3)
 
 
@@ -177,7 +177,7 @@ class PeerNetwork:
     """An exported peer on one runtime: 8-bit RGB of (height, width, 3) in, `scale` times as large out."""
 
     def __init__(self, path: Path, scale: int, provider: Provider, threads: int) -> None:
-        self._graph = _Enlarging(**vars(load_graph(path)), scale=scale)
+        self._graph = _Upscaling(**vars(load_graph(path)), scale=scale)
         self._provider, self._threads = provider, threads
         self._engines: dict[tuple[int, int], Engine] = {}
 

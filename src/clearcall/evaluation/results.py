@@ -1,4 +1,4 @@
-"""What the stages left in the reports folder, and what the contenders are called."""
+"""Results of the stages in the reports folder, and the titles of the contenders."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from clearcall.core.errors import UserError
 from clearcall.core.files import read_json
 
+FULL_HD = (1920, 1080)
 Results = dict[str, dict[str, Any]]
 
 STAGES = (
@@ -46,7 +47,7 @@ def measured(results: Results) -> list[str]:
 def frame_size(results: Results) -> str:
     """Return the size of the timed frames in words."""
     width, height = results["benchmark_fps"]["width"], results["benchmark_fps"]["height"]
-    return "1080p" if (width, height) == (1920, 1080) else f"{width} x {height}"
+    return "1080p" if (width, height) == FULL_HD else f"{width} x {height}"
 
 
 def lead(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[float, float]:

@@ -39,10 +39,10 @@ else:
 """
 
 
-def make_frames(picture: Frame, width: int, height: int) -> list[Frame]:
+def make_frames(image: Frame, width: int, height: int) -> list[Frame]:
     """Return a few different frames of one size, cropped from one upscaled image, so that no call repeats the last."""
-    scale = max((width + 64) / picture.shape[1], (height + 64) / picture.shape[0])
-    large = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    scale = max((width + 64) / image.shape[1], (height + 64) / image.shape[0])
+    large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     offsets = np.linspace(0, 63, DISTINCT_FRAMES).astype(int)
     return [np.ascontiguousarray(large[shift : shift + height, shift : shift + width], np.uint8) for shift in offsets]
 

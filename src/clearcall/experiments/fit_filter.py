@@ -184,10 +184,10 @@ def _sent(path: Path, clips: int, seed: int) -> Iterator[tuple[list[Frame], list
         codec = "h264" if draw.random() < _H264 else _any_codec(draw)
         qp, factor = int(draw.integers(*_QP, endpoint=True)), float(draw.choice(_FACTORS))
         sent = Transmission(codec, factor, qp, (x, y), zoom, 0.0, 0)
-        picture = text_page(SIDE, SIDE, draw) if draw.random() < _PAGES else _cut(photograph, draw)
+        image = text_page(SIDE, SIDE, draw) if draw.random() < _PAGES else _cut(photograph, draw)
         if draw.random() < _SOFT:
-            picture = enlarged(picture, draw.uniform(*SOFTNESS))
-        clip = pan_and_zoom(picture, frames, sent.pan, sent.zoom)
+            image = enlarged(image, draw.uniform(*SOFTNESS))
+        clip = pan_and_zoom(image, frames, sent.pan, sent.zoom)
         if draw.random() < (_WITH_HEAD_IF_STILL if still else _WITH_HEAD):
             clip = _with_head(clip, _cut(photograph, draw), draw)
         clip = _recorded(clip, _BENT_IF_STILL if still else _BENT, draw)

@@ -21,15 +21,16 @@ from PIL import Image
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.core.machine import machine
+from clearcall.evaluation.results import CONTENDERS, FULL_HD
 from clearcall.experiments.dvc import as_arguments, fetch_output, read_committed, run_experiment
 from clearcall.experiments.experiment import PARAMS, Experiment, load_experiment, params_with, published_recipes
 from clearcall.experiments.results import Row, describe_model, run_all
 from clearcall.imaging.frame import Restore
+from clearcall.imaging.sizes import SizeContract
 from clearcall.params import PAIRED, Overrides, Params, read_yaml
 from clearcall.runtime.engines import Provider
 
-FULL_HD = (1920, 1080)
-# Of those who run a recipe, not of what it reached.
+# Values of the user's machine, which a report leaves out.
 _PERSONAL = {"download_data.folder", "download_data.licence"}
 _STAGES = ("download_data", "train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
 # A network slower than this is timed on one frame; one that takes longer than the timeout is not timed.
@@ -45,7 +46,7 @@ class Outcome:
     """What a recipe reached, as JSON has it, and its comparison of a bundled photograph."""
 
     document: dict[str, Any]
-    picture: Image.Image
+    comparison: Image.Image
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def _run(run: RecipeRun) -> Outcome:
         for folder in (params.paths.models, params.paths.weights):
             fetch_output(revision, folder, Path(temporary) / folder.name)
         costs = _costs(Path(temporary) / params.paths.models.name, reports["benchmark_fps"])
-        picture = _picture(Path(temporary) / params.paths.weights.name, params, reports["evaluate"]["unsharp_mask"])
+        comparison = _comparison(
+            Path(temporary) / params.paths.weights.name, params, reports["evaluate"]["unsharp_mask"]
+        )
     return Outcome(
         {
             "name": recipe.name,
@@ -152,7 +155,7 @@ def _run(run: RecipeRun) -> Outcome:
             "mix": list(params.degrade_pairs.mix),
             "reports": reports,
         },
-        picture,
+        comparison,
     )
 
 
@@ -215,7 +218,7 @@ def _costs(models: Path, benchmark: dict[str, Any]) -> dict[str, dict[str, Any]]
             timed = {"failed": f"over {_TIMEOUT_SECONDS} s"}
         if "failed" in timed:
             warn(f"{name} was not timed at 1080p: {timed['failed']}")
-        costs[name] = {"macs": count_macs(path, height + -height % 16, width), **timed}
+        costs[name] = {"macs": count_macs(path, SizeContract(16).padded(height), width), **timed}
     return costs
 
 
@@ -232,11 +235,10 @@ def time_full_hd(model: str, provider: Provider, threads: int) -> dict[str, Any]
     return measure_latency(contenders, frames, setting, single_ms=_SINGLE_MS, shown=False)["model"]
 
 
-def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Image:
+def _comparison(weights: Path, params: Params, mask: dict[str, float]) -> Image.Image:
     """Draw every contender's output for a bundled test photograph, whose licence allows publication."""
     from clearcall.data.degrade.degradations import build_degradation  # noqa: PLC0415
     from clearcall.data.ingest.sources import bundled_originals  # noqa: PLC0415
-    from clearcall.evaluation.results import CONTENDERS  # noqa: PLC0415
     from clearcall.imaging.decode import read_rgb  # noqa: PLC0415
     from clearcall.imaging.grid import draw_comparison  # noqa: PLC0415
     from clearcall.imaging.unsharp import unsharp_mask  # noqa: PLC0415
@@ -254,6 +256,6 @@ def _picture(weights: Path, params: Params, mask: dict[str, float]) -> Image.Ima
     for folder in ("students/baseline", "students/student", "teacher"):
         if (weights / folder).is_dir():
             restorers[Path(folder).name] = partial(restore, load_weights(weights / folder))
-    pictures = {"sharp": sharp, "degraded": degraded}
-    pictures |= {name: restorer(degraded) for name, restorer in restorers.items()}
-    return draw_comparison(sharp, pictures, degradation, params.write_report.crop_side, columns=4, titles=CONTENDERS)
+    images = {"sharp": sharp, "degraded": degraded}
+    images |= {name: restorer(degraded) for name, restorer in restorers.items()}
+    return draw_comparison(sharp, images, degradation, params.write_report.crop_side, columns=4, titles=CONTENDERS)

@@ -1,14 +1,13 @@
 """The results table of recipes and studies: a row for each training, kept as CSV."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_path
 
 T = TypeVar("T")
 
@@ -51,14 +50,6 @@ def read_rows(table: Path) -> list[Row]:
                 f"{table} is not a results table, and would be overwritten: give the experiment another name"
             )
         return [Row(**{column.name: column.type(line[column.name]) for column in columns}) for line in lines]  # type: ignore[operator]  # str, int or float
-
-
-def write_rows(table: Path, rows: Sequence[Row]) -> None:
-    """Write a table in one piece."""
-    with atomic_path(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
 
 
 def run_all(runs: Iterable[tuple[str, Callable[[], T]]]) -> Iterator[T]:

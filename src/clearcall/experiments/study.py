@@ -12,7 +12,7 @@ from typing import Any
 
 from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
-from clearcall.core.files import read_json, sha256_of, write_json
+from clearcall.core.files import read_json, sha256_of, write_csv, write_json
 from clearcall.core.machine import machine
 from clearcall.core.processes import worker_pool
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, read_pairs, spread
@@ -20,7 +20,7 @@ from clearcall.evaluation.quality import clean_psnr_db, mean_scores, score_conte
 from clearcall.evaluation.speed import make_frames, measure_latency
 from clearcall.experiments.dvc import as_arguments
 from clearcall.experiments.experiment import Experiment, Study, params_with
-from clearcall.experiments.results import Row, describe_model, read_rows, run_all, write_rows
+from clearcall.experiments.results import Row, describe_model, read_rows, run_all
 from clearcall.imaging.frame import Restore
 from clearcall.models.build import build_model
 from clearcall.models.export import export_onnx
@@ -74,7 +74,7 @@ def run_study(experiment: Experiment, reports: Path, jobs: int, report: Callable
         waiting = {pool.submit(_train, run): f"{run.point}, seed {run.seed}" for run in missing}
         for row in run_all((waiting[future], future.result) for future in as_completed(waiting)):
             done[row.point, row.seed, row.key] = row
-            write_rows(table, list(done.values()))
+            write_csv(table, list(done.values()))
             report(found())
             bar.note(f"{row.point}: {row.test_ssim:.4f} / {row.test_psnr_db:.2f} dB")
             bar.advance()

@@ -1,1 +1,1 @@
-"""From the JSON that the stages leave to tables, pictures and words that a person can read."""
+"""Reports: Markdown pages, tables, charts and image comparisons from the JSON of the stages."""

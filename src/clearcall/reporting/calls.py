@@ -183,7 +183,7 @@ def draw_filmstrips(strips: Sequence[Filmstrip]) -> Image.Image:
 
 def find_face(frame: Frame, side: int) -> tuple[int, int] | None:
     """Return top and left of the square of `side` pixels in the middle of the largest face, None if there is none."""
-    from skimage.data import lbp_frontal_face_cascade_filename  # noqa: PLC0415  # needed for one picture
+    from skimage.data import lbp_frontal_face_cascade_filename  # noqa: PLC0415  # needed for one figure
     from skimage.feature import Cascade  # noqa: PLC0415
 
     height, width = frame.shape[:2]

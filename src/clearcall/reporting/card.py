@@ -80,7 +80,7 @@ that sharpens 8-bit images by what it adds to {"luma" if luma else "R, G and B"}
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
 - **Training**: {losses}; {steps}.
 - **Limits**: {limits}
-  {colour}An undegraded picture comes back at {clean_psnr_db:.1f} dB{untouched}.
+  {colour}An undegraded image comes back at {clean_psnr_db:.1f} dB{untouched}.
   The worst image of the test split changes by {evaluated["least_gain_db"]["student"]:+.2f} dB.
 - **Not better than both the input and the unsharp mask on**: {against}.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearcall.core.files import read_csv
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, measured
 from clearcall.params import Gate
 
@@ -45,22 +44,28 @@ def draw_gains(path: Path, results: Results) -> None:
     save_figure(figure, path)
 
 
-def draw_training(path: Path, results: Results, curves: Sequence[Path]) -> None:
-    """Draw loss and validation SSIM per step from the CSV files of the trainings."""
-    rows = [row for curve in curves for row in read_csv(curve)]
-    figure = new_figure(9, 3.8)
-    loss_axis, ssim_axis = figure.subplots(1, 2)
-    draw_curves(loss_axis, rows, "loss_total")
-    draw_curves(ssim_axis, rows, "validation_ssim")
-    degraded = results["distill_student"]["student"]["validation"]["degraded"]["ssim"]
-    ssim_axis.axhline(degraded, linestyle=":", color=COLOURS["degraded"], label=CONTENDERS["degraded"])
-    loss_axis.set(xlabel="step", ylabel="loss, all terms together")
-    ssim_axis.set(xlabel="step", ylabel="SSIM on validation")
-    figure.legend(*ssim_axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+def draw_training(path: Path, results: Results, curves: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Draw loss and validation SSIM per step, the teacher above the students.
+
+    `curves` has the rows of `train_teacher` and `distill_student`; losses of the two do not compare.
+    """
+    figure = new_figure(9, 5.2)
+    axes = figure.subplots(2, 2)
+    for (loss_axis, ssim_axis), (stage, rows) in zip(axes, curves.items(), strict=True):
+        _draw_curves(loss_axis, rows, "loss_total")
+        _draw_curves(ssim_axis, rows, "validation_ssim")
+        network = results[stage] if stage == "train_teacher" else results[stage]["student"]
+        degraded = network["validation"]["degraded"]["ssim"]
+        ssim_axis.axhline(degraded, linestyle=":", color=COLOURS["degraded"], label=CONTENDERS["degraded"])
+        ssim_axis.legend(frameon=False)
+        loss_axis.set_ylabel("loss, all terms together")
+        ssim_axis.set_ylabel("SSIM on validation")
+    for axis in axes[1]:
+        axis.set_xlabel("step")
     save_figure(figure, path)
 
 
-def draw_curves(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) -> None:
+def _draw_curves(axis: "Axes", rows: Sequence[Mapping[str, str]], column: str) -> None:
     """Draw one column of the trainings' rows per step, a line for each network; the few validations as points."""
     networks = {row["network"] for row in rows}
     for name in (name for name in CONTENDERS if name in networks):

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from clearcall.core.files import atomic_path, read_json, write_json, write_text
+from clearcall.core.files import atomic_path, read_json, write_csv, write_json
 from clearcall.evaluation.results import CONTENDERS
 from clearcall.experiments.experiment import Experiment
 from clearcall.experiments.recipe import Outcome, row_of
-from clearcall.experiments.results import Row, write_rows
+from clearcall.experiments.results import Row
 from clearcall.experiments.study import read_speed
-from clearcall.reporting.charts import COLOURS, draw_curves
+from clearcall.reporting.charts import draw_training, mark_real_time, new_figure, save_figure
+from clearcall.reporting.page import Page, number
 from clearcall.reporting.tables import markdown_table
 
 _FEW_FPS = 10
 # An MSE of 8-bit levels over this is that of images in [0, 1], which the reports print.
 _PEAK_SQUARED = 255.0**2
 _MEGABYTE = 1e6
-_ORDER = ("degraded", "unsharp", "baseline", "student", "teacher")
 _COLUMNS = """SSIM and PSNR: mean of the student on the test pairs over all seeds, full resolution. Clean PSNR: of
 undegraded test images. Minutes: {minutes}. [{csv}]({csv}) has each training with its values, as `dvc exp run` takes
 them."""
@@ -85,7 +85,7 @@ def _beside_published(known: Mapping[str, Document]) -> dict[str, dict[str, str]
         gain_db = mean["student"]["psnr_db"] - mean["baseline"]["psnr_db"] if "baseline" in mean else None
         cells = (mean["student"]["ssim_uniform"], ".4f"), (published.get("ssim"), ".4f"), (gain_db, "+.3f")
         for column, (value, form) in zip(columns.values(), cells, strict=True):
-            column[name] = _number(value, form)
+            column[name] = number(value, form)
     return columns
 
 
@@ -102,23 +102,24 @@ def write_study(experiment: Experiment, reports: Path, rows: Sequence[Row]) -> N
     name, study, speed = experiment.name, experiment.require_study(), read_speed(experiment, reports)
     command = f"clearcall experiment study {name}{' --time' if speed else ''}"
     columns = _COLUMNS.format(minutes="of training on one thread", csv=f"{name}.csv")
-    sections = [
+    page = Page(experiment.about)
+    page.add(
         f"Made by `{command}` on {study.test_pairs or 'all'} test pairs.",
         results_table(rows, over_first(rows)),
         f"{columns} Seeds better: than the first point, trained with the same seed.",
         f"Input: SSIM {rows[0].input_ssim:.4f}, PSNR {rows[0].input_psnr_db:.2f} dB.",
         study.finding,
-    ]
+    )
     if any(speed.get(row.point) for row in rows):
         draw_speed(reports / f"{name}.png", rows, speed)
         on = read_json(reports / f"{name}_speed.json")["machine"]
-        sections += [
+        page.add(
             "## Quality against speed at 1080p",
             f"8-bit RGB frame in and out, one at a time, all in turns, on {on['cpu']}, {on['cores']} cores.",
             speed_table(rows, speed),
             f"![PSNR against fps]({name}.png)",
-        ]
-    _write_page(reports / f"{name}.md", experiment.about, sections)
+        )
+    page.write(reports / f"{name}.md")
 
 
 def write_recipe(reports: Path, outcome: Outcome) -> str:
@@ -128,27 +129,21 @@ def write_recipe(reports: Path, outcome: Outcome) -> str:
     """
     name, path, folder = outcome.document["name"], reports / "recipes.json", reports / "recipes"
     with atomic_path(folder / f"{name}.png") as temporary:
-        outcome.picture.save(temporary, optimize=True)
+        outcome.comparison.save(temporary, optimize=True)
     with atomic_path(folder / f"{name}_curves.png") as temporary:
-        draw_training(temporary, outcome.document)
+        draw_training(temporary, outcome.document["reports"], outcome.document["curves"])
     known: Document = read_json(path) if path.is_file() else {}
     known = dict(sorted((known | {name: outcome.document}).items()))
     rows = [row_of(document) for document in known.values()]
     write_json(path, known)
-    write_rows(reports / "recipes.csv", rows)
-    sections = [
-        _RECIPES,
-        "## Results",
-        results_table(rows, _beside_published(known)),
-        _COLUMNS.format(minutes="of the whole pipeline, if DVC restored no part of it", csv="recipes.csv"),
-        *(_section(document) for document in known.values()),
-    ]
-    _write_page(reports / "recipes.md", "The published recipes, run by this pipeline", sections)
+    write_csv(reports / "recipes.csv", rows)
+    page = Page("The published recipes, run by this pipeline")
+    page.add(_RECIPES, "## Results", results_table(rows, _beside_published(known)))
+    page.add(_COLUMNS.format(minutes="of the whole pipeline, if DVC restored no part of it", csv="recipes.csv"))
+    for document in known.values():
+        _add_recipe(page, document)
+    page.write(reports / "recipes.md")
     return f"{name}: {verdict(outcome.document)} Written: {reports / 'recipes.md'}"
-
-
-def _write_page(path: Path, title: str, sections: Sequence[str]) -> None:
-    write_text(path, "\n\n".join([f"# {title}", *filter(None, (section.strip() for section in sections))]) + "\n")
 
 
 def speed_table(rows: Sequence[Row], speed: Speed) -> str:
@@ -182,9 +177,7 @@ def _fps(fps: float) -> str:
 
 def draw_speed(path: Path, rows: Sequence[Row], speed: Speed) -> None:
     """Draw PSNR against fps, one line of points for each runtime, with the marks of 30 and 60 fps."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  # takes a second to import
-
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure(9, 6)
     axes = figure.subplots()
     for provider in dict.fromkeys(provider for timed in speed.values() for provider in timed):
         found = [(speed[row.point][provider]["fps"], row.test_psnr_db) for row in rows if speed.get(row.point)]
@@ -194,12 +187,11 @@ def draw_speed(path: Path, rows: Sequence[Row], speed: Speed) -> None:
             # Only beside the faster runtime's point: the others are near it.
             at = max(latency["fps"] for latency in timed.values()), row.test_psnr_db
             axes.annotate(row.point, at, fontsize=6, xytext=(4, 4), textcoords="offset points")
-    for mark in (30, 60):
-        axes.axvline(mark, color="grey", linewidth=0.8, linestyle="--")
+    mark_real_time(axes)
     axes.set(xlabel="fps at 1080p, one frame at a time", ylabel="PSNR on the test photographs, dB")
     axes.legend()
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        save_figure(figure, temporary)
 
 
 def verdict(document: Document) -> str:
@@ -226,32 +218,27 @@ def verdict(document: Document) -> str:
     return " ".join(sentences)
 
 
-def _section(document: Document) -> str:
+def _add_recipe(page: Page, document: Document) -> None:
     published, name, here = document["published"], document["name"], document["machine"]
     # Known only of a run without DVC's cache.
     took = "On" if document["minutes"] is None else f"{document['minutes']:.1f} minutes on"
-    lines = [
-        f"## {name}\n",
-        document["about"] + "\n",
-        verdict(document) + "\n",
-        _table(document) + "\n",
-        f"![{name}: a bundled test photograph and each contender's output](recipes/{name}.png)\n",
-        f"![{name}: loss and validation SSIM per step](recipes/{name}_curves.png)\n",
-        f"- {_data(document)}",
-        f"- {took} {here['cpu']} with {here['cores']} cores: `{document['command']}`",
-    ]
+    page.add(
+        f"## {name}",
+        document["about"],
+        verdict(document),
+        _table(document),
+        f"![{name}: a bundled test photograph and each contender's output](recipes/{name}.png)",
+        f"![{name}: loss and validation SSIM per step](recipes/{name}_curves.png)",
+    )
+    facts = [_data(document), f"{took} {here['cpu']} with {here['cores']} cores: `{document['command']}`"]
     if document["budget"] < 1:
-        lines.append(f"- Budget: {document['budget']:.0%} of each training's steps")
+        facts.append(f"Budget: {document['budget']:.0%} of each training's steps")
     if published is not None:
-        lines.append(f"- Published: {published['report']}")
-    lines += [f"- {note}" for note in (*document["small_notes"], *(published or {}).get("notes", ()))]
+        facts.append(f"Published: {published['report']}")
+    page.add_list(*facts, *document["small_notes"], *(published or {}).get("notes", ()))
     title = "Changed to be small" if document["small"] else "Changed"
     if document["changed"]:
-        lines.append(
-            f"\n<details>\n<summary>{title}, beside the values of experiments/{name}.yaml</summary>\n\n"
-            f"```yaml\n{document['changed']}\n```\n\n</details>"
-        )
-    return "\n".join(lines) + "\n"
+        page.add_code(f"{title}, beside the values of experiments/{name}.yaml", document["changed"], "yaml")
 
 
 def _data(document: Document) -> str:
@@ -260,12 +247,8 @@ def _data(document: Document) -> str:
     return (
         f"Trained on {images['train']} photographs, measured on {evaluated['pairs']} pairs of "
         f"{len(evaluated['by_image'])} test photographs (source `{source}`), degraded by "
-        f"{', '.join(map(_code, document['mix']))}"
+        f"{', '.join(f'`{name}`' for name in document['mix'])}"
     )
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
 
 
 def _table(document: Document) -> str:
@@ -281,18 +264,18 @@ def _table(document: Document) -> str:
                 [
                     f"{who}, as published",
                     # Which SSIM, no report says; most call scikit-image's default.
-                    _number(figures.get("ssim"), ".4f"),
+                    number(figures.get("ssim"), ".4f"),
                     "",
-                    _number(figures.get("psnr_db"), ".2f"),
-                    _number(figures.get("mse"), ".5f"),
-                    _number(figures.get("megabytes"), ".2f"),
-                    _number(figures.get("parameters"), ","),
+                    number(figures.get("psnr_db"), ".2f"),
+                    number(figures.get("mse"), ".5f"),
+                    number(figures.get("megabytes"), ".2f"),
+                    number(figures.get("parameters"), ","),
                     "",
-                    _number(figures.get("fps"), "g"),
+                    number(figures.get("fps"), "g"),
                     "",
                 ]
             )
-    for name in _ORDER:
+    for name in CONTENDERS:
         if name not in mean:
             continue
         scores, cost, size = mean[name], costs.get(name), exported.get(name)
@@ -303,38 +286,12 @@ def _table(document: Document) -> str:
                 f"{scores['ssim']:.4f}",
                 f"{scores['psnr_db']:.2f}",
                 f"{scores['mse'] / _PEAK_SQUARED:.5f}",
-                _number(size and size["bytes"] / _MEGABYTE, ".2f"),
-                _number(size and size["parameters"], ","),
-                _number(cost and cost["macs"] / 1e9, ",.0f"),
-                _number(latency.get(name) and latency[name]["fps"], ".3g"),
-                _number(cost and cost.get("fps"), ".3g") or (cost or {}).get("failed", ""),
+                number(size and size["bytes"] / _MEGABYTE, ".2f"),
+                number(size and size["parameters"], ","),
+                number(cost and cost["macs"] / 1e9, ",.0f"),
+                number(latency.get(name) and latency[name]["fps"], ".3g"),
+                number(cost and cost.get("fps"), ".3g") or (cost or {}).get("failed", ""),
             ]
         )
     headers = ["", "SSIM uniform", "SSIM", "PSNR dB", "MSE", "MB", "parameters"]
     return markdown_table([*headers, "GMAC, 1080p", f"fps, {width}x{height}", "fps, 1080p"], rows)
-
-
-def draw_training(path: Path, document: Document) -> None:
-    """Draw loss and validation SSIM per step of the teacher and of the students."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure((9, 5.2), layout="constrained")
-    axes = figure.subplots(2, 2)
-    for row, stage in zip(axes, ("train_teacher", "distill_student"), strict=True):
-        rows = document["curves"][stage]
-        for axis, column in zip(row, ("loss_total", "validation_ssim"), strict=True):
-            draw_curves(axis, rows, column)
-        row[0].set_ylabel("loss")
-        row[1].set_ylabel("SSIM on validation")
-        networks = document["reports"][stage]
-        network = networks if stage == "train_teacher" else networks["student"]
-        degraded = network["validation"]["degraded"]["ssim"]
-        row[1].axhline(degraded, color=COLOURS["degraded"], linestyle=":", label=CONTENDERS["degraded"])
-        row[1].legend(frameon=False)
-    for axis in axes[1]:
-        axis.set_xlabel("step")
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

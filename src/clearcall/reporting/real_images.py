@@ -1,8 +1,7 @@
 """Blurred images without a sharp version: before and after side by side, and the blur of each."""
 
-import csv
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,13 +10,14 @@ from PIL import Image
 
 from clearcall.core.console import track
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_folder, atomic_path, cache_folder, check_target, write_text
+from clearcall.core.files import atomic_folder, cache_folder, check_target, write_csv
 from clearcall.data.ingest.fetch import LOW_RESOLUTION_PHOTOGRAPHS, fetch_dataset, unpack
 from clearcall.data.ingest.sources import image_names
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import LEAST_CELL, ZOOM, choose_crop, draw_cells, draw_overview, enlarge
 from clearcall.media.options import SharpenerOptions
+from clearcall.reporting.page import Page
 from clearcall.reporting.tables import markdown_table
 from clearcall.runtime.sharpener import named_model
 
@@ -55,8 +55,8 @@ def compare_folder(
     `shown` images, spread evenly, are drawn with the square of `side` pixels that changes most. Raises UserError for a
     report that exists, unless `overwrite`, and for an image that cannot be read; then nothing is written.
     """
-    page, model = reports / f"{NAME}.md", named_model(options.model)
-    check_target(page, Path(source), overwrite=overwrite)
+    path, model = reports / f"{NAME}.md", named_model(options.model)
+    check_target(path, Path(source), overwrite=overwrite)
     with TemporaryDirectory() as unpacked:
         folder = _folder(source, Path(unpacked))
         names, sharpen = image_names(folder), options.for_images()
@@ -71,13 +71,10 @@ def compare_folder(
                 if index in chosen:
                     drawn.append(f"{len(drawn) + 1}.png")
                     _draw(before, after, compared[-1], side).save(building / drawn[-1], optimize=True)
-    with atomic_path(reports / f"{NAME}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(compared[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, compared))
+    write_csv(reports / f"{NAME}.csv", compared)
     sharper = sum(one.blur_after < one.blur_before for one in compared)
-    write_text(page, _text(source, Path(model).name, compared, sharper, drawn))
-    return f"{sharper} of {len(compared)} have less blur; written: {page}"
+    _page(source, Path(model).name, compared, sharper, drawn).write(path)
+    return f"{sharper} of {len(compared)} have less blur; written: {path}"
 
 
 def _folder(source: str, unpacked: Path) -> Path:
@@ -100,20 +97,23 @@ def _draw(before: Frame, after: Frame, found: Compared, side: int) -> Image.Imag
     return draw_cells(cells, cell, columns=3)
 
 
-def _text(source: str, model: str, compared: list[Compared], sharper: int, drawn: list[str]) -> str:
+def _page(source: str, model: str, compared: list[Compared], sharper: int, drawn: list[str]) -> Page:
     before, after = ([getattr(one, name) for one in compared] for name in ("blur_before", "blur_after"))
     values = [
         [name, *(f"{f(blurs):.3f}" for f in (np.mean, np.median, min, max))]
         for name, blurs in (("input", before), ("sharpened", after))
     ]
-    pictures = "\n".join(f"![before and after]({NAME}/{name})\n" for name in drawn)
-    return (
-        "# Blurred images, before and after\n\n"
+    page = Page("Blurred images, before and after")
+    page.add(
         f"{len(compared)} images of `{Path(source).name}`, sharpened by `{model}` with `clearcall compare`. They have "
         "no sharp versions, so there is no SSIM or PSNR. Blur is the measure of Crete et al. 2007 "
         "(`skimage.measure.blur_effect`): 0 is sharp, 1 is blurred. Noise and artefacts lower it as detail does: it "
-        "says that something was sharpened, the images below whether they are better.\n\n"
-        f"{markdown_table(['blur', 'mean', 'median', 'least', 'most'], values)}\n\n"
-        f"{sharper} of {len(compared)} images have less blur afterwards; each stands in [{NAME}.csv]({NAME}.csv).\n\n"
-        f"Below, the part that changed most, at {ZOOM}x.\n\n{pictures}"
+        "says that something was sharpened, the images below whether they are better."
     )
+    page.add(
+        markdown_table(["blur", "mean", "median", "least", "most"], values),
+        f"{sharper} of {len(compared)} images have less blur afterwards; each stands in [{NAME}.csv]({NAME}.csv).",
+        f"Below, the part that changed most, at {ZOOM}x.",
+        *(f"![before and after]({NAME}/{name})" for name in drawn),
+    )
+    return page

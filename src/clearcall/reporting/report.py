@@ -1,4 +1,4 @@
-"""The report of one run: Markdown, pictures and charts, written from what the stages left."""
+"""The report of one run: Markdown, image comparisons and charts, from the reports of the stages."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from clearcall.core.files import atomic_folder
+from clearcall.core.files import atomic_folder, read_csv
 from clearcall.core.machine import processor_told
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, read_results
@@ -25,16 +25,16 @@ CHANCE_SSIM = 0.001
 
 
 def write_report(params: Params, params_text: str, restorers: Mapping[str, Restore]) -> None:
-    """Write report.md and the folder figures; `restorers` are the contenders that pictures show beside the input.
+    """Write report.md and the folder figures.
 
-    The student must be among them. `params_text` is params.yaml as it stands. Raises UserError if a stage left no
-    results.
+    `restorers`, the student among them, are shown beside the input; `params_text` is the text of params.yaml. Raises
+    UserError if a stage left no results.
     """
     reports = params.paths.reports
     results = read_results(reports)
     by_degradation = results["evaluate"]["by_degradation"]
     hardest = min(by_degradation, key=lambda name: float(by_degradation[name]["degraded"]["ssim"]))
-    curves = [reports / f"{stage}_curve.csv" for stage in ("train_teacher", "distill_student")]
+    curves = {stage: read_csv(reports / f"{stage}_curve.csv") for stage in ("train_teacher", "distill_student")}
     with atomic_folder(reports / "figures") as folder:
         pictures = _draw_pictures(folder, params, hardest, restorers)
         draw_gains(folder / "gains.png", results)
@@ -194,7 +194,7 @@ def _reached(results: Results) -> str:
     student, machine = evaluate["mean"]["student"], benchmark["machine"]
     return (
         f"The student reaches **SSIM {student['ssim']:.4f}** and **PSNR {student['psnr_db']:.2f} dB** on "
-        f"{len(evaluate['by_image'])} test photographs ({evaluate['pairs']} degraded pictures), at "
+        f"{len(evaluate['by_image'])} test photographs ({evaluate['pairs']} degraded images), at "
         f"**{benchmark['latency']['student']['fps']:.1f} fps** in {frame_size(results)} on {machine['cpu']} with "
         f"{machine['cores']} cores."
     )
@@ -216,7 +216,7 @@ def _distillation(results: Results) -> str:
     mean, photographs = results["evaluate"]["mean"], results["evaluate"]["by_image"].values()
     if "baseline" not in mean:
         if results["distill_student"]["student"]["losses"].keys() <= TeacherLosses.model_fields.keys():
-            return "Nothing was distilled: the student learned from sharp pictures alone."
+            return "Nothing was distilled: the student learned from sharp images alone."
         return "What distillation is worth is unknown: no student was trained without the teacher."
     over_baseline = lead(mean["student"], mean["baseline"])
     if min(over_baseline) > 0:

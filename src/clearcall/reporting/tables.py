@@ -33,7 +33,7 @@ def gate_table(results: Results, limits: Gate) -> str:
 
 
 def quality_table(results: Results) -> str:
-    """Return every metric of every contender, its lead over the input, and what it does to a sharp picture."""
+    """Return every metric of every contender, its lead over the input, and the PSNR of undegraded images."""
     mean, clean = results["evaluate"]["mean"], results["evaluate"]["clean_psnr_db"]
     least = results["evaluate"]["least_gain_db"]
     mask = results["evaluate"]["unsharp_mask"]
@@ -47,7 +47,7 @@ def quality_table(results: Results) -> str:
         scores, over_input = mean[name], lead(mean[name], mean["degraded"])
         row = [titles[name], f"{scores['ssim']:.4f}", f"{scores['psnr_db']:.2f}"]
         row += [f"{scores['ssim_uniform']:.4f}", f"{scores['mse']:.1f}"]
-        # Only what `evaluate` shows clean pictures to is a restorer; the other rows have no lead.
+        # The input, and student against teacher, have neither a lead nor a clean PSNR.
         if name in clean:
             row += [f"{over_input[0]:+.4f}", f"{over_input[1]:+.2f}", f"{least[name]:+.2f}", f"{clean[name]:.2f}"]
         rows.append(row + [""] * (9 - len(row)))
@@ -122,7 +122,7 @@ def data_table(results: Results) -> str:
 
 
 def degraded_table(results: Results) -> str:
-    """Return mean SSIM and PSNR in dB of the degraded pictures by degradation and split."""
+    """Return mean SSIM and PSNR in dB of the degraded images by degradation and split."""
     mean, mix = results["check_pairs"]["mean"], results["degrade_pairs"]["degradations"]
     return markdown_table(
         ["degradation", *SPLITS], [[name, *(_scores(mean[split].get(name)) for split in SPLITS)] for name in mix]

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import read_json, sha256_of
+from clearcall.core.files import sha256_of
 from clearcall.core.machine import machine
+from clearcall.evaluation.results import FULL_HD, Results, read_results
 from clearcall.params import Gate, Paths, ShippedGate
-
-FULL_HD = (1920, 1080)
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,8 @@ class Check:
 
 
 def require_same_machine(reports: Path) -> None:
-    """Raise UserError unless the fps was measured on this machine: a figure from elsewhere says nothing about it."""
-    measured, here = _read(reports, "benchmark_fps")["machine"], machine()
+    """Raise UserError unless the fps was measured on this machine."""
+    measured, here = read_results(reports, ("benchmark_fps",))["benchmark_fps"]["machine"], machine()
     if measured["id"] != here["id"]:
         raise UserError(
             f"the fps was measured on another machine ({measured['cpu']}, {measured['cores']} cores) than this one "
@@ -37,9 +35,9 @@ def require_same_machine(reports: Path) -> None:
         )
 
 
-def read_reports(paths: Paths) -> dict[str, dict[str, Any]]:
+def read_reports(paths: Paths) -> Results:
     """Return the measurements to judge; raise UserError if one is missing, or of another model, machine or size."""
-    found = {stage: _read(paths.reports, stage) for stage in ("evaluate", "export_onnx", "benchmark_fps")}
+    found = read_results(paths.reports, ("evaluate", "export_onnx", "benchmark_fps"))
     require_same_machine(paths.reports)
     student, speed = found["export_onnx"]["student"], found["benchmark_fps"]
     onnx = paths.models / "student.onnx"
@@ -55,7 +53,7 @@ def read_reports(paths: Paths) -> dict[str, dict[str, Any]]:
     return found
 
 
-def judge(found: dict[str, dict[str, Any]], limits: Gate) -> list[Check]:
+def judge(found: Results, limits: Gate) -> list[Check]:
     """Return the checks: SSIM, fps, and the student's lead over the unsharp mask that was tuned on validation."""
     mean = found["evaluate"]["mean"]
     return [
@@ -66,34 +64,19 @@ def judge(found: dict[str, dict[str, Any]], limits: Gate) -> list[Check]:
 
 
 def judge_shipped(mean: Mapping[str, Mapping[str, float]], clean_psnr_db: float, limits: ShippedGate) -> list[Check]:
-    """Return the checks of a network for the package: its lead over the tuned mask, and what becomes of clean frames.
+    """Return the checks of a network for the package: lead over the tuned mask, and PSNR of undegraded images.
 
-    `mean` has each contender's `ssim` and `psnr_db` on the test pictures.
+    `mean` has each contender's `ssim` and `psnr_db` on the test images.
     """
     return [
         *_over_unsharp(mean, limits),
-        Check("PSNR of an undegraded picture, dB", clean_psnr_db, limits.min_clean_psnr_db),
+        Check("PSNR of an undegraded image, dB", clean_psnr_db, limits.min_clean_psnr_db),
     ]
 
 
 def _over_unsharp(mean: Mapping[str, Mapping[str, float]], limits: Gate | ShippedGate) -> list[Check]:
-    student, unsharp = mean["student"], mean["unsharp"]
+    ssim, psnr_db = (round(mean["student"][key] - mean["unsharp"][key], 9) for key in ("ssim", "psnr_db"))
     return [
-        Check(
-            "SSIM over the tuned unsharp mask",
-            round(student["ssim"] - unsharp["ssim"], 9),
-            limits.min_ssim_over_unsharp,
-        ),
-        Check(
-            "PSNR over the tuned unsharp mask, dB",
-            round(student["psnr_db"] - unsharp["psnr_db"], 9),
-            limits.min_psnr_db_over_unsharp,
-        ),
+        Check("SSIM over the tuned unsharp mask", ssim, limits.min_ssim_over_unsharp),
+        Check("PSNR over the tuned unsharp mask, dB", psnr_db, limits.min_psnr_db_over_unsharp),
     ]
-
-
-def _read(reports: Path, stage: str) -> dict[str, Any]:
-    path = reports / f"{stage}.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro` first")
-    return read_json(path)

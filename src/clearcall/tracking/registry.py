@@ -1,6 +1,5 @@
 """The model registry: attach a pipeline's results to its MLflow runs, register the ONNX model, move the aliases."""
 
-import csv
 import hashlib
 import json
 import tempfile
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, redact
-from clearcall.core.files import read_json
+from clearcall.core.files import read_csv, read_json
 from clearcall.params import Params
 from clearcall.tracking.runs import (
     client,
@@ -45,8 +44,8 @@ class Published:
 def publish(params: Params) -> Published:
     """Log what was measured to the runs of the trained networks, register the student, set the alias `candidate`.
 
-    Runs that the server does not know (another clone trained, or the server was down) get a stand-in, tagged with
-    where the numbers come from. The same ONNX file is registered once. Raises UserError if the server cannot be used.
+    Runs that the server does not know (trained in another clone, or while the server was down) get a stand-in, tagged
+    with their origin. An ONNX file is registered once. Raises UserError if the server cannot be used.
     """
     reports = params.paths.reports
     for path in (reports / "report.md", reports / "evaluate.csv", params.paths.models / "student.onnx"):
@@ -104,7 +103,7 @@ def _publish(params: Params) -> Published:
 
 
 def mark_failed(name: str, onnx_sha256: str) -> None:
-    """Tag a model that has not passed the gate, if it is registered; without a server there is nothing to tag."""
+    """Tag a registered model that has not passed the gate; warn if the registry cannot be used."""
     errors = server_errors()
     try:
         if (version := _registered(name, onnx_sha256)) is not None:
@@ -114,11 +113,11 @@ def mark_failed(name: str, onnx_sha256: str) -> None:
 
 
 def promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
-    """Tag a model that has passed the gate, make it champion if it beats the present one, and say what was done.
+    """Tag a model that passed the gate, promote it if it beats the champion, and return a message.
 
-    It takes the alias if there is no champion, or if its SSIM is higher on the same test pictures. A champion that was
-    measured on other pictures cannot be compared: `replace` puts this model in its place. Raises UserError if who is
-    the champion was not decided, or if the champion's files are not there.
+    It takes the alias if there is no champion, or if its SSIM is higher on the same test images. A champion that was
+    measured on other images cannot be compared: `replace` puts this model in its place. Raises UserError if the
+    registry cannot be used, the two cannot be compared, or the champion's files are missing.
     """
     errors = server_errors()
     try:
@@ -129,7 +128,7 @@ def promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
 
 def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
     version = _registered(name, onnx_sha256)
-    if version is None or not _is_whole(challenger := client().get_model_version(name, version)):
+    if version is None or not _is_complete(challenger := client().get_model_version(name, version)):
         raise UserError(
             f"this model is not in the registry of {redact(tracking_uri())}. Run `dvc repro -f -s publish`, then "
             "`clearcall gate` again; or `clearcall gate --no-registry` for the limits alone"
@@ -144,7 +143,7 @@ def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
         instead = "`clearcall gate --replace-champion` puts this one in its place"
         if any(champion.tags.get(key) != challenger.tags.get(key) for key in SAME_TEST):
             raise UserError(
-                f"the champion, version {champion.version}, was measured on other test pictures, so that the two "
+                f"the champion, version {champion.version}, was measured on other test images, so that the two "
                 f"cannot be compared. {instead}"
             )
         if not _has_files(champion):
@@ -159,8 +158,7 @@ def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
 
 
 def _read_curve(path: Path, name: str) -> list[dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.pop("network") == name]
+    rows = [row for row in read_csv(path) if row.pop("network") == name]
     return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 
@@ -199,13 +197,13 @@ def _registered(name: str, onnx_sha256: str) -> str | None:
     return str(max(versions)) if versions else None
 
 
-def _is_whole(version: "ModelVersion") -> bool:
-    """Return whether publishing a version came to its end, and its files are there."""
+def _is_complete(version: "ModelVersion") -> bool:
+    """Return whether a version was published to the end, and its files exist."""
     return all(key in version.tags for key in ("ssim", *SAME_TEST)) and _has_files(version)
 
 
 def _has_files(version: "ModelVersion") -> bool:
-    """Return whether the ONNX file of a registered version can be had: its folder may be gone."""
+    """Return whether the ONNX file of a registered version exists: its folder may have been deleted."""
     import mlflow  # noqa: PLC0415
 
     uri = client().get_model_version_download_uri(version.name, version.version)
