@@ -19,7 +19,7 @@ from clearcall.core.files import read_json, write_json
 from clearcall.params import Params
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.tracking import runs as tracking
-from clearcall.tracking.registry import Published, promote, publish
+from clearcall.tracking.registry import Published, promote, publish, register_adapted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -454,3 +454,20 @@ def test_the_projects_folder_is_found_from_below(tmp_path: Path, monkeypatch: py
         assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
         assert tracking.tracking_uri() == "http://team:5000"
+
+
+def test_an_adapted_model_is_a_version_of_its_own_that_says_what_it_was_adapted_to(
+    params: Params, home: Path, student_onnx: "tuple[nn.Module, Path]"
+) -> None:
+    page = home / "me.md"
+    page.write_text("# Me\n", encoding="utf-8")
+    page.with_suffix(".png").write_bytes(b"png")
+    values = {"adapted_from": "fast", "teacher": "quality", "recordings": "call.mp4"}
+    curves = {"bicubic_x2.0": [{"step": 20.0, "loss_total": 0.5}]}
+    told = [register_adapted(params, student_onnx[1], page, values, curves) for _ in range(2)]
+    assert told == [f"registered: models:/{MODEL}-adapted/1"] * 2
+    version = tracking.client().get_model_version(f"{MODEL}-adapted", "1")
+    assert version.tags.items() >= values.items()
+    run = tracking.client().get_run(version.run_id or "")
+    assert run.data.metrics == {"bicubic_x2.0/loss_total": 0.5}
+    assert tracking.download_model(f"models:/{MODEL}-adapted/1").read_bytes() == student_onnx[1].read_bytes()

@@ -19,6 +19,12 @@ from clearcall.training.adapt import adapt_to_frames, load_shipped, write_adapte
 SIZE = 192, 128  # width, height
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In no project's folder, whose registry would get the adapted models."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def call(photos: dict[str, Frame]) -> tuple[list[Frame], list[Frame]]:
     """A face that a camera pans over: as it was, and downscaled by 2 and upscaled again."""

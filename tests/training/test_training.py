@@ -328,6 +328,22 @@ def test_sharp_and_degraded_patches_are_of_the_same_place(
     assert len({patch.numpy().tobytes() for patch in same.sharp}) > 16
 
 
+def test_patches_begin_at_blocks_of_four_pixels(equal_pairs: Path, training: Training) -> None:
+    batch = new_sampler(equal_pairs, training, clean_fraction=0.0, recolour=False, patch_size=16).batch(0, 0)
+    images = [PairReader(equal_pairs).sharp(record) for record in read_pairs(equal_pairs, "train")]
+    blocks = {
+        np.rot90(patch[:, ::-1] if mirrored else patch, turns).tobytes()
+        for image in images
+        for top in range(0, image.shape[0] - 15, 4)
+        for left in range(0, image.shape[1] - 15, 4)
+        for patch in [image[top : top + 16, left : left + 16]]
+        for mirrored in (False, True)
+        for turns in range(4)
+    }
+    patches = (batch.sharp * 255).round().byte().movedim(1, -1).numpy()
+    assert all(patch.tobytes() in blocks for patch in patches)
+
+
 def test_the_teachers_patches_are_of_the_same_place_too(
     tiny_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
 ) -> None:

@@ -47,6 +47,13 @@ def adapt(
             + ("" if one.kept else ", not kept")
         )
     typer.echo(f"written: {output}, {page}")
+    if not Path("params.yaml").is_file():  # elsewhere than in a project there is no registry
+        return
+    from clearcall.params import load_params
+    from clearcall.tracking.registry import register_adapted
+
+    values = {"adapted_from": model, "teacher": teacher, "recordings": ", ".join(path.name for path in recordings)}
+    typer.echo(register_adapted(load_params(), output, page, values, done.curves))
 
 
 def bench_adapt(

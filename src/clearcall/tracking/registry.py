@@ -3,14 +3,14 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, redact
-from clearcall.core.files import read_csv, read_json
+from clearcall.core.files import read_csv, read_json, sha256_of
 from clearcall.params import Params
 from clearcall.tracking.runs import (
     client,
@@ -100,6 +100,39 @@ def _publish(params: Params) -> Published:
         client().set_model_version_tag(name, version, key, value)
     client().set_registered_model_alias(name, CANDIDATE, version)
     return Published(name, version, run_id, sha256)
+
+
+def register_adapted(
+    params: Params, onnx: Path, page: Path, values: Mapping[str, str], curves: Mapping[str, list[dict[str, float]]]
+) -> str:
+    """Log an adapted network to a run of its own and register it, tagged with `values`; return what was done.
+
+    It becomes a version of `<model name>-adapted`: who adapts for a room or a codec must not replace the model of all.
+    Where the server cannot be used it warns: the file is there all the same.
+    """
+    name, errors = f"{params.publish.model_name}-adapted", server_errors()
+    try:
+        sha256 = sha256_of(onnx)
+        if (version := _registered(name, sha256)) is None:
+            experiment = experiment_id(params.publish.experiment)
+            run_id = str(client().create_run(experiment, run_name=f"adapt {onnx.stem}").info.run_id)
+            log_params(run_id, values)
+            for expert, rows in curves.items():
+                named = [
+                    {key if key == "step" else f"{expert}/{key}": value for key, value in row.items()} for row in rows
+                ]
+                log_rows(run_id, named)
+            for file in (page, page.with_suffix(".png")):
+                client().log_artifact(run_id, str(file), "report")
+            _log_model(run_id, onnx)
+            version = _register(name, run_id, sha256)
+            client().set_terminated(run_id)
+            for key, value in values.items():
+                client().set_model_version_tag(name, version, key, value)
+    except errors as error:
+        warn(str(unreachable(error)))
+        return f"{name} was not registered"
+    return f"registered: models:/{name}/{version}"
 
 
 def mark_failed(name: str, onnx_sha256: str) -> None:
