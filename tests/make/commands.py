@@ -2,17 +2,13 @@
 
 import contextlib
 import io
-import itertools
 import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest import mock
-
-import pytest
 
 STAGES = Path(__file__).parents[2] / "stages"
 
@@ -50,15 +46,22 @@ def _run(main: Callable[[], object], *command: str) -> "subprocess.CompletedProc
     return subprocess.CompletedProcess([*command[1:]], int(str(code or 0)), out.getvalue(), err.getvalue())
 
 
-def interrupt_at(
-    call: int, owner: type, name: str, patch: pytest.MonkeyPatch, send: signal.Signals = signal.SIGINT
-) -> None:
-    """Let this process get a signal, as by Ctrl-C, when a method is called for the `call`-th time."""
-    method, calls = getattr(owner, name), itertools.count(1)
+def run_interrupted(
+    call: int, method: str, *arguments: str, send: signal.Signals = signal.SIGINT
+) -> "subprocess.CompletedProcess[str]":
+    """Run `clearcall` in a process that gets a signal, as by Ctrl-C, when a method is called for the `call`-th time.
 
-    def counted(*arguments: Any) -> Any:
-        if next(calls) == call:
-            signal.raise_signal(send)
-        return method(*arguments)
-
-    patch.setattr(owner, name, counted)
+    `method` is `module:Class.name`. A process of its own, since an interrupted decoder may take this one down with it.
+    """
+    module, _, place = method.partition(":")
+    owner, _, name = place.partition(".")
+    program = (
+        f"import itertools, signal\nfrom {module} import {owner}\n"
+        f"method, calls = {owner}.{name}, itertools.count(1)\n"
+        "def counted(*arguments):\n"
+        f"    if next(calls) == {call}:\n"
+        f"        signal.raise_signal({int(send)})\n"
+        "    return method(*arguments)\n"
+        f"{owner}.{name} = counted\nfrom clearcall.cli import main\nmain()\n"
+    )
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from tests.make.commands import interrupt_at, run_command
+from tests.make.commands import run_command, run_interrupted
 from tests.make.videos import HEIGHT, STEP, WIDTH, i420_of, remux, times_of, write_pieces, write_video
 
 from clearcall.core.errors import UserError
@@ -983,10 +983,10 @@ def test_the_command_records_and_tells_what_came_of_it(rgb: Frame, tmp_path: Pat
     assert done.stderr.startswith("error: there is no camera or video /dev/video99") and done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_ends_it_with_a_playable_video(rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_it_with_a_playable_video(rgb: Frame, tmp_path: Path) -> None:
     path, target = write_lossless(tmp_path / "in.mp4", rgb), tmp_path / "out" / "out.mp4"
-    interrupt_at(5, Fan, "show", monkeypatch)
-    done = run_command("camera", str(path), "--output", str(target), *ON_ONE_THREAD, "--loop")
+    arguments = ("camera", str(path), "--output", str(target), *ON_ONE_THREAD, "--loop")
+    done = run_interrupted(5, "clearcall.media.camera.outputs:Fan.show", *arguments)
     assert done.returncode == 0, done.stderr
     assert " frames in, " in done.stdout
     assert list(target.parent.iterdir()) == [target]

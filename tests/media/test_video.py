@@ -22,7 +22,7 @@ from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
-from tests.make.commands import interrupt_at, run_command
+from tests.make.commands import run_command, run_interrupted
 from tests.make.videos import (
     FINE,
     HEIGHT,
@@ -40,13 +40,12 @@ from tests.make.videos import (
     write_video,
 )
 
-from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, Look
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.media.video import fit, hdr, read
-from clearcall.media.video.canvas import Canvas, View, add_change, eight_bits
+from clearcall.media.video.canvas import View, add_change, eight_bits
 from clearcall.media.video.read import Reader, Timeline, frame_at, plane_of, rate_of
 from clearcall.media.video.run import BusyClock, sharpen_video, time_video
 from clearcall.media.video.write import Writer
@@ -1184,13 +1183,11 @@ def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Pa
 
 
 @pytest.mark.parametrize("send", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_a_video_of_what_was_done(
-    scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, send: signal.Signals
-) -> None:
+def test_ctrl_c_leaves_a_video_of_what_was_done(scene: Frame, tmp_path: Path, send: signal.Signals) -> None:
     source = write_video(tmp_path / "in.mp4", scene, range(0, 40 * STEP, STEP), sound=True, options={"bf": "0"})
     target = tmp_path / "out" / "out.mp4"
-    interrupt_at(5, Canvas, "show", monkeypatch, send)
-    done = run_command("sharpen", str(source), str(target), *ON_ONE_THREAD, "--crf", "0")
+    arguments = ("sharpen", str(source), str(target), *ON_ONE_THREAD, "--crf", "0")
+    done = run_interrupted(5, "clearcall.media.video.canvas:Canvas.show", *arguments, send=send)
     assert done.returncode == 130
     assert f"warning: interrupted: {target} holds what was done until then" in done.stderr
     count = int(done.stdout.split(": ")[1].split(" frames")[0])
@@ -1200,10 +1197,10 @@ def test_ctrl_c_leaves_a_video_of_what_was_done(
     assert [frame.time for frame in shown(target)] == [Fraction(number, 25) for number in range(count)]
 
 
-def test_ctrl_c_ends_a_dry_run_with_a_warning(scene: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_dry_run_with_a_warning(scene: Frame, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", scene, range(0, 40 * STEP, STEP))
-    interrupt_at(5, ProgressBar, "note", monkeypatch)
-    done = run_command("sharpen", str(source), "--dry-run", *ON_ONE_THREAD)
+    arguments = ("sharpen", str(source), "--dry-run", *ON_ONE_THREAD)
+    done = run_interrupted(5, "clearcall.core.console:ProgressBar.note", *arguments)
     assert done.returncode == 130
     assert "warning: interrupted: that is of what was done until then" in done.stderr
     assert 5 <= int(done.stdout.split(": ")[1].split(" frames")[0]) < 20
