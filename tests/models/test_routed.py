@@ -31,7 +31,7 @@ from clearcall.models.students.routed import IDENTITY, Routed, Router
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
 from clearcall.runtime.engines import Provider
-from clearcall.runtime.steady import SteadyChoice
+from clearcall.runtime.video_routing import SteadyChoice
 from clearcall.tracking.runs import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.experts import train_experts

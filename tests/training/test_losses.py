@@ -13,7 +13,7 @@ from torch import Tensor
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
 from clearcall.training.losses import perceptual
-from clearcall.training.losses.distillation import feature_projection_loss
+from clearcall.training.losses.feature_projection import feature_projection_loss
 from clearcall.training.losses.perceptual import Vgg19, load_vgg19, perceptual_loss, vgg19_trunk
 from clearcall.training.losses.reconstruction import (
     charbonnier_loss,

@@ -40,7 +40,7 @@ from clearcall.training.batches import Batch, PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
 from clearcall.training.losses import perceptual
-from clearcall.training.losses.distillation import feature_projection_loss
+from clearcall.training.losses.feature_projection import feature_projection_loss
 from clearcall.training.losses.perceptual import Vgg19, perceptual_loss
 from clearcall.training.losses.reconstruction import relative_mse_loss
 from clearcall.training.task import RestorationTask, WithFeatures, answer, needs_teacher, without_teacher

@@ -11,7 +11,9 @@ from clearcall.cli.options import Overwrite
 def adapt(
     recordings: Annotated[list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them.")],
     *,
-    output: Annotated[Path, typer.Option(help="The adapted model, an ONNX file; a page and a picture go beside it.")],
+    output: Annotated[
+        Path, typer.Option(help="The adapted model, an ONNX file; a Markdown page and a PNG are written beside it.")
+    ],
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each expert.")] = 800,

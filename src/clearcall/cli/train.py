@@ -44,9 +44,7 @@ def recipe(
     licence: _Licence = "unknown",
     full: Annotated[
         bool | None,
-        typer.Option(
-            "--full/--small", help="The whole schedule, which may take days, or a small one. [default: small]"
-        ),
+        typer.Option("--full/--small", help="The full schedule, which may take days, or a small one. [default: small]"),
     ] = None,
     budget: Annotated[float | None, typer.Option(min=0, max=1, help="Fraction of each training's steps.")] = None,
     only_print: Annotated[

@@ -23,8 +23,8 @@ from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
-from clearcall.runtime.steady import SteadyChoice
 from clearcall.runtime.timing import median_ms, time_ms
+from clearcall.runtime.video_routing import SteadyChoice
 
 PixelFormat = Literal["rgb", "bgr", "i420", "nv12", "gray"]
 SHIPPED = Path(__file__).parent / "shipped"

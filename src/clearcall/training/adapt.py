@@ -1,7 +1,7 @@
 """Adapt a student to recordings of one's own: a teacher restores some frames, and the experts learn from that alone.
 
 There is never a sharp original of a call. The teacher's answers are as good a target as one, and safer than few frames
-of truth, which a student would learn by heart (docs/adapt.md has the figures). The idea of adapting a small network to
+of truth, which a student would learn by heart. The idea of adapting a small network to
 one stream by a large one is that of JITNet (Mullapudi et al., ICCV 2019).
 """
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
 from clearcall.training.batches import Batch
-from clearcall.training.losses.distillation import feature_projection_loss
+from clearcall.training.losses.feature_projection import feature_projection_loss
 from clearcall.training.losses.reconstruction import (
     charbonnier_loss,
     chroma_gain_loss,

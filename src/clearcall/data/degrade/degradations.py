@@ -1,4 +1,4 @@
-"""Degradations by albumentations, Pillow's antialiased resize and real encoders."""
+"""The steps of a degradation; a degradation is a list of steps in params.yaml."""
 
 from collections.abc import Callable, Sequence
 

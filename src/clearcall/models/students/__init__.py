@@ -1,1 +1,1 @@
-"""Students: as fast as a video call needs, or as published."""
+"""Students: as fast as a video call needs, or as published. One file an architecture, with a function `build`."""
