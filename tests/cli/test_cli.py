@@ -54,7 +54,17 @@ def commands() -> list[str]:
 
 def test_commands_stand_in_three_groups_users_first() -> None:
     assert commands() == [
-        *("bench calls", "bench speed", "bench video", "camera", "compare", "experiment list", "experiment recipe"),
+        *(
+            "adapt",
+            "bench adapt",
+            "bench calls",
+            "bench speed",
+            "bench video",
+            "camera",
+            "compare",
+            "experiment list",
+            "experiment recipe",
+        ),
         *("experiment study", "gate", "models ship", "models ship-filter", "params", "sharpen", "ui"),
     ]
     said = CliRunner().invoke(app, ["-h"]).output

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,8 +22,3 @@ CHROMA_TO_RGB = (
     (-_BLUE * LUMA_WEIGHTS[2] / LUMA_WEIGHTS[1], -_RED * LUMA_WEIGHTS[0] / LUMA_WEIGHTS[1]),
     (_BLUE, 0.0),
 )
-
-
-def luma_of(rgb: Frame) -> Frame:
-    """Return the luma of 8-bit RGB (height, width, 3) as (height, width)."""
-    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)

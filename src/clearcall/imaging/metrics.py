@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.core.errors import UserError
-from clearcall.imaging.frame import Frame, luma_of
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.luma import luma_of
 
 _Plane = npt.NDArray[np.float64]
 # Equal images have an infinite PSNR; in a mean they count with this.

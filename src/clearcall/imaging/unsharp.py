@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from clearcall.imaging.frame import Frame, luma_of
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.luma import luma_of
 
 
 def unsharp_mask(frame: Frame, radius: float, amount: float) -> Frame:

@@ -23,7 +23,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import ANIMATED, SUFFIXES, cmyk_to_rgb, image_errors, open_image
-from clearcall.imaging.frame import luma_of
+from clearcall.imaging.luma import luma_of
 from clearcall.media.video.animation import is_animation
 from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.runtime.sharpener import Sharpener

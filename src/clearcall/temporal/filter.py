@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.core.errors import UserError
-from clearcall.imaging.frame import Frame, luma_of
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.luma import luma_of
 from clearcall.temporal.motion import Motion, find_motion
 
 _SMALLEST_SIDE = 64  # pixels; smaller frames have too little texture to track
