@@ -101,13 +101,14 @@ def test_the_first_precision_that_is_close_enough_is_taken() -> None:
 
         return settle(expected, answer, ("bf16", "f32"))
 
-    assert off_by({"bf16": 2, "f32": 0}) == Verdict("", "bf16")
-    assert off_by({"bf16": 3, "f32": 2}) == Verdict("", "f32")
+    assert off_by({"bf16": 1, "f32": 0}) == Verdict("", "bf16")
+    assert off_by({"bf16": 3, "f32": 1}) == Verdict("", "f32")
     reason = "its results differ from onnxruntime's by 250 in bf16 and 3 in f32 8-bit levels"
     assert off_by({"bf16": 250, "f32": 3}) == Verdict("", None, reason)
 
 
-def test_bfloat16_may_be_off_by_more_in_some_sub_pixels_of_many_thousands() -> None:
+def test_results_may_be_off_by_one_level_on_the_mean_and_by_sixteen_anywhere() -> None:
+    """By hand: 100 of 10,000 sub-pixels that are off by 10 levels have an RMS of 1."""
     expected = [np.full((100, 100), 10, np.uint8)]
 
     def off_by(levels: int, sub_pixels: int) -> Verdict:
@@ -115,9 +116,10 @@ def test_bfloat16_may_be_off_by_more_in_some_sub_pixels_of_many_thousands() -> N
         answer.reshape(-1)[:sub_pixels] += levels
         return settle(expected, lambda _: [answer], ("bf16",))
 
-    assert off_by(levels=8, sub_pixels=9).precision == "bf16"
-    assert off_by(levels=8, sub_pixels=11).precision is None
-    assert off_by(levels=9, sub_pixels=1).precision is None
+    assert off_by(levels=10, sub_pixels=100).precision == "bf16"
+    assert off_by(levels=10, sub_pixels=101).precision is None
+    assert off_by(levels=16, sub_pixels=1).precision == "bf16"
+    assert off_by(levels=17, sub_pixels=1).precision is None
 
 
 def test_a_really_wrong_graph_is_left_out_and_a_right_one_is_not(student: Graph, other: Graph) -> None:
