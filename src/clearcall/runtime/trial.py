@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from clearcall.runtime.graph import Graph
 
 Precision = Literal["bf16", "f32"]
-# Of OpenVINO from onnxruntime, in 8-bit levels. In bfloat16 an expert that adds much comes to an RMS of 0.76 and to at
+# Of OpenVINO from onnxruntime, in 8-bit levels. In bfloat16 an expert that adds much comes to an RMS of 0.93 and to at
 # most 6 levels on the frames of a trial; on 20 photographs that costs it 0.00 dB, on the worst of them 0.04.
-_MAX_RMS, _MAX_DIFFERENCE = 1.0, 16
+_MAX_RMS, _MAX_DIFFERENCE = 1.5, 16
 _HEIGHT_PX, _WIDTH_PX = 72, 104  # padded to the size contract; no multiples of 16, so that vectors are filled in part
 _SEED = 0
 _TIMEOUT_S = 300.0  # the largest networks take some seconds
