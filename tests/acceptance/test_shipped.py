@@ -26,7 +26,7 @@ from clearcall.imaging.sizes import resized
 from clearcall.params import CallCodec, Params
 from clearcall.runtime import trial
 from clearcall.runtime.engines import answers, openvino_precisions
-from clearcall.runtime.graph import load_graph
+from clearcall.runtime.graph import NOTHING_TO_ADD, load_graph
 from clearcall.runtime.sharpener import SHIPPED
 from clearcall.runtime.trial import Verdict, try_out
 from clearcall.tracking.gate import judge_shipped
@@ -42,14 +42,14 @@ MAX_SIDE_PX = 10_000  # higher than any clip, which is read in its own size
 
 # By photographs and network: the least mean PSNR over all photographs and the degradations of MIX.
 LEAST_PSNR_DB = {
-    ("cid22", "fast"): 33.4,
-    ("cid22", "quality"): 34.0,
+    ("cid22", "fast"): 33.6,
+    ("cid22", "quality"): 34.2,
     ("bundled", "fast"): 33.0,
     ("bundled", "quality"): 33.4,
 }
 MOST_CLEAN_CHANGED = 1  # photographs
 # By network and QP: the least mean gain in luma PSNR over HEADS.
-LEAST_HEAD_GAIN_DB = {("fast", 27): 0.45, ("fast", 32): 0.3, ("quality", 27): 0.6, ("quality", 32): 0.4}
+LEAST_HEAD_GAIN_DB = {("fast", 27): 1.1, ("fast", 32): 0.6, ("quality", 27): 1.3, ("quality", 32): 0.75}
 
 
 def data_folder(name: str) -> Path:
@@ -177,4 +177,5 @@ def test_a_trial_changes_its_frames_by_more_than_runtimes_may_differ(name: str) 
     """Otherwise a runtime that returns its input unchanged would pass the trial."""
     graph = load_graph(SHIPPED / f"{name}.onnx")
     outputs = answers(graph, "onnxruntime", *trial._size(graph), trial._frames(graph))
-    assert max(int(np.abs(output.astype(np.int16) - 128).max()) for output in outputs) > 3 * trial._MAX_DIFFERENCE
+    changes = [np.square(output.astype(np.float64) - NOTHING_TO_ADD) for output in outputs]
+    assert max(float(np.sqrt(change.mean())) for change in changes) > 3 * trial._MAX_RMS

@@ -200,7 +200,7 @@ def test_the_default_quality_is_near_the_sharpeners_own(sharpener: Sharpener, sc
         before, after = shown(source), shown(tmp_path / name)
         assert len(after) == len(before)
         for new, expected in zip(after, sharpened(sharpener, before), strict=True):
-            assert np.abs(expected.astype(np.float64) - new.planes[0]).mean() < 3
+            assert np.abs(expected.astype(np.float64) - new.planes[0]).mean() < 4  # 8-bit levels, by the encoder
     with av.open(str(tmp_path / "out.webm")) as video:
         assert video.streams.video[0].codec_context.codec.canonical_name == "vp9"
 
@@ -1071,7 +1071,8 @@ def test_hdr_that_grows_keeps_its_depth(sharpener: Sharpener, tmp_path: Path) ->
     luma = plane_of(new, 0)
     assert np.abs(luma[:, :28].astype(int) - 64).mean() < 4  # the bars are black
     ramp = luma[8:56].mean(axis=0)[48:208]
-    assert np.abs(np.diff(ramp, 2)).max() < 2 and len(set(np.round(ramp))) > 60
+    # Smoother than an 8-bit level, which is four of these.
+    assert np.abs(np.diff(ramp, 2)).max() < 4 and len(set(np.round(ramp))) > 60
 
 
 def test_ten_bits_keep_what_the_network_does_not_change() -> None:
