@@ -9,7 +9,8 @@ TORCH := torch==2.13.0
 LICENCE ?= unknown
 NEWEST := $(VENV)-newest
 # What these tests make their photographs and models with.
-NEWEST_TOOLS := hypothesis onnx onnxscript psutil pytest pytest-timeout safetensors scikit-image tabulate $(TORCH)
+NEWEST_TOOLS := hypothesis onnx onnxscript pandas psutil pytest pytest-timeout pytorch-msssim safetensors scikit-image \
+	tabulate $(TORCH)
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
