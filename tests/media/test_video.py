@@ -1034,12 +1034,12 @@ def test_hdr_keeps_its_ten_bits_and_what_they_mean(
         textured = around.max(axis=-1) - around.min(axis=-1) > 1
         expected = ten + 4 * textured * (sharpener(temporal(luma), "gray").astype(int) - luma)
         assert (expected != ten)[40:].mean() > 0.1 and (expected == ten)[:28].all()
-        assert np.abs(result - expected).mean() < 1.5  # 10-bit levels
+        assert np.abs(result - expected).mean() < 2  # 10-bit levels
         assert np.abs(plane_of(new, 1).astype(int) - plane_of(old, 1)).mean() < 1.5
         # A ramp of single 10-bit levels stays one, where 8 bits make steps of four.
         ramp = result[4:28].mean(axis=0)[8:88]
         assert np.abs(ramp - ten[4:28].mean(axis=0)[8:88]).mean() < 1.5  # encoders of later versions are coarser
-        assert len(set(np.round(ramp))) > 60
+        assert len(set(np.round(ramp))) > 40  # of 80; 8 bits would leave 20
 
 
 def static_of(frame: VideoFrame, name: str) -> list[float]:
