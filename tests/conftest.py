@@ -134,7 +134,7 @@ def tiny_pairs(
 
 @pytest.fixture
 def _sound(tmp_path: Path) -> None:
-    """A file sound.wav in the test's folder, which holds no film."""
+    """A file sound.wav in the test's folder, which holds no video."""
     import av
 
     with av.open(str(tmp_path / "sound.wav"), "w") as out:
@@ -163,17 +163,17 @@ def colour_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def add_film() -> Callable[[Path, list[Frame]], None]:
-    """A function that writes frames as an H.264 film of 30 frames a second, of hardly any loss."""
+def add_video() -> Callable[[Path, list[Frame]], None]:
+    """A function that writes frames as an H.264 video of 30 frames a second, of hardly any loss."""
     import av
 
     def add(path: Path, frames: list[Frame]) -> None:
-        with av.open(str(path), "w") as film:
-            stream = film.add_stream("libx264", rate=30, options={"qp": "1", "g": "10"})
+        with av.open(str(path), "w") as video:
+            stream = video.add_stream("libx264", rate=30, options={"qp": "1", "g": "10"})
             stream.height, stream.width = frames[0].shape[:2]
             for frame in frames:
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            film.mux(stream.encode())
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            video.mux(stream.encode())
 
     return add
 

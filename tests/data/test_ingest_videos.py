@@ -29,7 +29,7 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
 from clearcall.params import CheckData, CountPerSplit, DegradationStep, DegradePairs, Params
 
-AddFilm = Callable[[Path, list[Frame]], None]
+AddVideo = Callable[[Path, list[Frame]], None]
 LIMITS = CheckData(min_images=CountPerSplit(train=1, validation=1, test=1), side_range=(64, 128))
 CODEC = {"op": "codec", "codecs": ["h264"], "factors": [1.0], "qp_range": [30, 30], "loss_rates": [0.0]}
 STEP: TypeAdapter[DegradationStep] = TypeAdapter(DegradationStep)
@@ -69,23 +69,23 @@ def encode(
 
 
 @pytest.fixture
-def folder(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> Path:
+def folder(photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path) -> Path:
     """A video to train on, one of a single frame to validate with, and a photograph as the test."""
     top = tmp_path / "mine"
     for split in ("train", "validation", "test"):
         (top / split).mkdir(parents=True)
-    add_film(top / "train" / "talk.mp4", panned(photos["chelsea"], 40))
-    add_film(top / "validation" / "short.mkv", panned(photos["coffee"], 1))
+    add_video(top / "train" / "talk.mp4", panned(photos["chelsea"], 40))
+    add_video(top / "validation" / "short.mkv", panned(photos["coffee"], 1))
     Image.fromarray(photos["astronaut"][:96, 160:288]).save(top / "test" / "still.png")
     return top
 
 
 def test_frames_are_taken_at_even_distances_with_the_frames_before_them(
-    photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path
+    photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path
 ) -> None:
     """A quarter, a half and three quarters of 40 frames: numbers 10, 20 and 30."""
-    sent, path = panned(photos["chelsea"], 40), tmp_path / "film.mp4"
-    add_film(path, sent)
+    sent, path = panned(photos["chelsea"], 40), tmp_path / "video.mp4"
+    add_video(path, sent)
     found = list(sample_frames(path, 3))
     assert [one.seconds for one in found] == pytest.approx([10 / 30, 20 / 30, 1.0])
     for number, one in zip((10, 20, 30), found, strict=True):
@@ -95,22 +95,24 @@ def test_frames_are_taken_at_even_distances_with_the_frames_before_them(
             assert psnr_db(original, frame) > 35 > psnr_db(sent[0], frame)
 
 
-def test_of_a_short_video_no_frame_is_taken_twice(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> None:
-    add_film(tmp_path / "film.mp4", panned(photos["chelsea"], 3))
-    found = list(sample_frames(tmp_path / "film.mp4", 20))
+def test_of_a_short_video_no_frame_is_taken_twice(
+    photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path
+) -> None:
+    add_video(tmp_path / "video.mp4", panned(photos["chelsea"], 3))
+    found = list(sample_frames(tmp_path / "video.mp4", 20))
     assert [len(one.before) for one in found] == [1, 2]  # the first frame lies before a twentieth
 
 
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
-        ("film.ts", "libx264", {}),
-        ("film.ts", "mpeg4", {}),  # whose decoder begins anywhere, on a grey frame that it makes up
-        ("film.mpg", "mpeg2video", {}),
-        ("film.mpg", "libx264", {}),  # some of whose frames have no time
-        ("film.webm", "libvpx", {"live": "1"}),
-        ("film.mkv", "libx264", {"live": "1"}),
-        ("film.avi", "libx264", {}),
+        ("video.ts", "libx264", {}),
+        ("video.ts", "mpeg4", {}),  # whose decoder begins anywhere, on a grey frame that it makes up
+        ("video.mpg", "mpeg2video", {}),
+        ("video.mpg", "libx264", {}),  # some of whose frames have no time
+        ("video.webm", "libvpx", {"live": "1"}),
+        ("video.mkv", "libx264", {"live": "1"}),
+        ("video.avi", "libx264", {}),
     ],
 )
 def test_videos_that_cannot_be_entered_everywhere_or_tell_no_length(
@@ -130,7 +132,9 @@ def test_videos_that_cannot_be_entered_everywhere_or_tell_no_length(
             assert psnr_db(original, frame) > psnr_db(sent[0], frame) + 3
 
 
-@pytest.mark.parametrize(("name", "begin_s"), [("film.mkv", 20), ("film.mp4", 20), ("film.ts", 20), ("film.ts", -2)])
+@pytest.mark.parametrize(
+    ("name", "begin_s"), [("video.mkv", 20), ("video.mp4", 20), ("video.ts", 20), ("video.ts", -2)]
+)
 def test_times_are_from_the_beginning_of_a_video(
     photos: dict[str, Frame], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, begin_s: int
 ) -> None:
@@ -149,7 +153,7 @@ def test_a_frame_long_after_the_one_before_it_has_all_its_predecessors(
     photos: dict[str, Frame], tmp_path: Path
 ) -> None:
     """At a rate that varies, seven frames may take longer than on average: here ten a second, and then sixty."""
-    path, sent = tmp_path / "film.mp4", panned(photos["chelsea"], 80)
+    path, sent = tmp_path / "video.mp4", panned(photos["chelsea"], 80)
     times = [6 * index if index < 20 else 100 + index for index in range(80)]
     encode(path, sent, times, rate=60, options={"g": "5", "bf": "0"})
     found = list(sample_frames(path, 2))
@@ -158,11 +162,11 @@ def test_a_frame_long_after_the_one_before_it_has_all_its_predecessors(
 
 
 def test_frames_before_a_turn_or_of_another_size_are_left_out(
-    photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path
+    photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path
 ) -> None:
     wide = panned(photos["chelsea"], 12)
-    add_film(tmp_path / "a.ts", wide)
-    add_film(tmp_path / "b.ts", [np.ascontiguousarray(frame[:80]) for frame in wide[:4]])
+    add_video(tmp_path / "a.ts", wide)
+    add_video(tmp_path / "b.ts", [np.ascontiguousarray(frame[:80]) for frame in wide[:4]])
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     shapes = {
         (one.frame.shape, *{frame.shape for frame in one.before}) for one in sample_frames(tmp_path / "both.ts", 20)
@@ -172,7 +176,7 @@ def test_frames_before_a_turn_or_of_another_size_are_left_out(
 
 
 def test_a_turned_video_is_taken_upright(photos: dict[str, Frame], tmp_path: Path) -> None:
-    path, sent = tmp_path / "film.mkv", panned(photos["chelsea"], 4)
+    path, sent = tmp_path / "video.mkv", panned(photos["chelsea"], 4)
     encode(path, sent, options={"qp": "1"}, matrix=QUARTER[90])
     (one,) = sample_frames(path, 1)
     assert {frame.shape for frame in (one.frame, *one.before)} == {(128, 96, 3)}
@@ -181,10 +185,10 @@ def test_a_turned_video_is_taken_upright(photos: dict[str, Frame], tmp_path: Pat
 
 
 def test_a_corrupt_video_is_refused_and_a_cut_one_gives_what_there_is(
-    photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_film(tmp_path / "film.mkv", panned(photos["chelsea"], 90))
-    whole = (tmp_path / "film.mkv").read_bytes()
+    add_video(tmp_path / "video.mkv", panned(photos["chelsea"], 90))
+    whole = (tmp_path / "video.mkv").read_bytes()
     damaged = bytearray(whole)
     for place in range(len(whole) // 3, 2 * len(whole) // 3, 997):
         damaged[place : place + 60] = b"x" * 60
@@ -275,7 +279,7 @@ def test_steps_before_the_codec_are_done_to_all_frames(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (b"no film", "train/talk.mp4 cannot be read as a video"),
+        (b"no video", "train/talk.mp4 cannot be read as a video"),
         (None, "train/talk.mp4: 128 x 96 pixels, a side is below min_side 100"),
     ],
     ids=["broken", "small"],

@@ -48,15 +48,15 @@ def flat(value: int) -> Frame:
     return np.full((20, 30, 3), value, np.uint8)
 
 
-AddFilm = Callable[[Path, list[Frame]], None]
+AddVideo = Callable[[Path, list[Frame]], None]
 
 
 @pytest.fixture
-def clips(photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path) -> Path:
+def clips(photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path) -> Path:
     """A video of a window that moves over one photograph, and another photograph."""
     folder = tmp_path / "clips"
     folder.mkdir()
-    add_film(folder / "call.mp4", [photos["chelsea"][80:176, 100 + 2 * step : 228 + 2 * step] for step in range(6)])
+    add_video(folder / "call.mp4", [photos["chelsea"][80:176, 100 + 2 * step : 228 + 2 * step] for step in range(6)])
     Image.fromarray(photos["astronaut"][0:128, 160:288]).save(folder / "photo.png")
     (folder / "notes.txt").write_text("x")
     return folder
@@ -122,34 +122,34 @@ def test_photographs_may_bend_before_a_camera_that_stands_still(
         ("one.mp4", "holds 1 frames, and at least 2"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, add_film: AddFilm, name: str, message: str) -> None:
+def test_what_cannot_be_read_is_named(tmp_path: Path, add_video: AddVideo, name: str, message: str) -> None:
     (tmp_path / name).write_text("neither video nor image")
     if name.startswith("one"):
-        add_film(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)])
+        add_video(tmp_path / name, [np.zeros((64, 64, 3), np.uint8)])
     with pytest.raises(UserError, match=message) as caught:
         read_clip(tmp_path / name, 4, 720)
     assert name in str(caught.value)
 
 
 def test_videos_of_telephones_and_recorders_are_clips_too(
-    photos: dict[str, Frame], add_film: AddFilm, tmp_path: Path
+    photos: dict[str, Frame], add_video: AddVideo, tmp_path: Path
 ) -> None:
     """Turned, with a tag in another code page, and of two sizes one after the other."""
     wide, high = photos["chelsea"][80:176, 100:228], photos["chelsea"][80:208, 100:196]
     path = tmp_path / "video.mkv"
-    with av.open(str(path), "w", metadata_errors="surrogateescape") as film:
-        film.metadata["artist"] = "M\udcfcller"
-        stream: Any = film.add_stream("libx264", rate=Fraction(30), options={"qp": "1"})
+    with av.open(str(path), "w", metadata_errors="surrogateescape") as video:
+        video.metadata["artist"] = "M\udcfcller"
+        stream: Any = video.add_stream("libx264", rate=Fraction(30), options={"qp": "1"})
         stream.height, stream.width = wide.shape[:2]
         stream.set_display_matrix((0, -65536, 0, 65536, 0, 0, 0, 0, 1 << 30))
         for _ in range(3):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(wide, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(wide, format="rgb24")))
+        video.mux(stream.encode())
     frames = read_clip(path, 3, 720).frames
     assert [frame.shape for frame in frames] == [(128, 96, 3)] * 3
     assert max(psnr_db(np.ascontiguousarray(np.rot90(wide, turns)), frames[0]) for turns in (1, 3)) > 30
     for name, one in (("a.ts", wide), ("b.ts", high)):
-        add_film(tmp_path / name, [one] * 3)
+        add_video(tmp_path / name, [one] * 3)
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     assert [frame.shape for frame in read_clip(tmp_path / "both.ts", 6, 720).frames] == [(96, 128, 3)] * 6
     assert [file.name for file in clip_files(tmp_path)] == ["a.ts", "b.ts", "both.ts", "video.mkv"]

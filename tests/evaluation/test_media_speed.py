@@ -17,16 +17,16 @@ from clearcall.evaluation import media_speed
 from clearcall.evaluation.media_speed import write_panning_video
 from clearcall.imaging.frame import Frame
 from clearcall.media.video.run import VideoSummary, time_video
-from clearcall.reporting.media_speed import benchmark_films
+from clearcall.reporting.media_speed import benchmark_videos
 from clearcall.temporal.filter import TemporalFilter, halved
 from clearcall.temporal.motion import find_motion
 
 TINY = """
 import sys
 from pathlib import Path
-from clearcall.reporting.media_speed import benchmark_films
+from clearcall.reporting.media_speed import benchmark_videos
 sizes = {"video_size": (192, 128), "camera_size": (160, 96), "loop_s": 1}
-benchmark_films(["quality", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)
+benchmark_videos(["quality", "fast"], "this command", Path(sys.argv[1]), seconds=2.5, rounds=2, frames=20, **sizes)
 """
 
 
@@ -49,7 +49,7 @@ def test_all_of_the_video_moves_all_the_time_and_its_end_meets_its_beginning(tmp
 
 
 def test_videos_and_a_camera_are_measured(tmp_path: Path) -> None:
-    path = benchmark_films(
+    path = benchmark_videos(
         ["quality", "fast"],
         "this command",
         tmp_path / "reports",
@@ -101,13 +101,13 @@ def test_a_video_that_is_cut_short_is_not_reported(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(media_speed, "time_video", cut_short)
     sizes = {"video_size": (96, 64), "camera_size": (96, 64)}
     with pytest.raises(KeyboardInterrupt):
-        benchmark_films(["fast"], "", tmp_path, seconds=1, loop_s=1, frames=4, **sizes)  # type: ignore[arg-type]  # sizes
+        benchmark_videos(["fast"], "", tmp_path, seconds=1, loop_s=1, frames=4, **sizes)  # type: ignore[arg-type]  # sizes
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing"):
-        benchmark_films(["nothing"], "", tmp_path)
+        benchmark_videos(["nothing"], "", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -116,4 +116,4 @@ def test_a_file_in_the_place_of_the_folder_is_told_at_once(inside: str, tmp_path
     there = tmp_path / "there"
     there.touch()
     with pytest.raises(UserError, match="name a folder"):
-        benchmark_films(["fast"], "", there / inside)
+        benchmark_videos(["fast"], "", there / inside)

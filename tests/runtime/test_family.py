@@ -24,7 +24,7 @@ from clearcall.runtime import sharpener as runtime
 from clearcall.runtime.family import CAMERA_HEADROOM, choose_model, sharpener_for
 from clearcall.runtime.sharpener import best_first, find_model, named_model, shipped_models
 
-AddFilm = Callable[[Path, list[Frame]], None]
+AddVideo = Callable[[Path, list[Frame]], None]
 MAKE = partial(Sharpener, provider="onnxruntime", threads=1)
 SIZE = (320, 240)
 
@@ -47,10 +47,10 @@ def _shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def video(add_film: AddFilm, photos: dict[str, Frame], tmp_path: Path) -> Path:
+def video(add_video: AddVideo, photos: dict[str, Frame], tmp_path: Path) -> Path:
     """Eight frames of 128x96, 30 a second."""
     path = tmp_path / "video.mp4"
-    add_film(path, [photos["chelsea"][80:176, 100 + step : 228 + step] for step in range(8)])
+    add_video(path, [photos["chelsea"][80:176, 100 + step : 228 + step] for step in range(8)])
     return path
 
 

@@ -124,11 +124,11 @@ def video(
 
     Example: clearcall bench video --model quality --seconds 600 --output here
     """
-    from clearcall.reporting.media_speed import benchmark_films
+    from clearcall.reporting.media_speed import benchmark_videos
 
     models = model or ["fast", "quality"]
     command = ["clearcall", "bench", "video", *(f"--model={one}" for one in models), f"--seconds={seconds:g}"]
-    typer.echo(f"written: {benchmark_films(models, shlex.join(command), output, seconds=seconds)}")
+    typer.echo(f"written: {benchmark_videos(models, shlex.join(command), output, seconds=seconds)}")
 
 
 def gate(

@@ -39,6 +39,7 @@ from clearcall.data.synthetic import (
 )
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.luma import luma_of
 from clearcall.params import CallCodec
 from clearcall.temporal.filter import MOST_WEIGHT, Perceptron, TemporalFilter, follow, halved, weight_by_change
 
@@ -211,7 +212,7 @@ def _recorded(clip: list[Frame], bent_share: float, draw: np.random.Generator) -
 def _watched(clip: Sequence[Frame], arrived: Sequence[Frame], weigh: Perceptron) -> list[Lesson]:
     """Filter a transmitted clip and return the lessons of some of its frames."""
     temporal, lessons = TemporalFilter(weigh), list[Lesson]()
-    for index, (sharp, luma) in enumerate(zip(map(_luma, clip), map(_luma, arrived), strict=True)):
+    for index, (sharp, luma) in enumerate(zip(map(luma_of, clip), map(luma_of, arrived), strict=True)):
         if index in LEARNT_FROM and temporal.reference:
             small = halved(luma)
             moved, small_moved, blocks = follow(luma, small, replace(temporal.reference))
@@ -256,7 +257,3 @@ def _with_head(clip: Sequence[Frame], other: Frame, draw: np.random.Generator) -
         np.rint(frame * (1 - layer[..., 3:] / 255) + layer[..., :3] * (layer[..., 3:] / 255)).astype(np.uint8)
         for frame, layer in zip(clip, layers, strict=True)
     ]
-
-
-def _luma(frame: Frame) -> Frame:
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)

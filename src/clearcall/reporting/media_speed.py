@@ -21,7 +21,7 @@ NAME = "video.md"
 _LIBRARIES = ("av", "cv2", "numpy")
 
 
-def benchmark_films(
+def benchmark_videos(
     models: Sequence[str],
     command: str,
     reports: Path,

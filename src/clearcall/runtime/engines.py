@@ -111,8 +111,7 @@ def openvino_precisions() -> tuple[Precision, ...]:
     """Return OpenVINO's precisions here, the fastest first; raise ImportError without it."""
     import openvino  # noqa: PLC0415  # an optional extra
 
-    # bf16 halves the time where the processor multiplies it. Results differ by at most two 8-bit levels, on smooth
-    # frames in a few pixels of a thousand by up to four.
+    # bf16 halves the time where the processor multiplies it. A network's trial bounds by how much results differ.
     bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "f32") if bf16 else ("f32",)
 

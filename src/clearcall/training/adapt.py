@@ -32,11 +32,10 @@ from clearcall.models.inference import restore, to_tensor
 from clearcall.models.students.routed import IDENTITY, Routed
 from clearcall.params import Training
 from clearcall.runtime.sharpener import SHIPPED, find_model, shipped_models
-from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.task import RestorationTask
-from clearcall.training.train import scheduled
+from clearcall.training.train import make_sampler, scheduled
 from clearcall.training.validation import Validator
 
 STEPS = 800
@@ -229,15 +228,7 @@ def _train(expert: nn.Module, name: str, pairs: Path, steps: int) -> tuple[Adapt
     checkpoint = pairs.with_suffix(".pt")
     lock_checkpoint(checkpoint, fabric)
     train, validation = read_pairs(pairs, "train"), read_pairs(pairs, "validation")
-    sampler = PatchSampler(
-        pairs,
-        train,
-        batch_size=training.batch_size,
-        patch_size=training.patch_size,
-        clean_fraction=training.clean_fraction,
-        recolour=training.recolour,
-        seed=training.seed,
-    )
+    sampler = make_sampler(pairs, train, training)
     validator = Validator(pairs, validation)
     before, received = validator.quality(expert), validator.degraded_quality()
     task = RestorationTask(

@@ -10,14 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clearcall.data.pairs import PairReader, PairRecord
+from clearcall.data.pairs import BLOCK_PX, PairReader, PairRecord
 from clearcall.models.inference import to_tensor
 from clearcall.training.teacher_outputs import TeacherOutputs
 
 _Value = TypeVar("_Value", np.uint8, np.uint16)
-# Patches begin where the blocks of a strided network begin in a frame. Upscaling by two leaves a pattern of two pixels,
-# which such a network then learns to know: 0.24 dB at bicubic x2 (docs/findings.md).
-_ALIGNED_PX = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class PatchSampler:
             record = self._records[index]
             clean = generator.random() < self._clean_fraction
             top, left = (
-                _ALIGNED_PX * int(generator.integers(max(1, (side - self._side) // _ALIGNED_PX + 1)))
+                BLOCK_PX * int(generator.integers(max(1, (side - self._side) // BLOCK_PX + 1)))
                 for side in (record.height, record.width)
             )
             where = _Where(

@@ -130,17 +130,9 @@ def train_network(
     if needs_teacher(job.losses):
         data_key += sha256_of(paths.weights / "teacher" / WEIGHTS)
         teacher = load_teacher(job.losses, training, paths, train, fabric, job.feature_layers)
-    sampler = PatchSampler(
-        paths.pairs,
-        train,
-        batch_size=training.batch_size,
-        patch_size=training.patch_size,
-        clean_fraction=training.clean_fraction,
-        recolour=training.recolour,
-        seed=training.seed,
-        teacher_outputs=teacher.outputs if teacher else None,
-        weights=None if job.expert is None else _weights(train, job.expert, job.neighbours),
-    )
+    outputs = teacher.outputs if teacher else None
+    weights = None if job.expert is None else _weights(train, job.expert, job.neighbours)
+    sampler = make_sampler(paths.pairs, train, training, outputs, weights)
     validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     degraded = validator.degraded_quality()
     checkpoint = paths.checkpoints / f"{job.name.replace('/', '-')}-{checkpoint_key(str(job), data_key)}.pt"
@@ -166,9 +158,30 @@ def train_network(
         "precision": fabric._precision.precision,  # noqa: SLF001  # Fabric has no public name for it
         "validation": {"degraded": asdict(degraded), "restored": asdict(fitted.quality)},
     }
-    outputs = [teacher.outputs_path] if teacher else []
-    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *outputs, lock_path(checkpoint)]
+    stored = [teacher.outputs_path] if teacher else []
+    leftovers = [checkpoint, checkpoint.with_suffix(".json"), *stored, lock_path(checkpoint)]
     return Trained(job.model, fitted.state, summary, run.run_id, {job.name: fitted.rows}, leftovers)
+
+
+def make_sampler(
+    pairs: Path,
+    records: Sequence[PairRecord],
+    training: Training,
+    outputs: TeacherOutputs | None = None,
+    weights: Sequence[float] | None = None,
+) -> PatchSampler:
+    """Return the sampler of a training; `outputs` are the teacher's, `weights` say how often each pair is drawn."""
+    return PatchSampler(
+        pairs,
+        records,
+        batch_size=training.batch_size,
+        patch_size=training.patch_size,
+        clean_fraction=training.clean_fraction,
+        recolour=training.recolour,
+        seed=training.seed,
+        teacher_outputs=outputs,
+        weights=weights,
+    )
 
 
 def is_for(expert: Expert, pair: PairRecord) -> bool:

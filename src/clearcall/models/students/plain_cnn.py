@@ -40,6 +40,6 @@ def _passing_on(layer: nn.Conv2d) -> nn.Conv2d:
 
 def build(channels: int, convs: int = 3) -> PlainCnn:
     """Build the student; `convs` counts all its layers."""
-    if channels < 3 or convs < 2:  # noqa: PLR2004  # a image has three channels
+    if channels < 3 or convs < 2:  # noqa: PLR2004  # an image has three channels
         raise ValueError("channels must be at least 3, convs at least 2")
     return PlainCnn(channels, convs)
