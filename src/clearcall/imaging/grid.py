@@ -40,7 +40,7 @@ def draw_comparison(
     """
     top, left = choose_crop(sharp, shown["degraded"], side)
     cell = max(LEAST_CELL, side * ZOOM)
-    cells = [(draw_overview(sharp, top, left, side, cell), "whole photograph", note)]
+    cells = [(draw_overview(sharp, top, left, side, cell), "full frame", note)]
     for name, image in shown.items():
         crop = enlarge(image[top : top + side, left : left + side])
         title, figures = titles.get(name, name), "what it should be"
