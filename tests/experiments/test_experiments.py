@@ -113,7 +113,7 @@ def test_a_file_that_is_wrong_is_refused_with_its_name_and_why(tmp_path: Path, t
 
 
 def test_an_experiment_extends_another_of_its_folder_by_its_own_values(tmp_path: Path) -> None:
-    """Its own values take precedence; what it extends must stand on its own."""
+    """Its own values take precedence, then those of the nearest."""
     first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
     first.write_text("about: x\nvalues: {budget: 0.5, distill_student.neighbours: 0.2}\nsmall: {budget: 0.1}\n")
     second.write_text("about: y\nextends: first\nvalues: {distill_student.neighbours: 0.3}\n")
@@ -125,7 +125,9 @@ def test_an_experiment_extends_another_of_its_folder_by_its_own_values(tmp_path:
     )
     assert found.overrides(small=True)["budget"] == 0.1
     third.write_text("about: z\nextends: second\nvalues: {}\n")
-    with pytest.raises(UserError, match="extends second, which extends first: name that one"):
+    assert load_experiment(str(third)).values == {"budget": 0.5, "distill_student.neighbours": 0.3}
+    first.write_text("about: x\nextends: third\nvalues: {}\n")
+    with pytest.raises(UserError, match=r"third\.yaml extends itself, by .*first\.yaml: remove one `extends`"):
         load_experiment(str(third))
     third.write_text("about: z\nextends: fourth\nvalues: {}\n")
     with pytest.raises(UserError, match=r"there is no experiment .*fourth\.yaml; known here: first, second, third"):

@@ -121,7 +121,10 @@ def params_with(overrides: Overrides) -> Params:
     return with_overrides(read_yaml(PARAMS), overrides)
 
 
-def _read(path: Path) -> Experiment:
+def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> Experiment:
+    """Return an experiment with the values of those that it extends; `extended_by` are the files on the way here."""
+    if path in extended_by:
+        raise UserError(f"{extended_by[0]} extends itself, by {extended_by[-1]}: remove one `extends`")
     if not path.is_file():
         known = sorted(found.stem for found in path.parent.glob("*.yaml"))
         close = get_close_matches(path.stem, known, n=1)
@@ -138,7 +141,5 @@ def _read(path: Path) -> Experiment:
         ) from None
     if found.extends is None:
         return found
-    base = _read(path.parent / f"{found.extends}.yaml")
-    if base.extends is not None:
-        raise UserError(f"{path} extends {found.extends}, which extends {base.extends}: name that one instead")
+    base = _read(path.parent / f"{found.extends}.yaml", (*extended_by, path))
     return found.model_copy(update={"values": base.values | found.values, "small": base.small | found.small})
