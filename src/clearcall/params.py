@@ -418,7 +418,7 @@ class WriteReport(_Params):
     """What the report shows."""
 
     crop_side: int = Field(ge=16)
-    pictures: int = Field(ge=1)
+    examples: int = Field(ge=1)
 
 
 class Publish(_Params):
@@ -479,13 +479,13 @@ class Params(_Params):
         source, given = self.download_data.source, [*filter(self.degrade_pairs.takes_given, self.degrade_pairs.mix)]
         if source in PAIRED and not given:
             raise ValueError(
-                f"download_data.source {source} brings blurred pictures, but degrade_pairs.mix uses none of them: name "
+                f"download_data.source {source} brings blurred images, but degrade_pairs.mix uses none of them: name "
                 "as_given there, alone or beside others"
             )
         if given and source not in PAIRED:
             raise ValueError(
                 f"degrade_pairs.mix names {', '.join(given)}, but download_data.source {source} brings no blurred "
-                f"pictures: choose {' or '.join(sorted(PAIRED))}, or another mix"
+                f"images: choose {' or '.join(sorted(PAIRED))}, or another mix"
             )
         return self
 

@@ -217,7 +217,7 @@ def test_a_photograph_without_partner_cannot_be_degraded_as_given(
 @pytest.mark.parametrize(
     ("source", "mix", "message"),
     [
-        ("gopro", ["jpeg"], "download_data.source gopro brings blurred pictures, but degrade_pairs.mix uses none"),
+        ("gopro", ["jpeg"], "download_data.source gopro brings blurred images, but degrade_pairs.mix uses none"),
         ("bundled", ["as_given", "jpeg"], "names as_given, but download_data.source bundled brings no blurred"),
     ],
 )

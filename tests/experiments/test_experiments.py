@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from clearcall.core.errors import UserError
-from clearcall.experiments.dvc import as_arguments, experiment_arguments
-from clearcall.experiments.experiment import (
+from clearcall.experiments.definition import (
     list_experiments,
     load_experiment,
     params_with,
     published_recipes,
 )
+from clearcall.experiments.dvc import as_arguments, experiment_arguments
 from clearcall.experiments.recipe import as_yaml
 from clearcall.params import Overrides, Params, read_yaml
 

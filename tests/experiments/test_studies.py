@@ -12,7 +12,7 @@ import yaml
 
 from clearcall.core.errors import UserError
 from clearcall.experiments import study as study_module
-from clearcall.experiments.experiment import load_experiment
+from clearcall.experiments.definition import load_experiment
 from clearcall.experiments.results import Row, read_rows
 from clearcall.experiments.study import run_study, time_study
 from clearcall.reporting.experiments import over_first, results_table, write_study

@@ -110,9 +110,9 @@ def test_views_that_are_not_contiguous_give_the_same() -> None:
 def test_images_of_other_types_or_shapes_are_refused(name: str) -> None:
     metric, image = METRICS[name], noise(16, 16, 1)
     for other in [image[:-1], image[..., :1], image.astype(np.float32), image.astype(np.int16)]:
-        with pytest.raises(ValueError, match="two 8-bit pictures of one shape"):
+        with pytest.raises(ValueError, match="two 8-bit images of one shape"):
             metric(image, other)  # type: ignore[arg-type]  # that is the point
-        with pytest.raises(ValueError, match="two 8-bit pictures of one shape"):
+        with pytest.raises(ValueError, match="two 8-bit images of one shape"):
             metric(other, image)  # type: ignore[arg-type]  # that is the point
 
 

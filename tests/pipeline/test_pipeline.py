@@ -16,7 +16,7 @@ from tests.make.projects import inside
 from tests.miniature import STAGES, Miniature
 
 from clearcall.data.degrade.degradations import build_degradation
-from clearcall.experiments.experiment import Experiment
+from clearcall.experiments.definition import Experiment
 from clearcall.imaging.metrics import psnr_db
 from clearcall.params import MotionBlur
 from clearcall.runtime import sharpener

@@ -1,4 +1,4 @@
-"""Real pictures: how blurred they are, the report, and what is refused; and data sets of Kaggle."""
+"""Real images: how blurred they are, the report, and what is refused; and data sets of Kaggle."""
 
 import csv
 import importlib.util
@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from clearcall.cli import app
 from clearcall.core.errors import UserError
+from clearcall.data.ingest.archives import LOW_RESOLUTION_PHOTOGRAPHS, UNSPLASH_SR, fetch_dataset
 from clearcall.data.ingest.download import download
-from clearcall.data.ingest.fetch import LOW_RESOLUTION_PHOTOGRAPHS, UNSPLASH_SR, fetch_dataset
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.media.options import SharpenerOptions
@@ -53,10 +53,10 @@ def test_the_report_tells_of_each_image(photos: dict[str, Frame], tmp_path: Path
         small = small.resize((48, 40)).resize((96, 80))
         small.convert("L" if name == "coffee" else "RGB").save(tmp_path / "mine" / name / "a.png")
     reports = tmp_path / "reports"
-    page = reports / "real_pictures.md"
+    page = reports / "real_images.md"
     told = compare_folder(str(tmp_path / "mine"), reports, OPTIONS, shown=2, side=48)
     assert told == f"3 of 3 have less blur; written: {page}"
-    with (reports / "real_pictures.csv").open(newline="", encoding="utf-8") as file:
+    with (reports / "real_images.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["astronaut/a.png", "chelsea/a.png", "coffee/a.png"]
     assert {(row["width"], row["height"]) for row in rows} == {("96", "80")}
@@ -65,10 +65,10 @@ def test_the_report_tells_of_each_image(photos: dict[str, Frame], tmp_path: Path
     assert f"{np.mean([float(row['blur_after']) for row in rows]):.3f}" in text
     assert "3 of 3 images have less blur" in text
     for number in (1, 2):
-        assert f"real_pictures/{number}.png" in text
-        with Image.open(reports / "real_pictures" / f"{number}.png") as drawn:
+        assert f"real_images/{number}.png" in text
+        with Image.open(reports / "real_images" / f"{number}.png") as drawn:
             assert drawn.width > 3 * 48 * 3
-    assert len(list((reports / "real_pictures").iterdir())) == 2
+    assert len(list((reports / "real_images").iterdir())) == 2
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "broken", "small"])
@@ -94,7 +94,7 @@ def test_what_cannot_be_looked_at_is_named_and_nothing_written(tmp_path: Path, f
 def test_the_command_sharpens_a_folder(photos: dict[str, npt.NDArray[np.uint8]], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     Image.fromarray(photos["astronaut"][:64, :80]).save(tmp_path / "mine" / "a.jpg")
-    page = tmp_path / "out" / "real_pictures.md"
+    page = tmp_path / "out" / "real_images.md"
     arguments = ["compare", str(tmp_path / "mine"), "--output", str(page.parent), "--provider", "onnxruntime"]
     done = CliRunner().invoke(app, [*arguments, "--threads", "1", "--crop", "32"], catch_exceptions=False)
     assert f"of 1 have less blur; written: {page}" in done.output

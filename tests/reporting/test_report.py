@@ -165,7 +165,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def small_params() -> Params:
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["write_report"] = {"crop_side": 24, "pictures": 5}
+    document["write_report"] = {"crop_side": 24, "examples": 5}
     document["paths"] |= {"pairs": "data/pairs", "reports": "reports"}
     return parse_params(document)
 

@@ -85,7 +85,7 @@ def study(
 
     Example: clearcall experiment study ablation
     """
-    from clearcall.experiments.experiment import load_experiment
+    from clearcall.experiments.definition import load_experiment
     from clearcall.experiments.study import run_study, time_study
     from clearcall.params import load_params
     from clearcall.reporting.experiments import over_first, results_table, write_study

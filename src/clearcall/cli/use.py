@@ -33,9 +33,10 @@ def sharpen(
     split: Annotated[
         bool, typer.Option("--split", help="Left half input, right half result.", rich_help_panel=_OF_VIDEOS)
     ] = False,
+    scale: Annotated[float | None, typer.Option(min=1, max=8, help="Enlarge images and videos by this factor.")] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Width x height; the largest that occurs if not given.", rich_help_panel=_OF_VIDEOS),
+        typer.Option(help="Width x height of the result; images keep their shape within, videos get bars."),
     ] = None,
     crf: Annotated[
         int | None,
@@ -63,6 +64,8 @@ def sharpen(
 
     Example: clearcall sharpen call.mp4 sharp.mp4
 
+    Example: clearcall sharpen small.png large.png --scale 2
+
     Example: clearcall sharpen holiday sharpened
     """
     from clearcall.core.console import warn
@@ -72,8 +75,10 @@ def sharpen(
 
     if side_by_side and split:
         errors.fail("--side-by-side and --split exclude each other: choose one")
+    if scale is not None and size is not None:
+        errors.fail("--scale and --size exclude each other: choose one")
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
-    video = VideoOptions(view, parse_size(size) if size is not None else None, crf, past_frames)
+    video = VideoOptions(view, scale if size is None else parse_size(size), crf, past_frames)
     options = SharpenerOptions(model, provider, threads, strength, look)
     done = run(source, target, options, video, dry_run=dry_run, overwrite=overwrite)
     typer.echo(done.text)
@@ -153,7 +158,7 @@ def compare(
     *,
     output: Annotated[
         Path | None,
-        typer.Option(help="The PNG, beside IN if not given; of a folder that of real_pictures.md, else reports."),
+        typer.Option(help="The PNG, beside IN if not given; of a folder that of real_images.md, else reports."),
     ] = None,
     model: Model = "auto",
     provider: Provider = "auto",
@@ -161,7 +166,7 @@ def compare(
     strength: Strength = 1.0,
     look: LookOption = DEFAULT_LOOK,
     overwrite: Overwrite = False,
-    pictures: Annotated[
+    examples: Annotated[
         int | None, typer.Option(min=1, help="How many images are shown; 6.", rich_help_panel=_OF_FOLDERS)
     ] = None,
     crop: Annotated[
@@ -176,7 +181,7 @@ def compare(
 
     Example: clearcall compare blurred.jpg
 
-    Example: clearcall compare old_pictures --model quality --output old
+    Example: clearcall compare old_photographs --model quality --output old
     """
     from clearcall.media.options import SharpenerOptions
 
@@ -185,10 +190,10 @@ def compare(
         from clearcall.reporting.real_images import compare_folder
 
         reports = output or Path("reports")
-        typer.echo(compare_folder(str(source), reports, options, pictures or 6, crop or 96, overwrite=overwrite))
+        typer.echo(compare_folder(str(source), reports, options, examples or 6, crop or 96, overwrite=overwrite))
         return
     from clearcall.media.compare import write_before_after
 
-    if pictures or crop:
-        errors.fail(f"{source} is not a folder: leave out --pictures and --crop")
+    if examples or crop:
+        errors.fail(f"{source} is not a folder: leave out --examples and --crop")
     typer.echo(f"written: {write_before_after(options.for_images(), source, output, overwrite=overwrite)}")

@@ -22,8 +22,8 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.core.machine import machine
 from clearcall.evaluation.results import CONTENDERS, FULL_HD
+from clearcall.experiments.definition import PARAMS, Experiment, load_experiment, params_with, published_recipes
 from clearcall.experiments.dvc import as_arguments, fetch_output, read_committed, run_experiment
-from clearcall.experiments.experiment import PARAMS, Experiment, load_experiment, params_with, published_recipes
 from clearcall.experiments.results import Row, describe_model, run_all
 from clearcall.imaging.frame import Restore
 from clearcall.imaging.sizes import SizeContract

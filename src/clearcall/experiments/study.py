@@ -18,8 +18,8 @@ from clearcall.core.processes import worker_pool
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, read_pairs, spread
 from clearcall.evaluation.quality import clean_psnr_db, mean_scores, score_contenders
 from clearcall.evaluation.speed import make_frames, measure_latency
+from clearcall.experiments.definition import Experiment, Study, params_with
 from clearcall.experiments.dvc import as_arguments
-from clearcall.experiments.experiment import Experiment, Study, params_with
 from clearcall.experiments.results import Row, describe_model, read_rows, run_all
 from clearcall.imaging.frame import Restore
 from clearcall.models.build import build_model

@@ -88,14 +88,14 @@ def measure(sharp: Frame, other: Frame) -> dict[str, float]:
 def _check(sharp: Frame, other: Frame) -> None:
     if sharp.shape != other.shape or sharp.dtype != np.uint8 or other.dtype != np.uint8:
         raise ValueError(
-            f"expected two 8-bit pictures of one shape, not {sharp.shape} {sharp.dtype} and {other.shape} {other.dtype}"
+            f"expected two 8-bit images of one shape, not {sharp.shape} {sharp.dtype} and {other.shape} {other.dtype}"
         )
 
 
 def _ssim(sharp: Frame, other: Frame, blur: Callable[[_Plane], _Plane], side: int, correction: float) -> float:
     _check(sharp, other)
     if min(sharp.shape[:2]) < side:
-        raise UserError(f"SSIM needs pictures of at least {side}x{side} pixels, not {sharp.shape[1]}x{sharp.shape[0]}")
+        raise UserError(f"SSIM needs images of at least {side}x{side} pixels, not {sharp.shape[1]}x{sharp.shape[0]}")
     c1, c2 = (_K1 * _PEAK) ** 2, (_K2 * _PEAK) ** 2
     means = []
     for channel in range(sharp.shape[2]):

@@ -8,7 +8,7 @@ import numpy as np
 
 from clearcall.core.files import atomic_path, read_json, write_csv, write_json
 from clearcall.evaluation.results import CONTENDERS
-from clearcall.experiments.experiment import Experiment
+from clearcall.experiments.definition import Experiment
 from clearcall.experiments.recipe import Outcome, row_of
 from clearcall.experiments.results import Row
 from clearcall.experiments.study import read_speed

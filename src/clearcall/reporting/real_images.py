@@ -11,7 +11,7 @@ from PIL import Image
 from clearcall.core.console import track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, cache_folder, check_target, write_csv
-from clearcall.data.ingest.fetch import LOW_RESOLUTION_PHOTOGRAPHS, fetch_dataset, unpack
+from clearcall.data.ingest.archives import LOW_RESOLUTION_PHOTOGRAPHS, fetch_dataset, unpack
 from clearcall.data.ingest.sources import image_names
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
@@ -22,7 +22,7 @@ from clearcall.reporting.tables import markdown_table
 from clearcall.runtime.sharpener import named_model
 
 DATASETS: Mapping[str, str] = {"low_resolution_photographs": LOW_RESOLUTION_PHOTOGRAPHS}
-NAME = "real_pictures"
+NAME = "real_images"
 MIN_SIDE = 12  # pixels; the measure's window is 11 wide
 
 
@@ -50,7 +50,7 @@ def blur(image: Frame) -> float:
 def compare_folder(
     source: str, reports: Path, options: SharpenerOptions, shown: int, side: int, *, overwrite: bool = False
 ) -> str:
-    """Sharpen all images of a folder, or of a data set by name, and write real_pictures.md; return what came of it.
+    """Sharpen all images of a folder, or of a data set by name, and write real_images.md; return what came of it.
 
     `shown` images, spread evenly, are drawn with the square of `side` pixels that changes most. Raises UserError for a
     report that exists, unless `overwrite`, and for an image that cannot be read; then nothing is written.

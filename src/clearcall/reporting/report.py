@@ -161,7 +161,7 @@ def _draw_pictures(
     reader, side = PairReader(params.paths.pairs), params.write_report.crop_side
     drawn = []
     test = read_pairs(params.paths.pairs, "test")
-    for number, pair in enumerate(choose_pairs(test, degradation, params.write_report.pictures), start=1):
+    for number, pair in enumerate(choose_pairs(test, degradation, params.write_report.examples), start=1):
         sharp, degraded = reader.sharp(pair), reader.degraded(pair)
         shown = {"sharp": sharp, "degraded": degraded}
         shown |= {name: restore(degraded) for name, restore in restorers.items()}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clearcall.evaluation.results import CONTENDERS, frame_size, measured, read_results
-from clearcall.experiments.experiment import list_experiments
+from clearcall.experiments.definition import list_experiments
 from clearcall.reporting.benchmark import HEADERS, Document, _rows, _threads
 from clearcall.tracking.gate import Check
 

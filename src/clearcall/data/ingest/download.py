@@ -16,7 +16,7 @@ from PIL import Image
 from clearcall.core.console import track, warn
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, cache_folder, sha256_of
-from clearcall.data.ingest.fetch import (
+from clearcall.data.ingest.archives import (
     DIV2K,
     DIV2K_LICENCE,
     UNSPLASH_SR,

@@ -17,8 +17,8 @@ from tests.make.photographs import download_params
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import cache_folder
+from clearcall.data.ingest.archives import Archive, fetch, unpack
 from clearcall.data.ingest.download import download
-from clearcall.data.ingest.fetch import Archive, fetch, unpack
 from clearcall.data.manifest import Split
 from clearcall.params import DownloadData
 
