@@ -17,13 +17,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin
 from PIL.TiffImagePlugin import IFDRational
 from tests.make.images import GREY, GREY_ALPHA, RGB, Samples, chunk, grey_of, huge_png, png, stored
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db
+from clearcall.imaging.sizes import resized
 from clearcall.media import folder as folders
 from clearcall.media import images
 from clearcall.media.folder import RECORD, sharpen_folder
@@ -813,4 +815,57 @@ def test_a_network_that_fails_is_not_called_a_corrupt_image(
         with pytest.raises(expected) as caught:
             sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png")
         assert "corrupt" not in str(caught.value)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_photograph_is_enlarged_by_the_expert_for_it(photos: dict[str, Frame], tmp_path: Path) -> None:
+    """Nearer to the photograph than bicubic interpolation alone."""
+    sharp = photos["astronaut"]
+    small, sharpener = resized(sharp, (256, 256)), Sharpener("fast", "onnxruntime", 1)
+    Image.fromarray(small).save(tmp_path / "small.png")
+    sharpen_file(sharpener, tmp_path / "small.png", tmp_path / "large.png", 2.0)
+    assert sharpener.expert == "bicubic_x2.0"
+    with Image.open(tmp_path / "large.png") as file:
+        assert psnr_db(sharp, np.asarray(file)) > psnr_db(sharp, resized(small, (512, 512))) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("factor", "expert"),
+    [(1.1, None), (1.25, "bicubic_x1.25"), (2.4, "bicubic_x2.0"), (2.5, "bicubic_x3.0"), (8, "bicubic_x3.0")],
+)
+def test_the_nearest_expert_enlarges(factor: float, expert: str | None) -> None:
+    assert images.upscaling_expert(Sharpener("fast", "onnxruntime", 1), factor) == expert
+
+
+@pytest.mark.parametrize("samples", [GREY, GREY_ALPHA, RGB])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_pixels_of_any_kind_are_resized_as_pillow_does(rgb: Frame, kind: type, samples: int) -> None:
+    channels = {GREY: 1, GREY_ALPHA: 2, RGB: 3}[samples]
+    scale = 257 if kind == np.uint16 else 1
+    pixels: images.Pixels = np.squeeze(rgb[..., :channels].astype(kind) * scale)
+    larger = images.resize_pixels(pixels, (2 * WIDTH, 2 * HEIGHT))
+    assert larger.dtype == kind and larger.shape == (2 * HEIGHT, 2 * WIDTH, *pixels.shape[2:])
+    expected = np.asarray(Image.fromarray(rgb).resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BICUBIC))
+    difference = np.atleast_3d(larger) / scale - expected[..., :channels]
+    assert np.abs(difference).max() <= 1.5  # Pillow rounds 8 bits twice
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (160, 120)), (6, (120, 160))])
+def test_a_size_is_that_of_what_is_shown(
+    sharpener: Sharpener, orientation: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """160 x 120 as stored, inside 160 x 200 as shown."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (80, 60), "teal").save(tmp_path / "in.jpg", exif=exif)
+    sharpen_file(sharpener, tmp_path / "in.jpg", tmp_path / "out.jpg", (160, 200) if orientation == 1 else (120, 200))
+    with Image.open(tmp_path / "out.jpg") as file:
+        upright = ImageOps.exif_transpose(file)
+    assert upright.size == size
+
+
+def test_an_image_that_would_become_too_large_is_refused(sharpener: Sharpener, tmp_path: Path) -> None:
+    Image.new("L", (4000, 3000)).save(tmp_path / "in.png")
+    with pytest.raises(UserError, match=r"in\.png would have 32000 x 24000 pixels, more than"):
+        sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png", 8)
     assert not (tmp_path / "out.png").exists()

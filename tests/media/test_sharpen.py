@@ -47,10 +47,12 @@ def test_a_folders_videos_are_sharpened_too_and_skipped_when_up_to_date(
     assert sorted(path.name for path in target.iterdir()) == [RECORD, "a.mp4", "b.mkv", "d.png"]
     assert len(frames_of(target / "a.mp4")) == len(frames_of(target / "b.mkv")) == 3
     assert run(VideoOptions()) == (0, 3, 1)
-    assert run(VideoOptions(size=(48, 32))) == (2, 1, 1)
-    assert run(VideoOptions(size=(48, 32))) == (0, 3, 1)
-    with av.open(str(target / "a.mp4")) as video:
-        assert video.streams.video[0].width == 48
+    for size, width in ((48, 32), 48), (1.5, 144):
+        assert run(VideoOptions(size=size)) == (3, 0, 1)
+        assert run(VideoOptions(size=size)) == (0, 3, 1)
+        with av.open(str(target / "a.mp4")) as video, Image.open(target / "d.png") as image:
+            assert video.streams.video[0].width == image.width == width
+    assert run(VideoOptions(size=1.5, crf=30)) == (2, 1, 1)
 
 
 def test_two_videos_never_share_a_result(photos: dict[str, Frame], tmp_path: Path) -> None:

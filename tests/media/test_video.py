@@ -181,6 +181,7 @@ def test_a_dry_run_decodes_and_sharpens_all_and_writes_nothing(
         (["out.mp4", "--dry-run"], "--dry-run writes nothing: leave out OUT"),
         (["--crf", "20", "--dry-run"], "--dry-run writes nothing: leave out OUT"),
         (["out.mp4", "--split", "--side-by-side"], "--side-by-side and --split exclude each other: choose one\n"),
+        (["out.mp4", "--size", "96x64", "--scale", "2"], "--scale and --size exclude each other: choose one\n"),
         (["out.mp4", "--size", "96x63"], "size '96x63': give width x height as even numbers from 2 to 8192"),
     ],
 )

@@ -10,6 +10,7 @@ from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 
 Size = tuple[int, int]  # width, height
+NewSize = Size | float  # of a result: width and height in pixels, or how many times larger it is
 MOST_SIDE = 8192  # pixels of a side: 8K, beyond which encoders and memory end
 
 Filter = Literal["bicubic", "bilinear", "lanczos"]
@@ -46,6 +47,15 @@ def parse_size(text: str, least: int = 2) -> Size:
             f"size {text!r}: give width x height as even numbers from {least} to {MOST_SIDE}, such as 1280x720"
         )
     return width, height
+
+
+def scaled(size: Size, new: NewSize | None) -> Size:
+    """Return a size times a factor, rounded; or the largest size of the same shape inside another one."""
+    width, height = size
+    if new is None:
+        return size
+    factor = min(new[0] / width, new[1] / height) if isinstance(new, tuple) else new
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def divided(size: Size, factor: float) -> Size:

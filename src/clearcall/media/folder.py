@@ -13,6 +13,7 @@ from typing import Any
 from clearcall.core.console import track, warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import read_json, sha256_of, write_json
+from clearcall.imaging.sizes import NewSize
 from clearcall.media.images import FORMATS, KINDS, read_image, sharpen_image, write_image
 from clearcall.media.options import SharpenerOptions, VideoOptions
 from clearcall.media.video.animation import is_animation
@@ -69,10 +70,17 @@ def sharpen_folder(
     images, videos, ignored = _listed(source)
     if not images and not videos:
         raise UserError(f"{source} holds no image ({KINDS}) and no video")
-    wanted = {False: options.recorded(video=False), True: {**options.recorded(video=True), **video.recorded()}}
+    size = video.recorded_size()
+    wanted = {
+        False: {**options.recorded(video=False), **size},
+        True: {**options.recorded(video=True), **size, **video.recorded()},
+    }
     _claim(target, overwrite=overwrite)
     sharpener = options.for_images()
-    make = {False: partial(_sharpen_image, sharpener), True: partial(_sharpen_video, options.for_videos(), video)}
+    make = {
+        False: partial(_sharpen_image, sharpener, video.size),
+        True: partial(_sharpen_video, options.for_videos(), video),
+    }
     record = _Record(target / RECORD, anew=overwrite)
     results: dict[tuple[int, int], str] = {}  # by device and inode: a file system may take `A` and `a` for one name
     done = skipped = failed = 0
@@ -127,8 +135,8 @@ class _Record:
         self._written_s = time.monotonic()
 
 
-def _sharpen_image(sharpener: Sharpener, path: Path, output: Path) -> None:
-    write_image(output, sharpen_image(sharpener, read_image(path), path))
+def _sharpen_image(sharpener: Sharpener, size: NewSize | None, path: Path, output: Path) -> None:
+    write_image(output, sharpen_image(sharpener, read_image(path), path, size=size))
 
 
 def _sharpen_video(sharpener: Sharpener | SharpenerFor, video: VideoOptions, path: Path, output: Path) -> None:

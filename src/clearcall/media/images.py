@@ -22,8 +22,9 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
-from clearcall.imaging.decode import ANIMATED, SUFFIXES, cmyk_to_rgb, image_errors, open_image
+from clearcall.imaging.decode import ANIMATED, MAX_PIXELS, SUFFIXES, cmyk_to_rgb, image_errors, open_image
 from clearcall.imaging.luma import luma_of
+from clearcall.imaging.sizes import NewSize, Size, scaled
 from clearcall.media.video.animation import is_animation
 from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.runtime.sharpener import Sharpener
@@ -54,6 +55,8 @@ _TOLD = {
     *(ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject),
 }
 _STRIP_ROWS = 64
+_LYING = range(5, 9)  # EXIF orientations whose rows are the columns of what is shown
+_UPSCALED = "bicubic_x"  # before the factor, in the name of an expert for frames that were upscaled
 _WITH_ALPHA = (2, 4)
 # OpenCV's order of channels, by their number; the same way there and back. It has no grey with alpha.
 _BGR = {2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
@@ -82,10 +85,12 @@ def is_image(path: Path) -> bool:
     return not is_animation(path)
 
 
-def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite: bool = False) -> None:
+def sharpen_file(
+    sharpener: Sharpener, source: Path, target: Path, size: NewSize | None = None, *, overwrite: bool = False
+) -> None:
     """Sharpen one image into `target`, whose suffix tells the format; raise UserError if that cannot be done.
 
-    A file that exists is replaced only with `overwrite`.
+    For `size` see `sharpen_image`. A file that exists is replaced only with `overwrite`.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -93,15 +98,15 @@ def sharpen_file(sharpener: Sharpener, source: Path, target: Path, *, overwrite:
     try:
         data = read_image(source)
         check_target(target, source, overwrite=overwrite)
-        write_image(target, sharpen_image(sharpener, data, source, kind))
+        write_image(target, sharpen_image(sharpener, data, source, kind, size))
     except OSError as error:
         if describe(error):
             raise
         raise UserError(f"{source} cannot be sharpened into {target}: {error}") from None
 
 
-def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
-    """Sharpen pixels; shape and depth stay, alpha is copied.
+def sharpen_pixels(sharpener: Sharpener, pixels: Pixels, expert: str | None = None) -> Pixels:
+    """Sharpen pixels; shape and depth stay, alpha is copied. `expert` takes the place of the router.
 
     Of 16 bits a channel the network gets the nearest 8; its residual is scaled and added to the 16.
     """
@@ -111,7 +116,7 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
     deep = pixels.dtype == np.uint16
     # No level of 16 bits lies halfway between two of 8: this is the nearest.
     frame = np.asarray(cv2.convertScaleAbs(colour, alpha=1 / 257) if deep else colour, np.uint8).reshape(colour.shape)
-    sharp = sharpener(np.repeat(frame, 3, axis=2) if colours == 1 else frame)
+    sharp = sharpener(np.repeat(frame, 3, axis=2) if colours == 1 else frame, expert=expert)
     if colours == 1:
         sharp = luma_of(sharp)[..., np.newaxis]
     if not deep:
@@ -121,20 +126,59 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels) -> Pixels:
     return np.concatenate([deep_sharp.astype(np.uint16, copy=False), alpha], axis=2).reshape(pixels.shape)
 
 
-def sharpen_image(sharpener: Sharpener, data: bytes, path: Path, kind: str | None = None) -> bytes:
+def resize_pixels(pixels: Pixels, size: Size) -> Pixels:
+    """Return pixels at (width, height) by bicubic interpolation, as in training; depth and channels stay."""
+    limit = float(np.iinfo(pixels.dtype).max)
+    stacked = np.atleast_3d(pixels)
+    result = np.empty((size[1], size[0], stacked.shape[2]), pixels.dtype)
+    for index in range(stacked.shape[2]):
+        channel = Image.fromarray(stacked[..., index].astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+        result[..., index] = np.rint(np.clip(np.asarray(channel), 0, limit))
+    return result.reshape(size[1], size[0], *pixels.shape[2:])
+
+
+def upscaling_expert(sharpener: Sharpener, factor: float) -> str | None:
+    """Return the expert that has learnt from frames upscaled by about a factor; None if there is none."""
+    learnt = {name: float(name.removeprefix(_UPSCALED)) for name in sharpener.experts if name.startswith(_UPSCALED)}
+    if factor < min(learnt.values(), default=np.inf):
+        return None
+    return min(learnt, key=lambda name: abs(np.log(learnt[name] / factor)))
+
+
+def sharpen_image(
+    sharpener: Sharpener, data: bytes, path: Path, kind: str | None = None, size: NewSize | None = None
+) -> bytes:
     """Return the content of a file of the sharpened image, in the input's own format if `kind` is None.
 
-    `data` is the content of `path`. Raises UserError for an image that cannot be read, sharpened or stored as `kind`.
+    `data` is the content of `path`. The result is `size` times larger, or the largest of the same shape inside `size`.
+    Raises UserError for an image that cannot be read, sharpened or stored as `kind`.
     """
     with image_errors(path):
         image = _decode(data, path)
     kind = kind or image.format
     try:
-        pixels = sharpen_pixels(sharpener, image.pixels)
+        pixels = _sharpened(sharpener, image, path, size)
     except (MemoryError, cv2.error) as error:  # of an image that is too large for this machine, not a corrupt one
         raise UserError(f"{path} cannot be sharpened: {' '.join(str(error).split()) or 'too little memory'}") from None
     with image_errors(path, f"cannot be sharpened into {kind}"):
         return _encode(pixels, image, kind)
+
+
+def _sharpened(sharpener: Sharpener, image: Decoded, path: Path, new: NewSize | None) -> Pixels:
+    """Return pixels brought to a new size, as it is shown, and sharpened, by the expert for it if upscaled."""
+    pixels, exif = image.pixels, Image.Exif()
+    height, width = pixels.shape[:2]
+    if isinstance(new, tuple) and image.format != "TIFF":  # which comes upright
+        exif.load(image.exif)
+        new = new[::-1] if exif.get(ExifTags.Base.Orientation, 1) in _LYING else new
+    size = scaled((width, height), new)
+    if size == (width, height):
+        return sharpen_pixels(sharpener, pixels)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UserError(
+            f"{path} would have {size[0]} x {size[1]} pixels, more than {MAX_PIXELS}: choose a smaller size"
+        )
+    return sharpen_pixels(sharpener, resize_pixels(pixels, size), upscaling_expert(sharpener, size[0] / width))
 
 
 def read_image(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import numpy as np
 
 from clearcall.imaging.looks import DEFAULT_LOOK, Look
-from clearcall.imaging.sizes import Size
+from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import View
 from clearcall.runtime.engines import Provider
 from clearcall.runtime.family import CAMERA_HEADROOM, SharpenerFor, sharpener_for
@@ -55,24 +55,26 @@ class SharpenerOptions:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Options for videos; see `clearcall.media.video.run.sharpen_video`."""
+    """Options for videos, `size` for images too; see `clearcall.media.video.run.sharpen_video`."""
 
     view: View = "plain"
-    size: Size | None = None
+    size: NewSize | None = None
     crf: int | None = None
     past_frames: bool = True
 
     def given(self) -> list[str]:
-        """Return the names of the command's options that differ from their defaults."""
+        """Return the names of the command's options for videos alone that differ from their defaults."""
         differs = {
             f"--{self.view}": self.view != "plain",
-            "--size": self.size is not None,
             "--crf": self.crf is not None,
             "--no-past-frames": not self.past_frames,
         }
         return [name for name, given in differs.items() if given]
 
     def recorded(self) -> dict[str, object]:
-        """Return the same for a record in JSON."""
-        size = None if self.size is None else list(self.size)
-        return {"view": self.view, "size": size, "crf": self.crf, "past_frames": self.past_frames}
+        """Return all of them for a record in JSON."""
+        return {"view": self.view, "crf": self.crf, "past_frames": self.past_frames}
+
+    def recorded_size(self) -> dict[str, object]:
+        """Return the size of images and videos for a record in JSON."""
+        return {"size": list(self.size) if isinstance(self.size, tuple) else self.size}

@@ -41,7 +41,7 @@ def sharpen(
     if is_image(source):
         _refuse(source, "an image", [*(["--dry-run"] if dry_run else []), *video.given()])
         sharpener, target = options.for_images(), _required(target, source, "file")
-        sharpen_file(sharpener, source, target, overwrite=overwrite)
+        sharpen_file(sharpener, source, target, video.size, overwrite=overwrite)
         return Done(f"{target} ({sharpener.choice})")
     if dry_run:
         return _time_video(source, target, options, video)

@@ -127,16 +127,27 @@ class Sharpener:
             raise UserError(f"look must be one of {', '.join(get_args(Look))}, not {value!r}")
         self._look = value
 
-    def __call__(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
+    def __call__(
+        self,
+        frame: Frame,
+        pixel_format: PixelFormat = "rgb",
+        out: Frame | None = None,
+        *,
+        expert: str | None = None,
+    ) -> Frame:
         """Return the sharpened frame, of the same shape and pixel format.
 
         `rgb` and `bgr` are (height, width, 3); `i420` and `nv12` (height * 3 / 2, width) with even sides, as OpenCV
         has them; `gray` is (height, width), luma alone. The result is a new array, or
-        `out`, which may be the frame itself: with it nothing is allocated. Raises UserError for anything else.
+        `out`, which may be the frame itself: with it nothing is allocated. `expert` is that of the constructor, for
+        this frame. Raises UserError for anything else.
         """
-        return self._sharpen(
-            frame, pixel_format, out, lambda variant: self._chosen(variant, frame, pixel_format, self._steady)
-        )
+        known = None if expert is None else self._number_of(expert)
+
+        def choose(variant: "_Variant") -> int:
+            return self._chosen(variant, frame, pixel_format, self._steady) if known is None else known
+
+        return self._sharpen(frame, pixel_format, out, choose)
 
     def sharpen_worst_case(self, frame: Frame, pixel_format: PixelFormat = "rgb", out: Frame | None = None) -> Frame:
         """Sharpen a frame at its highest cost, by the router and the last expert: for benchmarks.

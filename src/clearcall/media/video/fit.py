@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import av
 import numpy as np
@@ -14,7 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clearcall.core.console import ProgressBar, warn
-from clearcall.imaging.sizes import MOST_SIDE, Size
+from clearcall.core.errors import UserError
+from clearcall.imaging.sizes import MOST_SIDE, NewSize, Size, scaled
 from clearcall.media.video.read import (
     PLANAR,
     PLANAR_10,
@@ -61,18 +62,24 @@ class Fit:
         self._warned, self._transparent, self._turned = False, False, turns
 
     @classmethod
-    def of_video(cls, path: Path, first: VideoFrame, asked: Size | None) -> Self:
+    def of_video(cls, path: Path, first: VideoFrame, asked: NewSize | None) -> Self:
         """Return what fits a video's frames to the size that is asked for, as it is shown, or else to the largest.
 
-        Frames are 8 bits deep, or 10 if the first is HDR. A size that is asked for has square pixels.
+        A factor enlarges the largest. Frames are 8 bits deep, or 10 if the first is HDR. A size that is asked for, and
+        is no factor, has square pixels.
         """
         turns, depth = quarter_turns(first), PLANAR_10 if is_hdr(first) else PLANAR
-        pixels = frame_pixels(path, first, all_frames=asked is None)
-        size = (asked[::-1] if turns % 2 else asked) if asked else largest(pixels)
+        named = asked if isinstance(asked, tuple) else None
+        pixels = frame_pixels(path, first, all_frames=named is None)
+        if named:
+            size, pixel = named[::-1] if turns % 2 else named, Fraction(1)
+        else:
+            most = largest(pixels)
+            size, pixel = enlarged(path, most, cast(float | None, asked)), pixels[most]
         return cls(
             path,
             size,
-            Fraction(1) if asked else pixels[size],
+            pixel,
             pixels,
             turns,
             lambda frame, width, height: planar(frame, width, height, depth),
@@ -123,6 +130,18 @@ class Fit:
 
 def _even(side: float) -> int:
     return max(2, 2 * round(side / 2))
+
+
+def enlarged(path: Path, size: Size, factor: float | None) -> Size:
+    """Return a size times a factor, with even sides; itself without one. Raises UserError if it gets too large."""
+    if factor in (None, 1):
+        return size
+    width, height = (_even(side) for side in scaled(size, factor))
+    if max(width, height) > MOST_SIDE:
+        raise UserError(
+            f"{path} would have {width}x{height} pixels, more than {MOST_SIDE} a side: choose a smaller scale"
+        )
+    return width, height
 
 
 def largest(sizes: Mapping[Size, Any]) -> Size:

@@ -27,7 +27,7 @@ from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_path, check_target
 from clearcall.core.processes import stopped_by_interrupt
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.sizes import Size
+from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import Canvas, View, eight_bits
 from clearcall.media.video.fit import Fit, progress_of
 from clearcall.media.video.hdr import check_hdr, lost_metadata
@@ -119,7 +119,7 @@ def sharpen_video(
     target: Path,
     *,
     view: View = "plain",
-    size: Size | None = None,
+    size: NewSize | None = None,
     crf: int | None = None,
     past_frames: bool = True,
     overwrite: bool = False,
@@ -127,7 +127,7 @@ def sharpen_video(
     """Sharpen a video into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
     HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
-    the input, or `size`, as they are shown, and smaller ones are upscaled.
+    the input, as many times larger as `size` says, or `size` itself, as they are shown; smaller ones are upscaled.
     `view` may show the input too, `side-by-side` with the result or in its left half. `crf` is the encoder's constant
     rate factor: lower is better and larger. `past_frames` applies the temporal filter (`TemporalFilter`). `sharpener`
     may be a function that chooses one for a frame size and rate. Ctrl-C, and an input that ends early, leave a video of
@@ -156,7 +156,7 @@ def sharpen_video(
 
 
 def time_video(
-    sharpener: Sharpener | SharpenerFor, source: Path, *, size: Size | None = None, past_frames: bool = True
+    sharpener: Sharpener | SharpenerFor, source: Path, *, size: NewSize | None = None, past_frames: bool = True
 ) -> VideoSummary:
     """Decode and sharpen a video without writing it: the rate of this machine while no encoder takes its cores.
 
