@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -97,7 +98,11 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
             {
                 "test_manifest_sha256": manifest,
                 "test_pairs_sha256": pairs,
-                "mean": dict.fromkeys(("student", "baseline", "teacher"), figures),
+                "mean": {
+                    **dict.fromkeys(("student", "baseline", "teacher"), figures),
+                    **{name: {"ssim": 0.5, "psnr_db": 28.0} for name in ("degraded", "unsharp")},
+                },
+                "pairs": 18,
             },
         )
         latency = {"fps": 65.5, "median_ms": 15.27}
@@ -137,7 +142,7 @@ def tags(version: str) -> dict[str, str]:
 def runs(name: str) -> list[Any]:
     client = tracking.client()
     (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
-    return list(client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'"))
+    return list(client.search_runs([experiment.experiment_id], f"tags.`clearcall.network` = '{name}'"))
 
 
 def history(run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -177,8 +182,12 @@ def test_the_first_model_becomes_the_candidate_and_no_champion(first: Published,
 
 
 def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published, known_run: str) -> None:
-    metrics = tracking.client().get_run(known_run).data.metrics
+    run = tracking.client().get_run(known_run)
+    metrics = run.data.metrics
     assert metrics["test_ssim"] == 0.93
+    assert metrics["gain_over_unsharp_psnr_db"] == pytest.approx(2.123456)
+    assert metrics["gain_over_degraded_ssim"] == pytest.approx(0.43)
+    assert metrics["parameters"] == 3
     assert metrics["test_mse"] == 12.5
     assert metrics["fps_1080p"] == 65.5
     assert metrics["latency_ms"] == 15.27
@@ -195,6 +204,32 @@ def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published
     assert attached == {f"report/{name}" for name in files | {f"{stage}.json" for stage in stages}}
     weights = {file.path for file in tracking.client().list_artifacts(first.run_id, "weights")}
     assert weights == {"weights/model.safetensors"}
+
+
+def test_a_run_tells_its_test_images_and_where_it_comes_from(first: Published, known_run: str) -> None:
+    run = tracking.client().get_run(known_run)
+    (images,) = run.inputs.dataset_inputs
+    assert (images.dataset.name, json.loads(images.dataset.profile)) == ("test images", {"pairs": 18})
+    assert json.loads(images.dataset.source)["test_pairs_sha256"] == "p" * 64
+    assert run.data.tags["clearcall.network"] == "student"
+    assert {"mlflow.user", "mlflow.source.name"} <= run.data.tags.keys()
+    experiment = tracking.client().get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+@pytest.mark.parametrize(
+    ("tags", "name"),
+    [
+        (
+            {"mlflow.source.git.commit": "0123456789abcdef", "clearcall.dvc_experiment": "tidy-moth"},
+            "student tidy-moth",
+        ),
+        ({"mlflow.source.git.commit": "0123456789abcdef"}, "student 0123456"),
+        ({}, "student"),
+    ],
+)
+def test_a_run_is_named_after_its_network_and_its_experiment_or_commit(tags: dict[str, str], name: str) -> None:
+    assert tracking.named_after("student", tags) == name
 
 
 def test_artifacts_of_the_local_database_lie_beside_it(first: Published, home: Path) -> None:

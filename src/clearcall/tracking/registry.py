@@ -18,6 +18,7 @@ from clearcall.tracking.runs import (
     known_run,
     log_params,
     log_rows,
+    origin,
     server_errors,
     tracking_uri,
     unreachable,
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+# Results of the pipeline, beside which others' may lie.
+_REPORTED = {
+    *("params", "download_data", "check_data", "degrade_pairs", "check_pairs", "train_teacher", "distill_student"),
+    *("evaluate", "export_onnx", "benchmark_fps", "report"),
+}
 # Two versions may be compared if these are the same: the photographs of the test split, and how they were degraded.
 SAME_TEST = ("test_manifest_sha256", "test_pairs_sha256")
 
@@ -70,15 +76,19 @@ def _publish(params: Params) -> Published:
         rows = _read_curve(paths.reports / f"{stage}_curve.csv", name)
         runs[name] = run_id = _complete_run(stored, rows) or _stand_in(experiment, name, stored, trained[name], rows)
         metrics = {f"test_{metric}": value for metric, value in mean[name].items()}
+        for contender in ("degraded", "unsharp"):
+            for metric in ("ssim", "psnr_db"):
+                metrics[f"gain_over_{contender}_{metric}"] = mean[name][metric] - mean[contender][metric]
         if (latency := speed["latency"].get(name)) is not None:
             metrics |= {f"fps_{speed['height']}p": latency["fps"], "latency_ms": latency["median_ms"]}
-        log_rows(run_id, [{"step": 0, **metrics}])
+        log_rows(run_id, [{"step": 0, "parameters": trained[name]["parameters"], **metrics}])
+        _log_test_images(run_id, reports["evaluate"])
         weights = paths.weights / ("teacher" if name == "teacher" else f"students/{name}")
         client().log_artifacts(run_id, str(weights), "weights")
 
     run_id, onnx = runs["student"], paths.models / "student.onnx"
     for path in sorted([*paths.reports.glob("*.*"), Path("params.yaml")]):
-        if path.stem != "publish" and not path.name.startswith("."):
+        if path.stem.removesuffix("_curve") in _REPORTED:
             client().log_artifact(run_id, str(path), "report")
     client().log_artifacts(run_id, str(paths.reports / "figures"), "report/figures")
 
@@ -115,7 +125,7 @@ def register_adapted(
         sha256 = sha256_of(onnx)
         if (version := _registered(name, sha256)) is None:
             experiment = experiment_id(params.publish.experiment)
-            run_id = str(client().create_run(experiment, run_name=f"adapt {onnx.stem}").info.run_id)
+            run_id = str(client().create_run(experiment, run_name=f"adapt {onnx.stem}", tags=origin()).info.run_id)
             log_params(run_id, values)
             for expert, rows in curves.items():
                 named = [
@@ -190,6 +200,17 @@ def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
     return f"{label} is now the champion: models:/{name}@{CHAMPION}"
 
 
+def _log_test_images(run_id: str, evaluated: Mapping[str, Any]) -> None:
+    """Tell MLflow on which images a network was measured: two runs of one digest can be compared."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+    digest = hashlib.sha256("".join(str(evaluated[key]) for key in SAME_TEST).encode()).hexdigest()[:16]
+    source = json.dumps({key: evaluated[key] for key in SAME_TEST})
+    profile = json.dumps({"pairs": evaluated["pairs"]})
+    images = Dataset("test images", digest, "local", source, schema=None, profile=profile)
+    client().log_inputs(run_id, [DatasetInput(images, [InputTag("mlflow.data.context", "testing")])])
+
+
 def _read_curve(path: Path, name: str) -> list[dict[str, float]]:
     rows = [row for row in read_csv(path) if row.pop("network") == name]
     return [{key: float(value) for key, value in row.items() if value} for row in rows]
@@ -211,11 +232,11 @@ def _stand_in(
 ) -> str:
     """Return a run that holds the curve of a network trained elsewhere or unlogged, made once."""
     curve = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-    origin = stored or f"trained while the server was away, curve {curve}"
-    where = f"tags.`clearcall.origin_run` = '{origin}' and attributes.run_name = '{name}'"
+    trained_in = stored or f"trained while the server was away, curve {curve}"
+    where = f"tags.`clearcall.origin_run` = '{trained_in}' and attributes.run_name = '{name}'"
     if found := client().search_runs([experiment], where, max_results=1):
         return str(found[0].info.run_id)
-    tags = {"clearcall.stand_in": "true", "clearcall.origin_run": origin}
+    tags = {"clearcall.stand_in": "true", "clearcall.origin_run": trained_in, "clearcall.network": name}
     run_id = str(client().create_run(experiment, run_name=name, tags=tags).info.run_id)
     log_params(run_id, {key: summary[key] for key in ("model", "losses", "parameters", "steps", "precision")})
     log_rows(run_id, rows)

@@ -148,7 +148,23 @@ def experiment_id(name: str) -> str:
         return str(found.experiment_id)
     database = _database()
     location = None if database is None else artifact_location(database, name)
-    return str(client().create_experiment(name, artifact_location=location))
+    # Without the tag the page in the browser opens in the mode for language models.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client().create_experiment(name, artifact_location=location, tags=tags))
+
+
+def origin() -> dict[str, str]:
+    """Return tags that tell where a run comes from: user, script, git commit, DVC experiment, as far as known."""
+    from mlflow.tracking.context.registry import resolve_tags  # noqa: PLC0415
+
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return {**resolve_tags(), **({"clearcall.dvc_experiment": experiment} if experiment else {})}
+
+
+def named_after(network: str, tags: Mapping[str, str]) -> str:
+    """Return the name of a run: its network, and the DVC experiment or the commit."""
+    revision = tags.get("clearcall.dvc_experiment") or tags.get("mlflow.source.git.commit", "")[:7]
+    return f"{network} {revision}".rstrip()
 
 
 class TrainingRun:
@@ -194,7 +210,8 @@ class TrainingRun:
             if known_run(self.run_id) is not None:
                 client().update_run(self.run_id, status="RUNNING")
                 return
-        run = client().create_run(experiment_id(self._experiment), run_name=self._name)
+        tags = {**origin(), "clearcall.network": self._name}
+        run = client().create_run(experiment_id(self._experiment), run_name=named_after(self._name, tags), tags=tags)
         self.run_id, self._sent = str(run.info.run_id), 0
         log_params(self.run_id, self._params)
 
