@@ -1,20 +1,23 @@
 """A student adapts to a recording by a teacher alone, and recordings that teach nothing leave no worse model."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from skimage import data
 from tests.make.commands import run_command
 
-from clearcall.data.recordings import RecordedFrame, read_recordings
+from clearcall.data.degrade.codecs import send
+from clearcall.data.manifest import CLIP_FRAMES, Split
+from clearcall.data.recordings import RecordedFrame, read_recordings, sent
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.metrics import luma_psnr_db
+from clearcall.imaging.metrics import luma_psnr_db, psnr_db
 from clearcall.imaging.sizes import resized
 from clearcall.runtime.sharpener import Sharpener
-from clearcall.training.adapt import adapt_to_frames, load_shipped, write_adapted
+from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_shipped, write_adapted
 
 SIZE = 192, 128  # width, height
 
@@ -59,6 +62,44 @@ def test_it_comes_nearer_to_the_truth_that_it_never_saw(call: tuple[list[Frame],
         return float(np.mean([luma_psnr_db(sharp[n], sharpen(received[n])) for n in (26, 32, 38)]))
 
     assert gain_db(tmp_path / "me.onnx") > gain_db("fast") + 0.05
+
+
+def test_ones_own_sharp_frames_teach_what_an_encoder_takes_away(tmp_path: Path) -> None:
+    """A page that is scrolled."""
+    page = np.repeat(data.page()[..., np.newaxis], 3, axis=2)  # type: ignore[no-untyped-call]  # it has no types
+    sharp = [np.ascontiguousarray(page[n : n + SIZE[1], 4 * n : 4 * n + SIZE[0]]) for n in range(40)]
+
+    def frames(numbers: Iterable[int]) -> list[RecordedFrame]:
+        return [RecordedFrame("call.mkv", n, sharp[n], coded=False, before=tuple(sharp[n - 5 : n])) for n in numbers]
+
+    split: dict[Split, list[RecordedFrame]] = {"train": frames((5, 9, 13, 17)), "validation": frames((7, 15))}
+    done = adapt_to_sharp(split, "fast", load_shipped("fast"), steps=250)
+    write_adapted(done, tmp_path / "me.onnx")
+    assert done.teacher is None
+    for _name, received, made in done.examples():
+        assert [*made] == ["general", "adapted", "sharp"]
+        assert psnr_db(made["sharp"], received) < 45
+    height, width = sharp[0].shape[:2]
+    small = [resized(frame, (width // 2, height // 2)) for frame in sharp[20:]]
+    arrived = [resized(frame, (width, height)) for frame in send(small, "h264", 27)]
+
+    def gain_db(model: str | Path) -> float:
+        sharpen = Sharpener(model, "onnxruntime", video=True, coded=True)
+        return float(np.mean([*map(luma_psnr_db, sharp[20:], map(sharpen, arrived))]))
+
+    assert gain_db(tmp_path / "me.onnx") > gain_db("fast") + 0.05
+
+
+def test_frames_are_sent_with_those_before_them_and_keep_their_sharp_ones(
+    call: tuple[list[Frame], list[Frame]], tmp_path: Path
+) -> None:
+    found = read_recordings([record(tmp_path / "call.mkv", call[0])], with_before=True)
+    for one in found["train"]:
+        assert len(one.before) == min(one.number, CLIP_FRAMES - 1)
+        arrived = [*sent(one, seed=1)]
+        assert all(other.coded and other.sharp is one.frame for other in arrived)
+        losses_db = [psnr_db(one.frame, other.frame) for other in arrived]
+        assert losses_db == sorted(losses_db, reverse=True)  # from finely to coarsely coded
 
 
 def test_the_command_leaves_model_page_and_picture(call: tuple[list[Frame], list[Frame]], tmp_path: Path) -> None:
@@ -125,6 +166,7 @@ def test_a_sharp_recording_needs_no_adaptation(photos: dict[str, Frame], tmp_pat
     [
         (("--model", "fast", "--teacher", "fast"), "its own teacher"),
         (("--model", "fats"), "did you mean fast?"),
+        (("--sharp", "--teacher", "quality"), "--sharp needs no --teacher"),
     ],
 )
 def test_a_wrong_model_is_told_before_anything_is_read(options: tuple[str, ...], told: str, tmp_path: Path) -> None:

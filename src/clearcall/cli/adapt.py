@@ -9,13 +9,18 @@ from clearcall.cli.options import Overwrite
 
 
 def adapt(
-    recordings: Annotated[list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them.")],
+    recordings: Annotated[
+        list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them; with --sharp, sent them.")
+    ],
     *,
     output: Annotated[
         Path, typer.Option(help="The adapted model, an ONNX file; a Markdown page and a PNG are written beside it.")
     ],
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
+    sharp: Annotated[
+        bool, typer.Option("--sharp", help="They are sharp, of your own camera: for those whom you call.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each expert.")] = 800,
     overwrite: Overwrite = False,
 ) -> None:
@@ -24,29 +29,39 @@ def adapt(
     No sharp video is needed, and nothing leaves this machine. It takes a minute or two; a killed run resumes. Without a
     gain on frames that were held back, nothing is written.
 
+    With --sharp it learns from a sharp video of your own camera what encoders take away from it: give the file to those
+    whom you call.
+
     Example: clearcall adapt monday.mp4 tuesday.mp4 --output me.onnx
 
     Example: clearcall sharpen wednesday.mp4 sharp.mp4 --model me.onnx
+
+    Example: clearcall adapt my_camera.mp4 --sharp --output me.onnx
     """
     from clearcall.core.errors import fail
     from clearcall.core.files import check_target
     from clearcall.reporting.adaptation import write_adaptation
-    from clearcall.runtime.sharpener import named_model
+    from clearcall.runtime.sharpener import AUTO, named_model
     from clearcall.training.adapt import adapt as run
-    from clearcall.training.adapt import write_adapted
+    from clearcall.training.adapt import adapt_to_camera, write_adapted
 
     if output.suffix.lower() != ".onnx":
         fail(f"{output} must end in .onnx")
     for recording in recordings:
         check_target(output, recording, overwrite=overwrite)
-    done = run(recordings, model, teacher := named_model(teacher), steps)
+    if sharp and teacher != AUTO:
+        fail("--sharp needs no --teacher: it learns from the sharp frames")
+    teacher = "" if sharp else named_model(teacher)
+    done = adapt_to_camera(recordings, model, steps) if sharp else run(recordings, model, teacher, steps)
     write_adapted(done, output)
     command = f"clearcall adapt {' '.join(path.name for path in recordings)} --output {output.name} --model {model}"
-    page = write_adaptation(done, output, model, teacher, recordings, f"{command} --teacher {teacher}")
+    command += " --sharp" if sharp else f" --teacher {teacher}"
+    page = write_adaptation(done, output, model, teacher, recordings, command)
+    aim = "sharp ones" if sharp else "teacher"
     for one in done.experts:
+        kept = "" if one.kept else ", not kept"
         typer.echo(
-            f"{one.name}: {one.general_db:.2f} -> {one.adapted_db:.2f} dB to the teacher on held-back frames"
-            + ("" if one.kept else ", not kept")
+            f"{one.name}: {one.general_db:.2f} -> {one.adapted_db:.2f} dB to the {aim} on held-back frames{kept}"
         )
     typer.echo(f"written: {output}, {page}")
     if not Path("params.yaml").is_file():  # elsewhere than in a project there is no registry
@@ -54,7 +69,11 @@ def adapt(
     from clearcall.params import load_params
     from clearcall.tracking.registry import register_adapted
 
-    values = {"adapted_from": model, "teacher": teacher, "recordings": ", ".join(path.name for path in recordings)}
+    values = {
+        "adapted_from": model,
+        "teacher": teacher or "none",
+        "recordings": ", ".join(path.name for path in recordings),
+    }
     typer.echo(register_adapted(load_params(), output, page, values, done.curves))
 
 
@@ -63,6 +82,7 @@ def bench_adapt(
     *,
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
+    sharp: Annotated[bool, typer.Option("--sharp", help="Adapt to the sharp clips; write adapt_sharp.md.")] = False,
     frames: Annotated[int, typer.Option(min=24, help="Frames of each clip.")] = 150,
     height: Annotated[int, typer.Option(min=64, help="Clips are downscaled to this height.")] = 720,
     output: Annotated[Path, typer.Option(help="The folder of adapt.md.")] = Path("reports"),
@@ -79,6 +99,7 @@ def bench_adapt(
     from clearcall.runtime.sharpener import named_model
 
     read = partial(read_clip, frames=frames, height=height)
-    scores = measure_adaptation(clip_files(clips), read, model, named_model(teacher))
-    command = f"clearcall bench adapt {clips.name} --model {model} --teacher {named_model(teacher)}"
+    scores = measure_adaptation(clip_files(clips), read, model, None if sharp else named_model(teacher))
+    command = f"clearcall bench adapt {clips.name} --model {model} "
+    command += "--sharp" if sharp else f"--teacher {named_model(teacher)}"
     typer.echo(write_adaptation_benchmark(scores, output, command))

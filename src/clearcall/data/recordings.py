@@ -1,7 +1,8 @@
-"""Frames of a recorded call that differ from each other, and pairs of them with a teacher's answers."""
+"""Frames of a recorded call that differ from each other, and pairs of them with what they should look like."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,14 @@ from av.video.frame import VideoFrame
 from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, write_csv
-from clearcall.data.manifest import Split
+from clearcall.data.degrade.degradations import build_degradation
+from clearcall.data.manifest import CLIP_FRAMES, Split
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db, ssim
 from clearcall.imaging.sizes import SMALLEST_SIDE
 from clearcall.media.video.read import decoded, is_coded, opened, rate_of, upright_rgb, video_span_s, video_stream
+from clearcall.params import Codec
 
 TRAIN_FRAMES, VALIDATION_FRAMES = 8, 4  # of all recordings together, at most
 _LEAST_TRAIN, _LEAST_VALIDATION = 2, 1
@@ -28,17 +31,35 @@ _PART_S, _FEWEST_PARTS = 2.0, 4
 _THUMBNAIL = 32, 18  # width, height in pixels
 _LEAST_DIFFERENCE = 1.0  # RMS of two thumbnails in 8-bit levels: less is noise of a still scene
 
+# What an encoder leaves of one's own camera, from little to much: see params.yaml, of which these are the usual calls.
+_SENT = tuple(
+    Codec(
+        op="codec",
+        codecs=("h264", "h264", "vp8", "vp9"),
+        factors=(1.5, 2.0, 2.0),
+        qp_range=(least, least + 4),
+        loss_rates=(0.0, 0.0, 0.02),
+        upscale_filters=("bicubic", "bicubic", "bilinear", "lanczos"),
+    )
+    for least in (22, 27, 32)
+)
+
 _Thumbnail = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """A frame of a recording as it is shown, 8-bit RGB, and whether a video encoder has had it."""
+    """A frame of a recording as it is shown, 8-bit RGB, and whether a video encoder has had it.
+
+    `before` are the frames before it, `sharp` is what was sent, where these are known.
+    """
 
     recording: str
     number: int
     frame: Frame
     coded: bool
+    before: tuple[Frame, ...] = ()
+    sharp: Frame | None = None
 
 
 @dataclass
@@ -70,16 +91,16 @@ def _difference(one: _Thumbnail, other: _Thumbnail) -> float:
     return float(np.sqrt(np.square(one - other).mean()))
 
 
-def read_recordings(paths: Iterable[Path]) -> dict[Split, list[RecordedFrame]]:
+def read_recordings(paths: Iterable[Path], *, with_before: bool = False) -> dict[Split, list[RecordedFrame]]:
     """Return frames of videos that differ from each other, for training and for validation, from different parts.
 
-    Of four frames a second each is looked at. Raises UserError if a file cannot be read, is too small, or if all
-    together hold too few frames that differ.
+    Of four frames a second each is looked at. `with_before`: with the frames before them, for `sent`. Raises UserError
+    if a file cannot be read, is too small, or if all together hold too few frames that differ.
     """
     paths = list(paths)
     kept: dict[Split, _Distinct] = {"train": _Distinct(TRAIN_FRAMES), "validation": _Distinct(VALIDATION_FRAMES)}
     for path in paths:
-        _read(path, kept)
+        _read(path, kept, CLIP_FRAMES - 1 if with_before else 0)
     found = {split: [frame for _, frame in distinct.kept] for split, distinct in kept.items()}
     if len(found["train"]) < _LEAST_TRAIN or len(found["validation"]) < _LEAST_VALIDATION:
         count = sum(map(len, found.values()))
@@ -91,7 +112,7 @@ def read_recordings(paths: Iterable[Path]) -> dict[Split, list[RecordedFrame]]:
     return found
 
 
-def _read(path: Path, kept: dict[Split, _Distinct]) -> None:
+def _read(path: Path, kept: dict[Split, _Distinct], most_before: int) -> None:
     duration_s = video_span_s(path)[1]
     with opened(path) as video:
         stream = video_stream(video, path)
@@ -103,30 +124,40 @@ def _read(path: Path, kept: dict[Split, _Distinct]) -> None:
         if duration_s * rate < every * _FEWEST_PARTS * 2:
             every = 1
         part = max(1, round(min(_PART_S, duration_s / _FEWEST_PARTS) * rate))
-        count = 0
+        count, before = 0, deque[VideoFrame](maxlen=most_before)
         with ProgressBar(f"reading {path.name}", stream.frames or None) as bar:
             for number, frame in enumerate(decoded(stream, video.demux(stream))):
                 bar.advance()
                 count += 1
-                if number % every:
-                    continue
-
-                grey = frame.reformat(*_THUMBNAIL, "gray").to_ndarray().astype(np.float32)
-                kept["validation" if number // part % 2 else "train"].offer(
-                    grey, partial(_recorded, path, number, frame, size, coded=coded)
-                )
+                if not number % every:
+                    grey = frame.reformat(*_THUMBNAIL, "gray").to_ndarray().astype(np.float32)
+                    kept["validation" if number // part % 2 else "train"].offer(
+                        grey, partial(_recorded, path, number, [*before, frame], size, coded=coded)
+                    )
+                before.append(frame)
     if not count:
         raise UserError(f"{path} holds no frame that can be decoded")
 
 
-def _recorded(path: Path, number: int, frame: VideoFrame, size: tuple[int, int], *, coded: bool) -> RecordedFrame:
-    return RecordedFrame(path.name, number, upright_rgb(frame, size), coded)
+def _recorded(
+    path: Path, number: int, frames: Sequence[VideoFrame], size: tuple[int, int], *, coded: bool
+) -> RecordedFrame:
+    *before, frame = (upright_rgb(one, size) for one in frames)
+    return RecordedFrame(path.name, number, frame, coded, tuple(before))
+
+
+def sent(sharp: RecordedFrame, seed: int) -> Iterator[RecordedFrame]:
+    """Yield a sharp frame as others receive it in a call: about half as large, from finely to coarsely coded."""
+    height, width = sharp.frame.shape[:2]
+    for index, step in enumerate(_SENT):
+        degrade = build_degradation([step], width, height, seed + index, sharp.before)
+        yield RecordedFrame(sharp.recording, sharp.number, degrade(sharp.frame), coded=True, sharp=sharp.frame)
 
 
 def write_recorded_pairs(
     folder: Path, expert: str, frames: Mapping[Split, Sequence[RecordedFrame]], answer: Callable[[Frame], Frame]
 ) -> None:
-    """Write a pairs folder of frames as they were received and, in place of sharp ones, a teacher's answers.
+    """Write a pairs folder of frames as they were received and what was sent, or else a teacher's answers.
 
     `expert` stands in place of the degradation, which nobody knows.
     """
@@ -136,7 +167,7 @@ def write_recorded_pairs(
             shard, offset = temporary / f"{split}-000.bin", 0
             with shard.open("wb") as file:
                 for one in group:
-                    target = answer(one.frame)
+                    target = answer(one.frame) if one.sharp is None else one.sharp
                     height, width = target.shape[:2]
                     for image in (target, one.frame):
                         file.write(np.ascontiguousarray(image).data)

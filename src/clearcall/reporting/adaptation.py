@@ -27,18 +27,25 @@ _SIDE_PX = 80
 def write_adaptation(
     adaptation: "Adaptation", output: Path, model: str, teacher: str, recordings: Sequence[Path], command: str
 ) -> Path:
-    """Write OUTPUT.md and OUTPUT.png beside the model `output`, and return the page's path."""
+    """Write OUTPUT.md and OUTPUT.png beside the model `output`, and return the page's path.
+
+    `teacher` is its name, empty if the sharp frames were known.
+    """
     picture = output.with_suffix(".png")
     with atomic_path(picture) as temporary:
         _draw(adaptation).save(temporary, "PNG", optimize=True)
     page = Page(f"`{output.name}`: `{model}`, adapted")
     page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
+    learnt = (
+        f"learnt what `{teacher}` makes of them. No sharp image was there, so that the figures are against the teacher"
+        if teacher
+        else "learnt to restore them after real encoders. The figures are against the frames as they were sent"
+    )
     page.add(
         f"Made from {', '.join(f'`{path.name}`' for path in recordings)} and from nothing else, on this machine: the "
-        f"experts of `{model}` to which these frames are routed learnt what `{teacher}` makes of them. No sharp image "
-        "was there, so that the figures are against the teacher, on frames that were held back from training: PSNR of "
-        "RGB in dB. The model is for calls like these; for others, use the general one. Its weights come from these "
-        "recordings: hand the file on only with the consent of those who are in them."
+        f"experts of `{model}` to which these frames are routed {learnt}, on frames that were held back from training: "
+        "PSNR of RGB in dB. The model is for calls like these; for others, use the general one. Its weights come from "
+        "these recordings: hand the file on only with the consent of those who are in them."
     )
     rows = [
         [
@@ -51,43 +58,50 @@ def write_adaptation(
     ]
     headers = ["expert", "frames", "as received", model, "adapted", "in the file"]
     page.add(markdown_table(headers, rows))
-    page.add(f"![received, general, adapted and teacher]({picture.name})")
+    page.add(f"![received, general, adapted and {'teacher' if teacher else 'sharp'}]({picture.name})")
     return page.write(output.with_suffix(".md"))
 
 
 def write_adaptation_benchmark(scores: Sequence["AdaptationScore"], reports: Path, command: str) -> str:
-    """Write adapt.md and adapt.csv, which tell what adaptation gains against hidden references; return the table."""
-    write_csv(reports / "adapt.csv", scores)
+    """Write adapt.md and adapt.csv, which tell what adaptation gains against hidden references; return the table.
+
+    Without a teacher they are called adapt_sharp.
+    """
+    name = "adapt_sharp" if scores[0].teacher is None else "adapt"
+    write_csv(reports / f"{name}.csv", scores)
     page = Page("What adaptation gains")
     page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
     first = scores[0]
+    how = "before it is sent" if first.teacher is None else f"as it arrives, by its teacher `{first.teacher}`,"
     page.add(
         f"Each clip is downscaled by 2, which is the hidden reference, then degraded. `{first.model}` adapts to the "
-        f"first third as it arrives, by its teacher `{first.teacher}`, and is measured on the last half: luma PSNR in "
-        "dB over what arrives, by the runtime, as for a video. Every value is in [adapt.csv](adapt.csv)."
+        f"first third {how} and is measured on the last half: luma PSNR in dB over what arrives, by the runtime, as "
+        f"for a video. Every value is in [{name}.csv]({name}.csv)."
     )
     settings = dict.fromkeys(one.setting for one in scores)
     means = [_mean([one for one in scores if one.setting == setting]) for setting in settings]
     rows = []
     for one in [*scores, *means]:
         gained_db = one.adapted_db - one.general_db
-        gains = (f"{db:+.2f}" for db in (one.general_db, one.adapted_db, gained_db, one.teacher_db))
+        figures = (one.general_db, one.adapted_db, gained_db, one.teacher_db)
+        gains = ("-" if db is None else f"{db:+.2f}" for db in figures)
         rows.append([one.clip, one.setting, f"{one.input_db:.2f}", *gains, f"{one.seconds:.0f}"])
     headers = ["clip", "setting", "input", "general", "adapted", "gained by it", "teacher", "s"]
     table = markdown_table(headers, rows)
     page.add(table)
-    page.write(reports / "adapt.md")
+    page.write(reports / f"{name}.md")
     return table
 
 
 def _mean(scores: "Sequence[AdaptationScore]") -> "AdaptationScore":
-    figures = ("input_db", "general_db", "adapted_db", "teacher_db", "seconds")
+    figures = ["input_db", "general_db", "adapted_db", "seconds"]
+    figures += [] if scores[0].teacher is None else ["teacher_db"]
     means = {name: float(np.mean([getattr(score, name) for score in scores])) for name in figures}
     return replace(scores[0], clip="**mean**", **means)  # type: ignore[arg-type]  # of floats
 
 
 def _draw(adaptation: "Adaptation") -> Image.Image:
-    """Draw for each expert the part of a held-back frame that the teacher changes most, as each makes it, at 3x."""
+    """Draw for each expert the part of a held-back frame that its aim changes most, as each makes it, at 3x."""
     cell = max(LEAST_CELL, _SIDE_PX * ZOOM)
     cells = []
     for name, frame, made in adaptation.examples():
@@ -96,9 +110,10 @@ def _draw(adaptation: "Adaptation") -> Image.Image:
 
 
 def _row(name: str, frame: Frame, made: Mapping[str, Frame], cell: int) -> list[tuple[Image.Image, str, str]]:
-    top, left = choose_crop(made["teacher"], frame, _SIDE_PX)
+    aim = list(made)[-1]
+    top, left = choose_crop(made[aim], frame, _SIDE_PX)
     row = [(draw_overview(frame, top, left, _SIDE_PX, cell), name, f"{frame.shape[1]} x {frame.shape[0]}")]
     for title, image in {"as received": frame, **made}.items():
-        told = "" if title == "teacher" else f"{psnr_db(made['teacher'], image):.2f} dB to the teacher"
+        told = "" if title == aim else f"{psnr_db(made[aim], image):.2f} dB to the {aim}"
         row.append((enlarge(image[top : top + _SIDE_PX, left : left + _SIDE_PX]), title, told))
     return row

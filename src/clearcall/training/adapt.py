@@ -1,8 +1,8 @@
-"""Adapt a student to recordings of one's own: a teacher restores some frames, and the experts learn from that alone.
+"""Adapt a student to recordings of one's own calls, by a teacher, or of one's own camera, by what was sent.
 
-There is never a sharp original of a call. The teacher's answers are as good a target as one, and safer than few frames
-of truth, which a student would learn by heart. The idea of adapting a small network to
-one stream by a large one is that of JITNet (Mullapudi et al., ICCV 2019).
+There is never a sharp original of a received call: a teacher restores some frames, and the experts learn from that. Its
+answers are as good a target as one, and safer than few frames of truth, which a student would learn by heart. The idea
+of adapting a small network to one stream by a large one is that of JITNet (Mullapudi et al., ICCV 2019).
 """
 
 import copy
@@ -19,12 +19,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
 from clearcall.core.files import cache_folder, read_json
 from clearcall.core.locks import release_lock
 from clearcall.data.manifest import Split
 from clearcall.data.pairs import middle, read_pairs
-from clearcall.data.recordings import RecordedFrame, read_recordings, write_recorded_pairs
+from clearcall.data.recordings import RecordedFrame, read_recordings, sent, write_recorded_pairs
 from clearcall.imaging.frame import Frame
 from clearcall.models.build import build_model
 from clearcall.models.export import check_parity, export_with_weights
@@ -60,8 +61,9 @@ _TRAINING = Training(
     nodes=1,
     seed=1,
 )
-_LEAST_SHARE = 1 / 6  # of the frames that the router gives to an expert: with fewer it stays as it is
+_LEAST_SHARE = 1 / 4  # of the frames, chosen by the router: an expert of fewer stays as it is
 _LEAST_GAIN_DB = 0.02  # nearer to the teacher on the held-back frames
+_SEEDS = 10  # of each frame, for what happens to it on the way
 _MAX_DIFFERENCE = 2  # 8-bit levels between torch and the file
 _PARITY_SIDE_PX = 256
 
@@ -85,22 +87,29 @@ class AdaptedExpert:
 class Adaptation:
     """What an adaptation leaves: the adapted student beside the general one and the teacher, and how experts fared.
 
-    `curves` are the rows of each training by expert, `held_back` the frames that it was judged on.
+    `curves` are the rows of each training by expert, `held_back` the frames that it was judged on. Without a teacher
+    it learnt from the sharp frames that were sent.
     """
 
     model: str  # the shipped network that was adapted
     student: Routed
     general: Routed
-    teacher: Routed
+    teacher: Routed | None
     experts: list[AdaptedExpert]
     curves: Mapping[str, list[Row]]
-    held_back: Mapping[str, Sequence[Frame]]
+    held_back: Mapping[str, Sequence[RecordedFrame]]
 
     def examples(self) -> Iterator[tuple[str, Frame, dict[str, Frame]]]:
-        """Yield each expert's name, a held-back frame, and what general, adapted and teacher make of it."""
-        networks = {"general": self.general, "adapted": self.student, "teacher": self.teacher}
-        for name, frames in self.held_back.items():
-            yield name, frames[0], {title: restore(_Alone(one, name), frames[0]) for title, one in networks.items()}
+        """Yield each expert's name, a held-back frame, what general and adapted make of it, and their aim.
+
+        That is `teacher`, its answer, or else `sharp`, what was sent.
+        """
+        networks = {"general": self.general, "adapted": self.student}
+        if self.teacher is not None:
+            networks["teacher"] = self.teacher
+        for name, (one, *_) in self.held_back.items():
+            made = {title: restore(_Alone(network, name), one.frame) for title, network in networks.items()}
+            yield name, one.frame, made if one.sharp is None else {**made, "sharp": one.sharp}
 
 
 def load_shipped(name: str) -> Routed:
@@ -126,23 +135,52 @@ def adapt(recordings: Sequence[Path], model: str, teacher: str, steps: int = STE
     return adapt_to_frames(read_recordings(recordings), model, *networks, steps)
 
 
-def adapt_to_frames(
-    frames: Mapping[Split, Sequence[RecordedFrame]], model: str, general: Routed, teaching: Routed, steps: int = STEPS
+def adapt_to_camera(recordings: Sequence[Path], model: str, steps: int = STEPS) -> Adaptation:
+    """Adapt a shipped model to sharp recordings of one's own camera, for those who receive it in a call.
+
+    Real encoders degrade the frames, which are what it learns to restore. Otherwise like `adapt`.
+    """
+    return adapt_to_sharp(read_recordings(recordings, with_before=True), model, load_shipped(model), steps)
+
+
+def adapt_to_sharp(
+    sharp: Mapping[Split, Sequence[RecordedFrame]], model: str, general: Routed, steps: int = STEPS
 ) -> Adaptation:
-    """Adapt the shipped network `general`, called `model`, to recorded frames; see `adapt`."""
+    """Adapt the shipped network `general`, called `model`, to sharp frames; see `adapt_to_camera`."""
+    total = sum(map(len, sharp.values()))
+    received: dict[Split, list[RecordedFrame]] = {split: [] for split in sharp}
+    with ProgressBar("sending through encoders", total) as bar:
+        for split, group in sharp.items():
+            for one in group:
+                received[split] += sent(one, seed=_SEEDS * one.number)
+                bar.advance()
+    return adapt_to_frames(received, model, general, None, steps)
+
+
+def adapt_to_frames(
+    frames: Mapping[Split, Sequence[RecordedFrame]],
+    model: str,
+    general: Routed,
+    teaching: Routed | None,
+    steps: int = STEPS,
+) -> Adaptation:
+    """Adapt the shipped network `general`, called `model`, to recorded frames; see `adapt`.
+
+    Without a teacher the frames must have their sharp ones.
+    """
     by_expert = _by_expert(general, frames)
     student = copy.deepcopy(general)
     received = (hashlib.sha256(one.frame.tobytes()).hexdigest() for group in frames.values() for one in group)
-    key = checkpoint_key(_digest(general), _digest(teaching), str(steps), *received)
+    key = checkpoint_key(_digest(general), _digest(teaching or nn.Identity()), str(steps), *received)
     results, curves = list[AdaptedExpert](), dict[str, list[Row]]()
     for name, own in by_expert.items():
         expert = student.experts[student.names.index(name) - 1]
         work = cache_folder() / "adaptations" / f"{key}-{name}"
-        write_recorded_pairs(work, name, own, partial(restore, _Alone(teaching, name)))
+        write_recorded_pairs(work, name, own, partial(restore, _Alone(teaching or general, name)))
         result, curves[name] = _train(expert, name, work, steps)
         results.append(result)
         shutil.rmtree(work)
-    held_back = {name: [one.frame for one in own["validation"]] for name, own in by_expert.items()}
+    held_back = {name: own["validation"] for name, own in by_expert.items()}
     return Adaptation(model, student, general, teaching, results, curves, held_back)
 
 
@@ -150,11 +188,12 @@ def write_adapted(adaptation: Adaptation, output: Path) -> None:
     """Write the adapted student as ONNX; raise UserError, and write nothing, if no expert is better than before."""
     if not any(result.kept for result in adaptation.experts):
         best = max(result.adapted_db - result.general_db for result in adaptation.experts)
+        aim = "the sharp ones" if adaptation.teacher is None else "its teacher"
         raise UserError(
-            f"{output} was not written: on the held-back frames the adapted student is no nearer to its teacher than "
-            f"the general one ({best:+.2f} dB): use that"
+            f"{output} was not written: on the held-back frames the adapted student is no nearer to {aim} than the "
+            f"general one ({best:+.2f} dB): use that"
         )
-    frames = [middle(group[0], _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
+    frames = [middle(group[0].frame, _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
     export_with_weights(SHIPPED / f"{adaptation.model}.onnx", adaptation.student, output)
     check_parity(adaptation.student, output, frames, _MAX_DIFFERENCE)
 
@@ -167,13 +206,18 @@ def _digest(network: nn.Module) -> str:
 def _by_expert(
     student: Routed, frames: Mapping[Split, Sequence[RecordedFrame]]
 ) -> dict[str, dict[Split, list[RecordedFrame]]]:
-    """Return the frames by the expert that the router chooses for them, of experts that get enough."""
+    """Return the frames by expert, each for the two that the router prefers, of experts that get enough.
+
+    Two, since the second may be the first a second later: similar experts are hardly told apart, and one that has not
+    been adapted would undo the gain.
+    """
     found: dict[str, dict[Split, list[RecordedFrame]]] = {
         name: {"train": [], "validation": []} for name in student.names
     }
     for split, group in frames.items():
         for one in group:
-            found[_choice(student, one)][split].append(one)
+            for name in _preferred(student, one):
+                found[name][split].append(one)
     least = _LEAST_SHARE * len(frames["train"])
     enough = {
         name: own
@@ -181,7 +225,7 @@ def _by_expert(
         if name != IDENTITY and len(own["train"]) >= least and own["validation"]
     }
     if not enough:
-        untouched = len(found[IDENTITY]["train"]) + len(found[IDENTITY]["validation"])
+        untouched = sum(map(len, found[IDENTITY].values()))
         raise UserError(
             f"{untouched} of {sum(map(len, frames.values()))} frames are sharp already, and no expert gets enough of "
             "the others: there is nothing to adapt to"
@@ -189,12 +233,14 @@ def _by_expert(
     return enough
 
 
-def _choice(student: Routed, one: RecordedFrame) -> str:
-    """Return the name of the expert that the runtime would choose for a frame."""
+def _preferred(student: Routed, one: RecordedFrame) -> list[str]:
+    """Return the two experts that the runtime would rather choose for a frame, or the identity alone if it is best."""
     with torch.inference_mode():
         scores = student.scores(to_tensor(one.frame)[None])[0].tolist()
     allowed = {IDENTITY, *student.coded} if one.coded and student.coded else {*student.names}
-    return max((name for name in student.names if name in allowed), key=lambda name: scores[student.names.index(name)])
+    by_score = dict(sorted(zip(student.names, scores, strict=True), key=lambda pair: -pair[1]))
+    best, *others = (name for name in by_score if name in allowed)
+    return [best] if best == IDENTITY else [best, *(name for name in others if name != IDENTITY)][:2]
 
 
 class _Alone(nn.Module):
