@@ -60,7 +60,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path, projec
     package = {name for name in names if ".dist-info/" not in name}
     files = (path for path in (project / "src" / "clearcall").rglob("*") if path.is_file())
     assert package == {path.relative_to(project / "src").as_posix() for path in files if path.suffix != ".pyc"}
-    for name in ("fast", "quality"):
+    for name in ("fast", "quality", "best"):
         assert {f"clearcall/runtime/shipped/{name}{suffix}" for suffix in (".onnx", ".json", ".md")} <= package
     assert {"clearcall/temporal/weights.npz", "clearcall/py.typed"} <= package
     assert {Path(name).name for name in names - package} >= {"LICENSE", "NOTICE", "METADATA", "entry_points.txt"}

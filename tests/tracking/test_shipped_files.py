@@ -14,10 +14,10 @@ Frame = npt.NDArray[np.uint8]
 
 
 def test_there_are_two_and_both_are_for_everything() -> None:
-    assert shipped_models() == ["fast", "quality"]
+    assert shipped_models() == ["best", "fast", "quality"]
 
 
-@pytest.mark.parametrize("name", ["fast", "quality"])
+@pytest.mark.parametrize("name", ["fast", "quality", "best"])
 class TestEveryShippedNetwork:
     def test_is_the_file_that_its_card_tells_of(self, name: str) -> None:
         facts = read_json(SHIPPED / f"{name}.json")
