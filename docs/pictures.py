@@ -1,10 +1,11 @@
-"""Make the README's pictures: run `clearcall compare`, `sharpen` and `camera` on photographs that scikit-image brings.
+"""Make the README's pictures: run `clearcall compare`, `sharpen`, `camera` and `adapt` on photographs that scikit-image brings.
 
     python docs/pictures.py
 
 The video is a call: a face that moves as if it talked, sent at half its resolution through H.264 and upscaled again.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,13 +54,13 @@ def frame_of(path: Path, number: int) -> Image.Image:
     raise IndexError(f"{path} has no frame {number}")
 
 
-def run(*arguments: object) -> None:
-    """Run a command of clearcall's."""
-    subprocess.run([Path(sys.executable).with_name("clearcall"), *map(str, arguments)], check=True)
+def run(*arguments: object, folder: Path = HERE) -> None:
+    """Run a command of clearcall's in a folder."""
+    subprocess.run([Path(sys.executable).with_name("clearcall"), *map(str, arguments)], check=True, cwd=folder)
 
 
 def main() -> None:
-    """Write image.png, text.png, video.png and camera.png beside this file."""
+    """Write image.png, text.png, video.png, camera.png and adapt.png beside this file."""
     portrait = np.asarray(data.astronaut()[:288], np.uint8)  # type: ignore[no-untyped-call]  # the library ships no types
     page = np.asarray(data.page(), np.uint8)  # type: ignore[no-untyped-call]  # likewise
     talking = bent([scaled(portrait, 0.5)] * FRAMES, MAX_BEND, np.random.default_rng(1))
@@ -69,13 +70,15 @@ def main() -> None:
         blurred, video = folder / "blurred.png", folder / "call.mp4"
         for name, picture in (("image.png", portrait[:192, 120:376]), ("text.png", np.stack([page] * 3, axis=-1))):
             Image.fromarray(scaled(scaled(picture, 0.5), 2)).save(blurred)
-            run("compare", blurred, "--output", HERE / name, "--model", "quality", "--overwrite")
+            run("compare", blurred, "--output", HERE / name, "--overwrite")
         write_video(video, arrived)
         run("sharpen", video, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
         shown = ("--loop", "--seconds", 4, "--overlay", "--output", folder / "camera.mkv")
         run("camera", video, "--model", "quality", *shown)
         frame_of(folder / "camera.mkv", FRAMES).save(HERE / "camera.png", optimize=True)
+        run("adapt", video, "--output", "me.onnx", folder=folder)
+        shutil.copy(folder / "me.png", HERE / "adapt.png")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from clearcall.runtime.sharpener import SHIPPED, shipped_models
 Frame = npt.NDArray[np.uint8]
 
 
-def test_there_are_two_and_both_are_for_everything() -> None:
+def test_there_are_three_and_all_are_for_everything() -> None:
     assert shipped_models() == ["best", "fast", "quality"]
 
 
