@@ -1,4 +1,4 @@
-"""Make the README's pictures: run `clearcall compare`, `sharpen`, `camera` and `adapt` on photographs that scikit-image brings.
+"""Make the pictures of README and docs: run clearcall's commands on photographs that scikit-image brings.
 
     python docs/pictures.py
 

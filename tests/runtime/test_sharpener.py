@@ -756,6 +756,28 @@ def test_map_takes_every_pixel_format_and_mixed_sizes(quartered: Network, pixel_
         assert (one == sharpen(frame, pixel_format)).all()
 
 
+@pytest.mark.parametrize("in_flight", [1, 2, 4])
+def test_map_answers_a_repeated_frame_by_the_last_result(halved: Network, in_flight: int) -> None:
+    """The caller may use up a result before it asks for the next."""
+    sharpen = Sharpener(halved.path, "onnxruntime", threads=1)
+    seeds = [1, 1, 1, 2, 1, 1, 3, 3]
+    for seed, one in zip(
+        seeds, sharpen.map([noise_rgb(18, 30, seed) for seed in seeds], in_flight=in_flight), strict=True
+    ):
+        assert (one == sharpen(noise_rgb(18, 30, seed))).all()
+        one[:] = 0
+    assert sharpen.repeated == 4
+
+
+def test_map_does_not_take_a_frame_that_differs_in_one_pixel_for_the_last(halved: Network) -> None:
+    sharpen, frame = Sharpener(halved.path, "onnxruntime", threads=1), noise_rgb(18, 30)
+    other = frame.copy()
+    other[7, 11, 1] ^= 128
+    one, two = sharpen.map([frame, other], in_flight=2)
+    assert (two == sharpen(other)).all() and (one != two).any()
+    assert sharpen.repeated == 0
+
+
 def test_map_uses_the_strength(halved: Network) -> None:
     sharpen = Sharpener(halved.path, "onnxruntime", 1, strength=0)
     frames = [noise_rgb(18, 30, seed) for seed in range(4)]

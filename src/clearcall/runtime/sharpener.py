@@ -95,13 +95,14 @@ class Sharpener:
         self._lock = Lock()
         self.choice: Choice | None = None  # for the last frame; None before the first
         self.expert: str | None = None  # of the last frame; None of a single network
+        self.repeated = 0  # frames of `map` that were the one before them again
         self._fixed = None if expert is None else self._number_of(expert)
         self._steady = SteadyChoice() if video else None
         self.coded = coded  # may be changed between frames
 
     def begin_video(self, *, coded: bool) -> None:
         """Begin another video, with `coded` as in the constructor."""
-        self.coded = coded
+        self.coded, self.repeated = coded, 0
         if self._steady is not None:
             self._steady = SteadyChoice()
 
@@ -241,8 +242,9 @@ class Sharpener:
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
         three frames more than that are taken ahead, so that memory does not grow with the length of a video; a frame
-        must stay as it is until its result is here. `around` is entered for each frame by the thread that sharpens it,
-        by several at once: a clock of their work, say.
+        must stay as it is until its result is here. A frame that is the one before it again, as in a recorded screen,
+        gets the same result without work; `repeated` counts these. `around` is entered for each other frame by the
+        thread that sharpens it, by several at once: a clock of their work, say.
         """
         if in_flight is not None and in_flight < 1:
             raise UserError(f"in_flight must be at least 1, not {in_flight}")
@@ -264,15 +266,23 @@ class Sharpener:
             return out
 
         waiting: deque[Future[Frame]] = deque()
+        before: Frame | None = None
         with ThreadPoolExecutor(count, thread_name_prefix="sharpen") as pool:
             for frame in frames:
                 size = _checked_size(frame, pixel_format, self.graph)
                 if self.choice is None:
                     with self._lock:
                         self.choice = self._variants.get(size).choice
-                chosen = self._chosen(routers.get(size), frame, pixel_format, steady) if self.experts else IDENTITY
-                self._note(chosen)
-                waiting.append(pool.submit(work, frame, size, chosen))
+                # The last one waits here, so that nobody has changed its frame or its result yet.
+                if before is not None and _is_same(frame, before) and waiting[-1].exception() is None:
+                    self.repeated += 1
+                    waiting.append(Future())
+                    waiting[-1].set_result(waiting[-2].result().copy())
+                else:
+                    chosen = self._chosen(routers.get(size), frame, pixel_format, steady) if self.experts else IDENTITY
+                    self._note(chosen)
+                    waiting.append(pool.submit(work, frame, size, chosen))
+                before = frame
                 if len(waiting) > count + _QUEUED:
                     yield waiting.popleft().result()
             while waiting:
@@ -305,6 +315,11 @@ class Sharpener:
         tried = {str(variant.choice): ms for variant, ms in medians.items()}
         best.choice = replace(best.choice, tried_ms=tried)
         return best
+
+
+def _is_same(frame: Frame, other: Frame) -> bool:
+    """Return whether two frames are equal; most that are not differ in one row of sixteen."""
+    return frame.shape == other.shape and np.array_equal(frame[::16], other[::16]) and np.array_equal(frame, other)
 
 
 def shipped_models() -> list[str]:

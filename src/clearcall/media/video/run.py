@@ -95,7 +95,7 @@ class BusyClock:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """Number of frames, both rates, and whether Ctrl-C ended it early.
+    """Number of frames, both rates, whether Ctrl-C ended it early, and how many frames were the one before them again.
 
     Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded.
     """
@@ -104,10 +104,12 @@ class VideoSummary:
     sharpen_fps: float
     encode_fps: float | None
     interrupted: bool
+    repeated: int = 0
 
     def __str__(self) -> str:
         """Return one line."""
-        sharpened = f"{self.frames} frames, decode + sharpen {self.sharpen_fps:.1f} fps"
+        again = f", {self.repeated} of them the one before again" if self.repeated else ""
+        sharpened = f"{self.frames} frames{again}, decode + sharpen {self.sharpen_fps:.1f} fps"
         if self.encode_fps is None:
             return f"{sharpened}; nothing was encoded or written"
         return f"{sharpened}, encode {self.encode_fps:.1f} fps"
@@ -180,7 +182,7 @@ def time_video(
         reader.warn_of_end()
         if not done:
             raise KeyboardInterrupt  # came so early that there is nothing to tell
-        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set())
+        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set(), chosen.repeated)
 
 
 def check_network(sharpener: Sharpener) -> None:
@@ -294,7 +296,8 @@ def _sharpen(
     reader.warn_of_end()
     if writer.refused:
         warn(f"{source}: {writer.refused} packets of sound or text are broken and were left out")
-    return VideoSummary(done, done / max(clock.busy_s, 1e-9), done / max(writer.busy_s, 1e-9), stop.is_set())
+    rates = done / max(clock.busy_s, 1e-9), done / max(writer.busy_s, 1e-9)
+    return VideoSummary(done, *rates, stop.is_set(), chosen.repeated)
 
 
 def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:
