@@ -322,7 +322,7 @@ def test_the_command_and_an_unknown_codec(clips: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Written: out/calls.md" in done.stdout
     text = (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")
-    assert "--model quality --codec=vp8 --frames=2` on" in text and "\n1 clips, 2 frames." in text
+    assert "--model best --codec=vp8 --frames=2` on" in text and "\n1 clips, 2 frames." in text
     done = command(*options, "--motion", "bend")
     assert done.returncode == 0, done.stderr
     text = (clips.parent / "out" / "calls.md").read_text(encoding="utf-8")

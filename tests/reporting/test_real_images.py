@@ -98,7 +98,7 @@ def test_the_command_sharpens_a_folder(photos: dict[str, npt.NDArray[np.uint8]],
     arguments = ["compare", str(tmp_path / "mine"), "--output", str(page.parent), "--provider", "onnxruntime"]
     done = CliRunner().invoke(app, [*arguments, "--threads", "1", "--crop", "32"], catch_exceptions=False)
     assert f"of 1 have less blur; written: {page}" in done.output
-    assert "sharpened by `quality`" in page.read_text(encoding="utf-8")
+    assert "sharpened by `best`" in page.read_text(encoding="utf-8")
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, UserError) and f"{page} exists" in str(refused.exception)
 
