@@ -10,7 +10,7 @@ from clearcall.cli.options import Overwrite
 
 def adapt(
     recordings: Annotated[
-        list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them; with --sharp, sent them.")
+        list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them; with --sharp, your own.")
     ],
     *,
     output: Annotated[
@@ -19,7 +19,7 @@ def adapt(
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
     sharp: Annotated[
-        bool, typer.Option("--sharp", help="They are sharp, of your own camera: for those whom you call.")
+        bool, typer.Option("--sharp", help="They are sharp, from your own camera; the model is for those you call.")
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each expert.")] = 800,
     overwrite: Overwrite = False,
@@ -29,8 +29,8 @@ def adapt(
     No sharp video is needed, and nothing leaves this machine. It takes a minute or two; a killed run resumes. Without a
     gain on frames that were held back, nothing is written.
 
-    With --sharp it learns from a sharp video of your own camera what encoders take away from it: give the file to those
-    whom you call.
+    With --sharp it learns, from a sharp video of your own camera, to restore what encoders remove: give the file to
+    those you call.
 
     Example: clearcall adapt monday.mp4 tuesday.mp4 --output me.onnx
 

@@ -95,7 +95,7 @@ class Sharpener:
         self._lock = Lock()
         self.choice: Choice | None = None  # for the last frame; None before the first
         self.expert: str | None = None  # of the last frame; None of a single network
-        self.repeated = 0  # frames of `map` that were the one before them again
+        self.repeated = 0  # frames of `map` that repeated the one before them
         self._fixed = None if expert is None else self._number_of(expert)
         self._steady = SteadyChoice() if video else None
         self.coded = coded  # may be changed between frames
@@ -242,7 +242,7 @@ class Sharpener:
 
         More frames a second than one by one, at a higher latency: for files. `in_flight`: None is one a core. At most
         three frames more than that are taken ahead, so that memory does not grow with the length of a video; a frame
-        must stay as it is until its result is here. A frame that is the one before it again, as in a recorded screen,
+        must stay as it is until its result is here. A frame that repeats the one before it, as in a recorded screen,
         gets the same result without work; `repeated` counts these. `around` is entered for each other frame by the
         thread that sharpens it, by several at once: a clock of their work, say.
         """
@@ -318,7 +318,7 @@ class Sharpener:
 
 
 def _is_same(frame: Frame, other: Frame) -> bool:
-    """Return whether two frames are equal; most that are not differ in one row of sixteen."""
+    """Return whether two frames are equal; of most that are not, one row in sixteen already tells."""
     return frame.shape == other.shape and np.array_equal(frame[::16], other[::16]) and np.array_equal(frame, other)
 
 

@@ -154,11 +154,15 @@ def experiment_id(name: str) -> str:
 
 
 def origin() -> dict[str, str]:
-    """Return tags that tell where a run comes from: user, script, git commit, DVC experiment, as far as known."""
+    """Return tags that tell where a run comes from: user, script, git commit, DVC experiment, as far as known.
+
+    The address of the git remote may hold a password, which is left out.
+    """
     from mlflow.tracking.context.registry import resolve_tags  # noqa: PLC0415
 
     experiment = os.environ.get("DVC_EXP_NAME")
-    return {**resolve_tags(), **({"clearcall.dvc_experiment": experiment} if experiment else {})}
+    found = {key: redact(value) for key, value in resolve_tags().items()}
+    return {**found, **({"clearcall.dvc_experiment": experiment} if experiment else {})}
 
 
 def named_after(network: str, tags: Mapping[str, str]) -> str:

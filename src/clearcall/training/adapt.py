@@ -61,8 +61,8 @@ _TRAINING = Training(
     nodes=1,
     seed=1,
 )
-_LEAST_SHARE = 1 / 4  # of the frames, chosen by the router: an expert of fewer stays as it is
-_LEAST_GAIN_DB = 0.02  # nearer to the teacher on the held-back frames
+_LEAST_SHARE = 1 / 4  # of the training frames: an expert with fewer stays as it is
+_LEAST_GAIN_DB = 0.02  # nearer to its aim on the held-back frames
 _SEEDS = 10  # of each frame, for what happens to it on the way
 _MAX_DIFFERENCE = 2  # 8-bit levels between torch and the file
 _PARITY_SIDE_PX = 256
@@ -70,7 +70,7 @@ _PARITY_SIDE_PX = 256
 
 @dataclass(frozen=True)
 class AdaptedExpert:
-    """How an expert fared: PSNR in dB of RGB against the teacher on the held-back frames.
+    """How an expert fared: PSNR in dB of RGB on the held-back frames, against the teacher or what was sent.
 
     `received_db` is that of the frames as they were received. `kept`: the adapted weights replace the general ones.
     """

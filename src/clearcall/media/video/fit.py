@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -65,17 +65,15 @@ class Fit:
     def of_video(cls, path: Path, first: VideoFrame, asked: NewSize | None) -> Self:
         """Return what fits a video's frames to the size that is asked for, as it is shown, or else to the largest.
 
-        A factor enlarges the largest. Frames are 8 bits deep, or 10 if the first is HDR. A size that is asked for, and
-        is no factor, has square pixels.
+        A factor enlarges the largest; a size has square pixels. Frames are 8 bits deep, or 10 if the first is HDR.
         """
         turns, depth = quarter_turns(first), PLANAR_10 if is_hdr(first) else PLANAR
-        named = asked if isinstance(asked, tuple) else None
-        pixels = frame_pixels(path, first, all_frames=named is None)
-        if named:
-            size, pixel = named[::-1] if turns % 2 else named, Fraction(1)
+        pixels = frame_pixels(path, first, all_frames=not isinstance(asked, tuple))
+        if isinstance(asked, tuple):
+            size, pixel = asked[::-1] if turns % 2 else asked, Fraction(1)
         else:
             most = largest(pixels)
-            size, pixel = enlarged(path, most, cast(float | None, asked)), pixels[most]
+            size, pixel = enlarged(path, most, asked), pixels[most]
         return cls(
             path,
             size,

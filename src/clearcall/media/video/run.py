@@ -95,7 +95,7 @@ class BusyClock:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """Number of frames, both rates, whether Ctrl-C ended it early, and how many frames were the one before them again.
+    """Number of frames, both rates, whether Ctrl-C ended it early, and how many frames repeated the one before them.
 
     Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded.
     """
@@ -108,7 +108,7 @@ class VideoSummary:
 
     def __str__(self) -> str:
         """Return one line."""
-        again = f", {self.repeated} of them the one before again" if self.repeated else ""
+        again = f", {self.repeated} of them repeated" if self.repeated else ""
         sharpened = f"{self.frames} frames{again}, decode + sharpen {self.sharpen_fps:.1f} fps"
         if self.encode_fps is None:
             return f"{sharpened}; nothing was encoded or written"
@@ -129,7 +129,7 @@ def sharpen_video(
     """Sharpen a video into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
 
     HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
-    the input, as many times larger as `size` says, or `size` itself, as they are shown; smaller ones are upscaled.
+    the input, times `size` if that is a factor, or else `size`, as they are shown; smaller ones are upscaled.
     `view` may show the input too, `side-by-side` with the result or in its left half. `crf` is the encoder's constant
     rate factor: lower is better and larger. `past_frames` applies the temporal filter (`TemporalFilter`). `sharpener`
     may be a function that chooses one for a frame size and rate. Ctrl-C, and an input that ends early, leave a video of
