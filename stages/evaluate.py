@@ -9,13 +9,13 @@ from clearcall.core.files import sha256_of, write_csv, write_json
 from clearcall.data.manifest import read_manifest, split_sha256
 from clearcall.data.pairs import pairs_sha256, read_pairs, spread
 from clearcall.evaluation.quality import (
+    Contender,
     clean_psnr_db,
     least_gains_db,
     mean_scores,
     score_contenders,
     tune_unsharp_mask,
 )
-from clearcall.imaging.frame import Restore
 from clearcall.models.inference import restore
 from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params
@@ -30,7 +30,10 @@ def main() -> None:
     validation = read_pairs(paths.pairs, "validation")
     at_full = [pair for pair in validation if pair.scale == 1] or validation
     mask = tune_unsharp_mask(paths.pairs, at_full, stage.unsharp_radii, stage.unsharp_amounts)
-    contenders: dict[str, Restore] = {"degraded": lambda frame: frame, "unsharp": mask}
+    contenders: dict[str, Contender] = {
+        "degraded": lambda frame, _: frame,
+        "unsharp": lambda frame, _: mask(frame),
+    }
     networks = ["students/student", *(["students/baseline"] if params.distill_student.baseline else []), "teacher"]
     for folder in networks:
         contenders[Path(folder).name] = partial(restore, load_weights(paths.weights / folder))
@@ -43,6 +46,7 @@ def main() -> None:
             "test_manifest_sha256": split_sha256(read_manifest(paths.raw), "test"),
             "test_pairs_sha256": pairs_sha256(test),
             "student_weights_sha256": sha256_of(paths.weights / "students" / "student" / WEIGHTS),
+            "teacher_weights_sha256": sha256_of(paths.weights / "teacher" / WEIGHTS),
             "pairs": len(test),
             "unsharp_mask": asdict(mask),
             "mean": mean_scores(scores),

@@ -271,7 +271,8 @@ class Training(_Params):
     """What the training loop needs to know.
 
     `epochs`, where given, take the place of `steps` and `validate_every`: each has a patch of every training pair and a
-    validation at its end. `validation_pairs` limits how many pairs that looks at. `relative_floor` is what the losses
+    validation at its end. `validation_pairs` limits how many pairs that looks at. `untold_fraction` is the
+    share of samples whose degradation a conditioned network is not told. `relative_floor` is what the losses
     relative_mse, luma_gain and chroma_gain add to an input's mean squared error, of images in [0, 1]: 0.002 is 27 dB.
     """
 
@@ -281,6 +282,7 @@ class Training(_Params):
     patch_size: int = Field(ge=16, multiple_of=4)
     clean_fraction: Fraction
     recolour: bool
+    untold_fraction: Fraction = 0.0
     optimizer: Literal["adamw", "adam"]
     learning_rate: float = Field(gt=0, le=1)
     weight_decay: float = Field(ge=0)
@@ -306,10 +308,10 @@ class Pretrained(_Params):
 
 
 class TrainTeacher(_Params):
-    """The teacher."""
+    """The teacher; `pretrained` is where it starts: the one that comes with the package, other weights, or none."""
 
     model: Model
-    pretrained: Pretrained | None = None
+    pretrained: Pretrained | Literal["shipped"] | None = None
     losses: TeacherLosses
     training: Training
 

@@ -38,6 +38,7 @@ TINY: dict[tuple[Kind, str], dict[str, Any]] = {
     ("students", "routed"): {
         "experts": {"one": {"channels": 4, "body_layers": 1}, "two": {"channels": 6, "body_layers": 0}}
     },
+    ("teachers", "conditioned"): {"degradations": ["a", "b"], "channels": 4, "blocks": 2},
     ("teachers", "dncnn"): {"channels": 4, "convs": 4},
     ("teachers", "residual_blocks"): {"channels": 4, "blocks": 1},
     ("teachers", "residual_cnn"): {"channels": 32},
@@ -160,6 +161,21 @@ class TestEverySingleNetwork:
 def test_missing_unknown_and_mistyped_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_model("teachers", "unshuffle_resnet", {"blocks": 1, "unshuffle": 2} | arguments)
+
+
+def test_a_conditioned_teacher_weighs_its_channels_by_the_degradation() -> None:
+    model, images = disturbed(tiny("teachers", "conditioned")), noise(2, 3, 8, 12)
+    told = model(images, ["a", "b"])
+    assert torch.allclose(told[0], model(images[:1], ["a"])[0], atol=1e-6)
+    assert torch.allclose(told[1], model(images[1:], ["b"])[0], atol=1e-6)
+    assert not torch.allclose(told[1], model(images[1:], ["a"])[0], atol=1e-6)
+    assert torch.equal(model(images, ["", "elsewhere"]), model(images))  # not known
+    with torch.no_grad():
+        model.get_parameter("conditions")[1, 1:] = -1.0  # of `a`, after the shift: every block's answer is weighed by 0
+        shallow = model.get_submodule("head")(images[:1] - 0.5)
+        shift = model.get_parameter("conditions")[1, 0][:, None, None]
+        expected = images[:1] + model.get_submodule("tail")(2 * shallow + shift)
+    assert torch.allclose(model(images[:1], ["a"]), expected, atol=1e-6)
 
 
 def test_a_collapsible_convolution_is_one_convolution() -> None:

@@ -17,7 +17,7 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import luma_psnr_db, psnr_db
 from clearcall.imaging.sizes import resized
 from clearcall.runtime.sharpener import Sharpener
-from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_shipped, write_adapted
+from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_student, write_adapted
 
 SIZE = 192, 128  # width, height
 
@@ -52,7 +52,7 @@ def test_it_comes_nearer_to_the_truth_that_it_never_saw(call: tuple[list[Frame],
         "train": [RecordedFrame("call.mkv", n, received[n], coded=False) for n in (0, 5, 10, 15)],
         "validation": [RecordedFrame("call.mkv", n, received[n], coded=False) for n in (18, 21)],
     }
-    networks = load_shipped("fast"), load_shipped("quality")
+    networks = load_student("fast"), load_student("quality")
     done = adapt_to_frames(frames, "fast", *networks, steps=150)  # type: ignore[arg-type]  # these are splits
     write_adapted(done, tmp_path / "me.onnx")
     expert = next(one.name for one in done.experts if one.kept)
@@ -73,7 +73,7 @@ def test_ones_own_sharp_frames_teach_what_an_encoder_takes_away(tmp_path: Path) 
         return [RecordedFrame("call.mkv", n, sharp[n], coded=False, before=tuple(sharp[n - 5 : n])) for n in numbers]
 
     split: dict[Split, list[RecordedFrame]] = {"train": frames((5, 9, 13, 17)), "validation": frames((7, 15))}
-    done = adapt_to_sharp(split, "fast", load_shipped("fast"), steps=250)
+    done = adapt_to_sharp(split, "fast", load_student("fast"), steps=250)
     write_adapted(done, tmp_path / "me.onnx")
     assert done.teacher is None
     for _name, received, made in done.examples():

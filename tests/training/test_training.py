@@ -587,7 +587,7 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
         "teacher_l1": (degraded - answer_).abs().mean().item(),
         "teacher_mse": (degraded - answer_).square().mean().item(),
         "feature_projection": sum(
-            feature_projection_loss(*pair).item() for pair in zip(projected, asked(degraded).layers, strict=True)
+            feature_projection_loss(*pair).item() for pair in zip(projected, asked(degraded, []).layers, strict=True)
         )
         / 2,
         "perceptual": (vgg(degraded) - vgg(sharp)).square().mean().item(),
@@ -597,6 +597,23 @@ def test_losses_are_named_weighted_and_summed(fabric: Fabric) -> None:
     assert losses["total"].requires_grad
     losses = task.losses(Batch(degraded, sharp, input_mse, None))
     assert losses["teacher_l1"].item() == pytest.approx((degraded - teacher(degraded)).abs().mean().item())
+
+
+def test_a_conditioned_network_is_told_what_was_done_to_the_images(
+    tiny_pairs: Path, training: Training, fabric: Fabric
+) -> None:
+    arguments: dict[str, Any] = {"degradations": ["bicubic_x1.5", "clean"], "channels": 4, "blocks": 1}
+    network = build_model("teachers", "conditioned", arguments)
+    told: list[list[str]] = []
+    network.register_forward_pre_hook(lambda _network, inputs: told.append(list(inputs[1])))
+    task = RestorationTask(WithFeatures(network), {"l1": 1.0, "teacher_l1": 1.0}, live_answers(network, fabric))
+    records = read_pairs(tiny_pairs, "train")
+    sampler = new_sampler(tiny_pairs, training, clean_fraction=0.3, untold_fraction=0.4, batch_size=100)
+    batch = sampler.batch(0, 0)
+    task.losses(batch)
+    assert told == [list(batch.degradations)] * 2
+    assert set(batch.degradations) == {"", *(record.degradation for record in records)}
+    assert 40 < sum(not name for name in batch.degradations) < 75  # 30 clean ones, and 40 % of the others: 58
 
 
 def test_the_floor_of_relative_losses_is_that_of_the_params(training: Training, fabric: Fabric) -> None:

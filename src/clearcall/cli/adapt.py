@@ -17,7 +17,9 @@ def adapt(
         Path, typer.Option(help="The adapted model, an ONNX file; a Markdown page and a PNG are written beside it.")
     ],
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
-    teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
+    teacher: Annotated[
+        str, typer.Option(help="What it learns from: the shipped teacher, or a student's name.")
+    ] = "teacher",
     sharp: Annotated[
         bool, typer.Option("--sharp", help="They are sharp, from your own camera; the model is for those you call.")
     ] = False,
@@ -40,8 +42,8 @@ def adapt(
     """
     from clearcall.core.errors import fail
     from clearcall.core.files import check_target
+    from clearcall.models.weights import TEACHER
     from clearcall.reporting.adaptation import write_adaptation
-    from clearcall.runtime.sharpener import AUTO, named_model
     from clearcall.training.adapt import adapt as run
     from clearcall.training.adapt import adapt_to_camera, write_adapted
 
@@ -49,9 +51,9 @@ def adapt(
         fail(f"{output} must end in .onnx")
     for recording in recordings:
         check_target(output, recording, overwrite=overwrite)
-    if sharp and teacher != AUTO:
+    if sharp and teacher != TEACHER:
         fail("--sharp needs no --teacher: it learns from the sharp frames")
-    teacher = "" if sharp else named_model(teacher)
+    teacher = "" if sharp else teacher
     done = adapt_to_camera(recordings, model, steps) if sharp else run(recordings, model, teacher, steps)
     write_adapted(done, output)
     command = f"clearcall adapt {' '.join(path.name for path in recordings)} --output {output.name} --model {model}"
@@ -81,7 +83,9 @@ def bench_adapt(
     clips: Annotated[Path, typer.Argument(help="A folder of videos of sharp talking heads.")],
     *,
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
-    teacher: Annotated[str, typer.Option(help="The shipped network that it learns from; auto: the best.")] = "auto",
+    teacher: Annotated[
+        str, typer.Option(help="What it learns from: the shipped teacher, or a student's name.")
+    ] = "teacher",
     sharp: Annotated[bool, typer.Option("--sharp", help="Adapt to the sharp clips; write adapt_sharp.md.")] = False,
     frames: Annotated[int, typer.Option(min=24, help="Frames of each clip.")] = 150,
     height: Annotated[int, typer.Option(min=64, help="Clips are downscaled to this height.")] = 720,
@@ -96,10 +100,9 @@ def bench_adapt(
     from clearcall.data.clips import clip_files, read_clip
     from clearcall.evaluation.adaptation import measure_adaptation
     from clearcall.reporting.adaptation import write_adaptation_benchmark
-    from clearcall.runtime.sharpener import named_model
 
     read = partial(read_clip, frames=frames, height=height)
-    scores = measure_adaptation(clip_files(clips), read, model, None if sharp else named_model(teacher))
+    scores = measure_adaptation(clip_files(clips), read, model, None if sharp else teacher)
     command = f"clearcall bench adapt {clips.name} --model {model} "
-    command += "--sharp" if sharp else f"--teacher {named_model(teacher)}"
+    command += "--sharp" if sharp else f"--teacher {teacher}"
     typer.echo(write_adaptation_benchmark(scores, output, command))

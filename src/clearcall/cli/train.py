@@ -114,15 +114,19 @@ def ship(
 ) -> None:
     """Take the student of the last `dvc repro` into the package: ONNX, safetensors and model card.
 
+    `clearcall models ship teacher` takes its teacher instead: safetensors in half precision, and a card.
+
     Example: clearcall models ship fast --made-by "make ship NAME=fast PHOTOS=../photos"
     """
+    from clearcall.models.weights import TEACHER
     from clearcall.params import load_params
-    from clearcall.reporting.card import model_card
+    from clearcall.reporting.card import model_card, teacher_card
     from clearcall.runtime.sharpener import SHIPPED
     from clearcall.tracking.ship import ship as take
 
     params = load_params()
-    typer.echo(f"written: {take(name, params, SHIPPED, made_by, partial(model_card, name, params, made_by))}")
+    card = partial(teacher_card, params, made_by) if name == TEACHER else partial(model_card, name, params, made_by)
+    typer.echo(f"written: {take(name, params, SHIPPED, made_by, card)}")
 
 
 def ship_filter(

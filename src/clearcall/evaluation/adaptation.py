@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,11 +14,13 @@ from clearcall.data.clips import Clip
 from clearcall.data.degrade.codecs import send
 from clearcall.data.manifest import CLIP_FRAMES, Split
 from clearcall.data.recordings import TRAIN_FRAMES, VALIDATION_FRAMES, RecordedFrame
-from clearcall.imaging.frame import Frame
+from clearcall.imaging.frame import Frame, Restore
 from clearcall.imaging.metrics import luma_psnr_db
 from clearcall.imaging.sizes import resized
+from clearcall.models.inference import restore
+from clearcall.models.weights import TEACHER, load_shipped
 from clearcall.runtime.sharpener import Sharpener
-from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_shipped, write_adapted
+from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_student, write_adapted
 
 UPSCALED = "upscaled by 2"
 _QPS = (27, 32)
@@ -78,7 +81,7 @@ def _measured(
     with TemporaryDirectory() as folder:
         adapted: str | Path = Path(folder) / "adapted.onnx"
         try:
-            general = load_shipped(model)
+            general = load_student(model)
             frames: dict[Split, list[RecordedFrame]] = {
                 "train": [one for number, one in enumerate(seen, 1) if number % every],
                 "validation": held_back,
@@ -94,12 +97,16 @@ def _measured(
         seconds = time.perf_counter() - begun
         last = slice(len(received) // 2, None)
 
-        def decibels(network: str | Path) -> float:
-            sharpener = Sharpener(network, "onnxruntime", video=True, coded=coded)
-            restored = [sharpener(frame) for frame in received[last]]
-            return float(np.mean([*map(luma_psnr_db, sharp[last], restored)]))
+        def decibels(restorer: Restore) -> float:
+            return float(np.mean([*map(luma_psnr_db, sharp[last], map(restorer, received[last]))]))
 
-        arrived = float(np.mean([*map(luma_psnr_db, sharp[last], received[last])]))
-        general_db, adapted_db = (decibels(network) - arrived for network in (model, adapted))
-        teacher_db = None if teacher is None else decibels(teacher) - arrived
+        def sharpener(network: str | Path) -> Sharpener:
+            return Sharpener(network, "onnxruntime", video=True, coded=coded)
+
+        arrived = decibels(lambda frame: frame)
+        general_db, adapted_db = (decibels(sharpener(network)) - arrived for network in (model, adapted))
+        teacher_db = None
+        if teacher is not None:
+            teaching = partial(restore, load_shipped(teacher)) if teacher == TEACHER else sharpener(teacher)
+            teacher_db = decibels(teaching) - arrived
     return AdaptationScore(clip, setting, model, teacher, arrived, general_db, adapted_db, teacher_db, seconds)

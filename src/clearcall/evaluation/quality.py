@@ -1,6 +1,6 @@
 """Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +20,8 @@ from clearcall.imaging.unsharp import unsharp_mask
 # To rank masks the middles of some validation images are enough: pixels, and pairs in all.
 TUNING_SIDE, TUNING_PAIRS = 512, 60
 Setting = TypeVar("Setting")
+# Restores an 8-bit image, told how it was degraded (empty: not at all).
+Contender = Callable[[Frame, str], Frame]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def tune_unsharp_mask(
 
 
 def score_contenders(
-    pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Restore], *, shown: bool = True
+    pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Contender], *, shown: bool = True
 ) -> list[Score]:
     """Measure every contender on every pair, full frames, 8 bits in and out.
 
@@ -100,7 +102,7 @@ def score_contenders(
     scores: list[Score] = []
     for record in track(records, len(records), "evaluating") if shown else records:
         sharp, degraded = reader.sharp(record), reader.degraded(record)
-        answers = {name: restore(degraded) for name, restore in contenders.items()}
+        answers = {name: restore(degraded, record.degradation) for name, restore in contenders.items()}
         compared = [(name, "sharp", sharp, answer) for name, answer in answers.items()]
         if {"student", "teacher"} <= answers.keys():
             compared.append(("student", "teacher", answers["teacher"], answers["student"]))
@@ -133,8 +135,8 @@ def least_gains_db(scores: Iterable[Score]) -> dict[str, float]:
     return {name: min(pair[name] - pair["degraded"] for pair in psnr_db.values()) for name in names}
 
 
-def clean_psnr_db(pairs: Path, records: Sequence[PairRecord], restore: Restore) -> float:
+def clean_psnr_db(pairs: Path, records: Sequence[PairRecord], restore: Contender) -> float:
     """Return the mean PSNR in dB of restored sharp images: a restorer should leave them alone."""
     reader = PairReader(pairs)
     sharp = {record.image: reader.sharp(record) for record in records}
-    return float(np.mean([min(MAX_PSNR_DB, psnr_db(image, restore(image))) for image in sharp.values()]))
+    return float(np.mean([min(MAX_PSNR_DB, psnr_db(image, restore(image, ""))) for image in sharp.values()]))

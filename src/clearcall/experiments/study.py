@@ -139,7 +139,7 @@ def _train(run: _Run) -> Row:
     model, validation = train_student(stage, run.params.paths, _records(run), f"study-{run.key}")
     seconds = time.monotonic() - started
     test, restorer = spread(read_pairs(pairs, "test"), run.study.test_pairs), partial(restore, model)
-    scores = score_contenders(pairs, test, {"degraded": lambda frame: frame, "point": restorer}, shown=False)
+    scores = score_contenders(pairs, test, {"degraded": lambda frame, _: frame, "point": restorer}, shown=False)
     mean = mean_scores(scores)
     return Row(
         point=run.point,

@@ -1,5 +1,7 @@
 """From 8-bit images to tensors and back, and a network's output to one image."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,14 +21,23 @@ def to_frame(image: Tensor) -> Frame:
     return frame
 
 
+def output(model: nn.Module, image: Tensor, degradations: Sequence[str]) -> Tensor:
+    """Return a network's output to RGB (N, 3, H, W); a conditioned one is told each image's degradation."""
+    restored: Tensor = model(image, degradations) if hasattr(model, "degradations") else model(image)
+    return restored
+
+
 @torch.inference_mode()
-def restore_unrounded(model: nn.Module, frame: Frame) -> Tensor:
-    """Return a network's output to an 8-bit RGB image: float32 (3, height, width) in [0, 1]."""
+def restore_unrounded(model: nn.Module, frame: Frame, degradation: str = "") -> Tensor:
+    """Return a network's output to an 8-bit RGB image: float32 (3, height, width) in [0, 1].
+
+    Where the `degradation` is known, a conditioned network is told it.
+    """
     device = next(model.parameters()).device
-    restored: Tensor = model(to_tensor(frame)[None].to(device))[0]
+    restored = output(model, to_tensor(frame)[None].to(device), [degradation])[0]
     return restored.float().clamp(0, 1)
 
 
-def restore(model: nn.Module, frame: Frame) -> Frame:
-    """Return a network's output to one 8-bit RGB image, in the same form."""
-    return to_frame(restore_unrounded(model, frame))
+def restore(model: nn.Module, frame: Frame, degradation: str = "") -> Frame:
+    """Return a network's output to one 8-bit RGB image, in the same form; see `restore_unrounded`."""
+    return to_frame(restore_unrounded(model, frame, degradation))

@@ -13,8 +13,10 @@ from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, cache_folder, read_json, sha256_of, write_json
 from clearcall.models.build import Kind, build_model
 from clearcall.params import Model
+from clearcall.runtime.sharpener import SHIPPED, find_model
 
 WEIGHTS, ARCHITECTURE = "model.safetensors", "model.json"
+TEACHER = "teacher"  # the shipped one, beside the students; it has no ONNX file, since it is too slow for a call
 
 
 # Where files that hold more than weights keep them; of a moving average and the last step's, the average.
@@ -48,6 +50,17 @@ def load_weights(folder: Path) -> nn.Module:
         raise UserError(f"the weights in {folder} are not of its architecture: {error}") from None
     model.requires_grad_(requires_grad=False)
     return model.eval()
+
+
+def load_shipped(name: str) -> nn.Module:
+    """Return a shipped student or the shipped teacher, in evaluation mode; raise UserError if there is no such one."""
+    if name not in (known := sorted(path.stem for path in SHIPPED.glob("*.safetensors"))):
+        find_model(name)  # names what is near
+        raise UserError(f"{name} has no weights to learn with: give one of {', '.join(known)}")
+    model = read_json(SHIPPED / f"{name}.json")["model"]
+    network = build_model("teachers" if name == TEACHER else "students", model["name"], model["arguments"])
+    network.load_state_dict(load_file(SHIPPED / f"{name}.safetensors"))
+    return network.requires_grad_(requires_grad=False).eval()
 
 
 def fetch_weights(source: str, sha256: str) -> Path:

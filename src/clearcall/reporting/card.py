@@ -31,6 +31,46 @@ _FOR_CALLS = (
 )
 
 
+_FORMS = ("ssim", ".4f"), ("psnr_db", ".2f")
+
+
+def teacher_card(params: Params, recipe: str, reports: Results) -> str:
+    """Return the card, as Markdown, of the teacher that the pipeline's reports are of; `recipe` is what made it."""
+    trained, evaluated = reports["train_teacher"], reports["evaluate"]
+    training, images = params.train_teacher.training, reports["download_data"]["images"]
+    shown = ["degraded", "unsharp", "teacher"]
+    rows = [[_TITLES[key], *(f"{evaluated['mean'][key][metric]:{form}}" for metric, form in _FORMS)] for key in shown]
+    losses = ", ".join(f"{key} {value}" for key, value in trained["losses"].items())
+    return f"""# Model card: the shipped teacher
+
+A network of {reports["export_onnx"]["teacher"]["parameters"]:,} parameters
+({trained["model"]["name"]}: {arguments_of(trained["model"])}) that restores RGB, for training: too slow for a call.
+Weights in half precision. Apache-2.0.
+
+- **Use**: `clearcall adapt` asks it, and `train_teacher.pretrained: shipped` starts from it. Told the degradation it
+  need not guess it; it also answers untold.
+- **Made by** `{recipe}`, on {machine()["cpu"]}.
+- **Data**: {images["train"]} images to train on, {images["validation"]} to tune on, {images["test"]} to
+  measure on, split by photograph, and no part of this package. Licence: {_licences(params)}.
+- **Training**: {losses} (relative_floor {training.relative_floor:g}); {trained["steps"]:,} steps of
+  {training.batch_size} patches of {training.patch_size} pixels; {training.untold_fraction:.0%} of the samples untold,
+  {training.clean_fraction:.0%} undegraded.
+- **Limits**: {_FOR_CALLS[1]} What it adds is plausible, not known.
+  The worst image of the test split changes by {evaluated["least_gain_db"]["teacher"]:+.2f} dB, an undegraded one comes
+  back at {evaluated["clean_psnr_db"]["teacher"]:.1f} dB.
+
+## Quality on the test photographs, told the degradation (SSIM of Wang et al. / PSNR of RGB in dB)
+
+{markdown_table(["contender", "SSIM", "PSNR"], rows)}
+
+{breakdown_table(reports, "by_degradation", shown)}
+"""
+
+
+def _licences(params: Params) -> str:
+    return "; ".join(sorted({record.licence for record in read_manifest(params.paths.raw)}))
+
+
 def model_card(name: str, params: Params, recipe: str, reports: Results) -> str:
     """Return the card, as Markdown, of the student that the pipeline's reports are of; `recipe` is what made it."""
     trained, evaluated = reports["distill_student"]["student"], reports["evaluate"]
@@ -49,7 +89,6 @@ def model_card(name: str, params: Params, recipe: str, reports: Results) -> str:
     floor = f"relative_floor {training.relative_floor:g}"
     settings = dict.fromkeys(("relative_mse", "luma_gain", "chroma_gain"), f" ({floor})")
     losses = ", ".join(f"{key} {value}{settings.get(key, '')}" for key, value in trained["losses"].items())
-    licences = sorted({record.licence for record in read_manifest(params.paths.raw)})
     behind = [
         f"{degradation} ({metric})"
         for degradation, scores in evaluated["by_degradation"].items()
@@ -76,7 +115,7 @@ that sharpens 8-bit images by what it adds to {"luma" if luma else "R, G and B"}
   Not for evidence: what it adds is plausible, not known.
 - **Made by** `{recipe}`, on {machine()["cpu"]}.
 - **Data**: {images["train"]} images to train on, {images["validation"]} to tune on, {images["test"]} to
-  measure on, split by photograph, and no part of this package. Licence: {"; ".join(licences)}.
+  measure on, split by photograph, and no part of this package. Licence: {_licences(params)}.
 - **Degradations**: {", ".join(evaluated["by_degradation"])}; {clean} of the samples undegraded.
 - **Training**: {losses}; {steps}.
 - **Limits**: {limits}

@@ -63,19 +63,23 @@ def judge(found: Results, limits: Gate) -> list[Check]:
     ]
 
 
-def judge_shipped(mean: Mapping[str, Mapping[str, float]], clean_psnr_db: float, limits: ShippedGate) -> list[Check]:
+def judge_shipped(
+    mean: Mapping[str, Mapping[str, float]], clean_psnr_db: float, limits: ShippedGate, role: str = "student"
+) -> list[Check]:
     """Return the checks of a network for the package: lead over the tuned mask, and PSNR of undegraded images.
 
     `mean` has each contender's `ssim` and `psnr_db` on the test images.
     """
     return [
-        *_over_unsharp(mean, limits),
+        *_over_unsharp(mean, limits, role),
         Check("PSNR of an undegraded image, dB", clean_psnr_db, limits.min_clean_psnr_db),
     ]
 
 
-def _over_unsharp(mean: Mapping[str, Mapping[str, float]], limits: Gate | ShippedGate) -> list[Check]:
-    ssim, psnr_db = (round(mean["student"][key] - mean["unsharp"][key], 9) for key in ("ssim", "psnr_db"))
+def _over_unsharp(
+    mean: Mapping[str, Mapping[str, float]], limits: Gate | ShippedGate, role: str = "student"
+) -> list[Check]:
+    ssim, psnr_db = (round(mean[role][key] - mean["unsharp"][key], 9) for key in ("ssim", "psnr_db"))
     return [
         Check("SSIM over the tuned unsharp mask", ssim, limits.min_ssim_over_unsharp),
         Check("PSNR over the tuned unsharp mask, dB", psnr_db, limits.min_psnr_db_over_unsharp),

@@ -1,57 +1,66 @@
-"""Take the student of the last pipeline run into the package, with a card that says what it is and what it can do."""
+"""Take the student, or the teacher, of the last pipeline run into the package, with a card of what it can do."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.torch import load_file, save
+
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_path, sha256_of, write_json, write_text
 from clearcall.evaluation.results import Results, read_results
+from clearcall.models.weights import TEACHER, WEIGHTS
 from clearcall.params import Params
 from clearcall.tracking.gate import judge_shipped
 
 MAX_BYTES = 2_500_000
-_REPORTS = ("download_data", "degrade_pairs", "distill_student", "evaluate", "export_onnx")
+_REPORTS = ("download_data", "degrade_pairs", "train_teacher", "distill_student", "evaluate", "export_onnx")
 
 
 def ship(name: str, params: Params, folder: Path, recipe: str, card: Callable[[Results], str]) -> Path:
     """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return its path.
 
-    `card` makes the card of the reports. Raises UserError if the pipeline's results are missing, do not belong
-    together, are larger than `MAX_BYTES` each, or below the limits of `gate.shipped`.
+    Of the name `teacher` it is the teacher, in half precision and without ONNX: it is to be trained on and asked, not
+    to sharpen calls. `card` makes the card of the reports. Raises UserError if the pipeline's results are missing, do
+    not belong together, are larger than `MAX_BYTES` each, or below the limits of `gate.shipped`.
     """
-    paths = params.paths
-    sources = {
-        ".onnx": paths.models / "student.onnx",
-        ".safetensors": paths.weights / "students/student/model.safetensors",
-    }
+    paths, role = params.paths, TEACHER if name == TEACHER else "student"
+    weights = paths.weights / ("teacher" if role == TEACHER else "students/student") / WEIGHTS
+    sources = {".onnx": paths.models / f"{role}.onnx", ".safetensors": weights}
     reports = read_results(paths.reports, _REPORTS)
-    exported = reports["export_onnx"]["student"]
+    exported = reports["export_onnx"][role]
     for suffix, recorded in ((".onnx", exported["sha256"]), (".safetensors", exported["weights_sha256"])):
         source = sources[suffix]
         if not source.is_file() or sha256_of(source) != recorded:
-            raise UserError(f"{source} is missing or not the student that was measured: run `dvc repro`")
-        if source.stat().st_size > MAX_BYTES:
+            raise UserError(f"{source} is missing or not the {role} that was measured: run `dvc repro`")
+        if role != TEACHER and source.stat().st_size > MAX_BYTES:
             raise UserError(f"{source} has {source.stat().st_size:,} bytes; a shipped network may have {MAX_BYTES:,}")
-    if reports["evaluate"]["student_weights_sha256"] != exported["weights_sha256"]:
-        raise UserError("quality and export are of different students: run `dvc repro`")
-    _require_worth_shipping(name, reports, params)
-    for suffix, source in sources.items():
-        with atomic_path(folder / f"{name}{suffix}") as temporary:
-            shutil.copyfile(source, temporary)
     evaluated = reports["evaluate"]
+    if evaluated[f"{role}_weights_sha256"] != exported["weights_sha256"]:
+        raise UserError(f"quality and export are of different {role}s: run `dvc repro`")
+    _require_worth_shipping(name, role, reports, params)
+    target = folder / f"{name}.safetensors"
+    with atomic_path(target) as temporary:
+        if role == TEACHER:
+            temporary.write_bytes(save({key: tensor.half() for key, tensor in load_file(weights).items()}))
+        else:
+            shutil.copyfile(weights, temporary)
+    if role != TEACHER:
+        with atomic_path(folder / f"{name}.onnx") as temporary:
+            shutil.copyfile(sources[".onnx"], temporary)
+    trained = reports["train_teacher"] if role == TEACHER else reports["distill_student"]["student"]
     write_json(
         folder / f"{name}.json",
         {
-            "model": reports["distill_student"]["student"]["model"],
+            "model": trained["model"],
             "parameters": exported["parameters"],
-            "onnx_sha256": exported["sha256"],
-            "safetensors_sha256": exported["weights_sha256"],
+            **({} if role == TEACHER else {"onnx_sha256": exported["sha256"]}),
+            "safetensors_sha256": sha256_of(target),
             "recipe": recipe,
-            "quality": {key: value["student"] for key, value in evaluated["by_degradation"].items()},
+            "quality": {key: value[role] for key, value in evaluated["by_degradation"].items()},
             "mean": evaluated["mean"],
-            "clean_psnr_db": evaluated["clean_psnr_db"]["student"],
-            "least_gain_db": evaluated["least_gain_db"]["student"],
+            "clean_psnr_db": evaluated["clean_psnr_db"][role],
+            "least_gain_db": evaluated["least_gain_db"][role],
         },
     )
     path = folder / f"{name}.md"
@@ -59,12 +68,12 @@ def ship(name: str, params: Params, folder: Path, recipe: str, card: Callable[[R
     return path
 
 
-def _require_worth_shipping(name: str, reports: Results, params: Params) -> None:
+def _require_worth_shipping(name: str, role: str, reports: Results, params: Params) -> None:
     limits = params.gate.shipped.get(name)
     if limits is None:
         known = ", ".join(sorted(params.gate.shipped))
         raise UserError(f"no limits for {name}: add it under gate.shipped in params.yaml, which has {known}")
     evaluated = reports["evaluate"]
-    checks = judge_shipped(evaluated["mean"], evaluated["clean_psnr_db"]["student"], limits)
+    checks = judge_shipped(evaluated["mean"], evaluated["clean_psnr_db"][role], limits, role)
     if failed := [f"{check.name} {check.value:.4g} < {check.limit:g}" for check in checks if not check.passed]:
         raise UserError(f"{name} is not taken into the package: {'; '.join(failed)} (gate.shipped in params.yaml)")

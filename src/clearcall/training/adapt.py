@@ -13,26 +13,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
-from clearcall.core.files import cache_folder, read_json
+from clearcall.core.files import cache_folder
 from clearcall.core.locks import release_lock
 from clearcall.data.manifest import Split
 from clearcall.data.pairs import middle, read_pairs
 from clearcall.data.recordings import RecordedFrame, read_recordings, sent, write_recorded_pairs
 from clearcall.imaging.frame import Frame
-from clearcall.models.build import build_model
 from clearcall.models.export import check_parity, export_with_weights
-from clearcall.models.inference import restore, to_tensor
+from clearcall.models.inference import output, restore, to_tensor
 from clearcall.models.students.routed import IDENTITY, Routed
+from clearcall.models.weights import load_shipped
 from clearcall.params import Training
-from clearcall.runtime.sharpener import SHIPPED, find_model, shipped_models
+from clearcall.runtime.sharpener import SHIPPED, shipped_models
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.task import RestorationTask
@@ -94,7 +92,7 @@ class Adaptation:
     model: str  # the shipped network that was adapted
     student: Routed
     general: Routed
-    teacher: Routed | None
+    teacher: nn.Module | None
     experts: list[AdaptedExpert]
     curves: Mapping[str, list[Row]]
     held_back: Mapping[str, Sequence[RecordedFrame]]
@@ -104,7 +102,7 @@ class Adaptation:
 
         That is `teacher`, its answer, or else `sharp`, what was sent.
         """
-        networks = {"general": self.general, "adapted": self.student}
+        networks: dict[str, nn.Module] = {"general": self.general, "adapted": self.student}
         if self.teacher is not None:
             networks["teacher"] = self.teacher
         for name, (one, *_) in self.held_back.items():
@@ -112,15 +110,12 @@ class Adaptation:
             yield name, one.frame, made if one.sharp is None else {**made, "sharp": one.sharp}
 
 
-def load_shipped(name: str) -> Routed:
-    """Return a shipped network with its weights, in evaluation mode; raise UserError if there is none of that name."""
-    if name not in shipped_models():
-        find_model(name)  # names what is near
-        raise UserError(f"{name} has no weights to learn with: give one of {', '.join(shipped_models())}")
-    model = read_json(SHIPPED / f"{name}.json")["model"]
-    network = build_model("students", model["name"], model["arguments"])
-    network.load_state_dict(load_file(SHIPPED / f"{name}.safetensors"))
-    return cast(Routed, network.requires_grad_(requires_grad=False).eval())
+def load_student(name: str) -> Routed:
+    """Return a shipped student with its weights, in evaluation mode; raise UserError if there is none of that name."""
+    network = load_shipped(name)
+    if not isinstance(network, Routed):
+        raise UserError(f"{name} is no student that could be adapted: give one of {', '.join(shipped_models())}")
+    return network
 
 
 def adapt(recordings: Sequence[Path], model: str, teacher: str, steps: int = STEPS) -> Adaptation:
@@ -131,7 +126,7 @@ def adapt(recordings: Sequence[Path], model: str, teacher: str, steps: int = STE
     """
     if teacher == model:
         raise UserError(f"the model {model} cannot be its own teacher: give another --teacher or another --model")
-    networks = load_shipped(model), load_shipped(teacher)
+    networks = load_student(model), load_shipped(teacher)
     return adapt_to_frames(read_recordings(recordings), model, *networks, steps)
 
 
@@ -140,7 +135,7 @@ def adapt_to_camera(recordings: Sequence[Path], model: str, steps: int = STEPS) 
 
     Real encoders degrade the frames, which are what it learns to restore. Otherwise like `adapt`.
     """
-    return adapt_to_sharp(read_recordings(recordings, with_before=True), model, load_shipped(model), steps)
+    return adapt_to_sharp(read_recordings(recordings, with_before=True), model, load_student(model), steps)
 
 
 def adapt_to_sharp(
@@ -161,7 +156,7 @@ def adapt_to_frames(
     frames: Mapping[Split, Sequence[RecordedFrame]],
     model: str,
     general: Routed,
-    teaching: Routed | None,
+    teaching: nn.Module | None,
     steps: int = STEPS,
 ) -> Adaptation:
     """Adapt the shipped network `general`, called `model`, to recorded frames; see `adapt`.
@@ -244,16 +239,17 @@ def _preferred(student: Routed, one: RecordedFrame) -> list[str]:
 
 
 class _Alone(nn.Module):
-    """A routed network that restores every frame by one of its experts, by its router if it has none of that name."""
+    """A network that restores every frame by one expert, if it has one of that name, or is told what that is for."""
 
-    def __init__(self, network: Routed, name: str) -> None:
+    def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
-        self.network = network
-        self._choice = network.names.index(name) if name in network.names else None
+        self.network, self._name = network, name
 
     def forward(self, image: Tensor) -> Tensor:
-        restored: Tensor = self.network(image) if self._choice is None else self.network.restore_by(self._choice, image)
-        return restored
+        network, name = self.network, self._name
+        if isinstance(network, Routed) and name in network.names:
+            return network.restore_by(network.names.index(name), image)
+        return output(network, image, [name.replace("heads_", "call_")] * len(image))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ _Value = TypeVar("_Value", np.uint8, np.uint16)
 class Batch:
     """RGB patches, float32 (N, 3, side, side) in [0, 1], with the teacher's outputs if known.
 
+    `degradations` are their names for a conditioned network, empty where it is not to be told.
     `input_mse`, (N,), is the mean squared difference between the whole images that the patches were cut from: that
     of a patch alone says more about how flat it is than about how it was degraded.
     """
@@ -29,6 +30,7 @@ class Batch:
     sharp: Tensor
     input_mse: Tensor
     teacher_restored: Tensor | None
+    degradations: Sequence[str] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device, channels last, as the convolutions want it."""
@@ -37,7 +39,7 @@ class Batch:
             return tensor.to(device, memory_format=torch.channels_last)
 
         teacher = None if self.teacher_restored is None else move(self.teacher_restored)
-        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher)
+        return Batch(move(self.degraded), move(self.sharp), self.input_mse.to(device), teacher, self.degradations)
 
 
 class PatchSampler:
@@ -57,6 +59,7 @@ class PatchSampler:
         clean_fraction: float,
         recolour: bool,
         seed: int,
+        untold_fraction: float = 0.0,
         teacher_outputs: TeacherOutputs | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
@@ -65,12 +68,12 @@ class PatchSampler:
         self._bounds = None if weights is None else np.cumsum(weights) / np.sum(weights)
         self._batch_size, self._side = batch_size, patch_size
         self._clean_fraction, self._recolour, self._seed = clean_fraction, recolour, seed
-        self._teacher_outputs = teacher_outputs
+        self._untold_fraction, self._teacher_outputs = untold_fraction, teacher_outputs
 
     def batch(self, step: int, rank: int) -> Batch:
         """Return the batch of one step on one process."""
         generator = np.random.default_rng([self._seed, step, rank])
-        degraded, sharp, input_mse, teacher = [], [], [], []
+        degraded, sharp, input_mse, teacher, names = [], [], [], [], []
         for _ in range(self._batch_size):
             index = self._draw(generator)
             record = self._records[index]
@@ -92,6 +95,8 @@ class PatchSampler:
             sharp.append(sharp_patch)
             degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
             input_mse.append(0.0 if clean else 10 ** (-record.psnr_db / 10))
+            untold = clean or (self._untold_fraction > 0 and generator.random() < self._untold_fraction)
+            names.append("" if untold else record.degradation)
             if self._teacher_outputs is not None:
                 # A clean image needs no teacher: the truth is known.
                 teacher.append(
@@ -104,6 +109,7 @@ class PatchSampler:
             to_tensor(np.stack(sharp)),
             torch.tensor(input_mse),
             torch.from_numpy(np.stack(teacher)).movedim(-1, -3) if teacher else None,
+            names,
         )
 
     def _draw(self, generator: np.random.Generator) -> int:

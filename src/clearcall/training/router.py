@@ -19,10 +19,10 @@ from clearcall.models.inference import to_tensor
 from clearcall.models.students.routed import Routed, Router
 
 CLEAN = "clean"
-_MOST_STEPS, _LEAST_STEPS, _STEPS_A_FRAME = 8000, 400, 8
+_MOST_STEPS, _LEAST_STEPS, _STEPS_A_FRAME = 24_000, 400, 8
 _RATE, _DECAY, _BATCH = 3e-3, 1e-2, 256
 # Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
-_NOISE = 0.05
+_NOISE = 0.02
 # Weight of what a frame loses against its input, beside what it loses against its best choice.
 _HARM = 3.0
 # The middle of a frame tells what each choice costs; its spectrum is taken from more of it.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
+from clearcall.models.inference import output
 from clearcall.training.batches import Batch
 from clearcall.training.losses.feature_projection import feature_projection_loss
 from clearcall.training.losses.reconstruction import (
@@ -51,12 +52,14 @@ class Answer(NamedTuple):
     layers: tuple[Tensor, ...]
 
 
-Teacher = Callable[[Tensor], Answer]
+# Answers RGB (N, 3, H, W), told each image's degradation.
+Teacher = Callable[[Tensor, Sequence[str]], Answer]
 
 
-def answer(network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> Answer:
+def answer(network: nn.Module, image: Tensor, layers: Sequence[str] = (), degradations: Sequence[str] = ()) -> Answer:
     """Return a network's output and the feature maps of named layers, such as `body.3`.
 
+    A conditioned network is told each image's degradation.
     Raises UserError if there is no such layer, or what it gives is no feature maps.
     """
     kept: dict[str, object] = {}
@@ -70,7 +73,7 @@ def answer(network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> Ans
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        restored = network(image)
+        restored = output(network, image, degradations)
     finally:
         for hook in hooks:
             hook.remove()
@@ -121,7 +124,7 @@ class RestorationTask:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return each loss by name, unweighted, and the weighted sum as `total`; all scalars."""
-        restored, projected = self.model(batch.degraded)
+        restored, projected = self.model(batch.degraded, batch.degradations)
         parts = {
             name: loss(restored, batch.sharp) for name, loss in self._sharp_losses.items() if name in self._weights
         }
@@ -133,7 +136,7 @@ class RestorationTask:
         if self._teacher is not None:
             target, live = batch.teacher_restored, None
             if target is None or PROJECTION in self._weights:
-                live = self._teacher(batch.degraded)
+                live = self._teacher(batch.degraded, batch.degradations)
                 target = live.restored.float() if target is None else target
             parts |= {name: loss(restored, target) for name, loss in TEACHER_LOSSES.items() if name in self._weights}
             if live is not None and PROJECTION in self._weights:
@@ -154,8 +157,8 @@ class WithFeatures(nn.Module):
         self.projections = nn.ModuleList(projections)
         self._layers = layers
 
-    def forward(self, image: Tensor) -> Answer:
+    def forward(self, image: Tensor, degradations: Sequence[str] = ()) -> Answer:
         """Return the restored image and the projected feature maps."""
-        restored, maps = answer(self.network, image, self._layers)
+        restored, maps = answer(self.network, image, self._layers, degradations)
         projected = (project(one) for project, one in zip(self.projections, maps, strict=True))
         return Answer(restored, tuple(projected))

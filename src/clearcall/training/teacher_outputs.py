@@ -42,7 +42,8 @@ def compute_teacher_outputs(
         reader = PairReader(pairs)
         with atomic_path(path) as temporary, temporary.open("wb") as file, fabric.autocast():
             for record in track(records, len(records), "teacher's answers"):
-                restored = restore_unrounded(teacher, reader.degraded(record)).movedim(0, -1).cpu().numpy()
+                answer = restore_unrounded(teacher, reader.degraded(record), record.degradation)
+                restored = answer.movedim(0, -1).cpu().numpy()
                 file.write(np.rint(restored * TeacherOutputs.PEAK).astype(np.uint16).tobytes())
     fabric.barrier()
     return TeacherOutputs(path, records)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -18,8 +18,9 @@ from clearcall.core.locks import release_lock
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.models.build import Kind, build_model
 from clearcall.models.layers import parameter_count
-from clearcall.models.weights import WEIGHTS, load_published, load_weights, save_weights
+from clearcall.models.weights import TEACHER, WEIGHTS, load_published, load_shipped, load_weights, save_weights
 from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
+from clearcall.runtime.sharpener import SHIPPED
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.loop import Row, Track, fit, make_fabric, untracked
@@ -56,7 +57,7 @@ class Job:
     losses: Mapping[str, float]
     training: Training
     budget: float = 1.0
-    pretrained: Pretrained | None = None
+    pretrained: Pretrained | Literal["shipped"] | None = None
     expert: Expert | None = None
     neighbours: float = 0.0
     feature_layers: Sequence[FeatureLayers] = ()
@@ -127,6 +128,8 @@ def train_network(
     training = scheduled(job.training, len(own), job.budget)
 
     data_key, teacher = sha256_of(paths.pairs / INDEX), None
+    if job.pretrained == "shipped":
+        data_key += sha256_of(SHIPPED / f"{TEACHER}.safetensors")
     if needs_teacher(job.losses):
         data_key += sha256_of(paths.weights / "teacher" / WEIGHTS)
         teacher = load_teacher(job.losses, training, paths, train, fabric, job.feature_layers)
@@ -140,7 +143,7 @@ def train_network(
 
     values = {"model": job.model.name, **job.model.arguments, **training.model_dump(), "losses": dict(job.losses)}
     if job.pretrained is not None:
-        values["pretrained"] = job.pretrained.source
+        values["pretrained"] = "shipped" if job.pretrained == "shipped" else job.pretrained.source
     with (track if fabric.is_global_zero else untracked)(job.name, values, checkpoint.with_suffix(".json")) as run:
         task = make_task(network, job.losses, training, fabric, teacher, job.feature_layers)
         fitted = fit(
@@ -179,6 +182,7 @@ def make_sampler(
         clean_fraction=training.clean_fraction,
         recolour=training.recolour,
         seed=training.seed,
+        untold_fraction=training.untold_fraction,
         teacher_outputs=outputs,
         weights=weights,
     )
@@ -241,12 +245,19 @@ def load_teacher(
     return LoadedTeacher(live_answers(teacher, fabric, [layer.teacher for layer in feature_layers]), outputs, path)
 
 
-def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained) -> None:
+def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained | Literal["shipped"]) -> None:
+    source = "the shipped teacher" if pretrained == "shipped" else pretrained.source
+    state = (
+        load_shipped(TEACHER).state_dict()
+        if pretrained == "shipped"
+        else load_published(pretrained.source, pretrained.sha256)
+    )
     try:
-        network.load_state_dict(load_published(pretrained.source, pretrained.sha256))
+        network.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(
-            f"{pretrained.source} does not hold the weights of {model.name} with {model.arguments}: {error}"
+            f"{source} does not hold the weights of {model.name} with {model.arguments}: {error}. Correct "
+            "train_teacher.model, or set train_teacher.pretrained to null"
         ) from None
 
 
@@ -273,7 +284,7 @@ def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teache
     blank = torch.zeros(1, 3, _BLANK_SIDE_PX, _BLANK_SIDE_PX)
     with torch.no_grad():
         own = answer(network.eval(), blank, layers).layers
-    wanted = teacher(blank.to(fabric.device)).layers
+    wanted = teacher(blank.to(fabric.device), ()).layers
     projections = [nn.Conv2d(one.shape[1], other.shape[1], 1) for one, other in zip(own, wanted, strict=True)]
     return WithFeatures(network, layers, projections)
 
@@ -281,9 +292,9 @@ def _with_projections(network: nn.Module, layers: Sequence[str], teacher: Teache
 def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ()) -> Teacher:
     """Return the teacher as a function: no gradients, no submodule."""
 
-    def ask(degraded: Tensor) -> Answer:
+    def ask(degraded: Tensor, degradations: Sequence[str]) -> Answer:
         with torch.no_grad(), fabric.autocast():
-            return answer(teacher, degraded, layers)
+            return answer(teacher, degraded, layers, degradations)
 
     return ask
 

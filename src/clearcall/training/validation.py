@@ -35,15 +35,21 @@ class Validator:
 
     def degraded_quality(self) -> Quality:
         """Return the quality of the input."""
-        return self._mean([(sharp, degraded, degraded) for sharp, degraded in self._middles()])
+        return self._mean([(sharp, degraded, degraded) for sharp, degraded, _ in self._middles()])
 
     def quality(self, model: nn.Module) -> Quality:
         """Return the quality of a network's answers, computed in fp32 as they will be in use."""
-        return self._mean([(sharp, degraded, restore(model, degraded)) for sharp, degraded in self._middles()])
+        return self._mean(
+            [(sharp, degraded, restore(model, degraded, name)) for sharp, degraded, name in self._middles()]
+        )
 
-    def _middles(self) -> list[tuple[Frame, Frame]]:
+    def _middles(self) -> list[tuple[Frame, Frame, str]]:
         return [
-            (middle(self._reader.sharp(record), MIDDLE_SIDE), middle(self._reader.degraded(record), MIDDLE_SIDE))
+            (
+                middle(self._reader.sharp(record), MIDDLE_SIDE),
+                middle(self._reader.degraded(record), MIDDLE_SIDE),
+                record.degradation,
+            )
             for record in self._records
         ]
 
