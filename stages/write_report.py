@@ -5,8 +5,8 @@ from pathlib import Path
 
 from clearcall.core import errors
 from clearcall.core.files import write_json
+from clearcall.evaluation.quality import Contender
 from clearcall.evaluation.results import read_results
-from clearcall.imaging.frame import Restore
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights
@@ -18,8 +18,8 @@ def main() -> None:
     """Load the contenders that are shown beside the input, then write the report."""
     params = load_params()
     mask = read_results(params.paths.reports, ("evaluate",))["evaluate"]["unsharp_mask"]
-    restorers: dict[str, Restore] = {
-        "unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"]),
+    restorers: dict[str, Contender] = {
+        "unsharp": lambda frame, _: unsharp_mask(frame, mask["radius"], mask["amount"]),
         "student": partial(restore, load_weights(params.paths.weights / "students/student")),
         "teacher": partial(restore, load_weights(params.paths.weights / "teacher")),
     }

@@ -119,6 +119,19 @@ class FakeWork:
         return (255 - self.frame, self.took_s) if ready else None
 
 
+class Learning:
+    """Gives other networks after some frames, and keeps what it could learn from."""
+
+    def __init__(self, networks: dict[int, str]) -> None:
+        self.networks, self.offered = networks, list[bool]()
+
+    def offer(self, _frame: Frame, *, coded: bool) -> None:
+        self.offered.append(coded)
+
+    def poll(self) -> str | None:
+        return self.networks.pop(len(self.offered), None)
+
+
 class Screen:
     """Keeps what is put out and when; presses keys at given slots, and blocks at others."""
 
@@ -399,6 +412,45 @@ def test_chroma_is_restored_at_the_highest_rung_alone(photos: dict[str, Frame], 
     assert np.array_equal(out[80:], np.minimum(frame[80:].astype(int) + 12, 255))
     process(frame, 1, out)
     assert np.array_equal(out[64:], frame[64:])
+
+
+def test_a_network_that_has_learnt_takes_over_between_two_frames(photos: dict[str, Frame]) -> None:
+    image = cv2.GaussianBlur(photos["astronaut"][:64, 170:266], (0, 0), 1.2)
+    frame = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
+
+    def processed(process: Processor) -> Frame:
+        out = np.empty_like(frame)
+        process(frame, 0, out)
+        return out
+
+    def alone(name: str) -> Frame:
+        return processed(Processor(Sharpener(name, "onnxruntime", 1, video=True), 96, 64, past_frames=False))
+
+    learning = Learning({2: "quality"})
+    process = Processor(Sharpener("fast", "onnxruntime", 1, video=True), 96, 64, past_frames=False)
+    by_fast, by_quality = alone("fast"), alone("quality")
+    until_s = time.monotonic() + 60
+    with process.adapted_by(learning):
+        frames = [processed(process)]
+        while not np.array_equal(frames[-1], by_quality) and time.monotonic() < until_s:
+            frames.append(processed(process))
+            assert any(np.array_equal(frames[-1], one) for one in (by_fast, by_quality))
+    assert np.array_equal(frames[0], by_fast)
+    assert np.array_equal(frames[-1], by_quality)
+    assert learning.offered == [False] * len(frames)
+
+
+def test_a_network_that_cannot_be_used_leaves_the_one_before(
+    photos: dict[str, Frame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = np.asarray(cv2.cvtColor(photos["astronaut"][:64, 170:266], cv2.COLOR_RGB2YUV_I420), np.uint8)
+    process = Processor(Sharpener("fast", "onnxruntime", 1, video=True), 96, 64)
+    with process.adapted_by(Learning({1: str(tmp_path / "none.onnx")})):
+        until_s, told = time.monotonic() + 60, ""
+        while "cannot be used: there is no model" not in told and time.monotonic() < until_s:
+            process(frame, 0, np.empty_like(frame))
+            told += capsys.readouterr().err
+    assert "the adapted network cannot be used: there is no model" in told
 
 
 def test_a_camera_uses_the_frames_before_each_at_every_size(sharpener: Sharpener, photos: dict[str, Frame]) -> None:

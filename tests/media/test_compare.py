@@ -1,5 +1,9 @@
 """Before and after in one image: what stands where, read from the file again."""
 
+import base64
+import hashlib
+import io
+import re
 from pathlib import Path
 
 import cv2
@@ -65,6 +69,27 @@ def test_both_images_are_drawn_and_the_same_part_of_them(rgb: Frame) -> None:
         enlarged = crop.repeat(3, axis=0).repeat(3, axis=1)
         np.testing.assert_array_equal(drawn[CAPTION + height + GAP : -GAP, x : x + width], enlarged)
     assert (drawn[:CAPTION] < 128).any()  # the captions
+
+
+def test_a_page_with_a_slider_holds_both_images_and_asks_for_nothing(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path
+) -> None:
+    source = tmp_path / "in & <b>.png"
+    Image.fromarray(rgb).save(source)
+    page = write_before_after(sharpener, source, tmp_path / "look.html").read_text(encoding="utf-8")
+    assert "in &amp; &lt;b&gt;.png" in page and "<b>" not in page
+    images = [
+        Image.open(io.BytesIO(base64.b64decode(one)))
+        for one in re.findall(r'src="data:image/webp;base64,([^"]+)', page)
+    ]
+    before, after = (np.asarray(image) for image in images)
+    np.testing.assert_array_equal(before, rgb)
+    np.testing.assert_array_equal(after, sharpener(rgb))
+    assert f'width="{rgb.shape[1]}" height="{rgb.shape[0]}"' in page
+    (script,) = re.findall(r"<script>(.*)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page  # what a browser allows
+    assert not re.search(r"https?://", page)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from clearcall.models.students.routed import IDENTITY, Routed, Router
 from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
 from clearcall.runtime.engines import Provider
-from clearcall.runtime.video_routing import SteadyChoice
+from clearcall.runtime.video_routing import SteadyChoice, scores_of_coded
 from clearcall.tracking.runs import TrainingRun
 from clearcall.training.batches import PatchSampler
 from clearcall.training.experts import train_experts
@@ -210,7 +210,7 @@ def test_the_router_learns_what_serves_each_frame_best() -> None:
     """Those that an expert mends go to it, and those that each would harm are left alone."""
     network = student()
     known = table({"blurred": [30.0, 33.0, 31.0], "blocky": [30.0, 28.0, 31.0], CLEAN: [58.0, 40.0, 45.0]})
-    fit_router(network, known, seed=1)
+    fit_router(network, known, known, seed=1)
     with torch.inference_mode():
         chosen = network.router(known.spectra[:, 0]).argmax(dim=1).view(3, -1)
     assert [set(row.tolist()) for row in chosen] == [{1}, {2}, {0}]
@@ -221,7 +221,8 @@ def test_a_choice_that_may_lose_much_gives_way_to_one_that_never_does() -> None:
     network, same = student(), torch.zeros(100, 1, Router.NUMBERS)
     # Choice 1 gains 1 dB on nine of ten frames and loses 3 on the tenth, 0.6 on the mean; choice 2 always gains 0.4.
     psnr_db = torch.tensor([[30.0, 31.0 if index % 10 else 27.0, 30.4] for index in range(100)])
-    fit_router(network, CostTable(same, psnr_db, ["a"] * 100), seed=1)
+    known = CostTable(same, psnr_db, ["a"] * 100)
+    fit_router(network, known, known, seed=1)
     with torch.inference_mode():
         assert set(network.router(same[:, 0]).argmax(dim=1).tolist()) == {2}
 
@@ -232,7 +233,7 @@ def test_the_router_is_the_same_each_time_it_is_fitted() -> None:
     for _ in range(2):
         network = student()
         torch.rand(7)
-        fit_router(network, known, seed=5)
+        fit_router(network, known, known, seed=5)
         fitted.append(network.router.state_dict())
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
 
@@ -505,3 +506,10 @@ def test_choices_that_are_no_list_of_names_are_refused(text: str, routed_onnx: P
     onnx.save(model, tmp_path / "crafted.onnx")
     with pytest.raises(UserError, match=r"clearcall\.experts = "):
         Sharpener(tmp_path / "crafted.onnx", "onnxruntime", 1)
+
+
+def test_a_frame_that_an_encoder_has_had_is_seldom_taken_for_sharp() -> None:
+    scores = np.array([1.5, 3.0, 0.0, -1.0], np.float32)
+    found = scores_of_coded(scores, ("identity", "scaled", "call", "head"), ("call", "head"))
+    assert found.tolist() == [-0.5, -np.inf, 0.0, -1.0]
+    assert scores_of_coded(scores, ("identity", "scaled", "call", "head"), ()) is scores

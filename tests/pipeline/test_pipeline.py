@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tests.make.commands import run_command
 from tests.make.projects import inside
 from tests.miniature import STAGES, Miniature
 
+from clearcall.core import files
 from clearcall.data.degrade.degradations import build_degradation
 from clearcall.experiments.definition import Experiment
 from clearcall.imaging.metrics import psnr_db
+from clearcall.models import weights
 from clearcall.params import MotionBlur
 from clearcall.runtime import sharpener
 
@@ -70,7 +73,8 @@ def test_a_clone_with_all_outputs_is_told_how_to_publish(miniature: Miniature, t
 def test_the_student_can_be_shipped_with_a_card(
     miniature: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharpener, "SHIPPED", tmp_path)
+    for module in (sharpener, files):
+        monkeypatch.setattr(module, "SHIPPED", tmp_path)
     with inside(miniature.folder):
         for name, refusal in (
             ("unheard_of", "no limits for unheard_of: add it under gate.shipped in params.yaml, which has small, tall"),
@@ -87,6 +91,23 @@ def test_the_student_can_be_shipped_with_a_card(
         assert fact in card
     small = sharpener.Sharpener("small", "onnxruntime", 1)
     assert small(np.full((31, 45, 3), 90, np.uint8)).shape == (31, 45, 3)
+
+
+def test_the_teacher_can_be_shipped_and_trained_on(
+    miniature: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (weights, files):
+        monkeypatch.setattr(module, "SHIPPED", tmp_path)
+    with inside(miniature.folder):
+        done = run_command("models", "ship", "teacher", "--made-by", "dvc repro")
+    assert (done.returncode, done.stdout) == (0, f"written: {tmp_path / 'teacher.md'}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"teacher.{kind}" for kind in ("json", "md", "safetensors")
+    ]
+    assert "told the degradation" in (tmp_path / "teacher.md").read_text()
+    trained = weights.load_weights(miniature.folder / "data" / "weights" / "teacher").state_dict()
+    for name, tensor in weights.load_shipped("teacher").state_dict().items():
+        assert torch.equal(tensor, trained[name].half().float())
 
 
 def test_a_param_of_the_student_changes_its_stage_alone(miniature: Miniature) -> None:

@@ -273,7 +273,10 @@ def test_the_report_is_whole_and_the_same_each_time(project: Path, change: Calla
     reports = project / "reports"
     for stage, document in change(made_results()).items():
         write_json(reports / f"{stage}.json", document)
-    restore: Callable[[Frame], Frame] = np.copy
+
+    def restore(frame: Frame, _degradation: str) -> Frame:
+        return frame.copy()
+
     restorers = {"unsharp": restore, "student": restore, "teacher": restore}
     write_report(small_params(), "some: params\n", restorers)
     text = (reports / "report.md").read_text()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from clearcall.core.errors import UserError
+from clearcall.core.files import SHIPPED
 from clearcall.runtime import graph as onnx_file
 from clearcall.runtime.graph import CODED_KEY, COLOURED_KEY, EXPERTS_KEY, KIND_KEY, STRIDE_KEY, read_metadata
-from clearcall.runtime.sharpener import SHIPPED, Sharpener
+from clearcall.runtime.sharpener import Sharpener
 
 NAMES = {
     "ModelProto": "model",

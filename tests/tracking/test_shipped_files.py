@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from clearcall import Sharpener
-from clearcall.core.files import read_json, sha256_of
-from clearcall.runtime.sharpener import SHIPPED, shipped_models
+from clearcall.core.files import SHIPPED, read_json, sha256_of
+from clearcall.runtime.sharpener import shipped_models
 
 Frame = npt.NDArray[np.uint8]
 

@@ -129,6 +129,12 @@ def black(path: Path) -> Path:
     return record(path, [np.zeros((64, 96, 3), np.uint8)] * 40)
 
 
+def empty_folder(path: Path) -> Path:
+    path = path.with_suffix("")
+    path.mkdir()
+    return path
+
+
 def short(path: Path) -> Path:
     return record(path, [np.full((64, 96, 3), 80 * n, np.uint8) for n in range(2)])
 
@@ -145,6 +151,7 @@ def corrupt(path: Path) -> Path:
         (short, "only 2 frames differ"),
         (corrupt, "cannot be read as a video"),
         (lambda path: path, "there is no video"),
+        (empty_folder, "call holds no videos (.mp4"),
     ],
 )
 def test_a_recording_that_teaches_nothing_is_told(make: Callable[[Path], Path], told: str, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from clearcall.cli.options import Overwrite
 
 def adapt(
     recordings: Annotated[
-        list[Path], typer.Argument(metavar="RECORDING...", help="Videos as you received them; with --sharp, your own.")
+        list[Path],
+        typer.Argument(
+            metavar="RECORDING...", help="Videos, or folders of them, as you received them; with --sharp, yours."
+        ),
     ],
     *,
     output: Annotated[
@@ -38,23 +41,26 @@ def adapt(
 
     Example: clearcall sharpen wednesday.mp4 sharp.mp4 --model me.onnx
 
+    Example: clearcall adapt meeting_room --output room.onnx
+
     Example: clearcall adapt my_camera.mp4 --sharp --output me.onnx
     """
     from clearcall.core.errors import fail
-    from clearcall.core.files import check_target
-    from clearcall.models.weights import TEACHER
+    from clearcall.core.files import TEACHER, check_target
+    from clearcall.data.clips import video_files
     from clearcall.reporting.adaptation import write_adaptation
     from clearcall.training.adapt import adapt as run
     from clearcall.training.adapt import adapt_to_camera, write_adapted
 
     if output.suffix.lower() != ".onnx":
         fail(f"{output} must end in .onnx")
-    for recording in recordings:
+    files = [file for path in recordings for file in (video_files(path) if path.is_dir() else [path])]
+    for recording in files:
         check_target(output, recording, overwrite=overwrite)
     if sharp and teacher != TEACHER:
         fail("--sharp needs no --teacher: it learns from the sharp frames")
     teacher = "" if sharp else teacher
-    done = adapt_to_camera(recordings, model, steps) if sharp else run(recordings, model, teacher, steps)
+    done = adapt_to_camera(files, model, steps) if sharp else run(files, model, teacher, steps)
     write_adapted(done, output)
     command = f"clearcall adapt {' '.join(path.name for path in recordings)} --output {output.name} --model {model}"
     command += " --sharp" if sharp else f" --teacher {teacher}"

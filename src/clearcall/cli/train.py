@@ -118,10 +118,9 @@ def ship(
 
     Example: clearcall models ship fast --made-by "make ship NAME=fast PHOTOS=../photos"
     """
-    from clearcall.models.weights import TEACHER
+    from clearcall.core.files import SHIPPED, TEACHER
     from clearcall.params import load_params
     from clearcall.reporting.card import model_card, teacher_card
-    from clearcall.runtime.sharpener import SHIPPED
     from clearcall.tracking.ship import ship as take
 
     params = load_params()

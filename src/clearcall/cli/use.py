@@ -1,13 +1,20 @@
 """Commands that sharpen: images, videos, folders of both, and a camera."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from clearcall.cli.options import LookOption, Model, Overwrite, Provider, Strength, Threads, refuse_folder
 from clearcall.core import errors
 from clearcall.imaging.looks import DEFAULT_LOOK
+
+if TYPE_CHECKING:
+    from clearcall.media.options import SharpenerOptions
 
 _OF_VIDEOS, _OF_FOLDERS = "Options of videos", "Options of folders"
 
@@ -46,6 +53,10 @@ def sharpen(
         bool,
         typer.Option("--past-frames/--no-past-frames", help="Filter over time.", rich_help_panel=_OF_VIDEOS),
     ] = True,
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help="Adapt the network to this video first: a minute.", rich_help_panel=_OF_VIDEOS),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; print the fps here.", rich_help_panel=_OF_VIDEOS),
@@ -66,6 +77,8 @@ def sharpen(
 
     Example: clearcall sharpen small.png large.png --scale 2
 
+    Example: clearcall sharpen call.mp4 sharp.mp4 --adapt
+
     Example: clearcall sharpen holiday sharpened
     """
     from clearcall.core.console import warn
@@ -80,13 +93,44 @@ def sharpen(
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
     video = VideoOptions(view, scale if size is None else parse_size(size), crf, past_frames)
     options = SharpenerOptions(model, provider, threads, strength, look)
-    done = run(source, target, options, video, dry_run=dry_run, overwrite=overwrite)
+    with _adapted(options, source, target, overwrite=overwrite) if adapt else nullcontext(model) as chosen:
+        done = run(source, target, replace(options, model=chosen), video, dry_run=dry_run, overwrite=overwrite)
     typer.echo(done.text)
     if done.interrupted:
         warn(f"interrupted: {done.interrupted} what was done until then")
         raise typer.Exit(130)
     if done.failed:
         errors.fail(done.failed)
+
+
+@contextmanager
+def _adapted(options: "SharpenerOptions", source: Path, target: Path | None, *, overwrite: bool) -> Iterator[str]:
+    """Yield the network for a video, adapted to it; as it is, if there is nothing to learn."""
+    from clearcall.core.console import warn
+    from clearcall.core.files import TEACHER, check_target
+    from clearcall.media.images import is_image
+    from clearcall.media.video.read import opened, rate_of, video_stream
+    from clearcall.runtime.family import settled
+    from clearcall.runtime.sharpener import shipped_name
+    from clearcall.training.adapt import adapt, write_adapted
+
+    if target is None or source.is_dir() or is_image(source):
+        errors.fail(f"{source}: --adapt takes a single video and its result: leave it out")
+    check_target(target, source, overwrite=overwrite)
+    with opened(source) as video:
+        stream = video_stream(video, source)
+        graph = settled(options.for_videos(), (stream.width, stream.height), rate_of(stream)).graph
+    if (name := shipped_name(graph)) is None:
+        errors.fail(f"{options.model} cannot be adapted: leave out --adapt, or give --model a shipped network")
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / f"{name}_adapted.onnx"
+        try:
+            write_adapted(adapt([source], name, TEACHER), output)
+        except errors.NothingToLearnError as error:
+            warn(f"not adapted: {error}")
+            yield name
+            return
+        yield str(output)
 
 
 def camera(
@@ -116,6 +160,7 @@ def camera(
         bool | None, typer.Option("--overlay/--no-overlay", help="Status on the frames; on the preview if not given.")
     ] = None,
     again: Annotated[bool, typer.Option("--loop", help="Repeat a video without end.")] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network while it plays, at low priority.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Sharpen a camera live at a fixed rate; a frame that would be late is passed through as it came.
@@ -128,6 +173,7 @@ def camera(
     from clearcall.imaging.sizes import parse_size
     from clearcall.media.camera.run import Settings, run_camera
     from clearcall.media.options import SharpenerOptions
+    from clearcall.training.live import LiveAdaptation
 
     settings = Settings(
         source=source,
@@ -139,6 +185,7 @@ def camera(
         again=again,
         past_frames=past_frames,
         overwrite=overwrite,
+        adapting=LiveAdaptation if adapt else None,
     )
     summary = run_camera(SharpenerOptions(model, provider, threads, strength, look).for_camera(), settings)
     typer.echo(summary)
@@ -158,7 +205,9 @@ def compare(
     *,
     output: Annotated[
         Path | None,
-        typer.Option(help="The PNG, beside IN if not given; of a folder that of real_images.md, else reports."),
+        typer.Option(
+            help="The PNG, beside IN if not given, or a page with a slider (.html); of a folder that of real_images.md."
+        ),
     ] = None,
     model: Model = "auto",
     provider: Provider = "auto",
@@ -180,6 +229,8 @@ def compare(
     The data set low_resolution_photographs is downloaded by Kaggle's client where that is installed and logged in.
 
     Example: clearcall compare blurred.jpg
+
+    Example: clearcall compare call.mp4 --output call.html
 
     Example: clearcall compare old_photographs --model quality --output old
     """

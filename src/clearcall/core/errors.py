@@ -24,6 +24,10 @@ class UserError(Exception):
     """Something the user can mend; its text says what is wrong and what to do."""
 
 
+class NothingToLearnError(UserError):
+    """Recordings, or what was learnt from them, do not make a network better than it is."""
+
+
 def redact(text: str) -> str:
     """Return a text without the credentials in its URLs and those of MLflow."""
     # A password that is not percent-encoded may hold any character: the variable's own is looked for as it stands.

@@ -49,6 +49,14 @@ def clip_files(folder: Path) -> list[Path]:
     return files
 
 
+def video_files(folder: Path) -> list[Path]:
+    """Return the videos of a folder by name; raise UserError if there is none."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
+    if not files:
+        raise UserError(f"{folder} holds no videos ({', '.join(VIDEO_SUFFIXES)}): put some there")
+    return files
+
+
 def read_clip(path: Path, frames: int, height: int, motion: PhotoMotion = "pan") -> Clip:
     """Return the first frames of a video, or a clip of a photograph, at most `height` pixels high.
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from clearcall.core.console import ProgressBar
-from clearcall.core.errors import UserError
+from clearcall.core.errors import NothingToLearnError, UserError
 from clearcall.core.files import atomic_folder, write_csv
 from clearcall.data.degrade.degradations import build_degradation
 from clearcall.data.manifest import CLIP_FRAMES, Split
@@ -28,6 +29,7 @@ _LEAST_TRAIN, _LEAST_VALIDATION = 2, 1
 _TRIED_A_SECOND = 4
 # Parts of a recording are for training and for validation in turn: neighbouring frames would be nearly the same.
 _PART_S, _FEWEST_PARTS = 2.0, 4
+_PART_FRAMES = 4  # of a call that plays, of which two a second are offered
 _THUMBNAIL = 32, 18  # width, height in pixels
 _LEAST_DIFFERENCE = 1.0  # RMS of two thumbnails in 8-bit levels: less is noise of a still scene
 
@@ -87,6 +89,35 @@ class _Distinct:
         self.kept.append((thumbnail, read()))
 
 
+class LiveFrames:
+    """Frames of a call that plays: those that differ, for training and for validation in turn, as from recordings."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Split, _Distinct] = {
+            "train": _Distinct(TRAIN_FRAMES),
+            "validation": _Distinct(VALIDATION_FRAMES),
+        }
+        self._offered = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are as many as an adaptation takes."""
+        return all(len(distinct.kept) == distinct.most for distinct in self._kept.values())
+
+    def offer(self, frame: Frame, coded: bool) -> None:  # noqa: FBT001  # it comes by a queue
+        """Keep an RGB frame that is unlike those that are kept."""
+        grey = cv2.cvtColor(cv2.resize(frame, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        recorded = RecordedFrame("live", self._offered, frame, coded)
+        # Parts of the call in turn, as of recordings: 8 frames for training, 4 for validation.
+        split: Split = "validation" if self._offered // _PART_FRAMES % 3 == 2 else "train"  # noqa: PLR2004  # of three
+        self._kept[split].offer(grey.astype(np.float32), lambda: recorded)
+        self._offered += 1
+
+    def frames(self) -> dict[Split, list[RecordedFrame]]:
+        """Return the frames that were kept."""
+        return {split: [frame for _, frame in distinct.kept] for split, distinct in self._kept.items()}
+
+
 def _difference(one: _Thumbnail, other: _Thumbnail) -> float:
     return float(np.sqrt(np.square(one - other).mean()))
 
@@ -104,7 +135,7 @@ def read_recordings(paths: Iterable[Path], *, with_before: bool = False) -> dict
     found = {split: [frame for _, frame in distinct.kept] for split, distinct in kept.items()}
     if len(found["train"]) < _LEAST_TRAIN or len(found["validation"]) < _LEAST_VALIDATION:
         count = sum(map(len, found.values()))
-        raise UserError(
+        raise NothingToLearnError(
             f"{', '.join(map(str, paths))}: only {count} frames differ from each other, and at least "
             f"{_LEAST_TRAIN + _LEAST_VALIDATION} are needed from different seconds: give a longer recording in which "
             "something moves"

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from clearcall.core.errors import UserError
+from clearcall.core.files import TEACHER
 from clearcall.data.clips import Clip
 from clearcall.data.degrade.codecs import send
 from clearcall.data.manifest import CLIP_FRAMES, Split
@@ -18,7 +19,7 @@ from clearcall.imaging.frame import Frame, Restore
 from clearcall.imaging.metrics import luma_psnr_db
 from clearcall.imaging.sizes import resized
 from clearcall.models.inference import restore
-from clearcall.models.weights import TEACHER, load_shipped
+from clearcall.models.weights import load_shipped
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_student, write_adapted
 

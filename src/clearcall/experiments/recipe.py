@@ -21,11 +21,11 @@ from PIL import Image
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.core.machine import machine
+from clearcall.evaluation.quality import Contender
 from clearcall.evaluation.results import CONTENDERS, FULL_HD
 from clearcall.experiments.definition import PARAMS, Experiment, load_experiment, params_with, published_recipes
 from clearcall.experiments.dvc import as_arguments, fetch_output, read_committed, run_experiment
 from clearcall.experiments.results import Row, describe_model, run_all
-from clearcall.imaging.frame import Restore
 from clearcall.imaging.sizes import SizeContract
 from clearcall.params import PAIRED, Overrides, Params, read_yaml
 from clearcall.runtime.engines import Provider
@@ -252,10 +252,10 @@ def _comparison(weights: Path, params: Params, mask: dict[str, float]) -> Image.
     degradation = "motion_blur" if params.degrade_pairs.takes_given(named) else named
     steps = params.degrade_pairs.degradations[degradation]
     degraded = build_degradation(steps, sharp.shape[1], sharp.shape[0], seed=1)(sharp)
-    restorers: dict[str, Restore] = {"unsharp": partial(unsharp_mask, radius=mask["radius"], amount=mask["amount"])}
+    restorers: dict[str, Contender] = {"unsharp": lambda frame, _: unsharp_mask(frame, mask["radius"], mask["amount"])}
     for folder in ("students/baseline", "students/student", "teacher"):
         if (weights / folder).is_dir():
             restorers[Path(folder).name] = partial(restore, load_weights(weights / folder))
     images = {"sharp": sharp, "degraded": degraded}
-    images |= {name: restorer(degraded) for name, restorer in restorers.items()}
+    images |= {name: restorer(degraded, degradation) for name, restorer in restorers.items()}
     return draw_comparison(sharp, images, degradation, params.write_report.crop_side, columns=4, titles=CONTENDERS)

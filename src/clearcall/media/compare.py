@@ -1,6 +1,11 @@
-"""Input and output side by side in one image, with magnified details."""
+"""Input and output side by side in one image, with magnified details, or in a page with a slider between them."""
 
+import base64
+import hashlib
+import html
+import io
 from pathlib import Path
+from string import Template
 
 import cv2
 import numpy as np
@@ -16,23 +21,61 @@ from clearcall.media.video.read import frame_at, is_coded, opened, planar, plane
 from clearcall.runtime.sharpener import Sharpener
 
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
+_PAGE = Path(__file__).with_name("compare_page.html")
+# Moves the border between the images, and sets their size; the page needs nothing else.
+_SCRIPT = """
+const [pair, at, zoom] = ["pair", "at", "zoom"].map(id => document.getElementById(id));
+at.addEventListener("input", () => pair.style.setProperty("--at", at.value + "%"));
+zoom.addEventListener("change", () => {
+  pair.classList.toggle("fit", zoom.value === "0");
+  pair.style.setProperty("--zoom", zoom.value);
+});
+"""
+_MOST_WEBP_PX = 16_383
 _BLUR = 5  # pixels: what such a blur takes away is detail
 
 
 def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, *, overwrite: bool = False) -> Path:
-    """Draw an image, or the middle frame of a video, before and after; return the PNG that was written.
+    """Draw an image, or the middle frame of a video, before and after; return the file that was written.
 
-    It is `target`, or `<name>_compare.png` beside the input; a file that exists is replaced only with `overwrite`.
-    Raises UserError if that cannot be done.
+    It is `target`, a PNG or a page with a slider (HTML), or `<name>_compare.png` beside the input; a file that exists
+    is replaced only with `overwrite`. Raises UserError if that cannot be done.
     """
     path = target or source.with_name(f"{source.stem}_compare.png")
     check_target(path, source, overwrite=overwrite)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"{path} must end in .png")
+    if path.suffix.lower() not in {".png", ".html"}:
+        raise UserError(f"{path} must end in .png, or in .html for a page with a slider")
     before, after = (_image if is_image(source) else _middle_frame)(sharpener, source)
     with atomic_path(path) as temporary:
-        draw_before_after(before, after).save(temporary, "PNG")
+        if path.suffix.lower() == ".png":
+            draw_before_after(before, after).save(temporary, "PNG")
+        else:
+            temporary.write_text(slider_page(source.name, before, after), encoding="utf-8")
     return path
+
+
+def slider_page(name: str, before: Frame, after: Frame) -> str:
+    """Return an HTML page that shows two RGB images of one size, one over the other, with a slider between them.
+
+    It holds both images without loss and asks for nothing else, from anywhere.
+    """
+    height, width = before.shape[:2]
+    return Template(_PAGE.read_text(encoding="utf-8")).substitute(
+        name=html.escape(name.encode(errors="replace").decode()),  # a name may be no UTF-8
+        width=width,
+        height=height,
+        before=_data_url(before),
+        after=_data_url(after),
+        script=_SCRIPT,
+        script_hash=base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
+    )
+
+
+def _data_url(frame: Frame) -> str:
+    kind = "webp" if max(frame.shape) <= _MOST_WEBP_PX else "png"
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, kind, **({"lossless": True} if kind == "webp" else {}))
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def draw_before_after(before: Frame, after: Frame) -> Image.Image:

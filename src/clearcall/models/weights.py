@@ -1,6 +1,7 @@
 """Trained networks on disk: safetensors beside name and arguments of the architecture."""
 
 import pickle
+from difflib import get_close_matches
 from pathlib import Path
 from typing import cast, get_args
 
@@ -10,13 +11,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_folder, cache_folder, read_json, sha256_of, write_json
+from clearcall.core.files import SHIPPED, TEACHER, atomic_folder, cache_folder, read_json, sha256_of, write_json
 from clearcall.models.build import Kind, build_model
 from clearcall.params import Model
-from clearcall.runtime.sharpener import SHIPPED, find_model
 
 WEIGHTS, ARCHITECTURE = "model.safetensors", "model.json"
-TEACHER = "teacher"  # the shipped one, beside the students; it has no ONNX file, since it is too slow for a call
 
 
 # Where files that hold more than weights keep them; of a moving average and the last step's, the average.
@@ -55,8 +54,11 @@ def load_weights(folder: Path) -> nn.Module:
 def load_shipped(name: str) -> nn.Module:
     """Return a shipped student or the shipped teacher, in evaluation mode; raise UserError if there is no such one."""
     if name not in (known := sorted(path.stem for path in SHIPPED.glob("*.safetensors"))):
-        find_model(name)  # names what is near
-        raise UserError(f"{name} has no weights to learn with: give one of {', '.join(known)}")
+        near = get_close_matches(name, known, 1)
+        raise UserError(
+            f"there is no shipped network {name!r}: {f'did you mean {near[0]}? ' if near else ''}give one of "
+            f"{', '.join(known)}"
+        )
     model = read_json(SHIPPED / f"{name}.json")["model"]
     network = build_model("teachers" if name == TEACHER else "students", model["name"], model["arguments"])
     network.load_state_dict(load_file(SHIPPED / f"{name}.safetensors"))

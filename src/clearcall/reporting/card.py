@@ -52,6 +52,7 @@ Weights in half precision. Apache-2.0.
 - **Made by** `{recipe}`, on {machine()["cpu"]}.
 - **Data**: {images["train"]} images to train on, {images["validation"]} to tune on, {images["test"]} to
   measure on, split by photograph, and no part of this package. Licence: {_licences(params)}.
+- **Figures** are of its weights in single precision.
 - **Training**: {losses} (relative_floor {training.relative_floor:g}); {trained["steps"]:,} steps of
   {training.batch_size} patches of {training.patch_size} pixels; {training.untold_fraction:.0%} of the samples untold,
   {training.clean_fraction:.0%} undegraded.

@@ -10,8 +10,8 @@ import numpy as np
 from clearcall.core.files import atomic_folder, read_csv
 from clearcall.core.machine import processor_told
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
+from clearcall.evaluation.quality import Contender
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, read_results
-from clearcall.imaging.frame import Restore
 from clearcall.imaging.grid import ZOOM, draw_comparison
 from clearcall.imaging.metrics import MAX_PSNR_DB
 from clearcall.params import Gate, Params, TeacherLosses
@@ -24,7 +24,7 @@ from clearcall.tracking.gate import judge
 CHANCE_SSIM = 0.001
 
 
-def write_report(params: Params, params_text: str, restorers: Mapping[str, Restore]) -> None:
+def write_report(params: Params, params_text: str, restorers: Mapping[str, Contender]) -> None:
     """Write report.md and the folder figures.
 
     `restorers`, the student among them, are shown beside the input; `params_text` is the text of params.yaml. Raises
@@ -155,7 +155,7 @@ def _link(target: str, reports: Path) -> str:
 
 
 def _draw_pictures(
-    folder: Path, params: Params, degradation: str, restorers: Mapping[str, Restore]
+    folder: Path, params: Params, degradation: str, restorers: Mapping[str, Contender]
 ) -> list[dict[str, str]]:
     """Draw a comparison for each chosen photograph, and the README's image; return photographs and file names."""
     reader, side = PairReader(params.paths.pairs), params.write_report.crop_side
@@ -164,7 +164,7 @@ def _draw_pictures(
     for number, pair in enumerate(choose_pairs(test, degradation, params.write_report.examples), start=1):
         sharp, degraded = reader.sharp(pair), reader.degraded(pair)
         shown = {"sharp": sharp, "degraded": degraded}
-        shown |= {name: restore(degraded) for name, restore in restorers.items()}
+        shown |= {name: restore(degraded, degradation) for name, restore in restorers.items()}
         file = f"picture_{number}.png"
         draw_comparison(sharp, shown, degradation, side, columns=3, titles=CONTENDERS).save(
             folder / file, optimize=True
@@ -238,10 +238,14 @@ def _below_teacher(results: Results) -> str:
     ahead, gain = lead(mean["teacher"], mean["student"]), lead(mean["teacher"], mean["degraded"])[0]
     times = latency["teacher"]["median_ms"] / latency["student"]["median_ms"]
     cost = f"takes {times:.1f} times as long"
+    arguments = results["train_teacher"]["model"]["arguments"]
+    told = ", which is told the degradation," if "degradations" in arguments else ""
     if min(ahead) <= 0 or gain <= 0:
-        return f"**The teacher is not clearly better than the student** ({_words(ahead)}) and {cost}."
+        return f"**The teacher{told} is not clearly better than the student** ({_words(ahead)}) and {cost}."
     kept = lead(mean["student"], mean["degraded"])[0] / gain
-    return f"The teacher is ahead by {_words(ahead)} and {cost}: the student reaches {kept:.0%} of its gain in SSIM."
+    return (
+        f"The teacher{told} is ahead by {_words(ahead)} and {cost}: the student reaches {kept:.0%} of its gain in SSIM."
+    )
 
 
 def _gate(results: Results, limits: Gate) -> str:

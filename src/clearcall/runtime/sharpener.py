@@ -17,17 +17,16 @@ import numpy as np
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
-from clearcall.core.files import read_json
+from clearcall.core.files import SHIPPED, read_json
 from clearcall.core.machine import available_cores
 from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.timing import median_ms, time_ms
-from clearcall.runtime.video_routing import SteadyChoice
+from clearcall.runtime.video_routing import SteadyChoice, scores_of_coded
 
 PixelFormat = Literal["rgb", "bgr", "i420", "nv12", "gray"]
-SHIPPED = Path(__file__).parent / "shipped"
 AUTO = "auto"
 # Frame sizes whose compiled variants are kept; a call has one or two.
 _KEPT_SIZES = 4
@@ -220,10 +219,7 @@ class Sharpener:
 
         def scores() -> Scores:
             found = variant.route(frame, pixel_format)
-            if self.coded and self.graph.coded:
-                allowed = np.array([name in {self.experts[IDENTITY], *self.graph.coded} for name in self.experts])
-                found = np.where(allowed, found, -np.inf)
-            return found
+            return scores_of_coded(found, self.experts, self.graph.coded) if self.coded else found
 
         return int(scores().argmax()) if steady is None else steady.choose(scores)
 
@@ -325,6 +321,11 @@ def _is_same(frame: Frame, other: Frame) -> bool:
 def shipped_models() -> list[str]:
     """Return the names of the networks that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.onnx"))
+
+
+def shipped_name(graph: Graph) -> str | None:
+    """Return the name of the shipped network that a graph is, or None."""
+    return next((name for name in shipped_models() if load_graph(SHIPPED / f"{name}.onnx").onnx == graph.onnx), None)
 
 
 def best_first() -> list[str]:

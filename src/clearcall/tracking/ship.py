@@ -7,13 +7,13 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_path, sha256_of, write_json, write_text
+from clearcall.core.files import TEACHER, atomic_path, sha256_of, write_json, write_text
 from clearcall.evaluation.results import Results, read_results
-from clearcall.models.weights import TEACHER, WEIGHTS
+from clearcall.models.weights import WEIGHTS
 from clearcall.params import Params
 from clearcall.tracking.gate import judge_shipped
 
-MAX_BYTES = 2_500_000
+MAX_BYTES = {"student": 2_500_000, TEACHER: 4_000_000}
 _REPORTS = ("download_data", "degrade_pairs", "train_teacher", "distill_student", "evaluate", "export_onnx")
 
 
@@ -22,7 +22,7 @@ def ship(name: str, params: Params, folder: Path, recipe: str, card: Callable[[R
 
     Of the name `teacher` it is the teacher, in half precision and without ONNX: it is to be trained on and asked, not
     to sharpen calls. `card` makes the card of the reports. Raises UserError if the pipeline's results are missing, do
-    not belong together, are larger than `MAX_BYTES` each, or below the limits of `gate.shipped`.
+    not belong together, are larger than `MAX_BYTES`, or below the limits of `gate.shipped`.
     """
     paths, role = params.paths, TEACHER if name == TEACHER else "student"
     weights = paths.weights / ("teacher" if role == TEACHER else "students/student") / WEIGHTS
@@ -33,8 +33,8 @@ def ship(name: str, params: Params, folder: Path, recipe: str, card: Callable[[R
         source = sources[suffix]
         if not source.is_file() or sha256_of(source) != recorded:
             raise UserError(f"{source} is missing or not the {role} that was measured: run `dvc repro`")
-        if role != TEACHER and source.stat().st_size > MAX_BYTES:
-            raise UserError(f"{source} has {source.stat().st_size:,} bytes; a shipped network may have {MAX_BYTES:,}")
+        if (size := source.stat().st_size) > MAX_BYTES[role]:
+            raise UserError(f"{source} has {size:,} bytes; a shipped {role} may have {MAX_BYTES[role]:,}")
     evaluated = reports["evaluate"]
     if evaluated[f"{role}_weights_sha256"] != exported["weights_sha256"]:
         raise UserError(f"quality and export are of different {role}s: run `dvc repro`")

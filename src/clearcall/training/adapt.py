@@ -14,23 +14,26 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clearcall.core.console import ProgressBar
-from clearcall.core.errors import UserError
-from clearcall.core.files import cache_folder
+from clearcall.core.errors import NothingToLearnError, UserError
+from clearcall.core.files import SHIPPED, cache_folder
 from clearcall.core.locks import release_lock
 from clearcall.data.manifest import Split
 from clearcall.data.pairs import middle, read_pairs
 from clearcall.data.recordings import RecordedFrame, read_recordings, sent, write_recorded_pairs
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.metrics import psnr_db
 from clearcall.models.export import check_parity, export_with_weights
 from clearcall.models.inference import output, restore, to_tensor
 from clearcall.models.students.routed import IDENTITY, Routed
 from clearcall.models.weights import load_shipped
 from clearcall.params import Training
-from clearcall.runtime.sharpener import SHIPPED, shipped_models
+from clearcall.runtime.sharpener import shipped_models
+from clearcall.runtime.video_routing import scores_of_coded
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.loop import Row, fit, make_fabric
 from clearcall.training.task import RestorationTask
@@ -158,10 +161,14 @@ def adapt_to_frames(
     general: Routed,
     teaching: nn.Module | None,
     steps: int = STEPS,
+    *,
+    folder: Path | None = None,
+    shown: bool = True,
 ) -> Adaptation:
     """Adapt the shipped network `general`, called `model`, to recorded frames; see `adapt`.
 
-    Without a teacher the frames must have their sharp ones.
+    Without a teacher the frames must have their sharp ones. Pairs and checkpoints are written to `folder`, in the cache
+    if not given, and removed at the end. `shown`: with progress bars.
     """
     by_expert = _by_expert(general, frames)
     student = copy.deepcopy(general)
@@ -170,9 +177,9 @@ def adapt_to_frames(
     results, curves = list[AdaptedExpert](), dict[str, list[Row]]()
     for name, own in by_expert.items():
         expert = student.experts[student.names.index(name) - 1]
-        work = cache_folder() / "adaptations" / f"{key}-{name}"
+        work = (folder or cache_folder() / "adaptations") / f"{key}-{name}"
         write_recorded_pairs(work, name, own, partial(restore, _Alone(teaching or general, name)))
-        result, curves[name] = _train(expert, name, work, steps)
+        result, curves[name] = _train(expert, name, work, steps, shown=shown)
         results.append(result)
         shutil.rmtree(work)
     held_back = {name: own["validation"] for name, own in by_expert.items()}
@@ -184,13 +191,26 @@ def write_adapted(adaptation: Adaptation, output: Path) -> None:
     if not any(result.kept for result in adaptation.experts):
         best = max(result.adapted_db - result.general_db for result in adaptation.experts)
         aim = "the sharp ones" if adaptation.teacher is None else "its teacher"
-        raise UserError(
+        raise NothingToLearnError(
             f"{output} was not written: on the held-back frames the adapted student is no nearer to {aim} than the "
             f"general one ({best:+.2f} dB): use that"
         )
     frames = [middle(group[0].frame, _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
     export_with_weights(SHIPPED / f"{adaptation.model}.onnx", adaptation.student, output)
     check_parity(adaptation.student, output, frames, _MAX_DIFFERENCE)
+
+
+def gain_over_general_db(adaptation: Adaptation, one: RecordedFrame) -> float:
+    """Return how much nearer the adapted student is to the teacher's answer to a frame than the general one, in dB."""
+    name = _preferred(adaptation.general, one)[0]
+    if name == IDENTITY or adaptation.teacher is None:
+        return 0.0
+    aim, adapted, general = (
+        restore(_Alone(network, name), one.frame)
+        for network in (adaptation.teacher, adaptation.student, adaptation.general)
+    )
+    gain_db = psnr_db(aim, adapted) - psnr_db(aim, general)
+    return gain_db if np.isfinite(gain_db) else 0.0
 
 
 def _digest(network: nn.Module) -> str:
@@ -221,7 +241,7 @@ def _by_expert(
     }
     if not enough:
         untouched = sum(map(len, found[IDENTITY].values()))
-        raise UserError(
+        raise NothingToLearnError(
             f"{untouched} of {sum(map(len, frames.values()))} frames are sharp already, and no expert gets enough of "
             "the others: there is nothing to adapt to"
         )
@@ -231,10 +251,10 @@ def _by_expert(
 def _preferred(student: Routed, one: RecordedFrame) -> list[str]:
     """Return the two experts that the runtime would rather choose for a frame, or the identity alone if it is best."""
     with torch.inference_mode():
-        scores = student.scores(to_tensor(one.frame)[None])[0].tolist()
-    allowed = {IDENTITY, *student.coded} if one.coded and student.coded else {*student.names}
-    by_score = dict(sorted(zip(student.names, scores, strict=True), key=lambda pair: -pair[1]))
-    best, *others = (name for name in by_score if name in allowed)
+        scores = student.scores(to_tensor(one.frame)[None])[0].numpy()
+    if one.coded:
+        scores = scores_of_coded(scores, student.names, student.coded)
+    best, *others = (student.names[number] for number in np.argsort(-scores) if np.isfinite(scores[number]))
     return [best] if best == IDENTITY else [best, *(name for name in others if name != IDENTITY)][:2]
 
 
@@ -263,11 +283,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _train(expert: nn.Module, name: str, pairs: Path, steps: int) -> tuple[AdaptedExpert, list[Row]]:
+def _train(expert: nn.Module, name: str, pairs: Path, steps: int, *, shown: bool) -> tuple[AdaptedExpert, list[Row]]:
     """Train an expert in place on pairs of received frames and the teacher's answers; undo it if that is no better."""
     training = scheduled(_TRAINING, 1, steps / STEPS)
     fabric = make_fabric(training)
-    checkpoint = pairs.with_suffix(".pt")
+    checkpoint = pairs.with_name(f"{pairs.name}.pt")  # a name may hold a dot
     lock_checkpoint(checkpoint, fabric)
     train, validation = read_pairs(pairs, "train"), read_pairs(pairs, "validation")
     sampler = make_sampler(pairs, train, training)
@@ -278,7 +298,15 @@ def _train(expert: nn.Module, name: str, pairs: Path, steps: int) -> tuple[Adapt
     )
     with _one_thread():
         fitted = fit(
-            task, sampler, validator, training, fabric, name=name, checkpoint=checkpoint, log=lambda _rows: None
+            task,
+            sampler,
+            validator,
+            training,
+            fabric,
+            name=name,
+            checkpoint=checkpoint,
+            log=lambda _rows: None,
+            shown=shown,
         )
     kept = fitted.quality.psnr_db >= before.psnr_db + _LEAST_GAIN_DB
     if kept:

@@ -57,8 +57,10 @@ def train_experts(
             ordered = {label: done[label] for label in experts}
             coded = [label for label, one in experts.items() if params.degrade_pairs.has_codec(one.degradations)]
             model, student = _assembled(ordered, coded)
-            fit_router(student, cost_table(student, paths.pairs, spread(train, _ROUTER_PAIRS), pool), seed)
-            held_out = cost_table(student, paths.pairs, spread(validation, _ROUTER_PAIRS), pool)
+            table, held_out = (
+                cost_table(student, paths.pairs, spread(pairs, _ROUTER_PAIRS), pool) for pairs in (train, validation)
+            )
+            fit_router(student, table, held_out, seed)
         mean = _mean_curve([rows for one in ordered.values() for rows in one.curves.values()])
         run.log(mean)
     save_weights(folder, "students", model, student.state_dict())

@@ -13,14 +13,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import sha256_of, write_csv
+from clearcall.core.files import SHIPPED, TEACHER, read_json, sha256_of, write_csv
 from clearcall.core.locks import release_lock
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.models.build import Kind, build_model
 from clearcall.models.layers import parameter_count
-from clearcall.models.weights import TEACHER, WEIGHTS, load_published, load_shipped, load_weights, save_weights
+from clearcall.models.weights import WEIGHTS, load_published, load_shipped, load_weights, save_weights
 from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
-from clearcall.runtime.sharpener import SHIPPED
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
 from clearcall.training.loop import Row, Track, fit, make_fabric, untracked
@@ -147,7 +146,16 @@ def train_network(
     with (track if fabric.is_global_zero else untracked)(job.name, values, checkpoint.with_suffix(".json")) as run:
         task = make_task(network, job.losses, training, fabric, teacher, job.feature_layers)
         fitted = fit(
-            task, sampler, validator, training, fabric, name=job.name, checkpoint=checkpoint, log=run.log, shown=shown
+            task,
+            sampler,
+            validator,
+            training,
+            fabric,
+            name=job.name,
+            checkpoint=checkpoint,
+            log=run.log,
+            start=None if job.pretrained is None else validator.quality(network.eval()),
+            shown=shown,
         )
     if folder is not None and fabric.is_global_zero:
         save_weights(folder, job.kind, job.model, fitted.state)
@@ -246,18 +254,20 @@ def load_teacher(
 
 
 def _load_pretrained(network: nn.Module, model: Model, pretrained: Pretrained | Literal["shipped"]) -> None:
-    source = "the shipped teacher" if pretrained == "shipped" else pretrained.source
-    state = (
-        load_shipped(TEACHER).state_dict()
-        if pretrained == "shipped"
-        else load_published(pretrained.source, pretrained.sha256)
-    )
+    if pretrained == "shipped":
+        # By what it is made of: weights of degradations in another order would fit as well.
+        if (shipped := read_json(SHIPPED / f"{TEACHER}.json")["model"]) != model.model_dump():
+            raise UserError(
+                f"the shipped teacher is {shipped['name']} with {shipped['arguments']}, not {model.name} with "
+                f"{model.arguments}: set train_teacher.pretrained to null, or train_teacher.model to that"
+            )
+        network.load_state_dict(load_shipped(TEACHER).state_dict())
+        return
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(load_published(pretrained.source, pretrained.sha256))
     except RuntimeError as error:
         raise UserError(
-            f"{source} does not hold the weights of {model.name} with {model.arguments}: {error}. Correct "
-            "train_teacher.model, or set train_teacher.pretrained to null"
+            f"{pretrained.source} does not hold the weights of {model.name} with {model.arguments}: {error}"
         ) from None
 
 

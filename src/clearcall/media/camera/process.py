@@ -1,18 +1,21 @@
 """The processing of a frame, and its worker thread."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, cast
 
 import cv2
 import numpy as np
 
+from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.media.camera.ladder import RUNGS
-from clearcall.runtime.sharpener import Sharpener
+from clearcall.runtime.sharpener import Choice, Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
 _NOTHING_TO_ADD = 128
@@ -20,6 +23,54 @@ _NOTHING_TO_ADD = 128
 
 # Processes an I420 frame at a rung of the ladder, and writes the result to another array of its shape.
 Process = Callable[[Frame, int, Frame], None]
+
+
+class Live(Protocol):
+    """What learns while a call plays, such as `clearcall.training.live.LiveAdaptation`."""
+
+    def offer(self, frame: Frame, *, coded: bool) -> None:
+        """Let it learn from an I420 frame."""
+        ...
+
+    def poll(self) -> Path | str | None:
+        """Return the network to go on with, or None: as before."""
+        ...
+
+
+class SwappableSharpener:
+    """A Sharpener whose network is exchanged between two frames when something better has been learnt."""
+
+    def __init__(self, sharpener: Sharpener, live: Live, warm_up: Callable[[Sharpener], None]) -> None:
+        self._sharpener, self._live, self._warm_up = sharpener, live, warm_up
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="adapt")
+        self._pending: Future[Sharpener] | None = None
+
+    def for_frame(self, frame: Frame) -> Sharpener:
+        """Return the Sharpener for an I420 frame, and let what learns have the frame."""
+        self._live.offer(frame, coded=self._sharpener.coded)
+        if self._pending is None:
+            if (network := self._live.poll()) is not None:
+                self._pending = self._pool.submit(self._build, network)
+        elif self._pending.done():
+            if (error := self._pending.exception()) is None:
+                self._sharpener = self._pending.result()
+                warn(f"from now on the network is {self._sharpener.graph.name}")
+            else:
+                warn(f"the adapted network cannot be used: {error}")
+            self._pending = None
+        return self._sharpener
+
+    def close(self) -> None:
+        """Wait for what is being built."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _build(self, network: Path | str) -> Sharpener:
+        now = self._sharpener
+        choice = cast(Choice, now.choice)  # it was warmed up
+        built = Sharpener(network, choice.provider, choice.threads, now.strength, look=now.look, video=True)
+        self._warm_up(built)
+        built.begin_video(coded=now.coded)
+        return built
 
 
 class Processor:
@@ -40,11 +91,31 @@ class Processor:
         self._small = [np.full(size, _NOTHING_TO_ADD, np.uint8) for size in sizes]
         self._added = [np.empty(size, np.uint8) for size in sizes]
         self._enlarged = np.empty((height, width), np.uint8)
-        for small, added in zip(self._small, self._added, strict=True):
-            sharpener(small, "gray", added)
+        self._warm_up(sharpener)
+        self._swappable: SwappableSharpener | None = None
+
+    @contextmanager
+    def adapted_by(self, live: Live | None) -> Iterator[Self]:
+        """Let something learn from the frames, whose networks are used from then on; None: nothing."""
+        if live is None:
+            yield self
+            return
+        self._swappable = SwappableSharpener(self._sharpener, live, self._warm_up)
+        try:
+            yield self
+        finally:
+            self._swappable.close()
+            self._swappable = None
+
+    def _warm_up(self, sharpener: Sharpener) -> None:
+        """Let it compile for the size of each rung."""
+        for small in self._small:
+            sharpener(np.full_like(small, _NOTHING_TO_ADD), "gray")
 
     def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
         """Write the sharpened frame (height * 3 / 2, width) to `out`, another array."""
+        if self._swappable is not None:
+            self._sharpener = self._swappable.for_frame(frame)
         luma, sharper = frame[: self._height], out[: self._height]
         np.copyto(out[self._height :], frame[self._height :])
         if rung:

@@ -1,5 +1,7 @@
 """A camera or video, the loop and the outputs put together."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,11 +11,12 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import Size
 from clearcall.media.camera.loop import Loop, Outputs
 from clearcall.media.camera.outputs import check_output, open_outputs
-from clearcall.media.camera.process import Processor, Worker
+from clearcall.media.camera.process import Live, Processor, Worker
 from clearcall.media.camera.source import default_camera, open_source
 from clearcall.media.camera.status import Status, Summary
 from clearcall.media.video.read import failure_told
 from clearcall.runtime.family import SharpenerFor, settled
+from clearcall.runtime.graph import Graph
 from clearcall.runtime.sharpener import Sharpener
 
 _TELL_EVERY = 15  # frames
@@ -26,7 +29,7 @@ class Settings:
     `source` is a camera or video, None for the first camera; `outputs` are `preview`, `virtual` or videos; `fps` None
     is the rate of the source, `size` None its own in pixels, `seconds` None without end. `overlay` None writes the
     status onto the preview alone; `again` plays a video over and over; `past_frames` applies the temporal filter;
-    `overwrite` lets video files be replaced.
+    `overwrite` lets video files be replaced. `adapting` returns what adapts a network while it plays.
     """
 
     source: str | None = None
@@ -38,6 +41,7 @@ class Settings:
     again: bool = False
     past_frames: bool = True
     overwrite: bool = False
+    adapting: Callable[[Graph], AbstractContextManager[Live]] | None = None
 
 
 class _Told:
@@ -77,7 +81,10 @@ def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summa
         chosen = settled(sharpener, source.size, fps)
         process = Processor(chosen, *source.size, past_frames=settings.past_frames)
         chosen.begin_video(coded=source.coded)  # the frames by which it was warmed up have no part in what is chosen
+        adapting = nullcontext() if settings.adapting is None else settings.adapting(chosen.graph)
         with (
+            adapting as live,
+            process.adapted_by(live),
             open_outputs(list(settings.outputs), source.size, fps, overlay=settings.overlay) as outputs,
             Worker(process) as worker,
             ProgressBar("camera", None) as bar,
