@@ -9,13 +9,13 @@ from clearcall.core.files import sha256_of, write_csv, write_json
 from clearcall.data.manifest import read_manifest, split_sha256
 from clearcall.data.pairs import pairs_sha256, read_pairs, spread
 from clearcall.evaluation.quality import (
-    Contender,
     clean_psnr_db,
     least_gains_db,
     mean_scores,
     score_contenders,
     tune_unsharp_mask,
 )
+from clearcall.imaging.frame import Contender
 from clearcall.models.inference import restore
 from clearcall.models.weights import WEIGHTS, load_weights
 from clearcall.params import load_params

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from clearcall.core import errors
 from clearcall.core.files import write_json
-from clearcall.evaluation.quality import Contender
 from clearcall.evaluation.results import read_results
+from clearcall.imaging.frame import Contender
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.models.inference import restore
 from clearcall.models.weights import load_weights

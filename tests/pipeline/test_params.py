@@ -155,7 +155,7 @@ def test_what_is_not_in_use_need_not_be_named(document: Document) -> None:
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, None])
 def test_published_weights_need_their_hash(document: Document, sha256: str | None) -> None:
     message = refusal(changed(document, "train_teacher.pretrained", {"source": "net.pth", "sha256": sha256}))
-    assert "train_teacher.pretrained.sha256" in message
+    assert "train_teacher.pretrained.Pretrained.sha256" in message
 
 
 def test_projected_features_need_layers(document: Document) -> None:

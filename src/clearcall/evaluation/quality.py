@@ -1,6 +1,6 @@
 """Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,15 +13,13 @@ import numpy as np
 from clearcall.core.console import track
 from clearcall.core.machine import available_cores
 from clearcall.data.pairs import PairReader, PairRecord, middle, spread
-from clearcall.imaging.frame import Frame, Restore
+from clearcall.imaging.frame import Contender, Frame, Restore
 from clearcall.imaging.metrics import MAX_PSNR_DB, METRICS, measure, psnr_db, ssim
 from clearcall.imaging.unsharp import unsharp_mask
 
 # To rank masks the middles of some validation images are enough: pixels, and pairs in all.
 TUNING_SIDE, TUNING_PAIRS = 512, 60
 Setting = TypeVar("Setting")
-# Restores an 8-bit image, told how it was degraded (empty: not at all).
-Contender = Callable[[Frame, str], Frame]
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from PIL import Image
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.core.machine import machine
-from clearcall.evaluation.quality import Contender
 from clearcall.evaluation.results import CONTENDERS, FULL_HD
 from clearcall.experiments.definition import PARAMS, Experiment, load_experiment, params_with, published_recipes
 from clearcall.experiments.dvc import as_arguments, fetch_output, read_committed, run_experiment
 from clearcall.experiments.results import Row, describe_model, run_all
+from clearcall.imaging.frame import Contender
 from clearcall.imaging.sizes import SizeContract
 from clearcall.params import PAIRED, Overrides, Params, read_yaml
 from clearcall.runtime.engines import Provider

@@ -8,6 +8,8 @@ import numpy.typing as npt
 Frame = npt.NDArray[np.uint8]
 # Whatever turns one frame into a better one of the same form.
 Restore = Callable[[Frame], Frame]
+# The same of what is told how the image was degraded, by name; an empty name: not at all.
+Contender = Callable[[Frame, str], Frame]
 
 # Weights of R, G and B in luma; 32768 is one.
 LUMA_WEIGHTS, LUMA_ONE = (9798.0, 19235.0, 3735.0), 32768.0

@@ -10,8 +10,8 @@ import numpy as np
 from clearcall.core.files import atomic_folder, read_csv
 from clearcall.core.machine import processor_told
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
-from clearcall.evaluation.quality import Contender
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, read_results
+from clearcall.imaging.frame import Contender
 from clearcall.imaging.grid import ZOOM, draw_comparison
 from clearcall.imaging.metrics import MAX_PSNR_DB
 from clearcall.params import Gate, Params, TeacherLosses
