@@ -42,6 +42,7 @@ def tiny(document: dict[str, Any]) -> dict[str, Any]:
             "warmup_steps": 4,
             "precision": "fp32",
         }
+    document["train_teacher"]["training"]["learning_rate"] = 1.0e-3  # from scratch
     document["evaluate"] = {"unsharp_radii": [1.0], "unsharp_amounts": [0.5, 1.0]}
     document["export_onnx"]["parity_sizes"] = [[40, 48], [31, 37]]
     document["benchmark_fps"] |= {"frames": 4, "blocks": 2, "warmup_frames": 1}
