@@ -8,6 +8,7 @@ import pytest
 
 from clearcall import Sharpener
 from clearcall.core.files import SHIPPED, read_json, sha256_of
+from clearcall.params import Params
 from clearcall.runtime.sharpener import shipped_models
 
 Frame = npt.NDArray[np.uint8]
@@ -41,6 +42,15 @@ class TestEveryShippedNetwork:
         image = photos["coffee"][:101, :143]
         difference = Sharpener(name, "onnxruntime")(image).astype(np.int16) - restore(model.eval(), image)
         assert np.abs(difference).max() <= 1
+
+
+def test_the_teacher_is_the_file_that_its_card_tells_of(committed: Params) -> None:
+    facts, path = read_json(SHIPPED / "teacher.json"), SHIPPED / "teacher.safetensors"
+    assert sha256_of(path) == facts["safetensors_sha256"]
+    assert path.stat().st_size <= 4_000_000
+    assert not (SHIPPED / "teacher.onnx").exists()  # `auto` would choose it
+    assert f"{facts['parameters']:,} parameters" in (SHIPPED / "teacher.md").read_text()
+    assert committed.train_teacher.model.model_dump() == facts["model"]
 
 
 def test_the_package_takes_them_along(project: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import data
 from tests.make.commands import run_command
 
@@ -180,6 +181,26 @@ def test_a_wrong_model_is_told_before_anything_is_read(options: tuple[str, ...],
     done = run_command("adapt", str(tmp_path / "none.mp4"), "--output", str(tmp_path / "me.onnx"), *options)
     assert done.returncode == 1
     assert told in done.stderr
+
+
+def test_a_video_that_teaches_nothing_is_sharpened_all_the_same(tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    arguments = ("sharpen", str(black(tmp_path / "call.mkv")), str(target), "--adapt", "--model", "fast")
+    done = run_command(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "not adapted: " in done.stderr
+    assert target.is_file()
+    again = run_command(*arguments)
+    assert (again.returncode, "exists" in again.stderr) == (1, True)
+    assert "reading" not in again.stderr  # nothing is learnt for a result that cannot be written
+
+
+def test_only_a_single_video_is_adapted_to(photos: dict[str, Frame], tmp_path: Path) -> None:
+    Image.fromarray(photos["coffee"]).save(tmp_path / "in.png")
+    for source, target in (("in.png", "out.png"), (".", "out")):
+        done = run_command("sharpen", source, target, "--adapt")
+        assert done.returncode == 1
+        assert "--adapt takes a single video" in done.stderr
 
 
 def test_a_full_disk_leaves_no_model(

@@ -32,7 +32,7 @@ from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.imaging.metrics import psnr_db, ssim
 from clearcall.models.build import Kind, build_model
 from clearcall.models.inference import restore
-from clearcall.models.weights import load_weights, save_weights
+from clearcall.models.weights import load_shipped, load_weights, save_weights
 from clearcall.params import DegradePairs, FeatureLayers, Model, Params, Paths, Pretrained, Training
 from clearcall.tracking import runs as tracking
 from clearcall.training import devices
@@ -860,6 +860,50 @@ def test_training_starts_from_published_weights(
     assert all(torch.allclose(tensor, published[name], atol=1e-6) for name, tensor in state.items())
     with pytest.raises(UserError, match=r"published\.pth does not hold the weights of unshuffle_resnet with .*8"):
         train(Model(name="unshuffle_resnet", arguments={"channels": 8, "blocks": 1, "unshuffle": 2}))
+
+
+def test_a_start_that_training_does_not_improve_is_kept(
+    tiny_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
+) -> None:
+    """At a rate that ruins a network, of which the first weights are the best."""
+    network = new_teacher()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    validator = Validator(tiny_pairs, read_pairs(tiny_pairs, "validation"))
+    setting, start = changed(training, learning_rate=1.0), Quality(ssim=1.0, psnr_db=50.0, change=1.0)
+    sampler, checkpoint = new_sampler(tiny_pairs, setting), tmp_path / "teacher.pt"
+    task = RestorationTask(network, {"l1": 1.0})
+    fitted = fit(
+        task,
+        sampler,
+        validator,
+        setting,
+        fabric,
+        name="teacher",
+        checkpoint=checkpoint,
+        log=lambda _: None,
+        start=start,
+    )
+    assert (fitted.best_step, fitted.quality) == (0, start)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fitted.state.items())
+
+
+def test_the_shipped_teacher_is_a_start_for_that_network_alone(
+    training: Training, fabric: Fabric, paths: Paths, committed: Params
+) -> None:
+    model = committed.train_teacher.model
+    job = Job(
+        "teacher", "teachers", model, {"l1": 1.0}, changed(training, steps=2, learning_rate=1e-12, weight_decay=0)
+    )
+    train_network(replace(job, pretrained="shipped"), paths, fabric, folder=paths.weights / "teacher")
+    state, shipped = (one.state_dict() for one in (load_weights(paths.weights / "teacher"), load_shipped("teacher")))
+    assert all(torch.allclose(tensor, shipped[name], atol=1e-6) for name, tensor in state.items())
+    # Weights would fit degradations in another order too.
+    names = list(reversed(model.arguments["degradations"]))
+    other = Model(name=model.name, arguments={**model.arguments, "degradations": names})
+    with pytest.raises(
+        UserError, match=r"the shipped teacher is conditioned with .*set train_teacher\.pretrained to null"
+    ):
+        train_network(replace(job, model=other, pretrained="shipped"), paths, fabric)
 
 
 def test_pairs_without_a_validation_split_are_refused(

@@ -43,8 +43,8 @@ def teacher_card(params: Params, recipe: str, reports: Results) -> str:
     losses = ", ".join(f"{key} {value}" for key, value in trained["losses"].items())
     return f"""# Model card: the shipped teacher
 
-A network of {reports["export_onnx"]["teacher"]["parameters"]:,} parameters
-({trained["model"]["name"]}: {arguments_of(trained["model"])}) that restores RGB, for training: too slow for a call.
+A network of {reports["export_onnx"]["teacher"]["parameters"]:,} parameters ({trained["model"]["name"]}) that restores
+RGB, for training: too slow for a call.
 Weights in half precision. Apache-2.0.
 
 - **Use**: `clearcall adapt` asks it, and `train_teacher.pretrained: shipped` starts from it. Told the degradation it
