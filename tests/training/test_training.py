@@ -866,7 +866,7 @@ def test_a_start_that_training_does_not_improve_is_kept(
     tiny_pairs: Path, training: Training, fabric: Fabric, tmp_path: Path
 ) -> None:
     """At a rate that ruins a network, of which the first weights are the best."""
-    network = new_teacher()
+    network = new_network("teachers")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     validator = Validator(tiny_pairs, read_pairs(tiny_pairs, "validation"))
     setting, start = changed(training, learning_rate=1.0), Quality(ssim=1.0, psnr_db=50.0, change=1.0)
