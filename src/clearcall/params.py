@@ -308,7 +308,7 @@ class Pretrained(_Params):
 
 
 class TrainTeacher(_Params):
-    """The teacher; `pretrained` is where it starts: the one that comes with the package, other weights, or none."""
+    """The teacher, trained from scratch or fine-tuned from `pretrained` weights: the shipped teacher's or others."""
 
     model: Model
     pretrained: Pretrained | Literal["shipped"] | None = None

@@ -104,7 +104,7 @@ def test_the_teacher_can_be_shipped_and_trained_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"teacher.{kind}" for kind in ("json", "md", "safetensors")
     ]
-    assert "told the degradation" in (tmp_path / "teacher.md").read_text()
+    assert "with the name of the degradation" in (tmp_path / "teacher.md").read_text()
     trained = weights.load_weights(miniature.folder / "data" / "weights" / "teacher").state_dict()
     for name, tensor in weights.load_shipped("teacher").state_dict().items():
         assert torch.equal(tensor, trained[name].half().float())

@@ -12,7 +12,7 @@ def adapt(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RECORDING...", help="Videos, or folders of them, as you received them; with --sharp, yours."
+            metavar="RECORDING...", help="Videos as you received them, or folders of videos; with --sharp, your own."
         ),
     ],
     *,
@@ -21,7 +21,7 @@ def adapt(
     ],
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[
-        str, typer.Option(help="What it learns from: the shipped teacher, or a student's name.")
+        str, typer.Option(help="The teacher: `teacher`, which is shipped, or a shipped student.")
     ] = "teacher",
     sharp: Annotated[
         bool, typer.Option("--sharp", help="They are sharp, from your own camera; the model is for those you call.")
@@ -90,7 +90,7 @@ def bench_adapt(
     *,
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[
-        str, typer.Option(help="What it learns from: the shipped teacher, or a student's name.")
+        str, typer.Option(help="The teacher: `teacher`, which is shipped, or a shipped student.")
     ] = "teacher",
     sharp: Annotated[bool, typer.Option("--sharp", help="Adapt to the sharp clips; write adapt_sharp.md.")] = False,
     frames: Annotated[int, typer.Option(min=24, help="Frames of each clip.")] = 150,

@@ -55,7 +55,9 @@ def sharpen(
     ] = True,
     adapt: Annotated[
         bool,
-        typer.Option("--adapt", help="Adapt the network to this video first: a minute.", rich_help_panel=_OF_VIDEOS),
+        typer.Option(
+            "--adapt", help="Adapt the network to this video first, in about a minute.", rich_help_panel=_OF_VIDEOS
+        ),
     ] = False,
     dry_run: Annotated[
         bool,
@@ -105,7 +107,7 @@ def sharpen(
 
 @contextmanager
 def _adapted(options: "SharpenerOptions", source: Path, target: Path | None, *, overwrite: bool) -> Iterator[str]:
-    """Yield the network for a video, adapted to it; as it is, if there is nothing to learn."""
+    """Yield the network for a video, adapted to it, or unchanged if adapting does not improve it."""
     from clearcall.core.console import warn
     from clearcall.core.files import TEACHER, check_target
     from clearcall.media.images import is_image
@@ -160,7 +162,7 @@ def camera(
         bool | None, typer.Option("--overlay/--no-overlay", help="Status on the frames; on the preview if not given.")
     ] = None,
     again: Annotated[bool, typer.Option("--loop", help="Repeat a video without end.")] = False,
-    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network while it plays, at low priority.")] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the call in the background.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Sharpen a camera live at a fixed rate; a frame that would be late is passed through as it came.
@@ -206,7 +208,7 @@ def compare(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The PNG, beside IN if not given, or a page with a slider (.html); of a folder that of real_images.md."
+            help="A PNG, beside IN if not given, or an HTML page with a slider; of a folder, where real_images.md goes."
         ),
     ] = None,
     model: Model = "auto",

@@ -25,7 +25,7 @@ class UserError(Exception):
 
 
 class NothingToLearnError(UserError):
-    """Recordings, or what was learnt from them, do not make a network better than it is."""
+    """Recordings that do not improve a network."""
 
 
 def redact(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Files written under a temporary name, then renamed: complete or not there; and those of the package."""
+"""Files written under a temporary name, then renamed: complete or not there."""
 
 import csv
 import hashlib
@@ -15,8 +15,8 @@ from typing import Any
 from clearcall.core.errors import UserError
 from clearcall.core.locks import lock, open_to_lock
 
-# The networks of the package: students, and a teacher of this name without ONNX file, since it is too slow for a call.
-SHIPPED, TEACHER = Path(__file__).parents[1] / "runtime" / "shipped", "teacher"
+SHIPPED = Path(__file__).parents[1] / "runtime" / "shipped"  # networks of the package
+TEACHER = "teacher"  # has no ONNX file there: it is too slow for a call
 _NAME = 20  # letters of a file's name in that of its temporary one, which may not be longer than names may be
 # In every temporary name: no file of the user's is ever taken for one that a killed process left.
 _MARK = "clearcall-"

@@ -29,7 +29,7 @@ _LEAST_TRAIN, _LEAST_VALIDATION = 2, 1
 _TRIED_A_SECOND = 4
 # Parts of a recording are for training and for validation in turn: neighbouring frames would be nearly the same.
 _PART_S, _FEWEST_PARTS = 2.0, 4
-_PART_FRAMES = 4  # of a call that plays, of which two a second are offered
+_PART_FRAMES = 4  # of a live call, which offers two a second
 _THUMBNAIL = 32, 18  # width, height in pixels
 _LEAST_DIFFERENCE = 1.0  # RMS of two thumbnails in 8-bit levels: less is noise of a still scene
 
@@ -90,7 +90,7 @@ class _Distinct:
 
 
 class LiveFrames:
-    """Frames of a call that plays: those that differ, for training and for validation in turn, as from recordings."""
+    """Distinct frames of a live call, for training and for validation from different parts."""
 
     def __init__(self) -> None:
         self._kept: dict[Split, _Distinct] = {
@@ -105,10 +105,10 @@ class LiveFrames:
         return all(len(distinct.kept) == distinct.most for distinct in self._kept.values())
 
     def offer(self, frame: Frame, coded: bool) -> None:  # noqa: FBT001  # it comes by a queue
-        """Keep an RGB frame that is unlike those that are kept."""
+        """Keep an RGB frame if it differs from those kept."""
         grey = cv2.cvtColor(cv2.resize(frame, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
         recorded = RecordedFrame("live", self._offered, frame, coded)
-        # Parts of the call in turn, as of recordings: 8 frames for training, 4 for validation.
+        # Two parts for training, one for validation, in turn.
         split: Split = "validation" if self._offered // _PART_FRAMES % 3 == 2 else "train"  # noqa: PLR2004  # of three
         self._kept[split].offer(grey.astype(np.float32), lambda: recorded)
         self._offered += 1

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Frame = npt.NDArray[np.uint8]
 # Whatever turns one frame into a better one of the same form.
 Restore = Callable[[Frame], Frame]
-# The same of what is told how the image was degraded, by name; an empty name: not at all.
+# The same, given the name of the degradation; an empty name stands for none.
 Contender = Callable[[Frame, str], Frame]
 
 # Weights of R, G and B in luma; 32768 is one.

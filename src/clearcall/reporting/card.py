@@ -18,6 +18,8 @@ _TITLES = {
 }
 
 
+_FORMS = ("ssim", ".4f"), ("psnr_db", ".2f")
+
 # What a network is for and what it does not know, by whether encoders were among what it was trained on.
 _FOR_SCALED = (
     "images and videos that were downscaled and upscaled again",
@@ -31,9 +33,6 @@ _FOR_CALLS = (
 )
 
 
-_FORMS = ("ssim", ".4f"), ("psnr_db", ".2f")
-
-
 def teacher_card(params: Params, recipe: str, reports: Results) -> str:
     """Return the card, as Markdown, of the teacher that the pipeline's reports are of; `recipe` is what made it."""
     trained, evaluated = reports["train_teacher"], reports["evaluate"]
@@ -44,23 +43,23 @@ def teacher_card(params: Params, recipe: str, reports: Results) -> str:
     return f"""# Model card: the shipped teacher
 
 A network of {reports["export_onnx"]["teacher"]["parameters"]:,} parameters ({trained["model"]["name"]}) that restores
-RGB, for training: too slow for a call.
-Weights in half precision. Apache-2.0.
+RGB. It is for training, too slow for a call. Weights in half precision. Apache-2.0.
 
-- **Use**: `clearcall adapt` asks it, and `train_teacher.pretrained: shipped` starts from it. Told the degradation it
-  need not guess it; it also answers untold.
+- **Use**: the teacher of `clearcall adapt`, and what `train_teacher.pretrained: shipped` fine-tunes. It takes the name
+  of the degradation, if known.
 - **Made by** `{recipe}`, on {machine()["cpu"]}.
 - **Data**: {images["train"]} images to train on, {images["validation"]} to tune on, {images["test"]} to
   measure on, split by photograph, and no part of this package. Licence: {_licences(params)}.
 - **Figures** are of its weights in single precision.
 - **Training**: {losses} (relative_floor {training.relative_floor:g}); {trained["steps"]:,} steps of
-  {training.batch_size} patches of {training.patch_size} pixels; {training.untold_fraction:.0%} of the samples untold,
-  {training.clean_fraction:.0%} undegraded.
-- **Limits**: {_FOR_CALLS[1]} What it adds is plausible, not known.
-  The worst image of the test split changes by {evaluated["least_gain_db"]["teacher"]:+.2f} dB, an undegraded one comes
-  back at {evaluated["clean_psnr_db"]["teacher"]:.1f} dB.
+  {training.batch_size} patches of {training.patch_size} pixels; {training.untold_fraction:.0%} of the samples without
+  the name, {training.clean_fraction:.0%} undegraded.
+- **Limits**: {_FOR_CALLS[1]} What it adds is
+  plausible, not known. The worst image of the test split changes by
+  {evaluated["least_gain_db"]["teacher"]:+.2f} dB, an undegraded one comes back at
+  {evaluated["clean_psnr_db"]["teacher"]:.1f} dB.
 
-## Quality on the test photographs, told the degradation (SSIM of Wang et al. / PSNR of RGB in dB)
+## Quality on the test photographs, with the name of the degradation (SSIM of Wang et al. / PSNR of RGB in dB)
 
 {markdown_table(["contender", "SSIM", "PSNR"], rows)}
 

@@ -20,9 +20,9 @@ _REPORTS = ("download_data", "degrade_pairs", "train_teacher", "distill_student"
 def ship(name: str, params: Params, folder: Path, recipe: str, card: Callable[[Results], str]) -> Path:
     """Copy ONNX and safetensors to `folder`, write `<name>.json` and the model card `<name>.md`; return its path.
 
-    Of the name `teacher` it is the teacher, in half precision and without ONNX: it is to be trained on and asked, not
-    to sharpen calls. `card` makes the card of the reports. Raises UserError if the pipeline's results are missing, do
-    not belong together, are larger than `MAX_BYTES`, or below the limits of `gate.shipped`.
+    The name `teacher` stands for the teacher, whose weights are stored in half precision and without ONNX. `card` makes
+    the card of the reports. Raises UserError if the pipeline's results are missing, do not belong together, are larger
+    than `MAX_BYTES`, or below the limits of `gate.shipped`.
     """
     paths, role = params.paths, TEACHER if name == TEACHER else "student"
     weights = paths.weights / ("teacher" if role == TEACHER else "students/student") / WEIGHTS

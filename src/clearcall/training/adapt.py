@@ -259,7 +259,10 @@ def _preferred(student: Routed, one: RecordedFrame) -> list[str]:
 
 
 class _Alone(nn.Module):
-    """A network that restores every frame by one expert, if it has one of that name, or is told what that is for."""
+    """A network that restores every frame by one expert, or, without experts, is told that expert's degradation.
+
+    An expert has the name of its degradation; those for heads, `heads_*`, learn from the degradation `call_*`.
+    """
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Adapt a student while a call plays, in a process of its own.
+"""Adapt a student to a live call in a background process.
 
-Heavy libraries are imported by that process alone: the one that plays the call imports this module.
+Only the background process imports the training libraries; the process that plays the call imports this module.
 """
 
 import os
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 _OFFER_EVERY_S = 0.5
 _LOWEST_PRIORITY = 19
-_JUDGED_FRAMES = 8  # the last frames whose mean says whether the adapted student is still the better one
-_REST_FRAMES = 40  # that pass after an attempt without a gain, twice as many after each further one
+_JUDGED_FRAMES = 8  # the gain is the mean over the last so many
+_REST_FRAMES = 40  # skipped after an attempt without a gain; doubled after each further one
 _Offered = tuple[Frame, bool]  # I420, and whether it comes from a video encoder
-_News = Path | str | Exception  # a network's ONNX file or shipped name, or what the process died of
+_News = Path | str | Exception  # a network's ONNX file or shipped name, or the error that ended the process
 
 
 class LiveAdaptation:
-    """Learns from frames of a call that plays, and tells which network is the best for it now.
+    """Trains on frames of a live call, and names the network to use from now on.
 
-    Use it as a context manager: its process, which has the lowest priority, ends with it, and so do its files. `graph`
-    is the shipped network to adapt. Raises UserError if it is none, or if what training needs is not installed.
+    A context manager: its process, of the lowest priority, and its files end with the block. `graph` is the shipped
+    network to adapt. Raises UserError if it is no shipped network, or if training's packages are not installed.
     """
 
     def __init__(self, graph: Graph, teacher: str = TEACHER, steps: int | None = None) -> None:
@@ -76,7 +76,7 @@ class LiveAdaptation:
         self._folder.cleanup()
 
     def offer(self, frame: Frame, *, coded: bool) -> None:
-        """Let it learn from an I420 frame, of which it takes two a second; costs next to nothing."""
+        """Offer an I420 frame; at most two a second are copied to the background process."""
         now_s = time.monotonic()
         if now_s - self._offered_s >= _OFFER_EVERY_S:
             self._offered_s = now_s
@@ -84,7 +84,7 @@ class LiveAdaptation:
                 self._frames.put_nowait((frame.copy(), coded))
 
     def poll(self) -> Path | str | None:
-        """Return the network to go on with, an ONNX file or a shipped name; None: as before."""
+        """Return the next network, an ONNX file or a shipped name, or None if there is no change."""
         try:
             news = self._news.get_nowait()
         except Empty:
@@ -98,7 +98,7 @@ class LiveAdaptation:
 def _run(
     frames: "Queue[_Offered]", news: "Queue[_News]", folder: Path, model: str, teacher: str, steps: int | None
 ) -> None:
-    """Adapt until the parent ends; tell it of a failure."""
+    """Adapt until the parent ends; report a failure to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     if hasattr(os, "nice"):  # not on Windows
         os.nice(_LOWEST_PRIORITY)
@@ -112,7 +112,7 @@ def _run(
 def _adapt_forever(
     frames: "Queue[_Offered]", news: "Queue[_News]", folder: Path, model: str, teacher: str, steps: int | None
 ) -> None:
-    """Take frames, adapt when there are enough, and watch whether it stays better."""
+    """Collect frames, adapt when there are enough, validate on later frames, and repeat."""
     from clearcall.data.recordings import LiveFrames  # noqa: PLC0415  # see above
     from clearcall.models.weights import load_shipped  # noqa: PLC0415
     from clearcall.training.adapt import STEPS, adapt_to_frames, load_student, write_adapted  # noqa: PLC0415
@@ -130,7 +130,7 @@ def _adapt_forever(
                 collected.frames(), model, general, teaching, steps or STEPS, folder=folder, shown=False
             )
             write_adapted(adaptation, output)
-        except NothingToLearnError:  # other frames may say otherwise
+        except NothingToLearnError:  # later frames may differ
             for _ in range(rest):
                 frames.get()
             rest *= 2

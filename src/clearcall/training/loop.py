@@ -90,7 +90,7 @@ def make_fabric(training: Training) -> Fabric:
             f"training cannot run on accelerator={training.accelerator}, devices={training.devices}: {error}"
         ) from None
     torch.use_deterministic_algorithms(fabric.device.type == "cpu")
-    # Deterministic, torch also fills new memory that nobody reads: 6 % of a step.
+    # Deterministic mode also fills uninitialised memory, which is never read here and takes 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # its stubs lack it
     fabric.launch()
     return fabric
@@ -121,7 +121,9 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     start: Quality | None = None,
     shown: bool = True,
 ) -> Fitted:
-    """Train a task's network and return its best weights, those that it came with if these have the quality `start`.
+    """Train a task's network and return its best weights.
+
+    `start` is the quality of the initial weights, which are returned if no later ones are better.
 
     A checkpoint is written at each validation; if the file `checkpoint` exists, training resumes there and ends
     with the same weights as if it had never stopped. `log` receives all rows so far at each validation; `shown`: with a

@@ -22,7 +22,7 @@ from clearcall.models.students.routed import Routed, Router
 CLEAN = "clean"
 _MOST_STEPS, _LEAST_STEPS, _STEPS_A_FRAME = 24_000, 400, 8
 _RATE, _DECAY, _BATCH = 3e-3, 1e-2, 256
-_FITS = 4  # which differ by up to 0.3 dB on a degradation
+_FITS = 4  # seeds; they differ by up to 0.3 dB on a degradation
 # Of the fitted scores: frames unlike any in training are to be scored as their neighbours are.
 _NOISE = 0.05
 # Weight of what a frame loses against its input, beside what it loses against its best choice.
@@ -83,7 +83,7 @@ def _mean_cost(router: Router, table: CostTable) -> float:
 
 
 def _fitted(start: Router, table: CostTable, seed: int) -> Router:
-    """Return a router of the form of another, which says how spectra are normalised, fitted to a table."""
+    """Return a router fitted to a table, with the normalisation of `start`."""
     generator = torch.Generator().manual_seed(seed)
     router = copy.deepcopy(start).requires_grad_(requires_grad=True)
     views, numbers = table.spectra.shape[1:]

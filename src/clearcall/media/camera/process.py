@@ -26,19 +26,19 @@ Process = Callable[[Frame, int, Frame], None]
 
 
 class Live(Protocol):
-    """What learns while a call plays, such as `clearcall.training.live.LiveAdaptation`."""
+    """Adapts a network to a live call, as `clearcall.training.live.LiveAdaptation` does."""
 
     def offer(self, frame: Frame, *, coded: bool) -> None:
-        """Let it learn from an I420 frame."""
+        """Offer an I420 frame to train on."""
         ...
 
     def poll(self) -> Path | str | None:
-        """Return the network to go on with, or None: as before."""
+        """Return the next network, or None if there is no change."""
         ...
 
 
 class SwappableSharpener:
-    """A Sharpener whose network is exchanged between two frames when something better has been learnt."""
+    """A Sharpener whose network is replaced between two frames."""
 
     def __init__(self, sharpener: Sharpener, live: Live, warm_up: Callable[[Sharpener], None]) -> None:
         self._sharpener, self._live, self._warm_up = sharpener, live, warm_up
@@ -46,7 +46,7 @@ class SwappableSharpener:
         self._pending: Future[Sharpener] | None = None
 
     def for_frame(self, frame: Frame) -> Sharpener:
-        """Return the Sharpener for an I420 frame, and let what learns have the frame."""
+        """Return the Sharpener for an I420 frame, and offer the frame for training."""
         self._live.offer(frame, coded=self._sharpener.coded)
         if self._pending is None:
             if (network := self._live.poll()) is not None:
@@ -61,7 +61,7 @@ class SwappableSharpener:
         return self._sharpener
 
     def close(self) -> None:
-        """Wait for what is being built."""
+        """Wait for a Sharpener that is being built."""
         self._pool.shutdown(cancel_futures=True)
 
     def _build(self, network: Path | str) -> Sharpener:
@@ -96,7 +96,7 @@ class Processor:
 
     @contextmanager
     def adapted_by(self, live: Live | None) -> Iterator[Self]:
-        """Let something learn from the frames, whose networks are used from then on; None: nothing."""
+        """Offer the frames to `live` and use its networks within the block; without it, change nothing."""
         if live is None:
             yield self
             return
