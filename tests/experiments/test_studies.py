@@ -12,7 +12,7 @@ import yaml
 
 from clearcall.core.errors import UserError
 from clearcall.experiments import study as study_module
-from clearcall.experiments.definition import load_experiment
+from clearcall.experiments.definition import Study, load_experiment
 from clearcall.experiments.results import Row, read_rows
 from clearcall.experiments.study import run_study, time_study
 from clearcall.reporting.experiments import over_first, results_table, write_study
@@ -76,7 +76,8 @@ def test_a_study_trains_what_its_table_lacks_and_nothing_twice() -> None:
     assert (again[1].test_ssim, again[1].test_psnr_db) == (rows[1].test_ssim, rows[1].test_psnr_db)
     page = (REPORTS / "steps.md").read_text()
     assert page.startswith("# Do more steps help?\n")
-    assert results_table(again, over_first(again)) in page
+    study = load_experiment("steps.yaml").require_study()
+    assert results_table(again, over_first(study, again)) in page
     assert "-S ++distill_student.training.steps=5" in read_rows(table)[1].overrides
 
 
@@ -146,12 +147,30 @@ def test_the_table_by_hand() -> None:
         return Row(point, seed, "x", 1234, 10, 0.9, 30.0, 0.95, psnr_db, 0.9, 31.0, 45.0, 12.4, "", "k")
 
     rows = [row("a", 1, 32.0), row("a", 2, 33.0), row("b", 1, 32.5)]
-    lines = results_table(rows, over_first(rows)).splitlines()
+    study = Study(seeds=(1, 2), points={"a": {}, "b": {}})
+    lines = results_table(rows, over_first(study, rows)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[2][:6] == ["a", "2", "1,234", "10", "0.9500", "32.500"]
     assert cells[2][6:] == ["32.000 to 33.000", "+1.500", "+0.000", "", "45.0", "0.2"]
     # Only seed 1 of `a` has a partner: 32.5 - 32.0.
     assert cells[3][7:10] == ["+1.500", "+0.500", "1 of 1"]
+
+
+@pytest.mark.usefixtures("workplace", "_in_this_process")
+def test_under_settings_each_point_is_compared_with_the_first_of_the_same_setting() -> None:
+    settings = "  settings: {few: {train_photographs: 1}, more: {values: {distill_student.training.batch_size: 3}}}\n"
+    change("study:\n", f"study:\n{settings}")
+    study, rows = load_experiment("steps.yaml").require_study(), run_steps()
+    assert [row.point for row in rows] == ["plain, few", "longer, few", "plain, more", "longer, more"]
+    assert [row.steps for row in rows] == [3, 5, 3, 5]
+    assert len({row.key for row in rows}) == 4
+    assert "batch_size=3" in rows[2].overrides
+    # Each `longer` against the `plain` of its own setting.
+    gains = over_first(study, rows)["over the first, dB"]
+    for plain, longer in (rows[:2], rows[2:]):
+        assert gains[longer.point] == f"{longer.test_psnr_db - plain.test_psnr_db:+.3f}"
+    assert "under the same setting" in (REPORTS / "steps.md").read_text()
+    assert run_steps() == rows
 
 
 def test_the_committed_tables_are_read(project: Path) -> None:

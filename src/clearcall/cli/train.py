@@ -94,7 +94,7 @@ def study(
     if time:
         time_study(found, reports)
     rows = run_study(found, reports, jobs, partial(write_study, found, reports))
-    typer.echo(results_table(rows, over_first(rows)))
+    typer.echo(results_table(rows, over_first(found.require_study(), rows)))
 
 
 def list_experiments() -> None:

@@ -39,15 +39,48 @@ class Published(_Strict):
     notes: tuple[str, ...] = ()
 
 
+class Setting(_Strict):
+    """Under what a study's points are compared."""
+
+    train_photographs: int | None = Field(default=None, ge=1)  # the first ones only; None: all
+    values: Overrides = {}
+
+
 class Study(_Strict):
-    """Short trainings of the student: each point's values over the experiment's, once for each seed."""
+    """Short trainings of the student: each point's values over the experiment's, once for each seed.
+
+    With `settings`, every point is trained under each of them and compared with the first point under the same.
+    """
 
     finding: str = ""  # the author's conclusion from the table
     seeds: tuple[int, ...] = Field(min_length=1)
-    train_photographs: int | None = Field(default=None, ge=1)  # the first ones only; None: all
+    train_photographs: int | None = Field(default=None, ge=1)  # of settings that name none
+    settings: dict[str, Setting] = {}
     train_scale: float | None = None  # of the training pairs; None: all scales
     test_pairs: int | None = Field(default=None, ge=1)  # as many of each degradation; None: all
     points: dict[str, Overrides] = Field(min_length=1)
+
+    def trainings(self) -> list["PointInSetting"]:
+        """Return each point under each setting, setting by setting, as the table lists them."""
+        return [
+            PointInSetting(
+                name=", ".join(filter(None, [point, title])),
+                first=", ".join(filter(None, [next(iter(self.points)), title])),
+                train_photographs=setting.train_photographs or self.train_photographs,
+                overrides={**setting.values, **overrides},
+            )
+            for title, setting in (self.settings or {"": Setting()}).items()
+            for point, overrides in self.points.items()
+        ]
+
+
+class PointInSetting(_Strict):
+    """What a study trains once for each seed; `first` is the name of what it is compared with."""
+
+    name: str
+    first: str
+    train_photographs: int | None
+    overrides: Overrides
 
 
 class Experiment(_Strict):
@@ -84,7 +117,7 @@ class Experiment(_Strict):
     def all_overrides(self) -> Iterator[Overrides]:
         """Yield the values of each run that the file describes."""
         yield from (self.overrides(small=False), self.overrides(small=True))
-        yield from ({**self.values, **point} for point in (self.study.points.values() if self.study else ()))
+        yield from ({**self.values, **one.overrides} for one in (self.study.trainings() if self.study else ()))
 
 
 def load_experiment(name: str) -> Experiment:

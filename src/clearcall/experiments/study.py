@@ -18,7 +18,7 @@ from clearcall.core.processes import worker_pool
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, read_pairs, spread
 from clearcall.evaluation.quality import clean_psnr_db, mean_scores, score_contenders
 from clearcall.evaluation.speed import make_frames, measure_latency
-from clearcall.experiments.definition import Experiment, Study, params_with
+from clearcall.experiments.definition import Experiment, PointInSetting, Study, params_with
 from clearcall.experiments.dvc import as_arguments
 from clearcall.experiments.results import Row, describe_model, read_rows, run_all
 from clearcall.imaging.frame import Restore
@@ -42,7 +42,7 @@ class _Run:
     """One training of a study: a point with a seed; `key` is a hash of all that decides its result."""
 
     study: Study
-    point: str
+    point: PointInSetting
     seed: int
     overrides: Overrides
     params: Params
@@ -57,13 +57,13 @@ def run_study(experiment: Experiment, reports: Path, jobs: int, report: Callable
     training, if some failed.
     """
     study, table = experiment.require_study(), reports / f"{experiment.name}.csv"
-    points = list(study.points)
+    points = [point.name for point in study.trainings()]
     done = {(row.point, row.seed, row.key): row for row in read_rows(table)}
     runs = _runs(experiment, study)
-    missing = [run for run in runs if (run.point, run.seed, run.key) not in done]
+    missing = [run for run in runs if (run.point.name, run.seed, run.key) not in done]
 
     def found() -> list[Row]:
-        rows = [done[key] for run in runs if (key := (run.point, run.seed, run.key)) in done]
+        rows = [done[key] for run in runs if (key := (run.point.name, run.seed, run.key)) in done]
         return sorted(rows, key=lambda row: (points.index(row.point), row.seed))
 
     if not missing:
@@ -71,7 +71,7 @@ def run_study(experiment: Experiment, reports: Path, jobs: int, report: Callable
         return found()
     _prepare(missing)
     with ProgressBar(experiment.name, len(runs), len(runs) - len(missing)) as bar, worker_pool(jobs) as pool:
-        waiting = {pool.submit(_train, run): f"{run.point}, seed {run.seed}" for run in missing}
+        waiting = {pool.submit(_train, run): f"{run.point.name}, seed {run.seed}" for run in missing}
         for row in run_all((waiting[future], future.result) for future in as_completed(waiting)):
             done[row.point, row.seed, row.key] = row
             write_csv(table, list(done.values()))
@@ -85,30 +85,33 @@ def _runs(experiment: Experiment, study: Study) -> list[_Run]:
     """Return all trainings, one seed after the other: a first table is there early."""
     runs = []
     for seed in study.seeds:
-        for point, overrides in study.points.items():
-            merged = {**experiment.values, **overrides, "distill_student.training.seed": seed}
+        for point in study.trainings():
+            merged = {**experiment.values, **point.overrides, "distill_student.training.seed": seed}
             params = params_with(merged)
-            runs.append(_Run(study, point, seed, merged, params, _key(study, params)))
+            runs.append(_Run(study, point, seed, merged, params, _key(study, point, params)))
     return runs
 
 
 def _prepare(runs: Sequence[_Run]) -> None:
     """Check the pairs, and compute the teacher's outputs once, before two trainings would at the same time."""
     records = [_records(run) for run in runs]
-    for run, own in zip(runs, records, strict=True):
+    # The longest first: whether stored outputs pay depends on the steps, and the shorter ones use them as well.
+    longest = sorted(zip(runs, records, strict=True), key=lambda one: -one[0].params.distill_student.training.steps)
+    prepared = set[int]()
+    for run, own in longest:
         stage = run.params.distill_student
-        if needs_teacher(stage.losses.weights()):
+        if needs_teacher(stage.losses.weights()) and len(own) not in prepared:
             training = scheduled(stage.training, len(own), 1)
             load_teacher(stage.losses.weights(), training, run.params.paths, own, make_fabric(stage.training))
-            return
+            prepared.add(len(own))
 
 
-def _key(study: Study, params: Params) -> str:
+def _key(study: Study, point: PointInSetting, params: Params) -> str:
     """Return a short hash over what decides a point's result: its params, the pairs, and the teacher if it has one."""
     stage = params.distill_student
     # Without defaults: a new param that has one leaves old rows valid.
     values = stage.model_dump_json(exclude_defaults=True)
-    digest = hashlib.sha256(f"{values} {study.train_photographs} {study.train_scale} {study.test_pairs}".encode())
+    digest = hashlib.sha256(f"{values} {point.train_photographs} {study.train_scale} {study.test_pairs}".encode())
     files = [params.paths.pairs / INDEX]
     if needs_teacher(stage.losses.weights()):
         files.append(params.paths.weights / "teacher" / WEIGHTS)
@@ -130,7 +133,7 @@ def _records(run: _Run) -> list[PairRecord]:
             f"{params.paths.pairs} holds {', '.join(sorted(there))}, and the study asks for "
             f"{', '.join(params.degrade_pairs.mix)}: run this first: {command}"
         )
-    photographs = set(list(dict.fromkeys(pair.image for pair in train))[: study.train_photographs])
+    photographs = set(list(dict.fromkeys(pair.image for pair in train))[: run.point.train_photographs])
     return [pair for pair in train if pair.image in photographs and study.train_scale in {None, pair.scale}]
 
 
@@ -142,7 +145,7 @@ def _train(run: _Run) -> Row:
     scores = score_contenders(pairs, test, {"degraded": lambda frame, _: frame, "point": restorer}, shown=False)
     mean = mean_scores(scores)
     return Row(
-        point=run.point,
+        point=run.point.name,
         seed=run.seed,
         architecture=describe_model(stage.model.name, stage.model.arguments),
         parameters=parameter_count(collapsed(model)),
@@ -163,7 +166,7 @@ def _train(run: _Run) -> Row:
 def time_study(experiment: Experiment, reports: Path) -> None:
     """Write reports/<name>_speed.json: latency of each point's untrained network on each runtime."""
     study = experiment.require_study()
-    points = {point: params_with({**experiment.values, **values}) for point, values in study.points.items()}
+    points = {one.name: params_with({**experiment.values, **one.overrides}) for one in study.trainings()}
     first = next(iter(points.values()))
     (pair, *_) = read_pairs(first.paths.pairs, "test")
     setting = first.benchmark_fps.model_copy(update={"frames": FRAMES})
@@ -187,7 +190,7 @@ def read_speed(experiment: Experiment, reports: Path) -> dict[str, dict[str, Any
     path = reports / f"{experiment.name}_speed.json"
     if not path.is_file():
         return {}
-    found: dict[str, dict[str, Any]] = {point: {} for point in experiment.require_study().points}
+    found: dict[str, dict[str, Any]] = {point.name: {} for point in experiment.require_study().trainings()}
     for contender, timed in read_json(path)["latency"].items():
         point, _, provider = contender.rpartition(" / ")
         if point in found:

@@ -8,7 +8,7 @@ import numpy as np
 
 from clearcall.core.files import atomic_path, read_json, write_csv, write_json
 from clearcall.evaluation.results import CONTENDERS
-from clearcall.experiments.definition import Experiment
+from clearcall.experiments.definition import Experiment, Study
 from clearcall.experiments.recipe import Outcome, row_of
 from clearcall.experiments.results import Row
 from clearcall.experiments.study import read_speed
@@ -55,19 +55,19 @@ def results_table(rows: Sequence[Row], more: Mapping[str, Mapping[str, str]]) ->
     return markdown_table([*headers, *more, "clean PSNR dB", "minutes"], lines)
 
 
-def over_first(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+def over_first(study: Study, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     """Return columns that compare each point with the first one, seed by seed, on the seeds that both have."""
-    points = _by_point(rows)
-    first = next(iter(points))
-    seeds = {row.seed: row.test_psnr_db for row in points[first]}
+    points, firsts = _by_point(rows), {point.name: point.first for point in study.trainings()}
+    psnr_db = {(row.point, row.seed): row.test_psnr_db for row in rows}
     gains = {
-        point: [row.test_psnr_db - seeds[row.seed] for row in found if row.seed in seeds]
+        point: [row.test_psnr_db - psnr_db[first, row.seed] for row in found if (first, row.seed) in psnr_db]
         for point, found in points.items()
+        for first in [firsts[point]]
     }
     return {
         "over the first, dB": {point: f"{np.mean(found):+.3f}" if found else "" for point, found in gains.items()},
         "seeds better": {
-            point: f"{sum(gain > 0 for gain in found)} of {len(found)}" if found and point != first else ""
+            point: f"{sum(gain > 0 for gain in found)} of {len(found)}" if found and point != firsts[point] else ""
             for point, found in gains.items()
         },
     }
@@ -102,11 +102,12 @@ def write_study(experiment: Experiment, reports: Path, rows: Sequence[Row]) -> N
     name, study, speed = experiment.name, experiment.require_study(), read_speed(experiment, reports)
     command = f"clearcall experiment study {name}{' --time' if speed else ''}"
     columns = _COLUMNS.format(minutes="of training on one thread", csv=f"{name}.csv")
+    setting = " under the same setting" if study.settings else ""
     page = Page(experiment.about)
     page.add(
         f"Made by `{command}` on {study.test_pairs or 'all'} test pairs.",
-        results_table(rows, over_first(rows)),
-        f"{columns} Seeds better: than the first point, trained with the same seed.",
+        results_table(rows, over_first(study, rows)),
+        f"{columns} Seeds better: than the first point, trained with the same seed{setting}.",
         f"Input: SSIM {rows[0].input_ssim:.4f}, PSNR {rows[0].input_psnr_db:.2f} dB.",
         study.finding,
     )
