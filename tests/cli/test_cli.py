@@ -186,7 +186,7 @@ def test_outside_a_project_each_command_says_so(tmp_path: Path, monkeypatch: pyt
     [
         (["shapen"], "Did you mean 'sharpen'?"),
         (["bench", "sped"], "Did you mean 'speed'?"),
-        (["sharpen", "--strenght", "1"], "Possible options: --strength"),
+        (["sharpen", "--strenght", "1"], "--strength"),
         (["--quick"], "No such option: --quick"),
         (["image", "in.png", "out.png"], "No such command 'image'"),
     ],

@@ -45,9 +45,17 @@ def sharpen(
         str | None,
         typer.Option(help="Width x height of the result; images keep their shape within, videos get bars."),
     ] = None,
+    codec: Annotated[
+        Literal["h264", "hevc", "av1", "vp9"] | None,
+        typer.Option(help="Codec of the result; h264, in WebM vp9, of HDR hevc.", rich_help_panel=_OF_VIDEOS),
+    ] = None,
     crf: Annotated[
         int | None,
-        typer.Option(min=0, max=51, help="Quality: less is better; 18, in WebM 24.", rich_help_panel=_OF_VIDEOS),
+        typer.Option(min=0, max=51, help="Quality: less is better; 18, of VP9 and AV1 24.", rich_help_panel=_OF_VIDEOS),
+    ] = None,
+    start: Annotated[str, typer.Option(help="Where to begin: seconds, or 1:30.", rich_help_panel=_OF_VIDEOS)] = "0",
+    duration: Annotated[
+        str | None, typer.Option(help="How much to sharpen: seconds, or 1:30.", rich_help_panel=_OF_VIDEOS)
     ] = None,
     past_frames: Annotated[
         bool,
@@ -67,8 +75,8 @@ def sharpen(
     """Sharpen an image, a video, or a folder of both.
 
     Images (PNG, JPEG, WebP, TIFF) keep depth, transparency, EXIF and colour profile. Videos keep sound, subtitles,
-    times, colours, rotation, chapters and metadata; the result (MP4, M4V, MOV, MKV, WebM) is H.264, in WebM VP9; HDR
-    stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then.
+    times, colours, rotation, chapters and metadata; the result (MP4, M4V, MOV, MKV, WebM) is H.264, in WebM VP9, or
+    --codec; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then.
 
     A folder's files keep their names; other containers than these become MKV. Run again, it resumes and skips what is
     up to date. A file that cannot be read is named and the others go on, with exit code 1 at the end.
@@ -76,6 +84,8 @@ def sharpen(
     Example: clearcall sharpen blurred.jpg sharp.jpg --strength 0.8
 
     Example: clearcall sharpen call.mp4 sharp.mp4
+
+    Example: clearcall sharpen call.mp4 preview.mp4 --start 1:30 --duration 10 --split
 
     Example: clearcall sharpen small.png large.png --scale 2
 
@@ -87,13 +97,15 @@ def sharpen(
     from clearcall.imaging.sizes import parse_size
     from clearcall.media.options import SharpenerOptions, VideoOptions
     from clearcall.media.sharpen import sharpen as run
+    from clearcall.media.video.part import Part, parse_time
 
     if side_by_side and split:
         errors.fail("--side-by-side and --split exclude each other: choose one")
     if scale is not None and size is not None:
         errors.fail("--scale and --size exclude each other: choose one")
     view: Literal["plain", "side-by-side", "split"] = "side-by-side" if side_by_side else "split" if split else "plain"
-    video = VideoOptions(view, scale if size is None else parse_size(size), crf, past_frames)
+    part = Part(parse_time(start), None if duration is None else parse_time(duration))
+    video = VideoOptions(view, scale if size is None else parse_size(size), codec, crf, past_frames, part)
     options = SharpenerOptions(model, provider, threads, strength, look)
     with _adapted(options, source, target, overwrite=overwrite) if adapt else nullcontext(model) as chosen:
         done = run(source, target, replace(options, model=chosen), video, dry_run=dry_run, overwrite=overwrite)

@@ -10,6 +10,8 @@ import numpy as np
 from clearcall.imaging.looks import DEFAULT_LOOK, Look
 from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import View
+from clearcall.media.video.part import Part
+from clearcall.media.video.write import VideoCodec
 from clearcall.runtime.engines import Provider
 from clearcall.runtime.family import CAMERA_HEADROOM, SharpenerFor, sharpener_for
 from clearcall.runtime.sharpener import AUTO, Choice, Sharpener, best_first, find_model
@@ -59,21 +61,31 @@ class VideoOptions:
 
     view: View = "plain"
     size: NewSize | None = None
+    codec: VideoCodec | None = None
     crf: int | None = None
     past_frames: bool = True
+    part: Part = Part()  # noqa: RUF009  # frozen
 
     def given(self) -> list[str]:
         """Return the names of the command's options for videos alone that differ from their defaults."""
         differs = {
             f"--{self.view}": self.view != "plain",
+            "--codec": self.codec is not None,
             "--crf": self.crf is not None,
             "--no-past-frames": not self.past_frames,
+            "--start": self.part.start_s > 0,
+            "--duration": self.part.duration_s is not None,
         }
         return [name for name, given in differs.items() if given]
 
     def recorded(self) -> dict[str, object]:
         """Return all of them for a record in JSON."""
-        return {"view": self.view, "crf": self.crf, "past_frames": self.past_frames}
+        recorded: dict[str, object] = {"view": self.view, "crf": self.crf, "past_frames": self.past_frames}
+        if self.codec is not None:  # these only if they were given: results of before they existed stay up to date
+            recorded["codec"] = self.codec
+        if not self.part.whole:
+            recorded["part_s"] = [str(self.part.start_s), str(self.part.duration_s)]
+        return recorded
 
     def recorded_size(self) -> dict[str, object]:
         """Return the size of images and videos for a record in JSON."""

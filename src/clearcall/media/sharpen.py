@@ -53,9 +53,10 @@ def sharpen(
 
 
 def _time_video(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions) -> Done:
-    if target is not None or video.view != "plain" or video.crf is not None:
-        raise UserError("--dry-run writes nothing: leave out OUT, --side-by-side, --split and --crf")
-    summary = time_video(options.for_videos(), source, size=video.size, past_frames=video.past_frames)
+    if target is not None or video.view != "plain" or video.crf is not None or video.codec is not None:
+        raise UserError("--dry-run writes nothing: leave out OUT, --side-by-side, --split, --codec and --crf")
+    made = options.for_videos()
+    summary = time_video(made, source, size=video.size, past_frames=video.past_frames, part=video.part)
     return Done(f"{source}: {summary}", interrupted="that is of" if summary.interrupted else "")
 
 

@@ -1,5 +1,6 @@
 """Scale the frames of a video to one size: the largest that occurs, or another."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from av.video.stream import VideoStream
 from clearcall.core.console import ProgressBar, warn
 from clearcall.core.errors import UserError
 from clearcall.imaging.sizes import MOST_SIDE, NewSize, Size, scaled
+from clearcall.media.video.part import Part
 from clearcall.media.video.read import (
     PLANAR,
     PLANAR_10,
@@ -147,10 +149,19 @@ def largest(sizes: Mapping[Size, Any]) -> Size:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def progress_of(video: InputContainer, main: VideoStream, description: str) -> ProgressBar:
-    """Return a progress bar for the frames of a video, as many as it announces."""
-    announced = main.frames or round((video.duration or 0) / av.time_base * rate_of(main)) or None
-    return ProgressBar(description, announced)
+def progress_of(
+    video: InputContainer,
+    main: VideoStream,
+    description: str,
+    part: Part = Part(),  # noqa: B008  # frozen
+) -> ProgressBar:
+    """Return a progress bar for the frames of a part of a video, as many as it announces."""
+    announced = main.frames or round((video.duration or 0) / av.time_base * rate_of(main))
+    announced = max(0, announced - int(part.start_s * rate_of(main)))
+    if part.duration_s is not None:
+        wanted = math.ceil(part.duration_s * rate_of(main))
+        announced = min(announced or wanted, wanted)
+    return ProgressBar(description, announced or None)
 
 
 def frame_pixels(path: Path, first: VideoFrame, *, all_frames: bool = True) -> dict[Size, Fraction]:

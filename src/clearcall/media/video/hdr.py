@@ -1,18 +1,14 @@
-"""HDR: encoders of 10 bits, and the metadata that they are given."""
+"""HDR: what cannot be kept of it, and the metadata that encoders are given."""
 
-import os
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
-import av
 import numpy as np
 from av.video.frame import VideoFrame
 
 from clearcall.core.errors import UserError
 from clearcall.media.video.read import is_hdr
 
-_HEVC = {"crf": "18", "preset": "veryfast"}
-_AV1 = {"crf": "24", "preset": "9"}
 _CHROMATICITY, _LUMINANCE = 50_000, 10_000  # units of HEVC: 0.00002, and 0.0001 cd/m2
 _DYNAMIC = {"DYNAMIC_HDR_PLUS": "HDR10+", "DYNAMIC_HDR_VIVID": "HDR Vivid", "DOVI_METADATA": "Dolby Vision"}
 
@@ -30,20 +26,16 @@ def lost_metadata(frame: VideoFrame) -> list[str]:
     return [name for key, name in _DYNAMIC.items() if frame.side_data.get(key) is not None]
 
 
-def hdr_encoder(first: VideoFrame, container: str) -> tuple[str, dict[str, str]]:
-    """Return the encoder for HDR in a container, and its options, with the static metadata of the first frame.
+def hdr_metadata(first: VideoFrame, codec: Literal["hevc", "av1"]) -> dict[str, str]:
+    """Return the encoder's option that holds the static metadata of the first frame, if it has some.
 
-    PyAV hands no side data to encoders, which take these as options too. Raises UserError if the encoder is missing.
+    PyAV hands no side data to encoders, which take these as options too.
     """
-    codec, params = ("libsvtav1", "svtav1-params") if container == "webm" else ("libx265", "x265-params")
-    if codec not in av.codecs_available:
-        raise UserError(f"the video is HDR, for which this build of PyAV lacks {codec}: convert it to SDR first")
-    if container == "webm":
-        os.environ.setdefault("SVT_LOG", "1")  # it prints a page on standard error otherwise
+    if codec == "av1":
         metadata = _static_metadata(first, "mastering-display", "content-light", 1, 1, digits=5)
-        return codec, _AV1 | ({params: ":".join(metadata)} if metadata else {})
+        return {"svtav1-params": ":".join(metadata)} if metadata else {}
     metadata = _static_metadata(first, "master-display", "max-cll", _CHROMATICITY, _LUMINANCE, digits=0)
-    return codec, _HEVC | {params: ":".join(["log-level=error", *metadata])}
+    return {"x265-params": ":".join(["log-level=error", *metadata])}
 
 
 def _static_metadata(

@@ -24,7 +24,9 @@ from clearcall.core.errors import UserError, describe
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.yuv import CONVERSION
 from clearcall.media.video.animation import AnimatedWebP, is_webp
+from clearcall.media.video.deinterlace import Deinterlacer
 from clearcall.media.video.edits import has_edits, is_hidden, without_hidden
+from clearcall.media.video.part import Part
 
 # As FFmpeg numbers matrices, ranges, primaries and transfers.
 _ITU709, _ITU2020, _LIMITED = 1, 9, 1
@@ -304,7 +306,10 @@ class Timeline:
 
 
 class Reader:
-    """Yields one stream's frames, fitted by `fit`, and others' packets, in file order."""
+    """Yields the frames of one stream, deinterlaced and fitted by `fit`, and the packets of others, in file order.
+
+    Of a part, times count from its start.
+    """
 
     def __init__(
         self,
@@ -313,8 +318,10 @@ class Reader:
         fit: Callable[[VideoFrame], VideoFrame],
         path: Path,
         stop: threading.Event,
+        part: Part = Part(),  # noqa: B008  # frozen
     ) -> None:
         self._video, self._main, self._fit, self._path, self._stop = video, main, fit, path, stop
+        self._part = part.placed(main)
         self._step = max(1, round(1 / (rate_of(main) * time_base_of(main))))
         self._last: int | None = None
         # Players skip negative times: where no edit list intends that, everything is shifted later.
@@ -324,7 +331,8 @@ class Reader:
 
     def __iter__(self) -> "Iterator[VideoFrame | Packet[Stream]]":
         packets = without_hidden(self._video, self._main, self._video.demux(), str(self._path))
-        for thing in _read(self._main, map(self._timeline.moved, packets)):
+        wanted = self._part.packets(map(self._timeline.moved, packets), self._main)
+        for thing in self._deinterlaced(_read(self._main, wanted)):
             if self._stop.is_set():
                 return
             if isinstance(thing, av.FFmpegError):
@@ -333,11 +341,37 @@ class Reader:
             if thing.pts is not None:
                 end = (thing.pts + (thing.duration or 0)) * (thing.time_base or 0)
                 self._end_s = max(self._end_s, float(end))
-            yield self._prepared(thing) if isinstance(thing, VideoFrame) else thing
+            if not isinstance(thing, VideoFrame):
+                yield self._shifted(thing)
+            elif self._part.holds(thing):
+                yield self._prepared(thing)
+
+    def _deinterlaced(
+        self, things: "Iterator[VideoFrame | Packet[Stream] | av.FFmpegError]"
+    ) -> "Iterator[VideoFrame | Packet[Stream] | av.FFmpegError]":
+        """Yield the same, from the first interlaced frame on with whole frames."""
+        deinterlacer: Deinterlacer | None = None
+        for thing in things:
+            if deinterlacer is None and isinstance(thing, VideoFrame) and thing.interlaced_frame:
+                deinterlacer = Deinterlacer(time_base_of(self._main))
+            if deinterlacer is None or not isinstance(thing, VideoFrame):
+                yield thing
+            else:
+                yield from deinterlacer(thing)
+        if deinterlacer is not None:
+            yield from deinterlacer.rest()
+
+    def _shifted(self, packet: "Packet[Stream]") -> "Packet[Stream]":
+        """Return a packet with its times counted from the start of the part; a cover image has none."""
+        if packet.time_base and not packet.stream.disposition & Disposition.attached_pic:
+            for name in ("dts", "pts"):
+                if (time := getattr(packet, name)) is not None:
+                    setattr(packet, name, self._part.moved(time, packet.time_base))
+        return packet
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame fitted, and later than the one before."""
-        pts = frame.pts
+        pts = None if frame.pts is None else self._part.moved(frame.pts, time_base_of(self._main))
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + self._step
         prepared = self._fit(frame)
@@ -351,7 +385,7 @@ class Reader:
         if self._broken:
             warn(f"{self._path} is broken in {self._broken} places: frames may be missing")
         kinds = set(video.format.name.split(","))
-        if self._stop.is_set() or video.duration is None or not _ANNOUNCING & kinds:
+        if self._stop.is_set() or not self._part.whole or video.duration is None or not _ANNOUNCING & kinds:
             return
         announced_s = (video.duration + (0 if _FROM_ZERO & kinds else video.start_time or 0)) / av.time_base
         if self._end_s < announced_s - CUT_SECONDS:

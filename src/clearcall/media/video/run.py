@@ -31,6 +31,7 @@ from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import Canvas, View, eight_bits
 from clearcall.media.video.fit import Fit, progress_of
 from clearcall.media.video.hdr import check_hdr, lost_metadata
+from clearcall.media.video.part import Part
 from clearcall.media.video.read import (
     METADATA,
     Reader,
@@ -42,9 +43,20 @@ from clearcall.media.video.read import (
     opened,
     plane_of,
     rate_of,
+    video_span_s,
     video_stream,
 )
-from clearcall.media.video.write import FORMATS, Writer, add_copies, add_encoder, codec_of, options_for, told
+from clearcall.media.video.write import (
+    FORMATS,
+    VideoCodec,
+    Writer,
+    add_copies,
+    add_encoder,
+    check_codec,
+    codec_of,
+    options_for,
+    told,
+)
 from clearcall.runtime.family import SharpenerFor, settled
 from clearcall.runtime.sharpener import PixelFormat, Sharpener
 from clearcall.temporal.filter import TemporalFilter
@@ -122,13 +134,16 @@ def sharpen_video(
     *,
     view: View = "plain",
     size: NewSize | None = None,
+    codec: VideoCodec | None = None,
     crf: int | None = None,
     past_frames: bool = True,
+    part: Part = Part(),  # noqa: B008  # frozen
     overwrite: bool = False,
 ) -> VideoSummary:
-    """Sharpen a video into `target`, whose suffix tells the container: as VP9 in WebM, as H.264 in all others.
+    """Sharpen a video, or a part of it, into `target`, whose suffix tells the container.
 
-    HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC in all others. Frames have the largest size that occurs in
+    `codec` is VP9 in WebM and H.264 in all others if not given; HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC
+    in all others. Frames have the largest size that occurs in
     the input, times `size` if that is a factor, or else `size`, as they are shown; smaller ones are upscaled.
     `view` may show the input too, `side-by-side` with the result or in its left half. `crf` is the encoder's constant
     rate factor: lower is better and larger. `past_frames` applies the temporal filter (`TemporalFilter`). `sharpener`
@@ -139,6 +154,7 @@ def sharpen_video(
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
+    check_codec(codec, target, kind)
     first = frame_at(source, 0)
     check_target(target, source, overwrite=overwrite)
     check_hdr(source, first)
@@ -151,14 +167,29 @@ def sharpen_video(
     ):
         options = options_for(kind, told(video.metadata))
         with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
-            summary = _sharpen(sharpener, video, out, first, fit, view, crf, stop, source, past_frames)
+            summary = _sharpen(sharpener, video, out, first, fit, view, codec, crf, stop, source, past_frames, part)
         if not summary.frames:
-            raise KeyboardInterrupt  # came so early that there is nothing to keep
+            _told_empty(source, part, stop)
         return summary
 
 
+def _told_empty(source: Path, part: Part, stop: threading.Event) -> None:
+    """Raise what tells that there was no frame: an interrupt came so early, or the part is none of the video."""
+    if stop.is_set() or part.whole:
+        raise KeyboardInterrupt
+    raise UserError(
+        f"{source} has no frame from {float(part.start_s):g} s on: it lasts {video_span_s(source)[1]:.1f} s, choose an "
+        "earlier --start or a longer --duration"
+    )
+
+
 def time_video(
-    sharpener: Sharpener | SharpenerFor, source: Path, *, size: NewSize | None = None, past_frames: bool = True
+    sharpener: Sharpener | SharpenerFor,
+    source: Path,
+    *,
+    size: NewSize | None = None,
+    past_frames: bool = True,
+    part: Part = Part(),  # noqa: B008  # frozen
 ) -> VideoSummary:
     """Decode and sharpen a video without writing it: the rate of this machine while no encoder takes its cores.
 
@@ -170,18 +201,18 @@ def time_video(
     with failure_told(f"{source} cannot be sharpened"), stopped_by_interrupt() as stop, opened(source) as video:
         main, clock = video_stream(video, source), BusyClock()
         chosen = _settled(sharpener, fit, main)
-        reader = Reader(video, main, fit, source, stop)
+        reader = Reader(video, main, fit, source, stop, part)
         prepare = _prepare(past_frames)
         start = fit(first)
         pixel_format = _pixel_format(chosen, start)
         inputs = (_input(thing, pixel_format, prepare) for thing in reader if isinstance(thing, VideoFrame))
         done = 0
-        with progress_of(video, main, "sharpening") as bar:
+        with progress_of(video, main, "sharpening", part) as bar:
             for _ in _sharpened(chosen, inputs, start, pixel_format, clock, bar):
                 done += 1
         reader.warn_of_end()
         if not done:
-            raise KeyboardInterrupt  # came so early that there is nothing to tell
+            _told_empty(source, part, stop)
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set(), chosen.repeated)
 
 
@@ -252,25 +283,27 @@ def _sharpen(
     first: VideoFrame,
     fit: Fit,
     view: View,
+    codec: VideoCodec | None,
     crf: int | None,
     stop: threading.Event,
     source: Path,
     past_frames: bool,  # noqa: FBT001  # of a function of this module
+    part: Part,
 ) -> VideoSummary:
     """Write a file from its header on, until the video ends or `stop` is set."""
     main = video_stream(video, source)
     chosen = _settled(sharpener, fit, main)
     canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
-    encoder = add_encoder(out, main, first, fit, canvas, crf)
+    encoder = add_encoder(out, main, first, fit, canvas, codec, crf)
     copies = add_copies(video, out, main, source)
     for index, stream in {main.index: encoder, **copies}.items():
         stream.metadata.update(told(video.streams[index].metadata))
         stream.disposition = video.streams[index].disposition
     out.metadata.update(told(video.metadata))
-    out.set_chapters(video.chapters())
+    out.set_chapters(part.placed(main).chapters(video.chapters()))
     out.start_encoding()
     _warn_of_changes(first, main, canvas, source)
-    reader, frames = Reader(video, main, fit, source, stop), deque[VideoFrame]()
+    reader, frames = Reader(video, main, fit, source, stop, part), deque[VideoFrame]()
     clock, done, prepare = BusyClock(), 0, _prepare(past_frames)
     start = fit(first)
     pixel_format = _pixel_format(chosen, start)
@@ -287,7 +320,7 @@ def _sharpen(
                 with clock.left():
                     writer.put(thing)
 
-    with progress_of(video, main, "sharpening") as bar, Writer(out, encoder) as writer:
+    with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder) as writer:
         for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
             shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
             with clock.left():
@@ -311,4 +344,4 @@ def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, sourc
     if canvas.padded:
         warn(f"{source} has an odd side, which H.264 and side by side cannot have: the last row or column is repeated")
     if first.interlaced_frame:
-        warn(f"{source} is interlaced: its lines come out as one picture; deinterlace it first for a better one")
+        warn(f"{source} is interlaced: it is deinterlaced")

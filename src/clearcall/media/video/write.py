@@ -1,12 +1,13 @@
 """Write videos: sharpened frames, copies of other streams, the encoding thread."""
 
 import io
+import os
 import threading
 import time
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 import av
 from av.codec.context import Flags
@@ -21,13 +22,25 @@ from clearcall.core.errors import UserError
 from clearcall.media.video.canvas import UPRIGHT, Canvas
 from clearcall.media.video.edits import begins_hidden
 from clearcall.media.video.fit import Fit
-from clearcall.media.video.hdr import hdr_encoder
+from clearcall.media.video.hdr import hdr_metadata
 from clearcall.media.video.read import is_hdr, opened, rate_of, time_base_of
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+VideoCodec = Literal["h264", "hevc", "av1", "vp9"]
+_CODECS: dict[str, tuple[VideoCodec, ...]] = {
+    "mp4": ("h264", "hevc", "av1", "vp9"),
+    "mov": ("h264", "hevc"),
+    "matroska": ("h264", "hevc", "av1", "vp9"),
+    "webm": ("vp9", "av1"),
+}
 # Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
-_H264 = {"crf": "18", "preset": "veryfast"}
-_VP9 = {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}
+_ENCODERS: dict[VideoCodec, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    "hevc": ("libx265", {"crf": "18", "preset": "veryfast", "x265-params": "log-level=error"}),
+    "av1": ("libsvtav1", {"crf": "24", "preset": "9"}),
+    "vp9": ("libvpx-vp9", {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}),
+}
+_OF_HDR: dict[VideoCodec, Literal["hevc", "av1"]] = {"h264": "hevc", "vp9": "av1"}  # in place of those of 8 bits
 _QUEUED = 8  # frames and packets that wait for the encoder
 # What metadata says of the file or of the old encoding, and which the new file says anew.
 _OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "alpha_mode"}
@@ -40,24 +53,57 @@ _PLACES = {
 _STATISTICS = ("number_of_", "_statistics_", "bps-", "duration-")
 
 
+def check_codec(codec: VideoCodec | None, target: Path, kind: str) -> None:
+    """Raise UserError for a codec that the container `kind` of `target` cannot hold, or that PyAV lacks here."""
+    if codec is None:
+        return
+    if codec not in _CODECS[kind]:
+        raise UserError(f"{target} cannot hold {codec}: choose {' or '.join(_CODECS[kind])}, or name a .mkv file")
+    if (encoder := _ENCODERS[codec][0]) not in av.codecs_available:
+        raise UserError(f"this build of PyAV lacks {encoder}: choose another codec than {codec}")
+
+
+def _encoder(first: VideoFrame, kind: str, codec: VideoCodec | None) -> tuple[str, dict[str, str]]:
+    """Return the encoder for frames like the first one in a container, by its name in FFmpeg, and its options.
+
+    Raises UserError for HDR where there is no encoder for it.
+    """
+    chosen = codec or _CODECS[kind][0]
+    if is_hdr(first):
+        chosen = chosen if codec else _OF_HDR.get(chosen, chosen)
+        if chosen not in _OF_HDR.values():
+            raise UserError(f"the video is HDR, which {chosen} does not keep here: choose hevc or av1")
+    encoder, options = _ENCODERS[chosen]
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # it prints a page on standard error otherwise
+    if not is_hdr(first):
+        return encoder, options
+    if encoder not in av.codecs_available:
+        raise UserError(f"the video is HDR, for which this build of PyAV lacks {encoder}: convert it to SDR first")
+    return encoder, options | hdr_metadata(first, "av1" if chosen == "av1" else "hevc")
+
+
 def add_encoder(
-    out: OutputContainer, main: VideoStream, first: VideoFrame, fit: Fit, canvas: Canvas, crf: int | None
+    out: OutputContainer,
+    main: VideoStream,
+    first: VideoFrame,
+    fit: Fit,
+    canvas: Canvas,
+    codec: VideoCodec | None,
+    crf: int | None,
 ) -> VideoStream:
     """Add the stream for the sharpened frames, with times, colours, pixel shape and rotation of the input's.
 
     Raises UserError for HDR where there is no encoder for it.
     """
-    if is_hdr(first):
-        codec, options = hdr_encoder(first, out.format.name)
-    else:
-        codec, options = ("libvpx-vp9", _VP9) if out.format.name == "webm" else ("libx264", _H264)
+    encoder, options = _encoder(first, out.format.name, codec)
     if crf is not None:
         options = options | {"crf": str(crf)}
-    stream = out.add_stream(codec, rate_of(main), options, width=canvas.width, height=canvas.height)
+    stream = out.add_stream(encoder, rate_of(main), options, width=canvas.width, height=canvas.height)
     stream = cast(VideoStream, stream)
     context, colours = stream.codec_context, fit(first)
     context.pix_fmt = colours.format.name
-    if codec == "libx265" and out.format.name in {"mp4", "mov"}:
+    if encoder == "libx265" and out.format.name in {"mp4", "mov"}:
         context.codec_tag = "hvc1"  # the one that Apple's players take
     stream.time_base = context.time_base = time_base_of(main)
     context.sample_aspect_ratio = fit.pixel
