@@ -152,7 +152,12 @@ def test_palette_and_black_and_white_become_rgb_and_grey(sharpener: Sharpener, r
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("WEBP", {}), *(("JPEG", {"subsampling": subsampling}) for subsampling in (0, 1, 2))]
+    ("kind", "options"),
+    [
+        ("WEBP", {}),
+        ("AVIF", {"subsampling": "4:4:4"}),
+        *(("JPEG", {"subsampling": subsampling}) for subsampling in (0, 1, 2)),
+    ],
 )
 def test_lossy_formats_are_written_at_quality_95_and_a_jpeg_keeps_its_subsampling(
     sharpener: Sharpener, rgb: Frame, tmp_path: Path, kind: str, options: dict[str, Any]
@@ -256,8 +261,8 @@ def test_a_tiff_comes_out_upright_with_the_rest_of_its_exif(
     assert result.info.get("xmp", b"") == (XMP if deep else b"")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
-@pytest.mark.parametrize("target_suffix", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("target_suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
 def test_what_is_told_is_kept_from_format_to_format(
     sharpener: Sharpener, rgb: Frame, icc: bytes, tmp_path: Path, suffix: str, target_suffix: str
 ) -> None:
@@ -843,11 +848,27 @@ def test_pixels_of_any_kind_are_resized_as_pillow_does(rgb: Frame, kind: type, s
     channels = {GREY: 1, GREY_ALPHA: 2, RGB: 3}[samples]
     scale = 257 if kind == np.uint16 else 1
     pixels: images.Pixels = np.squeeze(rgb[..., :channels].astype(kind) * scale)
+    if samples == GREY_ALPHA:
+        pixels[..., 1] = np.iinfo(kind).max
+        rgb = np.dstack([rgb[..., 0], np.full_like(rgb[..., 0], 255)])
     larger = images.resize_pixels(pixels, (2 * WIDTH, 2 * HEIGHT))
     assert larger.dtype == kind and larger.shape == (2 * HEIGHT, 2 * WIDTH, *pixels.shape[2:])
     expected = np.asarray(Image.fromarray(rgb).resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BICUBIC))
     difference = np.atleast_3d(larger) / scale - expected[..., :channels]
     assert np.abs(difference).max() <= 1.5  # Pillow rounds 8 bits twice
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_is_transparent_does_not_colour_what_is_beside_it(kind: type) -> None:
+    white = np.iinfo(kind).max
+    pixels: images.Pixels = np.zeros((24, 24, 4), kind)  # black where nothing is to be seen
+    pixels[8:16, 8:16] = white
+    larger = images.resize_pixels(pixels, (48, 48))
+    seen = larger[larger[..., 3] > 0]
+    assert len(seen) > 256
+    assert (seen[:, :3] == white).all()
+    # By hand: 0.75 and 1.75 pixels from the first two opaque ones; a bicubic kernel of a = -0.5 gives 0.2266 - 0.0234.
+    assert larger[24, 15, 3] / white == pytest.approx(0.2031, abs=0.003)
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (160, 120)), (6, (120, 160))])

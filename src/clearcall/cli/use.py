@@ -20,7 +20,9 @@ _OF_VIDEOS, _OF_FOLDERS = "Options of videos", "Options of folders"
 
 
 def sharpen(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a video, or a folder of both.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="An image, a video, a folder of both, or - for a pipe of YUV4MPEG.")
+    ],
     target: Annotated[
         Path | None,
         typer.Argument(metavar="OUT", help="The result; its suffix sets the format. None with --dry-run."),
@@ -92,6 +94,8 @@ def sharpen(
     Example: clearcall sharpen call.mp4 sharp.mp4 --adapt
 
     Example: clearcall sharpen holiday sharpened
+
+    Example: clearcall sharpen call.mp4 - | mpv -
     """
     from clearcall.core.console import warn
     from clearcall.imaging.sizes import parse_size
@@ -109,7 +113,10 @@ def sharpen(
     options = SharpenerOptions(model, provider, threads, strength, look)
     with _adapted(options, source, target, overwrite=overwrite) if adapt else nullcontext(model) as chosen:
         done = run(source, target, replace(options, model=chosen), video, dry_run=dry_run, overwrite=overwrite)
-    typer.echo(done.text)
+    if done.text:
+        typer.echo(done.text)
+    if done.note:
+        typer.echo(done.note, err=True)
     if done.interrupted:
         warn(f"interrupted: {done.interrupted} what was done until then")
         raise typer.Exit(130)

@@ -15,20 +15,21 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 
 ANIMATED = ("GIF", "PNG", "WEBP")  # which may hold more than one frame
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # as Pillow names them
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")  # as Pillow names them
 MAX_PIXELS = 178_000_000  # above, Pillow takes an image for an attack
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.
 _MAX_EXPANSION = 2000
-# In these, flat areas may cost next to nothing (lossless WebP, fax codes): so many pixels are cheap to decode anyway.
-_CHEAP_PIXELS = {"WEBP": 2**24, "TIFF": 2**24}
+# In these, flat areas may cost next to nothing (lossless WebP, fax codes, AVIF): so many pixels are cheap to decode.
+_CHEAP_PIXELS = {"WEBP": 2**24, "TIFF": 2**24, "AVIF": 2**24}
 _GREY_STEPS = {"L;2": 255 // 3, "L;4": 255 // 15}
 _SPELLED = {"WEBP": "WebP"}
 # Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
 _DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
 SUFFIXES = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
+    ".avif": "AVIF",
 }  # fmt: skip
-KINDS = "PNG, JPEG, WebP, TIFF or BMP"
+KINDS = "PNG, JPEG, WebP, TIFF, BMP or AVIF"
 
 
 @contextmanager

@@ -30,8 +30,10 @@ from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.runtime.sharpener import Sharpener
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-KINDS = "PNG, JPEG, WebP or TIFF"
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF"
+}  # fmt: skip
+KINDS = "PNG, JPEG, WebP, TIFF or AVIF"
 _MAX_FILE_BYTES = 2**31
 _MODES = {
     "1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA",
@@ -127,13 +129,28 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels, expert: str | None = No
 
 
 def resize_pixels(pixels: Pixels, size: Size) -> Pixels:
-    """Return pixels at (width, height) by bicubic interpolation, as in training; depth and channels stay."""
+    """Return pixels at (width, height) by bicubic interpolation, as in training; depth and channels stay.
+
+    A colour counts as much as it is opaque: otherwise the colours below full transparency, which nobody sees, would
+    fringe what is beside them.
+    """
     limit = float(np.iinfo(pixels.dtype).max)
     stacked = np.atleast_3d(pixels)
-    result = np.empty((size[1], size[0], stacked.shape[2]), pixels.dtype)
-    for index in range(stacked.shape[2]):
-        channel = Image.fromarray(stacked[..., index].astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-        result[..., index] = np.rint(np.clip(np.asarray(channel), 0, limit))
+
+    def resized(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.array(
+            Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC), np.float32
+        )  # which is written to
+
+    planes = [stacked[..., index].astype(np.float32) for index in range(stacked.shape[2])]
+    colours = [resized(plane) for plane in planes]
+    if len(planes) in _WITH_ALPHA and planes[-1].min() < limit:
+        *colours, alpha = colours
+        for index, colour in enumerate(colours):
+            weighted = resized(planes[index] * planes[-1])
+            np.divide(weighted, alpha, out=colour, where=alpha >= 1)
+        colours.append(alpha)
+    result = np.stack([np.rint(np.clip(plane, 0, limit)) for plane in colours], axis=-1).astype(pixels.dtype)
     return result.reshape(size[1], size[0], *pixels.shape[2:])
 
 
@@ -317,7 +334,7 @@ def _is_lossless(webp: bytes) -> bool:
 def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
     """Return an image file; raise ValueError if the format cannot hold the pixels."""
     deep, alpha = pixels.dtype == np.uint16, np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
-    if kind in {"JPEG", "WEBP"} and deep:
+    if kind in {"JPEG", "WEBP", "AVIF"} and deep:
         raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
     if kind == "JPEG" and alpha:
         raise ValueError("it holds no transparency: name a .png, .webp or .tif")
@@ -331,6 +348,8 @@ def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
         options |= {"exif": exif, "subsampling": image.subsampling}
         if image.dpi:
             options["dpi"] = image.dpi
+    elif kind == "AVIF":
+        options |= {"exif": image.exif, "subsampling": "4:4:4"}
     else:
         # `exact` leaves the colours below full transparency as they are.
         options |= {"exif": image.exif, "lossless": image.lossless, "exact": True}

@@ -7,16 +7,19 @@ from clearcall.core.errors import UserError
 from clearcall.media.folder import sharpen_folder
 from clearcall.media.images import is_image, sharpen_file
 from clearcall.media.options import SharpenerOptions, VideoOptions
-from clearcall.media.video.run import sharpen_video, time_video
+from clearcall.media.video.run import pipe_video, sharpen_video, time_video
+
+_PIPE = "-"
 
 
 @dataclass(frozen=True)
 class Done:
-    """Result in one line, failed files, and whether an interrupt ended a video early."""
+    """Result in one line ("" in a pipe), failed files, and whether an interrupt ended a video early."""
 
     text: str
     failed: str = ""
     interrupted: str = ""
+    note: str = ""  # for standard error, where standard output holds the result
 
 
 def sharpen(
@@ -33,6 +36,8 @@ def sharpen(
     A file that exists is replaced only with `overwrite`. Raises UserError for options that contradict each other or do
     not fit the input, and for whatever `sharpen_file`, `sharpen_folder` and `sharpen_video` refuse.
     """
+    if _PIPE in {str(source), str(target)}:
+        return _pipe(source, target, options, video, dry_run=dry_run)
     if source.is_dir():
         _refuse(source, "a folder", ["--dry-run"] if dry_run else [])
         summary = sharpen_folder(options, source, _required(target, source, "folder"), video, overwrite=overwrite)
@@ -52,12 +57,28 @@ def sharpen(
     return Done(f"{target}: {done}", interrupted=f"{target} holds" if done.interrupted else "")
 
 
+def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions, *, dry_run: bool) -> Done:
+    """Sharpen a video or standard input into standard output."""
+    if target is None or str(target) != _PIPE or dry_run:
+        raise UserError("standard input is sharpened into standard output alone: say `clearcall sharpen - -`")
+    if video.view != "plain" or video.crf is not None or video.codec is not None:
+        raise UserError(
+            "a pipe carries plain frames that are not encoded: leave out --side-by-side, --split, --codec and --crf"
+        )
+    given = None if str(source) == _PIPE else source
+    made = options.for_videos()
+    summary = pipe_video(made, given, size=video.size, past_frames=video.past_frames, part=video.part)
+    return Done("", interrupted="standard output holds" if summary.interrupted else "", note=f"{source}: {summary}")
+
+
 def _time_video(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions) -> Done:
     if target is not None or video.view != "plain" or video.crf is not None or video.codec is not None:
         raise UserError("--dry-run writes nothing: leave out OUT, --side-by-side, --split, --codec and --crf")
     made = options.for_videos()
     summary = time_video(made, source, size=video.size, past_frames=video.past_frames, part=video.part)
-    return Done(f"{source}: {summary}", interrupted="that is of" if summary.interrupted else "")
+    return Done(
+        f"{source}: {summary}; nothing was encoded or written", interrupted="that is of" if summary.interrupted else ""
+    )
 
 
 def _refuse(source: Path, kind: str, options: list[str]) -> None:

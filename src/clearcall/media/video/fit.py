@@ -71,11 +71,7 @@ class Fit:
         """
         turns, depth = quarter_turns(first), PLANAR_10 if is_hdr(first) else PLANAR
         pixels = frame_pixels(path, first, all_frames=not isinstance(asked, tuple))
-        if isinstance(asked, tuple):
-            size, pixel = asked[::-1] if turns % 2 else asked, Fraction(1)
-        else:
-            most = largest(pixels)
-            size, pixel = enlarged(path, most, asked), pixels[most]
+        size, pixel = sized(path, pixels, asked, lies=turns % 2 == 1)
         return cls(
             path,
             size,
@@ -130,6 +126,19 @@ class Fit:
 
 def _even(side: float) -> int:
     return max(2, 2 * round(side / 2))
+
+
+def sized(
+    path: Path, pixels: Mapping[Size, Fraction], asked: NewSize | None, *, lies: bool = False
+) -> tuple[Size, Fraction]:
+    """Return the size of a result as stored, and the shape of its pixels; `lies` if it is stored turned by 90 degrees.
+
+    `pixels` are the sizes that occur, with the shape of their pixels.
+    """
+    if isinstance(asked, tuple):
+        return asked[::-1] if lies else asked, Fraction(1)
+    most = largest(pixels)
+    return enlarged(path, most, asked), pixels[most]
 
 
 def enlarged(path: Path, size: Size, factor: float | None) -> Size:

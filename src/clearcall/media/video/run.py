@@ -6,15 +6,18 @@ as stored, of limited or full range alike. Of 10-bit video the network gets 8 bi
 to the 10 bits; chroma of 10-bit video and of frames with an odd side is not changed.
 """
 
+import io
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -29,11 +32,12 @@ from clearcall.core.processes import stopped_by_interrupt
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import Canvas, View, eight_bits
-from clearcall.media.video.fit import Fit, progress_of
+from clearcall.media.video.fit import Fit, progress_of, sized
 from clearcall.media.video.hdr import check_hdr, lost_metadata
 from clearcall.media.video.part import Part
 from clearcall.media.video.read import (
     METADATA,
+    PLANAR,
     Reader,
     depth_scale,
     failure_told,
@@ -41,6 +45,7 @@ from clearcall.media.video.read import (
     is_coded,
     is_hdr,
     opened,
+    planar,
     plane_of,
     rate_of,
     video_span_s,
@@ -61,6 +66,7 @@ from clearcall.runtime.family import SharpenerFor, settled
 from clearcall.runtime.sharpener import PixelFormat, Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
+_YUV4MPEG = "yuv4mpegpipe"
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 _PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
@@ -122,9 +128,7 @@ class VideoSummary:
         """Return one line."""
         again = f", {self.repeated} of them repeated" if self.repeated else ""
         sharpened = f"{self.frames} frames{again}, decode + sharpen {self.sharpen_fps:.1f} fps"
-        if self.encode_fps is None:
-            return f"{sharpened}; nothing was encoded or written"
-        return f"{sharpened}, encode {self.encode_fps:.1f} fps"
+        return sharpened if self.encode_fps is None else f"{sharpened}, encode {self.encode_fps:.1f} fps"
 
 
 def sharpen_video(
@@ -214,6 +218,94 @@ def time_video(
         if not done:
             _told_empty(source, part, stop)
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set(), chosen.repeated)
+
+
+def pipe_video(
+    sharpener: Sharpener | SharpenerFor,
+    source: Path | None,
+    *,
+    size: NewSize | None = None,
+    past_frames: bool = True,
+    part: Part = Part(),  # noqa: B008  # frozen
+) -> VideoSummary:
+    """Sharpen a video, or YUV4MPEG from standard input if `source` is None, into YUV4MPEG on standard output.
+
+    Frames are 8-bit 4:2:0, without sound. Ctrl-C and a reader that goes away end it early. Raises UserError if there is
+    no video to sharpen.
+    """
+    name = source or Path("-")
+    with (
+        failure_told(f"{name} cannot be sharpened"),
+        stopped_by_interrupt() as stop,
+        opened(source) if source else _standard_input() as video,
+        _StandardOutput() as pipe,
+        av.open(pipe, "w", format=_YUV4MPEG) as out,
+    ):
+        main, clock = video_stream(video, name), BusyClock()
+        if source:
+            first = frame_at(source, 0)
+            fit = Fit.of_video(source, first, size)
+        else:
+            pixels = {(main.width, main.height): main.sample_aspect_ratio or Fraction(0)}
+            fit = Fit(name, *sized(name, pixels, size), pixels, 0, planar)
+        chosen = _settled(sharpener, fit, main)
+        start = VideoFrame(*fit.size, PLANAR)
+        pixel_format = _pixel_format(chosen, start)
+        canvas = Canvas(start, fit.size, "plain", even=False)
+        stream = out.add_stream("rawvideo", rate_of(main), width=canvas.width, height=canvas.height, pix_fmt=PLANAR)
+        reader, frames = Reader(video, main, fit, name, stop, part), deque[VideoFrame]()
+        prepare, done = _prepare(past_frames), 0
+
+        def inputs() -> Iterator[Frame]:
+            for thing in reader:
+                if isinstance(thing, VideoFrame):
+                    frames.append(thing)
+                    yield _input(thing, pixel_format, prepare)
+
+        with progress_of(video, main, "sharpening", part) as bar:
+            for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
+                shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
+                shown.pts, shown.time_base = done, 1 / rate_of(main)  # it has no times, but a rate
+                out.mux(stream.encode(shown))
+                done += 1
+                if pipe.abandoned:
+                    stop.set()
+        if pipe.abandoned:
+            return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, interrupted=False)
+        reader.warn_of_end()
+        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set(), chosen.repeated)
+
+
+@contextmanager
+def _standard_input() -> Iterator[InputContainer]:
+    try:
+        video = av.open(sys.stdin.buffer, "r", format=_YUV4MPEG)
+    except (OSError, av.FFmpegError):
+        raise UserError(
+            "standard input is no YUV4MPEG: send it with `ffmpeg -i IN -f yuv4mpegpipe -pix_fmt yuv420p -`"
+        ) from None
+    with video:
+        yield video
+
+
+class _StandardOutput(io.RawIOBase):
+    """Standard output, into which nothing more is written once its reader has gone away."""
+
+    def __init__(self) -> None:
+        self._file = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115  # a descriptor
+        self.abandoned = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401  # as its base class has it
+        if not self.abandoned:
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except BrokenPipeError:
+                self.abandoned = True
+        return len(data)
 
 
 def check_network(sharpener: Sharpener) -> None:

@@ -1,0 +1,75 @@
+"""Pipes of YUV4MPEG: the command with real standard input and output."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.make.videos import STEP, i420_of, shown, write_video
+
+from clearcall.imaging.frame import Frame
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.temporal.filter import TemporalFilter
+
+OPTIONS = ("--model", "fast", "--provider", "onnxruntime", "--threads", "1")
+COMMAND = [sys.executable, "-c", "from clearcall.cli import main; main()", "sharpen"]
+
+
+@pytest.fixture(scope="module")
+def source(photos: dict[str, Frame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scene = photos["astronaut"][60:260, 150:350]
+    return write_video(tmp_path_factory.mktemp("pipe") / "in.mp4", scene, range(0, 60 * STEP, STEP))
+
+
+def test_a_file_goes_through_two_pipes(source: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.y4m", tmp_path / "second.y4m"
+    done = subprocess.run(
+        [*COMMAND, str(source), "-", "--duration", "0.4", "--no-past-frames", *OPTIONS], capture_output=True, check=True
+    )
+    assert done.stdout.startswith(b"YUV4MPEG2 W96 H64 F25:1 ")
+    assert b"in.mp4: 10 frames, decode + sharpen" in done.stderr
+    first.write_bytes(done.stdout)
+    sharpener = Sharpener("fast", "onnxruntime", 1, video=True, coded=True)
+    before = [frame.planes for frame in shown(source)[:10]]
+    for frame, (luma, *chroma) in zip(i420_of(first), before, strict=True):
+        np.testing.assert_array_equal(frame[:64], sharpener(luma, "gray"))
+        np.testing.assert_array_equal(frame[64:].reshape(2, 32, 48), np.stack(chroma))
+
+    again = subprocess.run([*COMMAND, "-", "-", *OPTIONS], input=done.stdout, capture_output=True, check=True)
+    second.write_bytes(again.stdout)
+    sharpener, temporal = Sharpener("fast", "onnxruntime", 1, video=True), TemporalFilter()
+    for frame, given in zip(i420_of(second), i420_of(first), strict=True):
+        np.testing.assert_array_equal(frame[:64], sharpener(temporal(given[:64]), "gray"))
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(source: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, str(source), "-", *OPTIONS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert run.stdout.read(10) == b"YUV4MPEG2 "
+        run.stdout.close()
+        told = run.stderr.read().decode()
+        assert run.wait(60) == 0
+    assert "frames, decode + sharpen" in told
+    assert "error" not in told.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-", "-"], "standard input is no YUV4MPEG: send it with `ffmpeg"),
+        (["-", "out.mp4"], "standard input is sharpened into standard output alone"),
+        (["-", "-", "--crf", "20"], "a pipe carries plain frames that are not encoded"),
+    ],
+)
+def test_what_cannot_be_piped_is_one_message(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, *arguments, *OPTIONS], input=b"no video", capture_output=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
