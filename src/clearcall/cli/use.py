@@ -76,9 +76,9 @@ def sharpen(
 ) -> None:
     """Sharpen an image, a video, or a folder of both.
 
-    Images (PNG, JPEG, WebP, TIFF) keep depth, transparency, EXIF and colour profile. Videos keep sound, subtitles,
-    times, colours, rotation, chapters and metadata; the result (MP4, M4V, MOV, MKV, WebM) is H.264, in WebM VP9, or
-    --codec; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then.
+    Images (PNG, JPEG, WebP, TIFF, AVIF) keep depth, transparency, EXIF and colour profile. Videos keep sound,
+    subtitles, times, colours, rotation, chapters and metadata; the result (MP4, M4V, MOV, MKV, WebM) is H.264, in WebM
+    VP9, or --codec; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then.
 
     A folder's files keep their names; other containers than these become MKV. Run again, it resumes and skips what is
     up to date. A file that cannot be read is named and the others go on, with exit code 1 at the end.
@@ -159,7 +159,7 @@ def camera(
         str | None,
         typer.Argument(
             callback=refuse_folder,
-            help="A camera, or a video, which is played at its own rate. [default: /dev/video0]",
+            help="A camera, rtsp:// or http:// for one of the network, or a video. [default: /dev/video0]",
         ),
     ] = None,
     *,
@@ -190,6 +190,8 @@ def camera(
     sharpening off and on, q ends. Ctrl-C ends too; a video of what was done until then is kept.
 
     Example: clearcall camera --output virtual --output preview
+
+    Example: clearcall camera rtsp://192.168.1.20/stream
     """
     from clearcall.imaging.sizes import parse_size
     from clearcall.media.camera.run import Settings, run_camera

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clearcall.core.console import warn
-from clearcall.core.errors import UserError, describe
+from clearcall.core.errors import UserError, describe, redact
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import Size
 from clearcall.media.video.fit import Fit, frame_pixels, largest
@@ -37,6 +37,8 @@ FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
 _WANTED_SIZE, _WANTED_FPS = (1280, 720), 30
 ITU601, LIMITED = 5, 1  # as FFmpeg numbers matrix and range
+_PROTOCOLS = ("rtsp://", "rtsps://", "http://", "https://")
+_WAIT_S = 10.0, 5.0  # to open, and for each read
 _NAP_S = 0.002
 _BROKEN_IN_A_ROW = 100
 _JOIN_S = 2.0
@@ -120,7 +122,7 @@ def default_camera() -> str:
 
 @contextmanager
 def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = False) -> Iterator[Source]:
-    """Open a video, or else a camera, and read it on its own thread.
+    """Open a video, a stream of the network, or else a camera, and read it on its own thread.
 
     A camera is asked for the size and rate, else for 1280x720 at 30. Frames are scaled to the size that is asked for,
     or else to the camera's, or to the largest that occurs in the video, of even sides and square pixels. `again` plays
@@ -144,13 +146,16 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
         with _reading(name, newest, lambda: _play(path, fit, rate, newest, stop, again=again), stop) as thread:
             yield Source(name, shape, rate, newest, thread.start, coded)
         return
-    camera = _open_camera(name, size, fps)
-    stream = video_stream(camera, path)
+    told = redact(name)
+    camera = _open_stream(name) if name.startswith(_PROTOCOLS) else _open_camera(name, size, fps)
+    stream = video_stream(camera, Path(told))
     stored = stream.codec_context.width, stream.codec_context.height
     shape, newest = _even(size or stored), Newest()
-    fit = _upright(name, shape, {stored: Fraction(1)})
-    with _reading(name, newest, lambda: _watch(name, camera, fit, newest, stop), stop) as thread:
-        yield Source(name, shape, rate_of(stream), newest, thread.start)
+    fit = _upright(told, shape, {stored: Fraction(1)})
+    remote = name.startswith(_PROTOCOLS)
+    coded, stored_there = remote and is_coded(stream), remote and camera.duration is not None
+    with _reading(told, newest, lambda: _watch(told, camera, fit, newest, stop, paced=stored_there), stop) as thread:
+        yield Source(told, shape, rate_of(stream), newest, thread.start, coded)
     if not thread.is_alive():  # one that still waits for a dead camera must not lose it under its hands
         camera.close()
 
@@ -172,7 +177,7 @@ def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContaine
     compressed = [wanted | {"input_format": "mjpeg"}] if kind == "v4l2" else []
     for options in [*compressed, wanted, {}]:
         try:
-            camera = av.open(name, format=kind, options=options, timeout=(10.0, 5.0))
+            camera = av.open(name, format=kind, options=options, timeout=_WAIT_S)
         except (av.FileNotFoundError, av.PermissionError, IsADirectoryError) as error:
             raise _no_camera(name, error) from None
         except (OSError, av.FFmpegError) as error:
@@ -182,6 +187,18 @@ def _open_camera(name: str, size: Size | None, fps: int | None) -> InputContaine
             warn(f"{name} takes no {wanted['video_size']} at {wanted['framerate']} fps: it is used as it is set")
         return camera
     raise _no_camera(name, failure) from None
+
+
+def _open_stream(address: str) -> InputContainer:
+    """Open a camera of the network, or a video on a server."""
+    options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
+    try:
+        return av.open(address, options=options, timeout=_WAIT_S)
+    except (OSError, av.FFmpegError) as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{redact(address)} cannot be opened: {reason}; is it running, and are the name and password right?"
+        ) from None
 
 
 def _no_camera(name: str, error: OSError | av.FFmpegError) -> UserError:
@@ -260,22 +277,24 @@ def _video_frames(
             yield _i420(thing), time_s - first_s
 
 
-def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: threading.Event) -> None:
-    """Put the frames of a camera as they come."""
-    broken = 0
+def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: threading.Event, *, paced: bool) -> None:
+    """Put the frames of a camera as they come, those of a video on a server, `paced`, when their time has come."""
+    broken, begin_s = 0, time.perf_counter()
     while not stop.is_set() and broken < _BROKEN_IN_A_ROW:
         try:
             for frame in camera.decode(video=0):
                 if stop.is_set():
                     return
                 broken = 0
+                if paced and stop.wait(max(0.0, begin_s + (frame.time or 0.0) - time.perf_counter())):
+                    return
                 newest.put(_i420(fit(frame)))
             break
         except av.BlockingIOError:  # some systems' cameras say so instead of waiting
             stop.wait(_NAP_S)
         except av.InvalidDataError:  # the first frames of many a camera are
             broken += 1
-    newest.end(f"{name} sends no more frames: it may have been unplugged")
+    newest.end(None if paced else f"{name} sends no more frames: it may have been unplugged")
 
 
 def _upright(name: str, size: Size, pixels: Mapping[Size, Fraction]) -> Fit:
