@@ -1,18 +1,21 @@
-"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress and warnings on standard error, tables on standard output."""
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from clearcall.core.errors import redact
 
 T = TypeVar("T")
 LINE_SECONDS = 30.0
+_WIDE = 160  # characters; a terminal wraps at its own width, a file or pipe takes any
 
 
 class ProgressBar:
@@ -84,3 +87,13 @@ def track(things: Iterable[T], total: int, description: str) -> Iterator[T]:
 def warn(message: str) -> None:
     """Print one warning on standard error."""
     print(f"warning: {redact(message)}", file=sys.stderr, flush=True)
+
+
+def print_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
+    """Print a table whose first `left` columns are text, and the others numbers."""
+    table = Table(title=title or None, title_justify="left", box=SIMPLE)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index < left else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)

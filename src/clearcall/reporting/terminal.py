@@ -1,29 +1,13 @@
 """Tables on the terminal: the last run, a comparison, the gate's checks, and the experiments of a project."""
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
+from clearcall.core.console import print_table
 from clearcall.evaluation.results import CONTENDERS, frame_size, measured, read_results
 from clearcall.experiments.definition import list_experiments
 from clearcall.reporting.benchmark import HEADERS, Document, _rows, _threads
 from clearcall.tracking.gate import Check
-
-_WIDE = 160  # characters; a terminal wraps at its own width, a file or pipe takes any
-
-
-def print_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
-    """Print a table whose first `left` columns are text, and the others numbers."""
-    table = Table(title=title or None, title_justify="left", box=SIMPLE)
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="left" if index < left else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def print_summary(reports: Path) -> None:
