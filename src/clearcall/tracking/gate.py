@@ -56,10 +56,19 @@ def read_reports(paths: Paths) -> Results:
 def judge(found: Results, limits: Gate) -> list[Check]:
     """Return the checks: SSIM, fps, and the student's lead over the unsharp mask that was tuned on validation."""
     mean = found["evaluate"]["mean"]
+    student, unsharp = mean["student"], mean["unsharp"]
+    over = {f"{metric}_over_unsharp": student[metric] - unsharp[metric] for metric in ("ssim", "psnr_db")}
+    return judge_values(limits, ssim=student["ssim"], fps=found["benchmark_fps"]["latency"]["student"]["fps"], **over)
+
+
+def judge_values(
+    limits: Gate, *, ssim: float, fps: float, ssim_over_unsharp: float, psnr_db_over_unsharp: float
+) -> list[Check]:
+    """Return the checks of values: SSIM, fps at 1920x1080, and how much SSIM and PSNR are above the unsharp mask's."""
     return [
-        Check("SSIM", mean["student"]["ssim"], limits.min_ssim),
-        Check("fps", found["benchmark_fps"]["latency"]["student"]["fps"], limits.min_fps),
-        *_over_unsharp(mean, limits),
+        Check("SSIM", ssim, limits.min_ssim),
+        Check("fps", fps, limits.min_fps),
+        *_over_unsharp(limits, ssim_over_unsharp, psnr_db_over_unsharp),
     ]
 
 
@@ -70,17 +79,15 @@ def judge_shipped(
 
     `mean` has each contender's `ssim` and `psnr_db` on the test images.
     """
+    over = (mean[role][metric] - mean["unsharp"][metric] for metric in ("ssim", "psnr_db"))
     return [
-        *_over_unsharp(mean, limits, role),
+        *_over_unsharp(limits, *over),
         Check("PSNR of an undegraded image, dB", clean_psnr_db, limits.min_clean_psnr_db),
     ]
 
 
-def _over_unsharp(
-    mean: Mapping[str, Mapping[str, float]], limits: Gate | ShippedGate, role: str = "student"
-) -> list[Check]:
-    ssim, psnr_db = (round(mean[role][key] - mean["unsharp"][key], 9) for key in ("ssim", "psnr_db"))
+def _over_unsharp(limits: Gate | ShippedGate, ssim: float, psnr_db: float) -> list[Check]:
     return [
-        Check("SSIM over the tuned unsharp mask", ssim, limits.min_ssim_over_unsharp),
-        Check("PSNR over the tuned unsharp mask, dB", psnr_db, limits.min_psnr_db_over_unsharp),
+        Check("SSIM over the tuned unsharp mask", round(ssim, 9), limits.min_ssim_over_unsharp),
+        Check("PSNR over the tuned unsharp mask, dB", round(psnr_db, 9), limits.min_psnr_db_over_unsharp),
     ]

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -73,6 +74,7 @@ def client() -> "MlflowClient":
     # An unreachable server must cost seconds, not the minutes of MLflow's own retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow  # noqa: PLC0415
 
     # After the import, which sets levels of its own. What is logged as an error is raised too.
@@ -107,6 +109,16 @@ def unreachable(error: Exception) -> UserError:
     if (database := _database()) is not None:
         advice = f"Close what uses {database}, check the disk and its mode, or put a copy of the file back"
     return UserError(f"{store} cannot be used: {reason}\n{advice}, and run the command again. {_UNHARMED}")
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn what a server or database raises if it cannot be used into the UserError of `unreachable`."""
+    errors = server_errors()
+    try:
+        yield
+    except errors as error:
+        raise unreachable(error) from None
 
 
 def _http_status(error: Exception) -> int | None:
