@@ -1,4 +1,4 @@
-"""Attach everything to the MLflow runs and register the ONNX model as `candidate`."""
+"""Attach everything to the MLflow runs, register the ONNX model, and make it the candidate."""
 
 from dataclasses import asdict
 

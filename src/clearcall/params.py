@@ -424,10 +424,11 @@ class WriteReport(_Params):
 
 
 class Publish(_Params):
-    """Names in MLflow."""
+    """Names in MLflow, and which runs set the alias `candidate`."""
 
     experiment: str = Field(min_length=1)
     model_name: str = Field(min_length=1)
+    candidate: Literal["main", "always", "never"]
 
 
 class ShippedGate(_Params):

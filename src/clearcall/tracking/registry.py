@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import os
+import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, redact
 from clearcall.core.files import read_csv, read_json, sha256_of
 from clearcall.params import Params
+from clearcall.tracking.aliases import CANDIDATE, CHAMPION, move_alias
 from clearcall.tracking.runs import (
     client,
     experiment_id,
@@ -27,7 +30,6 @@ from clearcall.tracking.runs import (
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CANDIDATE, CHAMPION = "candidate", "champion"
 # Results of the pipeline, beside which others' may lie.
 _REPORTED = {
     *("params", "download_data", "check_data", "degrade_pairs", "check_pairs", "train_teacher", "distill_student"),
@@ -35,6 +37,8 @@ _REPORTED = {
 }
 # Two versions may be compared if these are the same: the photographs of the test split, and how they were degraded.
 SAME_TEST = ("test_manifest_sha256", "test_pairs_sha256")
+RETIRED = "retired"  # tag of a version that is not to be used any more
+_OF_THE_COMMIT = ("params.yaml", "dvc.yaml", "stages", "src")
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ class Published:
 def publish(params: Params) -> Published:
     """Log what was measured to the runs of the trained networks, register the student, set the alias `candidate`.
 
-    Runs that the server does not know (trained in another clone, or while the server was down) get a stand-in, tagged
-    with their origin. An ONNX file is registered once. Raises UserError if the server cannot be used.
+    The alias is set as `publish.candidate` says; if it is not, a line tells why. Runs that the server does not know
+    (trained in another clone, or while the server was down) get a stand-in, tagged with their origin. An ONNX file is
+    registered once. Raises UserError if the server cannot be used.
     """
     reports = params.paths.reports
     for path in (reports / "report.md", reports / "evaluate.csv", params.paths.models / "student.onnx"):
@@ -97,19 +102,58 @@ def _publish(params: Params) -> Published:
     if version is None:
         _log_model(run_id, onnx)
         version = _register(name, run_id, sha256)
-    elif not _has_files(registered := client().get_model_version(name, version)):
+    elif not has_files(registered := client().get_model_version(name, version)):
         _log_model(registered.run_id or run_id, onnx)
     tags = {
         "ssim": f"{mean['student']['ssim']:.6f}",
         "psnr_db": f"{mean['student']['psnr_db']:.4f}",
+        **{
+            f"{metric}_over_unsharp": str(round(mean["student"][metric] - mean["unsharp"][metric], 9))
+            for metric in ("ssim", "psnr_db")
+        },
         "fps": str(speed["latency"]["student"]["fps"]),
+        "fps_size": f"{speed['width']}x{speed['height']}",
         "machine": speed["machine"]["cpu"],
+        "machine_id": speed["machine"]["id"],
         **{key: reports["evaluate"][key] for key in SAME_TEST},
     }
     for key, value in tags.items():
         client().set_model_version_tag(name, version, key, value)
-    client().set_registered_model_alias(name, CANDIDATE, version)
+    _make_candidate(params, version)
     return Published(name, version, run_id, sha256)
+
+
+def _make_candidate(params: Params, version: str) -> None:
+    """Set the alias `candidate`, or tell why it was not set."""
+    name = params.publish.model_name
+    retired = RETIRED in client().get_model_version(name, version).tags
+    if (why_not := "the version is retired" if retired else no_candidate(params.publish.candidate)) is None:
+        move_alias(name, CANDIDATE, version, "published")
+    else:
+        print(f"{name} version {version} is registered, but not as {CANDIDATE}: {why_not}")
+
+
+def no_candidate(rule: Literal["main", "always", "never"]) -> str | None:
+    """Return why a run in the current folder must not set the alias `candidate`, None if it may.
+
+    By the rule `main` it is no DVC experiment, and code and params are those of the last commit.
+    """
+    if rule != "main":
+        return None if rule == "always" else "publish.candidate is `never`"
+    publish = "commit, then `dvc repro -f -s publish`"
+    if experiment := os.environ.get("DVC_EXP_NAME"):
+        return f"this is a DVC experiment: `dvc exp apply {experiment}`, {publish}"
+    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *_OF_THE_COMMIT]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except OSError:
+        return "git is not installed, so that the commit is unknown"
+    if done.returncode:
+        return "this folder is not in a git repository, so that the commit is unknown"
+    if changed := [line[3:] for line in done.stdout.splitlines()]:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""  # noqa: PLR2004
+        return f"{', '.join(changed[:3])}{more} changed since the last commit: {publish}"
+    return None
 
 
 def register_adapted(
@@ -178,6 +222,10 @@ def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
         )
     client().set_model_version_tag(name, version, "gate", "passed")
     label = f"{name} version {version}"
+    if RETIRED in challenger.tags:
+        raise UserError(
+            f"{label} is retired: `clearcall models promote {version} --force --reason TEXT` makes it the champion"
+        )
     aliases = client().get_registered_model(name).aliases
     if CHAMPION in aliases and str(aliases[CHAMPION]) == version:
         return f"{label} is the champion already"
@@ -189,14 +237,14 @@ def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
                 f"the champion, version {champion.version}, was measured on other test images, so that the two "
                 f"cannot be compared. {instead}"
             )
-        if not _has_files(champion):
+        if not has_files(champion):
             raise UserError(f"the files of the champion, version {champion.version}, are not there. {instead}")
         if float(challenger.tags["ssim"]) <= float(champion.tags["ssim"]):
             return (
                 f"the champion stays version {champion.version}: SSIM {float(champion.tags['ssim']):.4f} against "
                 f"{float(challenger.tags['ssim']):.4f}"
             )
-    client().set_registered_model_alias(name, CHAMPION, version)
+    move_alias(name, CHAMPION, version, f"clearcall gate{' --replace-champion' * replace}")
     return f"{label} is now the champion: models:/{name}@{CHAMPION}"
 
 
@@ -253,10 +301,10 @@ def _registered(name: str, onnx_sha256: str) -> str | None:
 
 def _is_complete(version: "ModelVersion") -> bool:
     """Return whether a version was published to the end, and its files exist."""
-    return all(key in version.tags for key in ("ssim", *SAME_TEST)) and _has_files(version)
+    return all(key in version.tags for key in ("ssim", *SAME_TEST)) and has_files(version)
 
 
-def _has_files(version: "ModelVersion") -> bool:
+def has_files(version: "ModelVersion") -> bool:
     """Return whether the ONNX file of a registered version exists: its folder may have been deleted."""
     import mlflow  # noqa: PLC0415
 
@@ -301,5 +349,8 @@ def _register(name: str, run_id: str, sha256: str) -> str:
         client().create_registered_model(name, description="Sharpens video-call frames; trained by `dvc repro`.")
     source = f"{client().get_run(run_id).info.artifact_uri}/model"
     # The tags at once: a version without them would be registered a second time.
-    tags = {"onnx_sha256": sha256, "gate": "not judged"}
+    tags, here = {"onnx_sha256": sha256, "gate": "not judged"}, origin()
+    for key, known in {"registered_by": "mlflow.user", "commit": "mlflow.source.git.commit"}.items():
+        if known in here:
+            tags[key] = here[known]
     return str(client().create_model_version(name, source, run_id, tags=tags).version)
