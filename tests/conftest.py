@@ -248,3 +248,15 @@ def interrupted() -> "Callable[..., subprocess.CompletedProcess[str]]":
         return subprocess.CompletedProcess(command, process.returncode, out, said)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file mlflow.db of a project that has logged nothing: its creation takes seconds, a copy none."""
+    from tests.make.projects import inside
+
+    from clearcall.tracking import runs
+
+    with inside(tmp_path_factory.mktemp("empty")) as folder:
+        runs.experiment_id("clearcall")  # by whose location a copy of the file is told from the original
+        return folder / "mlflow.db"

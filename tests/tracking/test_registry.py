@@ -20,6 +20,7 @@ from clearcall.core.files import read_json, write_json
 from clearcall.params import Params
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.tracking import runs as tracking
+from clearcall.tracking.models import promote_version, retire_version, show_version
 from clearcall.tracking.registry import Published, promote, publish, register_adapted
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iter
 @pytest.fixture(scope="module")
 def params(home: Path, committed: Params) -> Params:
     folders = {name: home / name for name in type(committed.paths).model_fields}
-    return committed.model_copy(update={"paths": committed.paths.model_copy(update=folders)})
+    published = committed.publish.model_copy(update={"candidate": "always"})
+    return committed.model_copy(update={"paths": committed.paths.model_copy(update=folders), "publish": published})
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,12 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
         latency = {"fps": 65.5, "median_ms": 15.27}
         write_json(
             paths.reports / "benchmark_fps.json",
-            {"height": 1080, "latency": {"student": latency, "teacher": latency}, "machine": {"cpu": "Abacus 9000"}},
+            {
+                "width": 1920,
+                "height": 1080,
+                "latency": {"student": latency, "teacher": latency},
+                "machine": {"cpu": "Abacus 9000", "id": "0" * 16},
+            },
         )
         write_json(paths.reports / "export_onnx.json", {"student": {"sha256": sha(onnx)}})
         return params
@@ -169,12 +176,19 @@ def test_an_error_in_training_marks_the_run_as_failed(home: Path) -> None:
 def test_the_first_model_becomes_the_candidate_and_no_champion(first: Published, known_run: str) -> None:
     assert first == Published(MODEL, "1", known_run, sha("one"))
     assert aliases() == {"candidate": "1"}
-    assert tags("1") == {
+    found = tags("1")
+    assert found.pop("registered_by") == tracking.origin()["mlflow.user"]
+    found.pop("commit", None)  # where the tests run inside a repository
+    assert found == {
         "onnx_sha256": sha("one"),
         "ssim": "0.930000",
         "psnr_db": "30.1235",
+        "ssim_over_unsharp": "0.43",
+        "psnr_db_over_unsharp": "2.123456",
         "fps": "65.5",
+        "fps_size": "1920x1080",
         "machine": "Abacus 9000",
+        "machine_id": "0" * 16,
         "test_manifest_sha256": "m" * 64,
         "test_pairs_sha256": "p" * 64,
         "gate": "not judged",
@@ -381,6 +395,43 @@ def test_a_version_that_was_registered_but_not_measured_is_no_champion(
     assert publish(results(ssim=0.99, onnx="seven")) == killed
     assert promote_one(killed)
     assert promote_one(first, replace=True)
+
+
+def test_what_was_published_is_promoted_by_hand_and_no_candidate_once_retired(
+    first: Published, results: Callable[..., Params], params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = publish(results(ssim=0.98, onnx="eight"))
+    promote_version(MODEL, published.version, params.gate, "by hand", force=True)
+    told = [(change.alias, change.after) for change in show_version(MODEL, published.version).history]
+    assert told == [("candidate", published.version), ("champion", published.version)]
+    promote_one(first, replace=True)
+    assert show_version(MODEL, "1").history[-1].reason == "clearcall gate --replace-champion"
+    retire_version(MODEL, published.version)
+    assert aliases() == {"champion": "1"}
+    capsys.readouterr()
+    publish(results(ssim=0.98, onnx="eight"))
+    assert capsys.readouterr().out == (
+        f"clearcall version {published.version} is registered, but not as candidate: the version is retired\n"
+    )
+    with pytest.raises(UserError, match=f"version {published.version} is retired: `clearcall models promote"):
+        promote_one(published)
+    assert aliases() == {"champion": "1"}
+    publish(results(ssim=0.93, onnx="one"))
+
+
+def test_an_experiment_does_not_take_the_candidate_away(
+    first: Published,
+    results: Callable[..., Params],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "tidy-moth")
+    before, params = aliases()["candidate"], results(ssim=0.99, onnx="nine")
+    main = params.publish.model_copy(update={"candidate": "main"})
+    published = publish(params.model_copy(update={"publish": main}))
+    assert published.version != before == aliases()["candidate"]
+    assert "but not as candidate: this is a DVC experiment: `dvc exp apply tidy-moth`" in capsys.readouterr().out
+    assert first.version == "1"
 
 
 def test_a_missing_report_is_not_blamed_on_the_server(results: Callable[..., Params]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import clearcall
-from clearcall.cli import adapt, measure, train, use
+from clearcall.cli import adapt, measure, models, train, use
 from clearcall.core import errors
 
 
@@ -35,7 +35,17 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "experiment": _group(
             "Run recipes and studies.", recipe=train.recipe, study=train.study, list=train.list_experiments
         ),
-        "models": _group("Take networks into the package.", ship=train.ship, ship_filter=train.ship_filter),
+        "models": _group(
+            "Manage registered models, and take networks into the package.",
+            list=models.list_models,
+            show=models.show,
+            diff=models.diff,
+            promote=models.promote,
+            rollback=models.rollback,
+            retire=models.retire,
+            ship=train.ship,
+            ship_filter=train.ship_filter,
+        ),
         "ui": train.ui,
     },
 }
