@@ -26,17 +26,18 @@ _TITLES = {
     "fps": "fps",
     "parameters": "parameters",
 }
+_SHOWN = {*_TITLES, "gate", "retired", "registered_by", "commit"}  # tags that have a line of their own
 
 
 def print_versions(name: str, versions: Iterable[Version]) -> None:
-    """Print a row for each version; gains are over the tuned unsharp mask, times UTC."""
+    """Print a row for each version."""
     headers = ("version", "aliases", "run", "UTC", "by", "commit", *_TITLES.values())
     rows = []
     for one in versions:
         aliases = ", ".join(one.aliases) + ("(retired)" if one.retired else "")
         told = (str(one.version), aliases, one.run, _minute(one.when), one.by, one.commit[:7])
         rows.append((*told, *(_number(key, getattr(one, key)) for key in _TITLES)))
-    _print(f"{name}: registered versions", headers, rows, left=6)
+    _print(f"{name}: registered versions; gains are over the tuned unsharp mask", headers, rows, left=6)
 
 
 def print_version(found: Details) -> None:
@@ -50,7 +51,7 @@ def print_version(found: Details) -> None:
         "commit": one.commit,
         "run": f"{one.run} ({one.run_id}) in {one.experiment}",
         **{_TITLES[key]: _number(key, value) for key, value in one.figures().items()},
-        **{f"tag {key}": value for key, value in sorted(one.tags.items())},
+        **{f"tag {key}": value for key, value in sorted(one.tags.items()) if key not in _SHOWN},
     }
     _print(found.uri, ("", ""), facts.items(), left=2)
     if found.metrics:
