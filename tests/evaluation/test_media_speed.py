@@ -14,7 +14,7 @@ import pytest
 
 from clearcall.core.errors import UserError
 from clearcall.evaluation import media_speed
-from clearcall.evaluation.media_speed import write_panning_video
+from clearcall.evaluation.media_speed import write_scene
 from clearcall.imaging.frame import Frame
 from clearcall.media.video.run import VideoSummary, time_video
 from clearcall.reporting.media_speed import benchmark_videos
@@ -36,7 +36,7 @@ def lumas(video: Path) -> list[Frame]:
 
 
 def test_all_of_the_video_moves_all_the_time_and_its_end_meets_its_beginning(tmp_path: Path) -> None:
-    write_panning_video(tmp_path / "video.mp4", (320, 192), 60)
+    write_scene(tmp_path / "video.mp4", "pan", (320, 192), 60)
     frames = lumas(tmp_path / "video.mp4")
     assert len(frames) == 60 and frames[0].shape == (192, 320)
     temporal = TemporalFilter()
@@ -46,6 +46,18 @@ def test_all_of_the_video_moves_all_the_time_and_its_end_meets_its_beginning(tmp
     middle = np.array([80, 48, 1])
     steps = [np.hypot(*(find_motion(after, before).camera @ middle - middle[:2])) for before, after in pairwise(small)]
     np.testing.assert_allclose(steps, 1.15, atol=0.4)  # pixels of the half frame
+
+
+def test_before_a_camera_that_stands_still_a_head_sways_and_a_room_does_not(tmp_path: Path) -> None:
+    for scene, moves in (("head", True), ("room", False)):
+        write_scene(tmp_path / "video.mp4", scene, (320, 192), 30)  # type: ignore[arg-type]  # both are scenes
+        frames = np.array(lumas(tmp_path / "video.mp4"), np.float32)
+        change = np.abs(frames[1] - frames[0])
+        assert change[:20].mean() < 2  # noise
+        assert (change[60:110, 120:200].mean() > 4) == moves
+        temporal = TemporalFilter()
+        for frame in frames.astype(np.uint8):
+            np.testing.assert_array_equal(temporal(frame), frame)
 
 
 def test_videos_and_a_camera_are_measured(tmp_path: Path) -> None:
@@ -63,15 +75,11 @@ def test_videos_and_a_camera_are_measured(tmp_path: Path) -> None:
     text = path.read_text()
     lines = [line for line in text.splitlines() if "openvino |" in line or "onnxruntime |" in line]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [[row[0], row[2]] for row in table] == [
-        ["quality", "yes"],
-        ["quality", "no"],
-        ["fast", "yes"],
-        ["fast", "no"],
-    ]
+    cases = [["pan", "yes"], ["pan", "no"], ["head", "yes"], ["room", "yes"], ["head, enlarged x3", "yes"]]
+    assert [[row[0], *row[2:4]] for row in table] == [[model, *case] for model in ("quality", "fast") for case in cases]
     for row in table:
-        median, least, most, encode = map(float, row[3:])
-        assert 0 < least <= median <= most and encode > 0
+        median, least, most, cpu_ms, encode = map(float, row[4:])
+        assert 0 < least <= median <= most and encode > 0 and cpu_ms > 0
     assert "`this command`" in text and "192x128" in text and "160x96 at 30 fps" in text
     assert "`fast` with past frames" in text and "20 frames" in text and "2 times in" in text
     shown, sharpened, late, repeated = map(

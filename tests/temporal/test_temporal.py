@@ -1,5 +1,7 @@
 """The temporal filter blends moving frames with a reference frame, and leaves all others as they are."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from clearcall.evaluation.calls import Setting, receive
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
 from clearcall.temporal import filter as temporal_module
+from clearcall.temporal import motion as motion_module
 from clearcall.temporal.filter import (
     Perceptron,
     Reference,
@@ -25,6 +28,7 @@ from clearcall.temporal.filter import (
     halved,
     weight_by_change,
 )
+from clearcall.temporal.motion import Motion
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,34 @@ def test_a_reference_is_replaced_when_its_weight_falls_or_it_is_old(face: Frame)
     assert not Reference(luma, luma[::2, ::2]).after(0.04)
     other = Reference(luma, luma[::2, ::2])
     assert [other.after(share) for share in [0.4, None] * 6] == [True] * 11 + [False]
+
+
+def test_a_camera_that_stands_still_is_looked_at_in_one_frame_of_four(
+    face: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches, find = [], motion_module.find_motion
+
+    def counted(*arguments: Any) -> Motion:
+        searches.append(1)
+        return find(*arguments)
+
+    monkeypatch.setattr(temporal_module, "find_motion", counted)
+    temporal, noise = TemporalFilter(), np.random.default_rng(0)
+    still = [np.clip(grey(face) + noise.normal(0, 3, face.shape[:2]), 0, 255).astype(np.uint8) for _ in range(9)]
+    for luma in still:
+        np.testing.assert_array_equal(temporal(luma), luma)
+    assert len(searches) == 2  # the first frame has none before it; then frames 1 and 5
+    # Once the camera moves, it is noticed within four frames.
+    moving = [np.roll(still[-1], 3 * step, axis=1) for step in range(1, 9)]
+    changed = [(temporal(luma) != luma).any() for luma in moving]
+    assert any(changed) and len(searches) >= 4
+
+
+def test_how_far_a_cameras_motion_moves_a_corner() -> None:
+    """By hand: a zoom of 1 % moves the far corner of 101 x 51 pixels by (1, 0.5), and the shift adds (0, 1)."""
+    camera = np.array([[1.01, 0, 0], [0, 1.01, 1]])
+    motion = Motion(camera, np.zeros((1, 1, 2), np.float32), 4)
+    assert motion.largest_of_camera((51, 101)) == pytest.approx(np.hypot(1, 1.5))
 
 
 @pytest.mark.parametrize("shape", [(63, 63), (1, 3), (2, 2)])

@@ -120,7 +120,7 @@ def video(
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the camera runs.")] = 60,
     output: Annotated[Path, typer.Option(help="The folder of video.md.")] = Path("reports"),
 ) -> None:
-    """Measure a 1080p video, with past frames and without, and a 720p camera; in about six minutes by default.
+    """Measure 1080p videos of a panning and of a still camera, and a 720p camera; in about eight minutes by default.
 
     Example: clearcall bench video --model quality --seconds 600 --output here
     """

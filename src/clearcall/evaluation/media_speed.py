@@ -2,11 +2,13 @@
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import av
 import cv2
@@ -27,21 +29,32 @@ from clearcall.media.video.run import VideoSummary, sharpen_video, time_video
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.runtime.timing import in_turns
 
+Scene = Literal["pan", "head", "room"]
 QP = 32
 PAN_PX, _ZOOM = 2.3, 0.0006  # a frame, at most: pixels and magnification
+SWAY_PX, _SWAYS, _HEAD = 8.0, 5, (0.5, 0.45, 0.16, 0.34)  # pixels; how often; middle and radii by width and height
+_NOISE = 1.0  # of a camera that stands still, in 8-bit levels
+SMALLER = 3  # a video of 360p is shown at 1080p
 LOOP_S = 20  # of the video that is played in place of a camera
 _SAMPLES = 40  # of the memory
 
 
 @dataclass(frozen=True)
 class VideoSpeed:
-    """One model on one video: frames decoded and sharpened a second, in each round, and encoded a second."""
+    """One model on one video: frames decoded and sharpened a second, in each round, and encoded a second.
+
+    `enlarged` is the factor by which frames are enlarged, `cpu_ms` the processor's time a frame while none is written,
+    of all cores together.
+    """
 
     model: str
     runtime: str
+    scene: Scene
+    enlarged: int
     past_frames: bool
     frames: int
     fps: list[float]
+    cpu_ms: float
     encode_fps: float
 
 
@@ -54,23 +67,25 @@ class CameraSpeed:
     memory_mib: list[float]
 
 
-def write_panning_video(path: Path, size: Size, frames: int) -> None:
-    """Write a video of H.264 as a call sends it, in which all of the frame moves all the time.
+def write_scene(path: Path, scene: Scene, size: Size, frames: int) -> None:
+    """Write a video of H.264 as a call sends it, which can be played over and over.
 
-    It is a photograph that comes with the pipeline's packages, mirrored at its edges, over which the camera goes in a
-    circle and zooms in and out, so that the video can be played over and over.
+    It shows a photograph that comes with the pipeline's packages, mirrored at its edges. `pan`: the camera goes over it
+    in a circle and zooms in and out, so that all of the frame moves all the time. `head`: before a camera that stands
+    still a head-sized part of it sways. `room`: nothing moves. A camera that stands still has noise.
     """
     width, height = size
     photograph = np.asarray(read_rgb(bundled_originals()[-1].path, 1))
     options = {"qp": str(QP), "preset": "veryfast", "tune": "zerolatency"}
+    views = _panned(photograph, size, frames) if scene == "pan" else _still(photograph, size, frames, scene == "head")
     with av.open(str(path), "w") as video:
         stream = video.add_stream("libx264", FRAMES_PER_SECOND, options, width=width, height=height, pix_fmt="yuv420p")
-        for frame in track(_views(photograph, size, frames), frames, f"making a video of {width}x{height}"):
+        for frame in track(views, frames, f"making a video of {width}x{height}"):
             video.mux(stream.encode(VideoFrame.from_ndarray(frame, format="rgb24")))
         video.mux(stream.encode())
 
 
-def _views(photograph: Frame, size: Size, frames: int) -> Iterator[Frame]:
+def _panned(photograph: Frame, size: Size, frames: int) -> Iterator[Frame]:
     a_round = frames / (2 * np.pi)
     for angle in np.linspace(0, 2 * np.pi, frames, endpoint=False):
         scale = np.exp(_ZOOM * a_round * np.sin(angle))
@@ -80,23 +95,67 @@ def _views(photograph: Frame, size: Size, frames: int) -> Iterator[Frame]:
         yield np.asarray(cv2.warpAffine(photograph, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101))
 
 
-def measure_video(sharpeners: Mapping[str, Sharpener], size: Size, frames: int, rounds: int) -> list[VideoSpeed]:
-    """Decode and sharpen a video by each model, with past frames and without, in turns; then encode it, once each.
+def _still(photograph: Frame, size: Size, frames: int, sways: bool) -> Iterator[Frame]:  # noqa: FBT001  # of this module
+    width, height = size
+    matrix = np.eye(2, 3)
+    view = cv2.warpAffine(photograph, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y, across, down = np.array(_HEAD) * [width, height, width, height]
+    inside = np.clip(2 - 2 * np.hypot((columns - x) / across, (rows - y) / down), 0, 1) * sways
+    noise = np.random.default_rng(0)
+    for angle in np.linspace(0, 2 * np.pi * _SWAYS, frames, endpoint=False):
+        shift = (SWAY_PX * np.sin(angle) * inside).astype(np.float32)
+        seen = cv2.remap(view, columns + shift, rows + shift / 2, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        levels = seen + _NOISE * noise.standard_normal(seen.shape, np.float32)
+        yield np.rint(levels).clip(0, 255).astype(np.uint8)
 
-    Raises KeyboardInterrupt if Ctrl-C cuts a measurement short.
+
+def measure_video(sharpeners: Mapping[str, Sharpener], size: Size, frames: int, rounds: int) -> list[VideoSpeed]:
+    """Decode and sharpen videos by each model, in turns; then write each result, once.
+
+    Those are a panning camera, with past frames and without, a head and a room before one that stands still, and the
+    head enlarged to `size`. Raises KeyboardInterrupt if Ctrl-C cuts a measurement short.
     """
+    cases: list[tuple[Scene, int, bool]] = [
+        ("pan", 1, True),
+        ("pan", 1, False),
+        ("head", 1, True),
+        ("room", 1, True),
+        ("head", SMALLER, True),
+    ]
     with tempfile.TemporaryDirectory(prefix="clearcall-") as folder:
-        path, out = Path(folder, "video.mp4"), Path(folder, "out.mp4")
-        write_panning_video(path, size, frames)
-        runs = [(model, past_frames) for model in sharpeners for past_frames in (True, False)]
-        timers = {run: partial(time_video, sharpeners[run[0]], path, past_frames=run[1]) for run in runs}
-        timed = in_turns({run: partial(_complete, timer) for run, timer in timers.items()}, rounds)
+        out, paths = Path(folder, "out.mp4"), dict[tuple[Scene, int], Path]()
+        for scene, enlarged, _ in cases:
+            if (scene, enlarged) not in paths:
+                paths[scene, enlarged] = path = Path(folder, f"{scene}_{enlarged}.mp4")
+                write_scene(path, scene, (size[0] // enlarged // 2 * 2, size[1] // enlarged // 2 * 2), frames)
+        runs = [(model, *case) for model in sharpeners for case in cases]
+
+        def run(
+            model: str,
+            scene: Scene,
+            enlarged: int,
+            past_frames: bool,  # noqa: FBT001  # of a run
+        ) -> tuple[VideoSummary, float]:
+            began_s = time.process_time()
+            asked = None if enlarged == 1 else size
+            path = paths[scene, enlarged]
+            summary = _complete(partial(time_video, sharpeners[model], path, size=asked, past_frames=past_frames))
+            return summary, time.process_time() - began_s
+
+        timed = in_turns({one: partial(run, *one) for one in runs}, rounds)
         found = []
-        for (model, past_frames), summaries in timed.items():
-            sharpener = sharpeners[model]
-            encoded = _complete(partial(sharpen_video, sharpener, path, out, past_frames=past_frames, overwrite=True))
-            runtime, fps = str(sharpener.choice and sharpener.choice.provider), [one.sharpen_fps for one in summaries]
-            found.append(VideoSpeed(model, runtime, past_frames, summaries[0].frames, fps, encoded.encode_fps or 0.0))
+        for (model, scene, enlarged, past_frames), measured in timed.items():
+            sharpener, path = sharpeners[model], paths[scene, enlarged]
+            asked = None if enlarged == 1 else size
+            write = partial(sharpen_video, sharpener, path, out, size=asked, past_frames=past_frames, overwrite=True)
+            encoded = _complete(write)
+            runtime, fps = str(sharpener.choice and sharpener.choice.provider), [one.sharpen_fps for one, _ in measured]
+            count = measured[0][0].frames
+            cpu_ms = 1000 * float(np.median([cpu_s for _, cpu_s in measured])) / count
+            found.append(
+                VideoSpeed(model, runtime, scene, enlarged, past_frames, count, fps, cpu_ms, encoded.encode_fps or 0.0)
+            )
     return found
 
 
@@ -114,7 +173,7 @@ def measure_camera(sharpener: Sharpener, size: Size, seconds: float, loop_s: flo
     """
     with tempfile.TemporaryDirectory(prefix="clearcall-") as folder:
         path = Path(folder, "call.mp4")
-        write_panning_video(path, size, round(loop_s * FRAMES_PER_SECOND))
+        write_scene(path, "pan", size, round(loop_s * FRAMES_PER_SECOND))
         outputs = (str(path.with_name("camera.mkv")),)
         settings = Settings(str(path), outputs, seconds=seconds, overlay=True, again=True)
         with _memory_watched(seconds / _SAMPLES) as memory_mib:

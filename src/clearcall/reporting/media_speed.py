@@ -9,7 +9,17 @@ from pathlib import Path
 from clearcall.core.errors import UserError
 from clearcall.core.machine import machine
 from clearcall.data.degrade.codecs import FRAMES_PER_SECOND
-from clearcall.evaluation.media_speed import LOOP_S, PAN_PX, QP, CameraSpeed, VideoSpeed, measure_camera, measure_video
+from clearcall.evaluation.media_speed import (
+    LOOP_S,
+    PAN_PX,
+    QP,
+    SMALLER,
+    SWAY_PX,
+    CameraSpeed,
+    VideoSpeed,
+    measure_camera,
+    measure_video,
+)
 from clearcall.imaging.looks import VIDEO_LOOK
 from clearcall.imaging.sizes import Size
 from clearcall.media.video.run import check_network
@@ -54,9 +64,10 @@ def benchmark_videos(
     versions = {name: str(import_module(name).__version__) for name in libraries}
     page.made_by(command, machine(), datetime.now(UTC).date().isoformat(), versions)
     page.add(
-        f"A small photograph, mirrored to fill the frame, is panned over by {PAN_PX:g} pixels a frame, zoomed a "
-        f"little, and sent by H.264 at QP {QP}: all of the frame moves all the time, so that the temporal filter works "
-        "on nearly all frames. Fast zooms, and objects that move by themselves, take longer."
+        f"A small photograph, mirrored to fill the frame, is sent by H.264 at QP {QP}. `pan`: the camera goes over it "
+        f"by {PAN_PX:g} pixels a frame and zooms a little, so that the temporal filter works on nearly all frames. "
+        f"`head`: before a camera that stands still, a part of it as large as a head sways by {SWAY_PX:g} pixels. "
+        "`room`: nothing moves. A camera that stands still has noise."
     )
     _add_video(page, video, video_size, rounds)
     _add_camera(page, models[-1], camera, camera_size, loop_s)
@@ -66,15 +77,17 @@ def benchmark_videos(
 def _add_video(page: Page, video: Sequence[VideoSpeed], size: Size, rounds: int) -> None:
     rows = []
     for one in video:
-        values = statistics.median(one.fps), min(one.fps), max(one.fps), one.encode_fps
-        row = [Path(one.model).name, one.runtime, "yes" if one.past_frames else "no"]
+        values = statistics.median(one.fps), min(one.fps), max(one.fps), one.cpu_ms, one.encode_fps
+        scene = one.scene if one.enlarged == 1 else f"{one.scene}, enlarged x{one.enlarged}"
+        row = [Path(one.model).name, one.runtime, scene, "yes" if one.past_frames else "no"]
         rows.append([*row, *(f"{value:.1f}" for value in values)])
-    headers = ["model", "runtime", "past frames", "median fps", "least", "most", "encode fps"]
-    page.add(f"## A video of {size[0]}x{size[1]}")
+    headers = ["model", "runtime", "scene", "past frames", "median fps", "least", "most", "CPU ms", "encode fps"]
+    page.add(f"## Videos of {size[0]}x{size[1]}")
     page.add(
         f"{video[0].frames} frames, decoded and sharpened as by `clearcall sharpen IN --dry-run`, {rounds} times in "
-        "turns with the others; with the time that preparing the network takes. The encoder's rate is of a run that "
-        "writes the video, too, where it shares the cores with all else."
+        "turns with the others; with the time that preparing the network takes. CPU: a frame, of all cores together. "
+        "The encoder's rate is of a run that writes the video, too, where it shares the cores with all else. Enlarged: "
+        f"from a video of a {SMALLER}rd of the height, as by `--size`."
     )
     page.add(markdown_table(headers, rows))
 

@@ -4,8 +4,8 @@ A codec makes other errors in every frame of a moving scene, so a frame blended 
 moved to its place, is closer to the original than either. The reference stays the same for several frames, since each
 interpolation blurs. No later frame is used, so there is no delay. A small perceptron predicts the blending weight of
 each block; `make ship-filter` fits it on photographs and pages of text that pan and zoom, some of which bend, are noisy
-or change their light. Frames of a still scene, frames that cannot be followed and frames whose light changes fast
-are returned unchanged.
+or change their light. Frames of a camera that stands still, frames that cannot be followed and frames whose light
+changes fast are returned unchanged. On a talking head before a still camera the filter gained 0.01 dB at most.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,6 +42,10 @@ _SAME_LIGHT, _OTHER_LIGHT = 0.5, 1.0
 _DRIFT, _DRIFTING = 0.2, 10
 # Change of a pixel at half resolution, in 8-bit levels: full weight up to the first, none from the second on.
 _ALIKE, _OTHER = 12.0, 24.0
+
+# Motion of the camera since the reference, in pixels at half resolution, below which it stands still; it is then looked
+# for in one frame of so many.
+_STANDING, _LOOK_EVERY = 0.25, 4
 
 # A reference frame is replaced after so many frames, or when the mean weight falls below this part of its maximum, or
 # below the least weight of all.
@@ -144,6 +148,7 @@ class TemporalFilter:
         self.reference: Reference | None = None
         self._weigh = weigh or shipped_weigher()
         self._came = self._given = np.empty((0, 0), np.uint8)  # the last frame at half resolution, and its result
+        self._unchanged = 0  # frames in a row that were not blended since the camera stands still
 
     def __call__(self, luma: Frame) -> Frame:
         """Return the filtered luma (height, width), uint8, read-only since it may become the reference frame.
@@ -156,7 +161,11 @@ class TemporalFilter:
         if reference is not None and reference.luma.shape == luma.shape and min(luma.shape) >= _SMALLEST_SIDE:
             if np.array_equal(self._came, small):  # a repeated frame, as cameras send in the dark
                 return self._given
-            mixed = _mixed(luma, small, reference, self._weigh)
+            if self._unchanged % _LOOK_EVERY:
+                mixed = _Mixed(luma.copy(), None)
+            else:
+                mixed = _mixed(luma, small, reference, self._weigh)
+            self._unchanged = self._unchanged + 1 if mixed is not None and mixed.share is None else 0
         self._came = small
         self._given = luma.copy() if reference is None or mixed is None else mixed.luma
         self._given.flags.writeable = False
@@ -180,7 +189,10 @@ class _Mixed(NamedTuple):
 
 def _mixed(luma: Frame, small: Frame, reference: Reference, weigh: Weigh) -> _Mixed | None:
     """Return a luma blended with the reference frame; None if the reference does not match it."""
-    moved, small_moved, blocks = follow(luma, small, reference)
+    reference.motion = find_motion(small, reference.small, reference.motion)
+    if reference.motion.largest_of_camera(small.shape) < _STANDING:
+        return _Mixed(luma.copy(), None)
+    moved, small_moved, blocks = compare(luma, small, reference, reference.motion)
     if blocks is None:
         return None
     if not blocks.features.size:
@@ -193,13 +205,20 @@ def _mixed(luma: Frame, small: Frame, reference: Reference, weigh: Weigh) -> _Mi
 
 
 def follow(luma: Frame, small: Frame, reference: Reference) -> tuple[Frame, Frame, Blocks | None]:
+    """Find the motion since the reference, store it there, and return what `compare` makes of it."""
+    reference.motion = find_motion(small, reference.small, reference.motion)
+    return compare(luma, small, reference, reference.motion)
+
+
+def compare(
+    luma: Frame, small: Frame, reference: Reference, small_motion: Motion
+) -> tuple[Frame, Frame, Blocks | None]:
     """Return the motion-compensated reference frame, the same at half resolution, and the features of the blocks.
 
     The reference frame is returned itself if nothing has moved; features are None if it does not match the luma.
-    `small` is the luma at half resolution. Stores the motion in the reference.
+    `small` is the luma at half resolution, `small_motion` its motion since the reference.
     """
-    reference.motion = find_motion(small, reference.small, reference.motion)
-    motion = reference.motion.doubled()
+    motion = small_motion.doubled()
     moved = motion.applied(reference.luma)
     small_moved = reference.small if moved is reference.luma else halved(moved)
     return moved, small_moved, block_features(luma, small, moved, small_moved, motion, reference)

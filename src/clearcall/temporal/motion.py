@@ -71,6 +71,12 @@ class Motion:
         middle = np.float32(self.cell - 1) / 2
         return np.asarray(np.linalg.norm(self.shifts(columns + middle, rows + middle), axis=-1), np.float32)
 
+    def largest_of_camera(self, shape: tuple[int, ...]) -> float:
+        """Return how far the camera's motion moves a corner of a frame (height, width), in pixels; most of the four."""
+        height, width = shape
+        corners = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]], np.float64)
+        return float(np.linalg.norm(corners @ self.camera.T - corners[:, :2], axis=1).max())
+
     def applied(self, past: Frame) -> Frame:
         """Return an earlier frame (height, width), uint8, warped to the present one; itself if nothing has moved.
 
