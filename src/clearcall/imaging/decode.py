@@ -16,7 +16,7 @@ from clearcall.core.errors import UserError
 
 ANIMATED = ("GIF", "PNG", "WEBP")  # which may hold more than one frame
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")  # as Pillow names them
-MAX_PIXELS = 178_000_000  # above, Pillow takes an image for an attack
+MAX_PIXELS = 200_000_000  # width x height: the largest panoramas of telephones
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.
 _MAX_EXPANSION = 2000
 # In these, flat areas may cost next to nothing (lossless WebP, fax codes, AVIF): so many pixels are cheap to decode.

@@ -9,7 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import ANIMATED, MAX_PIXELS, SUFFIXES, cmyk_to_rgb, image_errors, open_image
+from clearcall.imaging.frame import Frame
 from clearcall.imaging.luma import luma_of
 from clearcall.imaging.sizes import NewSize, Size, scaled
 from clearcall.media.video.animation import is_animation
@@ -57,6 +58,8 @@ _TOLD = {
     *(ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject),
 }
 _STRIP_ROWS = 64
+_STRIP_PIXELS, _OVERLAP_ROWS = 2**23, 64  # of a frame in strips; 30 layers of 3 x 3 at stride 2 see 60 rows
+_COPIED_ROWS = 512
 _LYING = range(5, 9)  # EXIF orientations whose rows are the columns of what is shown
 _UPSCALED = "bicubic_x"  # before the factor, in the name of an expert for frames that were upscaled
 _WITH_ALPHA = (2, 4)
@@ -118,14 +121,41 @@ def sharpen_pixels(sharpener: Sharpener, pixels: Pixels, expert: str | None = No
     deep = pixels.dtype == np.uint16
     # No level of 16 bits lies halfway between two of 8: this is the nearest.
     frame = np.asarray(cv2.convertScaleAbs(colour, alpha=1 / 257) if deep else colour, np.uint8).reshape(colour.shape)
-    sharp = sharpener(np.repeat(frame, 3, axis=2) if colours == 1 else frame, expert=expert)
+    sharp = _in_strips(sharpener, np.repeat(frame, 3, axis=2) if colours == 1 else frame, expert)
     if colours == 1:
         sharp = luma_of(sharp)[..., np.newaxis]
     if not deep:
-        return np.concatenate([sharp, alpha], axis=2).reshape(pixels.shape)
+        sharp = np.concatenate([sharp, alpha], axis=2) if alpha.size else sharp
+        return sharp.reshape(pixels.shape)
     added = cv2.subtract(sharp, frame, dtype=cv2.CV_16S).reshape(colour.shape)
     deep_sharp = cv2.addWeighted(colour, 1, added, 257, 0, dtype=cv2.CV_16U).reshape(colour.shape)
     return np.concatenate([deep_sharp.astype(np.uint16, copy=False), alpha], axis=2).reshape(pixels.shape)
+
+
+def _in_strips(sharpener: Sharpener, frame: Frame, expert: str | None) -> Frame:
+    """Sharpen RGB; a large frame in strips that overlap, by one expert, so that the network's memory is bounded.
+
+    A luma network looks no further than the overlap. RGB networks, which may look at all of a frame, get all of it.
+    """
+    height, width = frame.shape[:2]
+    rows = max(4 * _OVERLAP_ROWS, _STRIP_PIXELS // width // 4 * 4)
+    if sharpener.graph.kind == "rgb" or height <= rows:
+        return sharpener(frame, expert=expert)
+    # Of one height, so that the network is compiled once; the last one begins earlier, and may be a few rows shorter.
+    step, last = rows - 2 * _OVERLAP_ROWS, (height - rows + 3) // 4 * 4
+    tops = [*range(0, last, step), last]
+    strips = [frame[top : top + rows] for top in tops]
+    if expert is None and sharpener.experts:
+        whole = [strip for strip in strips if len(strip) == rows]
+        expert = sharpener.experts[int(np.mean([sharpener.scores(strip) for strip in whole], axis=0).argmax())]
+    result = np.empty_like(frame)
+    done = 0
+    for top, strip in zip(tops, strips, strict=True):
+        sharp = sharpener(strip, expert=expert)
+        end = height if top == last else top + rows - _OVERLAP_ROWS
+        result[done:end] = sharp[done - top : end - top]
+        done = end
+    return result
 
 
 def resize_pixels(pixels: Pixels, size: Size) -> Pixels:
@@ -175,6 +205,7 @@ def sharpen_image(
     kind = kind or image.format
     try:
         pixels = _sharpened(sharpener, image, path, size)
+        image = replace(image, pixels=pixels[:0])  # which frees those that came: of a panorama half a GiB
     except (MemoryError, cv2.error) as error:  # of an image that is too large for this machine, not a corrupt one
         raise UserError(f"{path} cannot be sharpened: {' '.join(str(error).split()) or 'too little memory'}") from None
     with image_errors(path, f"cannot be sharpened into {kind}"):
@@ -278,7 +309,18 @@ def _plain_pixels(image: Image.Image) -> Pixels:
     mode = _MODES[image.mode]
     if image.has_transparency_data and not mode.endswith("A"):
         mode += "A"
-    return np.asarray(image if image.mode == mode else image.convert(mode))
+    return _as_array(image if image.mode == mode else image.convert(mode))
+
+
+def _as_array(image: Image.Image) -> Frame:
+    """Return the pixels of an image of 8 bits a channel, copied in parts: Pillow would hold them three times."""
+    width, height = image.size
+    channels = len(image.getbands())
+    pixels = np.empty((height, width, channels)[: 2 if channels == 1 else 3], np.uint8)
+    for top in range(0, height, _COPIED_ROWS):
+        below = min(height, top + _COPIED_ROWS)
+        pixels[top:below] = np.asarray(image.crop((0, top, width, below)))
+    return pixels
 
 
 def _deep_pixels(image: Image.Image, data: bytes) -> Pixels:
