@@ -30,6 +30,7 @@ from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import Size
 from clearcall.media.camera import source as sources
 from clearcall.media.camera.ladder import RUNGS, Ladder
+from clearcall.media.camera.listing import list_devices
 from clearcall.media.camera.loop import Loop
 from clearcall.media.camera.outputs import Fan, Preview, TkWindow, draw_overlay, open_outputs
 from clearcall.media.camera.process import Processor, Worker
@@ -941,6 +942,21 @@ def test_a_preview_without_a_screen_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "tkinter", None)
     with pytest.raises(UserError, match="install python3-tk, or choose --output FILE or virtual"):
         TkWindow("clearcall")
+
+
+def test_cameras_and_outputs_are_listed_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("other systems have a screen and cameras of other names")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    devices = [SimpleNamespace(name="/dev/video4", description="Integrated Camera", media_types=["video"])]
+    monkeypatch.setattr(av, "enumerate_input_devices", lambda _kind: devices)
+    camera, preview, virtual, file = list_devices()
+    assert camera == "camera   /dev/video4: Integrated Camera"
+    assert preview.startswith("output   preview: ") and "choose --output FILE or --output virtual" in preview
+    assert virtual.startswith("output   virtual: ")
+    assert ".mp4" in file
+    devices.clear()
+    assert next(list_devices()).startswith("camera   none found: plug one in")
 
 
 def test_the_virtual_camera_gets_every_frame_or_says_what_is_missing(

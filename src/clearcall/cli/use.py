@@ -183,6 +183,9 @@ def camera(
     again: Annotated[bool, typer.Option("--loop", help="Repeat a video without end.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the call in the background.")] = False,
     overwrite: Overwrite = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List cameras and outputs, with what to do where one does not work.")
+    ] = False,
 ) -> None:
     """Sharpen a camera live at a fixed rate; a frame that would be late is passed through as it came.
 
@@ -194,10 +197,15 @@ def camera(
     Example: clearcall camera rtsp://192.168.1.20/stream
     """
     from clearcall.imaging.sizes import parse_size
+    from clearcall.media.camera.listing import list_devices
     from clearcall.media.camera.run import Settings, run_camera
     from clearcall.media.options import SharpenerOptions
     from clearcall.training.live import LiveAdaptation
 
+    if listed:
+        for line in list_devices():
+            typer.echo(line)
+        return
     settings = Settings(
         source=source,
         outputs=tuple(output or ("preview",)),
