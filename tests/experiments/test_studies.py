@@ -158,11 +158,11 @@ def test_the_table_by_hand() -> None:
 
 @pytest.mark.usefixtures("workplace", "_in_this_process")
 def test_under_settings_each_point_is_compared_with_the_first_of_the_same_setting() -> None:
-    settings = "  settings: {few: {train_photographs: 1}, more: {values: {distill_student.training.batch_size: 3}}}\n"
+    settings = "  settings: {few: {train_photographs: 1}, more: {seeds: [7], values: {distill_student.training.batch_size: 3}}}\n"
     change("study:\n", f"study:\n{settings}")
     study, rows = load_experiment("steps.yaml").require_study(), run_steps()
     assert [row.point for row in rows] == ["plain, few", "longer, few", "plain, more", "longer, more"]
-    assert [row.steps for row in rows] == [3, 5, 3, 5]
+    assert [(row.seed, row.steps) for row in rows] == [(1, 3), (1, 5), (7, 3), (7, 5)]
     assert len({row.key for row in rows}) == 4
     assert "batch_size=3" in rows[2].overrides
     # Each `longer` against the `plain` of its own setting.

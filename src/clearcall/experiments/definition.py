@@ -43,6 +43,7 @@ class Setting(_Strict):
     """Under what a study's points are compared."""
 
     train_photographs: int | None = Field(default=None, ge=1)  # the first ones only; None: all
+    seeds: tuple[int, ...] | None = None  # None: those of the study
     values: Overrides = {}
 
 
@@ -67,6 +68,7 @@ class Study(_Strict):
                 name=", ".join(filter(None, [point, title])),
                 first=", ".join(filter(None, [next(iter(self.points)), title])),
                 train_photographs=setting.train_photographs or self.train_photographs,
+                seeds=setting.seeds or self.seeds,
                 overrides={**setting.values, **overrides},
             )
             for title, setting in (self.settings or {"": Setting()}).items()
@@ -80,6 +82,7 @@ class PointInSetting(_Strict):
     name: str
     first: str
     train_photographs: int | None
+    seeds: tuple[int, ...]
     overrides: Overrides
 
 

@@ -84,8 +84,11 @@ def run_study(experiment: Experiment, reports: Path, jobs: int, report: Callable
 def _runs(experiment: Experiment, study: Study) -> list[_Run]:
     """Return all trainings, one seed after the other: a first table is there early."""
     runs = []
-    for seed in study.seeds:
-        for point in study.trainings():
+    trainings = study.trainings()
+    for seed in dict.fromkeys(seed for point in trainings for seed in point.seeds):
+        for point in trainings:
+            if seed not in point.seeds:
+                continue
             merged = {**experiment.values, **point.overrides, "distill_student.training.seed": seed}
             params = params_with(merged)
             runs.append(_Run(study, point, seed, merged, params, _key(study, point, params)))
