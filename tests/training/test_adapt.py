@@ -1,6 +1,7 @@
 """A student adapts to a recording by a teacher alone, and recordings that teach nothing leave no worse model."""
 
 import errno
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -109,8 +110,11 @@ def test_the_command_leaves_model_page_and_picture(call: tuple[list[Frame], list
     arguments = ("adapt", str(recording), "--output", str(output), "--model", "fast", "--teacher", "quality")
     done = run_command(*arguments, "--steps", "100")
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"call.mkv", "me.onnx", "me.md", "me.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"call.mkv", "me.onnx", "me.md", "me.png", "me.json"}
     page = output.with_suffix(".md").read_text(encoding="utf-8")
+    figures = json.loads(output.with_suffix(".json").read_text())
+    assert all(one["gain_db"] == one["adapted_db"] - one["general_db"] for one in figures.values())
+    assert any(one["kept"] and one["gain_db"] > 0 for one in figures.values())
     assert "`call.mkv`" in page
     assert "![received, general, adapted and teacher](me.png)" in page
     again = run_command(*arguments)

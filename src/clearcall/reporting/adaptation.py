@@ -1,7 +1,7 @@
 """The page beside an adapted model: how near it came to its teacher, and a held-back frame of each expert."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from clearcall.core.files import atomic_path, write_csv
+from clearcall.core.files import atomic_path, write_csv, write_json
 from clearcall.core.machine import machine
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import LEAST_CELL, ZOOM, choose_crop, draw_cells, draw_overview, enlarge
@@ -27,10 +27,12 @@ _SIDE_PX = 80
 def write_adaptation(
     adaptation: "Adaptation", output: Path, model: str, teacher: str, recordings: Sequence[Path], command: str
 ) -> Path:
-    """Write OUTPUT.md and OUTPUT.png beside the model `output`, and return the page's path.
+    """Write OUTPUT.md, OUTPUT.png and OUTPUT.json beside the model `output`, and return the page's path.
 
-    `teacher` is its name, empty if the sharp frames were known.
+    `teacher` is its name, empty if the sharp frames were known. The JSON holds the page's figures, for `dvc metrics`.
     """
+    figures = ({**asdict(one), "gain_db": one.adapted_db - one.general_db} for one in adaptation.experts)
+    write_json(output.with_suffix(".json"), {one.pop("name"): one for one in figures})
     picture = output.with_suffix(".png")
     with atomic_path(picture) as temporary:
         _draw(adaptation).save(temporary, "PNG", optimize=True)
