@@ -158,7 +158,8 @@ def test_the_table_by_hand() -> None:
 
 @pytest.mark.usefixtures("workplace", "_in_this_process")
 def test_under_settings_each_point_is_compared_with_the_first_of_the_same_setting() -> None:
-    settings = "  settings: {few: {train_photographs: 1}, more: {seeds: [7], values: {distill_student.training.batch_size: 3}}}\n"
+    more = "{seeds: [7], values: {distill_student.training.batch_size: 3}}"
+    settings = f"  settings: {{few: {{train_photographs: 1}}, more: {more}}}\n"
     change("study:\n", f"study:\n{settings}")
     study, rows = load_experiment("steps.yaml").require_study(), run_steps()
     assert [row.point for row in rows] == ["plain, few", "longer, few", "plain, more", "longer, more"]
