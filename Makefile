@@ -11,10 +11,14 @@ NEWEST := $(VENV)-newest
 # What these tests make their photographs and models with.
 NEWEST_TOOLS := hypothesis onnx onnxscript pandas psutil pytest pytest-timeout pytorch-msssim safetensors scikit-image \
 	tabulate $(TORCH)
+PAGE := src/clearcall/web/static
+DEMO ?= build/demo
+# Of onnxruntime-web, what runs on the CPU.
+WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel acceptance chaos ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web demo acceptance chaos ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -65,6 +69,17 @@ test: install ## run the fast tests
 wheel: install ## build the wheel of the package, with the shipped networks, into dist/
 	pip wheel . --no-deps --no-build-isolation --quiet --wheel-dir dist
 	rm -rf build
+
+web: ## install the JavaScript runtime of `clearcall web`, from package-lock.json; needs npm
+	npm ci --ignore-scripts --no-audit --no-fund
+	mkdir -p $(PAGE)/vendor
+	cp $(WEB_RUNTIME:%=node_modules/onnxruntime-web/dist/%) $(PAGE)/vendor
+
+demo: web ## write the page of `clearcall web` to build/demo, for any static host
+	rm -rf $(DEMO)
+	mkdir -p $(DEMO)/models
+	cp -r $(PAGE)/. $(DEMO)
+	cp src/clearcall/runtime/shipped/*.onnx $(DEMO)/models
 
 # Whatever is newest today, not what is locked. PyAV 19 is for Python 3.12 and later: say PYTHON=python3.12 to try it.
 test-newest: ## run the runtime's tests with the newest dependencies that pyproject.toml allows
