@@ -1,0 +1,279 @@
+// The page: takes an image, a video or the camera, and shows each frame before and after, side by side at a divider.
+
+const MAX_PIXELS = 2 ** 24; // of a result; more do not fit the memory of a browser's tab
+const PRESETS = {
+  call: { model: "fast", strength: 1, look: "natural", enlarge: "" },
+  photo: { model: "best", strength: 1, look: "natural", enlarge: "" },
+  small: { model: "best", strength: 1, look: "natural", enlarge: "2" },
+};
+const RATE_WINDOW_MS = 2000;
+
+const $ = id => document.getElementById(id);
+const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+const video = Object.assign(document.createElement("video"), { muted: true, loop: true, playsInline: true });
+const canvases = [$("before"), $("after")];
+const inputs = ["model", "look", "enlarge", "strength"];
+
+let shown = null; // what is sharpened: {kind: "image" | "video" | "camera", name, source}
+let busy = false, stale = false, requested = 0, began = 0, at = 50;
+let dropped = 0, times = [];
+
+// ---- sharpening
+
+/** Sharpen what is shown now; while a frame is in work, only note that the result will be out of date. */
+async function refresh() {
+  if (!shown) return;
+  if (busy) {
+    stale = true;
+    return;
+  }
+  [busy, stale, began] = [true, false, performance.now()];
+  const { kind, source } = shown, id = ++requested;
+  if (kind === "image") say(`Sharpening ${shown.name} …`);
+  try {
+    const width = source.videoWidth || source.width, height = source.videoHeight || source.height;
+    const pixels = width * height * ($("enlarge").value ? 4 : 1);
+    if (pixels > MAX_PIXELS) {
+      throw new Error(`a result of ${(pixels / 1e6).toFixed(1)} megapixels is too large: the limit is 16.7`);
+    }
+    const bitmap = await createImageBitmap(source);
+    worker.postMessage({
+      id, source: bitmap, video: kind === "image" ? 0 : shown.since, coded: kind === "video", model: $("model").value,
+      look: $("look").value, strength: Number($("strength").value), enlarge: $("enlarge").value !== "",
+    }, [bitmap]);
+  } catch (error) {
+    busy = false;
+    if (kind !== "image" && error.name === "InvalidStateError") return; // no frame while a video starts again
+    if (shown) refuse(`${shown.name} cannot be sharpened: ${error.message}`);
+  }
+}
+
+worker.addEventListener("message", ({ data }) => {
+  if (data.id === 0) {
+    if (!shown) say(data.error ? `The network cannot be loaded: ${data.error}` : "Ready.", Boolean(data.error));
+    return;
+  }
+  busy = false;
+  const latency = performance.now() - began;
+  if (stale) refresh(); // before the drawing: the worker need not wait for it
+  if (!shown || data.id < shown.since) return;
+  if (data.error) refuse(`${shown.name} cannot be sharpened: ${data.error}`);
+  else show(data, latency);
+});
+worker.addEventListener("error", event => {
+  event.preventDefault();
+  say("The network cannot be loaded: this browser is too old, or `make web` was not run.", true);
+});
+
+function show({ width, height, before, after, expert }, latency) {
+  canvases.forEach((canvas, index) => {
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    canvas.getContext("2d").putImageData(new ImageData(index ? after : before, width, height), 0, 0);
+  });
+  $("result").hidden = false;
+  document.body.classList.add("filled");
+  $("result").style.setProperty("--width", width);
+  $("result").style.setProperty("--height", height);
+  const now = performance.now();
+  const parts = [`${width}x${height}`, `${Math.round(latency)} ms`];
+  if (shown.kind !== "image") {
+    times = [...times.filter(time => now - time < RATE_WINDOW_MS), now];
+    const rate = times.length > 1 ? 1000 * (times.length - 1) / (now - times[0]) : 0;
+    parts.splice(1, 0, `${rate.toFixed(1)} fps`);
+    parts.push(`${dropped} frames dropped`);
+  }
+  if (expert) parts.push(expert === "identity" ? "already sharp: left as it is" : `expert ${expert}`);
+  $("details").textContent = parts.join(", ");
+  if (shown.kind === "image" || !shown.isAnnounced) {
+    say(shown.kind === "image" ? `${shown.name} is sharpened.` : `${shown.name} is being sharpened.`);
+    shown.isAnnounced = true;
+  }
+  place();
+}
+
+/** Sharpen the newest frame of the video whenever none is in work: frames are dropped, never queued. */
+function watch() {
+  const owner = shown;
+  const next = video.requestVideoFrameCallback ? tick => video.requestVideoFrameCallback(tick)
+    : tick => requestAnimationFrame(tick);
+  const tick = () => {
+    if (shown !== owner) return;
+    if (busy && stale) dropped++;
+    refresh();
+    $("seek").value = video.currentTime / video.duration || 0;
+    next(tick);
+  };
+  next(tick);
+}
+
+// ---- inputs
+
+function take(kind, name, source) {
+  [dropped, times] = [0, []];
+  shown = { kind, name, source, since: requested + 1 };
+  $("player").hidden = kind !== "video";
+  $("stop").hidden = kind !== "camera";
+  if (kind !== "image") watch();
+  refresh();
+}
+
+function release() {
+  shown = null;
+  video.pause();
+  video.srcObject?.getTracks().forEach(track => track.stop());
+  if (video.src) URL.revokeObjectURL(video.src);
+  video.srcObject = null;
+  video.removeAttribute("src");
+  $("player").hidden = $("stop").hidden = true;
+}
+
+function refuse(text) {
+  release();
+  $("result").hidden = true;
+  say(text, true);
+}
+
+async function open(file) {
+  release();
+  say(`Reading ${file.name} …`);
+  const image = file.type.startsWith("video/") ? null : await createImageBitmap(file).catch(() => null);
+  if (image) {
+    take("image", file.name, image);
+    return;
+  }
+  try {
+    if (!file.size || file.type.startsWith("image/")) throw new Error("no video");
+    video.src = URL.createObjectURL(file);
+    await started();
+  } catch {
+    refuse(`${file.name} cannot be read: it is no image or video that this browser can decode.`);
+    return;
+  }
+  take("video", file.name, video);
+}
+
+/** Wait for the first frame of the video element; throw if there is none. */
+async function started() {
+  await new Promise((resolve, reject) => {
+    video.onloadeddata = resolve;
+    video.onerror = reject;
+    video.load();
+  });
+  if (!video.videoWidth) throw new Error("no picture");
+  await video.play();
+}
+
+async function openCamera() {
+  release();
+  try {
+    if (!navigator.mediaDevices) throw new Error("this address may not use the camera");
+    const wanted = { width: { ideal: 640 }, height: { ideal: 360 } };
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: wanted });
+    await started();
+  } catch (error) {
+    refuse(`The camera cannot be used: ${error.message}`);
+    return;
+  }
+  take("camera", "The camera", video);
+}
+
+$("choose").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => {
+  if ($("file").files.length) open($("file").files[0]);
+  $("file").value = "";
+});
+$("camera").addEventListener("click", openCamera);
+$("stop").addEventListener("click", () => {
+  release();
+  say("The camera is off.");
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, event => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+  });
+}
+
+// ---- options
+
+function apply(preset) {
+  for (const [id, value] of Object.entries(PRESETS[preset])) $(id).value = value;
+}
+
+$("options").addEventListener("input", ({ target }) => {
+  if (target.name === "preset") apply(target.value);
+  else if (inputs.includes(target.id)) document.querySelectorAll("[name=preset]").forEach(one => { one.checked = false; });
+  $("strength-value").textContent = Number($("strength").value).toFixed(1);
+  if (target.id === "zoom") resize();
+  else if (shown) refresh();
+});
+$("options").addEventListener("submit", event => event.preventDefault());
+
+// ---- view
+
+function resize() {
+  const zoom = Number($("zoom").value), view = $("view");
+  const [x, y] = [(view.scrollLeft + view.clientWidth / 2) / view.scrollWidth, (view.scrollTop + view.clientHeight / 2) / view.scrollHeight];
+  $("frame").classList.toggle("fit", zoom === 0);
+  $("pair").style.setProperty("--zoom", zoom);
+  view.scrollTo(x * view.scrollWidth - view.clientWidth / 2, y * view.scrollHeight - view.clientHeight / 2); // same centre
+  place();
+}
+
+/** Put the divider at `at` percent of the view, whatever part of the image is scrolled to. */
+function place() {
+  const { scrollLeft, clientWidth } = $("view");
+  $("pair").style.setProperty("--cut", `${scrollLeft + clientWidth * at / 100}px`);
+  $("divider").style.setProperty("--at", at);
+  $("divider").setAttribute("aria-valuenow", Math.round(at));
+  $("divider").setAttribute("aria-valuetext", `${Math.round(at)} % before`);
+}
+
+function move(to) {
+  at = Math.min(Math.max(to, 0), 100);
+  place();
+}
+
+$("divider").addEventListener("keydown", event => {
+  const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 };
+  const to = { Home: 0, End: 100 }[event.key] ?? (event.key in steps ? at + steps[event.key] : null);
+  if (to === null) return;
+  event.preventDefault();
+  move(to);
+});
+$("divider").addEventListener("pointerdown", event => $("divider").setPointerCapture(event.pointerId));
+$("divider").addEventListener("pointermove", event => {
+  if (!$("divider").hasPointerCapture(event.pointerId)) return;
+  const { left } = $("view").getBoundingClientRect();
+  move(100 * (event.clientX - left) / $("view").clientWidth);
+});
+$("view").addEventListener("scroll", place);
+new ResizeObserver(place).observe($("view"));
+
+// ---- player, download, status
+
+$("play").addEventListener("click", () => video.paused ? video.play() : video.pause());
+for (const kind of ["play", "pause"]) {
+  video.addEventListener(kind, () => { $("play").textContent = video.paused ? "Play" : "Pause"; });
+}
+$("seek").addEventListener("input", () => { video.currentTime = $("seek").value * video.duration; });
+video.addEventListener("seeked", () => { if (shown?.kind === "video") refresh(); });
+$("mute").addEventListener("click", () => {
+  video.muted = !video.muted;
+  $("mute").setAttribute("aria-pressed", video.muted);
+});
+$("download").addEventListener("click", () => canvases[1].toBlob(blob => {
+  const name = (shown?.name ?? "image").replace(/\.[^.]*$/, "");
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: `${name}-sharp.png` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}));
+
+function say(text, isAlert = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("alert", isAlert);
+}
+
+apply("call");
+worker.postMessage({ id: 0, model: $("model").value });
