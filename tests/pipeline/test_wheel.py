@@ -16,6 +16,7 @@ from tests.make.videos import write_video
 from clearcall.imaging.frame import Frame
 
 ONLY_IN_THE_PIPELINE = ("torch", "mlflow", "dvc", "onnx", "pandas", "sklearn", "matplotlib", "lightning_fabric")
+NOT_COPIED = ("__pycache__", "*.egg-info", "vendor")  # the last comes from `make web`, where it was run
 # Arguments: the unpacked wheel, a folder with an image and a video, and a folder for the results.
 PROGRAM = f"""
 import sys
@@ -47,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(project / name, folder)
     for name in ("src", "tests"):
-        shutil.copytree(project / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(project / name, folder / name, ignore=shutil.ignore_patterns(*NOT_COPIED))
     command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", "built"]
     subprocess.run([*command, "--quiet"], cwd=folder, check=True)
     (built,) = (folder / "built").iterdir()
@@ -58,7 +59,9 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path, projec
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     package = {name for name in names if ".dist-info/" not in name}
-    files = (path for path in (project / "src" / "clearcall").rglob("*") if path.is_file())
+    files = (
+        path for path in (project / "src" / "clearcall").rglob("*") if path.is_file() and "vendor" not in path.parts
+    )
     assert package == {path.relative_to(project / "src").as_posix() for path in files if path.suffix != ".pyc"}
     for name in ("fast", "quality", "best"):
         assert {f"clearcall/runtime/shipped/{name}{suffix}" for suffix in (".onnx", ".json", ".md")} <= package

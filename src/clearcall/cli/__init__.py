@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import clearcall
-from clearcall.cli import adapt, measure, models, train, use
+from clearcall.cli import adapt, measure, models, train, use, web
 from clearcall.core import errors
 
 
@@ -19,7 +19,13 @@ def _group(about: str, **commands: Callable[..., None]) -> typer.Typer:
 
 
 _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
-    "Use": {"sharpen": use.sharpen, "camera": use.camera, "compare": use.compare, "adapt": adapt.adapt},
+    "Use": {
+        "sharpen": use.sharpen,
+        "camera": use.camera,
+        "web": web.web,
+        "compare": use.compare,
+        "adapt": adapt.adapt,
+    },
     "Measure": {
         "bench": _group(
             "Measure speed, calls, videos and adaptation on this machine.",
