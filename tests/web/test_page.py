@@ -1,0 +1,378 @@
+"""The page in a real browser: the same pixels as in Python, video, camera, keyboard, messages, no request elsewhere."""
+
+import base64
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.web.conftest import Site
+
+from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.looks import Look
+from clearcall.imaging.sizes import resized
+from clearcall.media.images import resize_pixels
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.web.server import check_runtime
+
+CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+ARGUMENTS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+WAIT_MS = 60_000  # of a loaded machine
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed", allow_module_level=True)
+try:
+    check_runtime()
+except UserError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+# (height, width) of the ten images; the smallest are padded, some are odd.
+SIZES = ((1, 1), (17, 40), (33, 31), (64, 64), (99, 131), (150, 97), (201, 333), (240, 320), (301, 200), (400, 512))
+READ = """() => {
+  const canvas = document.getElementById("after"), { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  let text = "";
+  for (let at = 0; at < data.length; at += 8192) text += String.fromCharCode(...data.subarray(at, at + 8192));
+  return [width, height, btoa(text)];
+}"""
+# Sharpens with the module alone, as an extension would.
+SHARPEN = """async ({ pixels, width, height, model, options }) => {
+  const ort = await import("/vendor/ort.wasm.min.mjs"), { Sharpener } = await import("/sharpen.js");
+  ort.env.wasm.wasmPaths = `${location.origin}/vendor/`;
+  const onnx = new Uint8Array(await (await fetch(`/models/${model}.onnx`)).arrayBuffer());
+  const sharpener = await Sharpener.load(ort, onnx);
+  const rgba = Uint8ClampedArray.from(atob(pixels), one => one.charCodeAt(0));
+  const { data, expert } = await sharpener.sharpen(rgba, width, height, options);
+  let text = "";
+  for (let at = 0; at < data.length; at += 8192) text += String.fromCharCode(...data.subarray(at, at + 8192));
+  return [btoa(text), expert];
+}"""
+
+
+@pytest.fixture(scope="module")
+def camera_file(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Frame]) -> Path:
+    """A raw video that Chromium takes for a camera: a blurred photograph, 128x96 pixels."""
+    path = tmp_path_factory.mktemp("camera") / "camera.y4m"
+    grey = np.asarray(Image.fromarray(blurred(photos["astronaut"], (96, 128))).convert("L"))
+    frame = b"FRAME\n" + grey.tobytes() + bytes([128]) * (grey.size // 2)
+    path.write_bytes(b"YUV4MPEG2 W128 H96 F30:1 Ip A1:1 C420mpeg2\n" + 30 * frame)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(camera_file: Path) -> Iterator[Any]:
+    with playwright.sync_playwright() as tools:
+        arguments = [*ARGUMENTS, f"--use-file-for-fake-video-capture={camera_file}"]
+        started = tools.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any, site: Site) -> Iterator[Any]:
+    """The page, ready; at the end of each test, no request went elsewhere and no error was logged."""
+    shown, asked, errors = browser.new_page(viewport={"width": 1280, "height": 900}), [], list[str]()
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.on("pageerror", lambda error: errors.append(str(error)))
+    shown.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    shown.goto(site.url)
+    wait_for(shown, "Ready.")
+    yield shown
+    shown.close()
+    assert not [url for url in asked if not url.startswith((f"{site.origin}/", "blob:", "data:"))]
+    assert len(asked) > 3 and errors == []
+
+
+def wait_for(page: Any, text: str) -> None:
+    playwright.expect(page.locator("#status")).to_contain_text(text, timeout=WAIT_MS)
+
+
+def blurred(photo: Frame, size: tuple[int, int]) -> Frame:
+    """A photograph at (height, width), as upscaled by 2 to it."""
+    height, width = size
+    small = resized(photo, (max(1, width // 2), max(1, height // 2)))
+    return np.ascontiguousarray(resized(small, (width, height)))
+
+
+def pictures(photos: dict[str, Frame]) -> list[Frame]:
+    """Ten images of as many sizes; one in three is a photograph as it is, the others are upscaled."""
+    found = []
+    for index, size in enumerate(SIZES):
+        photo = [*photos.values()][index % 3]
+        found.append(np.ascontiguousarray(photo[: size[0], : size[1]]) if index % 3 == 1 else blurred(photo, size))
+    return found
+
+
+def give(page: Any, path: Path) -> Frame:
+    """Sharpen an image file on the page; return the result's pixels."""
+    page.set_input_files("#file", path)
+    wait_for(page, f"{path.name} is sharpened.")
+    return result(page)[..., :3]
+
+
+def result(page: Any) -> Frame:
+    """The pixels (height, width, 4) that are shown as the result."""
+    width, height, pixels = page.evaluate(READ)
+    return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + WAIT_MS / 1000
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def differ(one: Frame, other: Frame) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(np.int16) - other).max())
+
+
+@pytest.mark.parametrize("model", ["fast", "quality", "best"])
+def test_ten_images_differ_from_python_by_at_most_one_level(
+    page: Any, tmp_path: Path, photos: dict[str, Frame], model: str
+) -> None:
+    page.select_option("#model", model)
+    sharpener, chosen = Sharpener(model, "onnxruntime", threads=1), set()
+    for index, picture in enumerate(pictures(photos)):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(picture).save(path)
+        assert differ(give(page, path), sharpener(picture)) <= 1
+        chosen.add(sharpener.expert)
+        said = "already sharp" if sharpener.expert == "identity" else f"expert {sharpener.expert}"
+        assert said in page.locator("#details").inner_text()
+    assert len(chosen) > 2
+
+
+@pytest.mark.parametrize("model", ["fast", "quality", "best"])
+@pytest.mark.parametrize(("look", "strength"), [("natural", 1.0), ("crisp", 1.0), ("natural", 0.7), ("crisp", 0.5)])
+def test_frames_of_a_codec_too_with_their_chroma(
+    page: Any, photos: dict[str, Frame], model: str, look: Look, strength: float
+) -> None:
+    frame = blurred(photos["astronaut"], (201, 333))
+    sharpener = Sharpener(model, "onnxruntime", threads=1, look=look, strength=strength, coded=True)
+    rgba = np.dstack([frame, np.full(frame.shape[:2], 200, np.uint8)])
+    given = {"pixels": base64.b64encode(rgba.tobytes()).decode(), "width": 333, "height": 201, "model": model}
+    options = {"look": look, "strength": strength, "coded": True}
+    pixels, expert = page.evaluate(SHARPEN, given | {"options": options})
+    sharp = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(rgba.shape)
+    assert differ(sharp[..., :3], sharpener(frame)) <= 1
+    assert expert == sharpener.expert and expert in sharpener.graph.coded
+    assert (expert in sharpener.graph.coloured) == (model != "fast")
+    assert (sharp[..., 3] == 200).all()
+
+
+def test_an_image_is_enlarged_as_by_the_command(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    path, small = tmp_path / "small.png", np.ascontiguousarray(photos["coffee"][:75, :101])
+    Image.fromarray(small).save(path)
+    page.select_option("#enlarge", "2")
+    enlarged = np.asarray(resize_pixels(small, (202, 150)), np.uint8)
+    expected = Sharpener("fast", "onnxruntime", threads=1)(enlarged, expert="bicubic_x2.0")
+    assert differ(give(page, path), expected) <= 1
+
+
+def test_options_sharpen_the_image_again(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    path, picture = tmp_path / "a.png", blurred(photos["chelsea"], (120, 160))
+    Image.fromarray(picture).save(path)
+    give(page, path)
+    page.locator("#strength").fill("0")
+    playwright.expect(page.locator("#strength-value")).to_have_text("0.0")
+    eventually(lambda: differ(result(page)[..., :3], picture) == 0)
+    page.get_by_label("Photo", exact=True).check()
+    assert page.locator("#model").input_value() == "best" and page.locator("#strength").input_value() == "1"
+    expected = Sharpener("best", "onnxruntime", threads=1)(picture)
+    eventually(lambda: differ(result(page)[..., :3], expected) <= 1)
+
+
+def test_the_result_is_downloaded_as_png(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    path, name = tmp_path / "<b>name.v2.png", "<b>name.v2-sharp.png"
+    Image.fromarray(blurred(photos["coffee"], (50, 70))).save(path)
+    shown = give(page, path)
+    assert page.locator("#status b").count() == 0  # a name is text
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download PNG").click()
+    assert download.value.suggested_filename in {name, name.translate(str.maketrans("<>", "__"))}
+    with Image.open(download.value.path()) as saved:
+        assert saved.format == "PNG" and (np.asarray(saved)[..., :3] == shown).all()
+
+
+def test_a_file_can_be_dropped(page: Any, photos: dict[str, Frame], tmp_path: Path) -> None:
+    Image.fromarray(photos["coffee"][:40, :60]).save(tmp_path / "a.png")
+    content = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    page.evaluate(
+        """text => {
+          const bytes = Uint8Array.from(atob(text), one => one.charCodeAt(0)), dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+          document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+        }""",
+        content,
+    )
+    wait_for(page, "dropped.png is sharpened.")
+    assert result(page).shape == (40, 60, 4)
+
+
+def test_a_video_plays_and_is_sharpened(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    path = tmp_path / "call.webm"
+    write_webm(path, [blurred(photos["astronaut"][index : index + 300], (180, 320)) for index in range(8)])
+    page.set_input_files("#file", path)
+    wait_for(page, "call.webm is being sharpened.")
+    first = result(page)
+    line = re.compile(r"320x180, [1-9][\d.]* fps, \d+ ms, \d+ frames dropped, expert (\w+)")
+    playwright.expect(page.locator("#details")).to_contain_text(line, timeout=WAIT_MS)
+    found = line.search(page.locator("#details").inner_text())
+    assert found and found[1] in Sharpener("fast", "onnxruntime", threads=1).graph.coded
+    time.sleep(2)  # it starts again more than once
+    wait_for(page, "call.webm is being sharpened.")
+    page.get_by_role("button", name="Pause").click()
+    playwright.expect(page.get_by_role("button", name="Play")).to_be_visible()
+    assert differ(result(page), first) > 0
+    assert page.evaluate(READ.replace('"after"', '"before"')) != page.evaluate(READ)
+    page.select_option("#enlarge", "2")  # a frame that stands still is sharpened again
+    eventually(lambda: result(page).shape == (360, 640, 4))
+
+
+def test_the_camera_is_sharpened_and_can_be_stopped(page: Any) -> None:
+    page.get_by_role("button", name="Use the camera").click()
+    wait_for(page, "The camera is being sharpened.")
+    playwright.expect(page.locator("#details")).to_contain_text(re.compile(r"[1-9]\d*\.\d fps"), timeout=WAIT_MS)
+    assert "128x96" in page.locator("#details").inner_text()
+    page.get_by_role("button", name="Stop the camera").click()
+    wait_for(page, "The camera is off.")
+    assert not page.locator("#stop").is_visible()
+
+
+def test_a_refused_camera_is_a_message(page: Any) -> None:
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('Permission denied'); }; }"
+    )
+    page.get_by_role("button", name="Use the camera").click()
+    wait_for(page, "The camera cannot be used: Permission denied")
+
+
+@pytest.mark.usefixtures("_sound")
+@pytest.mark.parametrize("name", ["notes.txt", "broken.png", "broken.webm", "empty.jpg", "sound.wav"])
+def test_a_file_that_cannot_be_read_is_a_message(
+    page: Any, tmp_path: Path, photos: dict[str, Frame], name: str
+) -> None:
+    path = tmp_path / name
+    if name != "sound.wav":
+        path.write_bytes({"empty.jpg": b"", "broken.png": b"\x89PNG\r\n\x1a\n"}.get(name, b"not an image"))
+    page.set_input_files("#file", path)
+    wait_for(page, f"{name} cannot be read: it is no image or video that this browser can decode.")
+    Image.fromarray(photos["coffee"][:40, :60]).save(tmp_path / "good.png")
+    assert give(page, tmp_path / "good.png").shape == (40, 60, 3)
+
+
+def test_too_large_an_image_is_a_message(page: Any, tmp_path: Path) -> None:
+    Image.new("L", (5000, 4000)).save(tmp_path / "large.png")
+    page.set_input_files("#file", tmp_path / "large.png")
+    wait_for(page, "large.png cannot be sharpened: a result of 20.0 megapixels is too large")
+
+
+def test_the_keyboard_alone_reaches_everything(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    Image.fromarray(blurred(photos["coffee"], (300, 500))).save(tmp_path / "a.png")
+    give(page, tmp_path / "a.png")
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.name"))
+    wanted = ["choose", "camera", "preset", "model", "look", "enlarge", "zoom", "strength"]
+    wanted += ["view", "divider", "download"]
+    assert [name for name in dict.fromkeys(reached) if name in wanted] == wanted
+    divider = page.get_by_role("slider", name="Divider between before and after")
+    divider.focus()
+    values = {"ArrowRight": 51, "ArrowLeft": 50, "PageUp": 60, "End": 100, "ArrowUp": 100, "Home": 0}
+    for key, value in values.items():
+        page.keyboard.press(key)
+        playwright.expect(divider).to_have_attribute("aria-valuenow", str(value))
+        assert cut_at(page) == pytest.approx(page.locator("#view").evaluate("one => one.clientWidth") * value / 100)
+
+
+def test_zoom_and_dragging_move_the_divider_over_the_view(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    Image.fromarray(blurred(photos["coffee"], (400, 600))).save(tmp_path / "a.png")
+    give(page, tmp_path / "a.png")
+    page.select_option("#zoom", "3")
+    assert page.locator("#after").evaluate("canvas => canvas.clientWidth") == 1800
+    page.locator("#view").evaluate("view => { view.scrollLeft = 300; }")
+    box = page.locator("#divider").bounding_box()
+    left = page.locator("#view").bounding_box()["x"]
+    width = page.locator("#view").evaluate("view => view.clientWidth")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(left + width / 4, box["y"] + 60)
+    page.mouse.up()
+    playwright.expect(page.locator("#divider")).to_have_attribute("aria-valuenow", "25")
+    assert cut_at(page) == pytest.approx(300 + width / 4, abs=2)
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: run `make web`")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_no_fault(page: Any, tmp_path: Path, photos: dict[str, Frame], scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    Image.fromarray(blurred(photos["coffee"], (300, 500))).save(tmp_path / "a.png")
+    for path in (None, tmp_path / "a.png"):
+        if path:
+            give(page, path)
+        found = page.evaluate("async () => (await axe.run()).violations.map(one => [one.id, one.nodes[0].html])")
+        assert found == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_static_host_without_isolation_does_with_one_thread(
+    browser: Any, tmp_path: Path, project: Path, photos: dict[str, Frame]
+) -> None:
+    demo = tmp_path / "demo"
+    subprocess.run(
+        ["/usr/bin/env", "make", "-o", "web", "demo", f"DEMO={demo}"], cwd=project, check=True, capture_output=True
+    )
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=demo)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        shown = browser.new_page()
+        shown.goto(f"http://127.0.0.1:{server.server_port}/")
+        wait_for(shown, "Ready.")
+        assert shown.evaluate("crossOriginIsolated") is False
+        picture = blurred(photos["chelsea"], (120, 160))
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        assert differ(give(shown, tmp_path / "a.png"), Sharpener("fast", "onnxruntime", threads=1)(picture)) <= 1
+        shown.close()
+        server.shutdown()
+
+
+def cut_at(page: Any) -> float:
+    """The column, in CSS pixels of the zoomed image, from which on the result is shown."""
+    clip = page.locator("#after").evaluate("canvas => getComputedStyle(canvas).clipPath")
+    return float(re.findall(r"[\d.]+", clip)[-1])
+
+
+def write_webm(path: Path, frames: list[Frame]) -> None:
+    """Write frames as a VP8 video of 10 frames a second, which every Chromium decodes."""
+    import av
+
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libvpx", rate=10, options={"deadline": "realtime", "b": "2M"})
+        stream.height, stream.width = frames[0].shape[:2]
+        for frame in frames:
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        video.mux(stream.encode())
