@@ -16,7 +16,7 @@ const inputs = ["model", "look", "enlarge", "strength"];
 
 let shown = null; // what is sharpened: {kind: "image" | "video" | "camera", name, source}
 let busy = false, stale = false, requested = 0, began = 0, at = 50;
-let dropped = 0, times = [];
+let dropped = 0, times = [], turn = 0; // `turn` numbers the inputs: of two opened in a row, the last one counts
 
 // ---- sharpening
 
@@ -43,8 +43,10 @@ async function refresh() {
     }, [bitmap]);
   } catch (error) {
     busy = false;
-    if (kind !== "image" && error.name === "InvalidStateError") return; // no frame while a video starts again
-    if (shown) refuse(`${shown.name} cannot be sharpened: ${error.message}`);
+    // While a video starts again, it has no frame for a moment.
+    const isPassing = kind !== "image" && error.name === "InvalidStateError";
+    if (!isPassing && shown?.source === source) refuse(`${shown.name} cannot be sharpened: ${error.message}`);
+    if (stale) refresh();
   }
 }
 
@@ -117,6 +119,7 @@ function take(kind, name, source) {
   refresh();
 }
 
+/** Let go of the input, and return the number of the next one. */
 function release() {
   shown = null;
   video.pause();
@@ -125,6 +128,7 @@ function release() {
   video.srcObject = null;
   video.removeAttribute("src");
   $("player").hidden = $("stop").hidden = true;
+  return ++turn;
 }
 
 function refuse(text) {
@@ -134,9 +138,10 @@ function refuse(text) {
 }
 
 async function open(file) {
-  release();
+  const mine = release();
   say(`Reading ${file.name} …`);
   const image = file.type.startsWith("video/") ? null : await createImageBitmap(file).catch(() => null);
+  if (mine !== turn) return;
   if (image) {
     take("image", file.name, image);
     return;
@@ -146,10 +151,10 @@ async function open(file) {
     video.src = URL.createObjectURL(file);
     await started();
   } catch {
-    refuse(`${file.name} cannot be read: it is no image or video that this browser can decode.`);
+    if (mine === turn) refuse(`${file.name} cannot be read: it is no image or video that this browser can decode.`);
     return;
   }
-  take("video", file.name, video);
+  if (mine === turn) take("video", file.name, video);
 }
 
 /** Wait for the first frame of the video element; throw if there is none. */
@@ -164,17 +169,23 @@ async function started() {
 }
 
 async function openCamera() {
-  release();
+  const mine = release();
   try {
     if (!navigator.mediaDevices) throw new Error("this address may not use the camera");
     const wanted = { width: { ideal: 640 }, height: { ideal: 360 } };
-    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: wanted });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted }), [track] = stream.getTracks();
+    if (mine !== turn) {
+      track.stop();
+      return;
+    }
+    track.addEventListener("ended", () => { if (mine === turn) refuse("The camera has stopped."); });
+    video.srcObject = stream;
     await started();
   } catch (error) {
-    refuse(`The camera cannot be used: ${error.message}`);
+    if (mine === turn) refuse(`The camera cannot be used: ${error.message}`);
     return;
   }
-  take("camera", "The camera", video);
+  if (mine === turn) take("camera", "The camera", video);
 }
 
 $("choose").addEventListener("click", () => $("file").click());
@@ -203,7 +214,9 @@ function apply(preset) {
 
 $("options").addEventListener("input", ({ target }) => {
   if (target.name === "preset") apply(target.value);
-  else if (inputs.includes(target.id)) document.querySelectorAll("[name=preset]").forEach(one => { one.checked = false; });
+  else if (inputs.includes(target.id)) {
+    document.querySelectorAll("[name=preset]").forEach(one => { one.checked = false; });
+  }
   $("strength-value").textContent = Number($("strength").value).toFixed(1);
   if (target.id === "zoom") resize();
   else if (shown) refresh();
@@ -214,10 +227,11 @@ $("options").addEventListener("submit", event => event.preventDefault());
 
 function resize() {
   const zoom = Number($("zoom").value), view = $("view");
-  const [x, y] = [(view.scrollLeft + view.clientWidth / 2) / view.scrollWidth, (view.scrollTop + view.clientHeight / 2) / view.scrollHeight];
+  const x = (view.scrollLeft + view.clientWidth / 2) / view.scrollWidth; // of the centre, which stays
+  const y = (view.scrollTop + view.clientHeight / 2) / view.scrollHeight;
   $("frame").classList.toggle("fit", zoom === 0);
   $("pair").style.setProperty("--zoom", zoom);
-  view.scrollTo(x * view.scrollWidth - view.clientWidth / 2, y * view.scrollHeight - view.clientHeight / 2); // same centre
+  view.scrollTo(x * view.scrollWidth - view.clientWidth / 2, y * view.scrollHeight - view.clientHeight / 2);
   place();
 }
 
@@ -265,7 +279,8 @@ $("mute").addEventListener("click", () => {
 });
 $("download").addEventListener("click", () => canvases[1].toBlob(blob => {
   const name = (shown?.name ?? "image").replace(/\.[^.]*$/, "");
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: `${name}-sharp.png` });
+  const link = document.createElement("a");
+  Object.assign(link, { href: URL.createObjectURL(blob), download: `${name}-sharp.png` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }));

@@ -221,7 +221,8 @@ function shuffle(planes, { columns, rows }, stride, residual) {
     const line = Math.floor(y / stride) * across;
     for (let column = 0; column < stride; column++) {
       let from = ((y % stride) * stride + column) * plane + line;
-      for (let to = y * columns + column, end = (y + 1) * columns; to < end; to += stride) residual[to] = planes[from++];
+      const end = (y + 1) * columns;
+      for (let to = y * columns + column; to < end; to += stride) residual[to] = planes[from++];
     }
   }
 }
@@ -254,7 +255,9 @@ function maskResidual(luma, residual, { width, height, columns }, strength) {
   const sharpened = addWeighted(1, strength, -NOTHING * strength);
   const masked = addWeighted(1 + CRISP_AMOUNT, -CRISP_AMOUNT, 0), differs = addWeighted(1, -1, NOTHING);
   for (let y = 0, to = 0; y < height; y++) {
-    for (let x = 0, from = y * columns; x < width; x++, from++, to++) sharp[to] = sharpened[luma[from] << 8 | residual[from]];
+    for (let from = y * columns, end = from + width; from < end; from++, to++) {
+      sharp[to] = sharpened[luma[from] << 8 | residual[from]];
+    }
   }
   const reach = CRISP_TAPS.length - 1, [far, mid, near, centre] = CRISP_TAPS;
   const places = side => Int32Array.from({ length: side + reach }, (_, at) => reflected(at - reach / 2, side));
@@ -352,7 +355,8 @@ function taps(side) {
   const places = new Int32Array(8 * side), weights = new Float32Array(8 * side);
   for (let at = 0; at < 2 * side; at++) {
     const first = (at >> 1) - 2 + at % 2;
-    const inside = (at % 2 ? TAPS.toReversed() : TAPS).map((weight, tap) => first + tap >= 0 && first + tap < side ? weight : 0);
+    const isInside = tap => first + tap >= 0 && first + tap < side;
+    const inside = (at % 2 ? TAPS.toReversed() : TAPS).map((weight, tap) => isInside(tap) ? weight : 0);
     const sum = inside.reduce((a, b) => a + b);
     inside.forEach((weight, tap) => {
       places[4 * at + tap] = Math.min(Math.max(first + tap, 0), side - 1);
