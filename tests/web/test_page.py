@@ -158,21 +158,20 @@ def test_ten_images_differ_from_python_by_at_most_one_level(
 
 
 @pytest.mark.parametrize("model", ["fast", "quality", "best"])
-@pytest.mark.parametrize(("look", "strength"), [("natural", 1.0), ("crisp", 1.0), ("natural", 0.7), ("crisp", 0.5)])
-def test_frames_of_a_codec_too_with_their_chroma(
-    page: Any, photos: dict[str, Frame], model: str, look: Look, strength: float
-) -> None:
+def test_frames_of_a_codec_too_with_their_chroma(page: Any, photos: dict[str, Frame], model: str) -> None:
     frame = blurred(photos["astronaut"], (201, 333))
-    sharpener = Sharpener(model, "onnxruntime", threads=1, look=look, strength=strength, coded=True)
     rgba = np.dstack([frame, np.full(frame.shape[:2], 200, np.uint8)])
     given = {"pixels": base64.b64encode(rgba.tobytes()).decode(), "width": 333, "height": 201, "model": model}
-    options = {"look": look, "strength": strength, "coded": True}
-    pixels, expert = page.evaluate(SHARPEN, given | {"options": options})
-    sharp = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(rgba.shape)
-    assert differ(sharp[..., :3], sharpener(frame)) <= 1
-    assert expert == sharpener.expert and expert in sharpener.graph.coded
-    assert (expert in sharpener.graph.coloured) == (model != "fast")
-    assert (sharp[..., 3] == 200).all()
+    sharpener = Sharpener(model, "onnxruntime", threads=1, coded=True)
+    settings: list[tuple[Look, float]] = [("natural", 1.0), ("crisp", 1.0), ("natural", 0.7), ("crisp", 0.5)]
+    for sharpener.look, sharpener.strength in settings:
+        options = {"look": sharpener.look, "strength": sharpener.strength, "coded": True}
+        pixels, expert = page.evaluate(SHARPEN, given | {"options": options})
+        sharp = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(rgba.shape)
+        assert differ(sharp[..., :3], sharpener(frame)) <= 1
+        assert expert == sharpener.expert and expert in sharpener.graph.coded
+        assert (expert in sharpener.graph.coloured) == (model != "fast")
+        assert (sharp[..., 3] == 200).all()
 
 
 def test_an_image_is_enlarged_as_by_the_command(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
@@ -254,6 +253,14 @@ def test_the_camera_is_sharpened_and_can_be_stopped(page: Any) -> None:
     assert not page.locator("#stop").is_visible()
 
 
+def test_of_two_inputs_in_a_row_the_last_one_counts(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    Image.fromarray(photos["coffee"][:40, :60]).save(tmp_path / "a.png")
+    page.get_by_role("button", name="Use the camera").click()
+    assert give(page, tmp_path / "a.png").shape == (40, 60, 3)
+    time.sleep(1)
+    assert result(page).shape == (40, 60, 4) and not page.locator("#stop").is_visible()
+
+
 def test_a_refused_camera_is_a_message(page: Any) -> None:
     page.evaluate(
         "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('Permission denied'); }; }"
@@ -263,17 +270,17 @@ def test_a_refused_camera_is_a_message(page: Any) -> None:
 
 
 @pytest.mark.usefixtures("_sound")
-@pytest.mark.parametrize("name", ["notes.txt", "broken.png", "broken.webm", "empty.jpg", "sound.wav"])
-def test_a_file_that_cannot_be_read_is_a_message(
-    page: Any, tmp_path: Path, photos: dict[str, Frame], name: str
-) -> None:
-    path = tmp_path / name
-    if name != "sound.wav":
-        path.write_bytes({"empty.jpg": b"", "broken.png": b"\x89PNG\r\n\x1a\n"}.get(name, b"not an image"))
-    page.set_input_files("#file", path)
-    wait_for(page, f"{name} cannot be read: it is no image or video that this browser can decode.")
+def test_a_file_that_cannot_be_read_is_a_message(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    (tmp_path / "notes.txt").write_bytes(b"not an image")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "broken.webm").write_bytes(b"not a video")
+    (tmp_path / "empty.jpg").touch()
     Image.fromarray(photos["coffee"][:40, :60]).save(tmp_path / "good.png")
-    assert give(page, tmp_path / "good.png").shape == (40, 60, 3)
+    for name in ("notes.txt", "broken.png", "broken.webm", "empty.jpg", "sound.wav"):
+        page.set_input_files("#file", tmp_path / name)
+        wait_for(page, f"{name} cannot be read: it is no image or video that this browser can decode.")
+        assert not page.locator("#result").is_visible()
+        assert give(page, tmp_path / "good.png").shape == (40, 60, 3)
 
 
 def test_too_large_an_image_is_a_message(page: Any, tmp_path: Path) -> None:
