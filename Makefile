@@ -18,7 +18,7 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web demo acceptance chaos ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser demo acceptance chaos ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -75,6 +75,9 @@ web: ## install the JavaScript runtime of `clearcall web`, from package-lock.jso
 	mkdir -p $(PAGE)/vendor
 	cp $(WEB_RUNTIME:%=node_modules/onnxruntime-web/dist/%) $(PAGE)/vendor
 
+browser: install web ## install what the tests of the page need beside Chromium itself
+	pip install --quiet --no-deps --require-hashes -r requirements-browser.lock
+
 demo: web ## write the page of `clearcall web` to build/demo, for any static host
 	rm -rf $(DEMO)
 	mkdir -p $(DEMO)/models
@@ -120,7 +123,10 @@ lock: ## write requirements.lock anew from pyproject.toml
 	echo 'openvino>=2026.2' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
 		--unsafe-package numpy --unsafe-package openvino-telemetry --no-emit-find-links --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-options --no-header --output-file requirements-openvino.lock -
-	sed -i '/^#/d; /^$$/d' requirements-openvino.lock
+	echo 'playwright>=1.50' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
+		--unsafe-package greenlet --unsafe-package pyee --unsafe-package typing-extensions --no-emit-find-links \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-browser.lock -
+	sed -i '/^#/d; /^$$/d' requirements-openvino.lock requirements-browser.lock
 	rm -rf $(VENV)-lock
 
 clean: ## remove what pipeline and tools made, the MLflow runs and models too; .venv and data/photos stay

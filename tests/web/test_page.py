@@ -30,7 +30,7 @@ AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 ARGUMENTS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 WAIT_MS = 60_000  # of a loaded machine
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make browser`")
 if CHROMIUM is None:
     pytest.skip("Chromium is not installed", allow_module_level=True)
 try:
