@@ -1,11 +1,13 @@
 """Make the pictures of README and docs: run clearcall's commands on photographs that scikit-image brings.
 
-    python docs/pictures.py
+    make browser && python docs/pictures.py
 
-The video is a call: a face that moves as if it talked, sent at half its resolution through H.264 and upscaled again.
+The page is drawn by Chromium. The video is a call: a face that moves as if it talked, sent at half its resolution
+through H.264 and upscaled again.
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,8 +61,26 @@ def run(*arguments: object, folder: Path = HERE) -> None:
     subprocess.run([Path(sys.executable).with_name("clearcall"), *map(str, arguments)], check=True, cwd=folder)
 
 
+def draw_page(picture: Path, output: Path) -> None:
+    """Write what `clearcall web` shows of a picture, in Chromium."""
+    from playwright.sync_api import expect, sync_playwright  # noqa: PLC0415  # `make browser` installs it
+
+    command = [str(Path(sys.executable).with_name("clearcall")), "web", "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as tools:
+        try:
+            address = next(word for word in str(server.stdout and server.stdout.readline()).split() if "http" in word)
+            browser = tools.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 900, "height": 860}, color_scheme="dark")
+            page.goto(address)
+            page.set_input_files("#file", picture)
+            expect(page.locator("#status")).to_contain_text("is sharpened", timeout=60_000)
+            page.screenshot(path=output)
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
 def main() -> None:
-    """Write image.png, text.png, video.png, camera.png and adapt.png beside this file."""
+    """Write image.png, text.png, video.png, camera.png, adapt.png and web.png beside this file."""
     portrait = np.asarray(data.astronaut()[:288], np.uint8)  # type: ignore[no-untyped-call]  # the library ships no types
     page = np.asarray(data.page(), np.uint8)  # type: ignore[no-untyped-call]  # likewise
     talking = bent([scaled(portrait, 0.5)] * FRAMES, MAX_BEND, np.random.default_rng(1))
@@ -71,6 +91,9 @@ def main() -> None:
         for name, picture in (("image.png", portrait[:192, 120:376]), ("text.png", np.stack([page] * 3, axis=-1))):
             Image.fromarray(scaled(scaled(picture, 0.5), 2)).save(blurred)
             run("compare", blurred, "--output", HERE / name, "--overwrite")
+        face = folder / "face.png"
+        Image.fromarray(scaled(scaled(portrait, 0.5), 2)).save(face)
+        draw_page(face, HERE / "web.png")
         write_video(video, arrived)
         run("sharpen", video, folder / "split.mp4", "--model", "quality", "--split", "--crf", 8)
         frame_of(folder / "split.mp4", FRAMES - 1).save(HERE / "video.png", optimize=True)
