@@ -229,7 +229,8 @@ def _distillation(results: Results) -> str:
     chance = " Each was trained once, so this may be chance." if abs(over_baseline[0]) < CHANCE_SSIM else ""
     return (
         f"{finding}: {_words(over_baseline)} over the same student trained without a teacher, higher SSIM on {wins} of "
-        f"{len(photographs)} photographs.{chance}"
+        f"{len(photographs)} photographs.{chance} Where there is no sharp image, as of a received call, a student "
+        "can only learn from a teacher: [what that gains](../docs/adapt.md)."
     )
 
 
