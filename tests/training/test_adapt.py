@@ -18,6 +18,7 @@ from clearcall.data.recordings import RecordedFrame, read_recordings, sent
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import luma_psnr_db, psnr_db
 from clearcall.imaging.sizes import resized
+from clearcall.runtime.graph import load_graph
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_student, write_adapted
 
@@ -90,6 +91,9 @@ def test_ones_own_sharp_frames_teach_what_an_encoder_takes_away(tmp_path: Path) 
         return float(np.mean([*map(luma_psnr_db, sharp[20:], map(sharpen, arrived))]))
 
     assert gain_db(tmp_path / "me.onnx") > gain_db("fast") + 0.05
+    write_adapted(done, tmp_path / "me.npz")
+    assert load_graph(tmp_path / "me.npz").onnx == load_graph(tmp_path / "me.onnx").onnx
+    assert (tmp_path / "me.npz").stat().st_size < 40_000
 
 
 def test_frames_are_sent_with_those_before_them_and_keep_their_sharp_ones(

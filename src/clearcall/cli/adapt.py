@@ -17,7 +17,11 @@ def adapt(
     ],
     *,
     output: Annotated[
-        Path, typer.Option(help="The adapted model, an ONNX file; a Markdown page and a PNG are written beside it.")
+        Path,
+        typer.Option(
+            help="The adapted model: .onnx, or .npz for the changed weights alone, of some 15 KB; a Markdown page, a "
+            "PNG and a JSON file are written beside it."
+        ),
     ],
     model: Annotated[str, typer.Option(help="The shipped network that is adapted.")] = "fast",
     teacher: Annotated[
@@ -43,17 +47,18 @@ def adapt(
 
     Example: clearcall adapt meeting_room --output room.onnx
 
-    Example: clearcall adapt my_camera.mp4 --sharp --output me.onnx
+    Example: clearcall adapt my_camera.mp4 --sharp --output me.npz
     """
     from clearcall.core.errors import fail
     from clearcall.core.files import TEACHER, check_target
     from clearcall.data.clips import video_files
     from clearcall.reporting.adaptation import write_adaptation
+    from clearcall.runtime.graph import PERSONAL
     from clearcall.training.adapt import adapt as run
     from clearcall.training.adapt import adapt_to_camera, write_adapted
 
-    if output.suffix.lower() != ".onnx":
-        fail(f"{output} must end in .onnx")
+    if output.suffix not in {".onnx", PERSONAL}:
+        fail(f"{output} must end in .onnx, or in .npz for the changed weights alone")
     files = [file for path in recordings for file in (video_files(path) if path.is_dir() else [path])]
     for recording in files:
         check_target(output, recording, overwrite=overwrite)
@@ -72,7 +77,8 @@ def adapt(
             f"{one.name}: {one.general_db:.2f} -> {one.adapted_db:.2f} dB to the {aim} on held-back frames{kept}"
         )
     typer.echo(f"written: {output}, {page}")
-    if not Path("params.yaml").is_file():  # elsewhere than in a project there is no registry
+    # Elsewhere than in a project there is no registry, and what is personal is for whom one gives it to.
+    if not Path("params.yaml").is_file() or output.suffix == PERSONAL:
         return
     from clearcall.params import load_params
     from clearcall.tracking.registry import register_adapted

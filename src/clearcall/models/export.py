@@ -17,6 +17,7 @@ Two kinds of graph, told apart by the metadata entry `clearcall.kind`:
 import json
 import logging
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -234,35 +235,16 @@ def _arrays(**arrays: npt.NDArray[Any]) -> list[onnx.TensorProto]:
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
-def export_with_weights(exported: Path, model: Routed, path: Path) -> None:
-    """Write an exported student of experts to `path` with the experts' weights of `model`, of the same architecture.
-
-    Takes a fraction of a second, where an export takes many.
-    """
-    graph = onnx.load(exported)
-    weights: dict[str, npt.NDArray[Any]] = {}
+def expert_weights(model: Routed, experts: Collection[str]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the weights of some experts by the names that they have in the exported graph."""
+    weights: dict[str, npt.NDArray[np.float32]] = {}
     for number, expert in enumerate(model.experts, 1):
+        if model.names[number] not in experts:
+            continue
         for name, tensor in expert.state_dict().items():
             inner = name if name.startswith("tail.") else f"student.{name}"
             weights[f"expert{number}/core/{inner}"] = tensor.numpy()
-    replaced = _replace(graph.graph, weights)
-    if missing := weights.keys() - replaced:
-        raise ValueError(f"{exported} lacks {sorted(missing)}: it is of another architecture")
-    with atomic_path(path) as temporary:
-        onnx.save(graph, temporary)
-
-
-def _replace(graph: onnx.GraphProto, weights: dict[str, npt.NDArray[Any]]) -> set[str]:
-    """Replace the constants of a graph and those within it that are named in `weights`; return their names."""
-    found = set()
-    for constant in graph.initializer:
-        if constant.name in weights:
-            array = np.zeros(constant.dims, np.float32)
-            array[: len(weights[constant.name])] = weights[constant.name]  # the rest is silent planes
-            constant.CopyFrom(numpy_helper.from_array(array, constant.name))
-            found.add(constant.name)
-    inner = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
-    return found.union(*(_replace(one, weights) for one in inner))
+    return weights
 
 
 def check_parity(model: nn.Module, path: Path, frames: list[Frame], max_difference: int) -> int:

@@ -1,10 +1,16 @@
-"""Read an ONNX file's metadata; refuse data outside the file.
+"""Read an ONNX file's metadata, or replace its weights; refuse data outside the file.
 
 The numbers are those of the fields in ONNX's onnx.proto, in protobuf's wire format.
+
+A personal model is an .npz file of the weights by which a shipped network was adapted, and of nothing else: `model` is
+the network's name, `sha256` that of its ONNX file, the other arrays are float32 and named like the graph's constants.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -13,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.core.errors import UserError
+from clearcall.core.files import SHIPPED, atomic_path
 from clearcall.imaging.frame import CHROMA_PLANES
 from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 
@@ -36,7 +43,7 @@ _INSIDE: dict[_Message, dict[int, _Message]] = {
     "training": {1: "graph", 2: "graph"},
 }
 _METADATA, _KEY, _VALUE = 14, 1, 2  # of a model, and of each entry
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 8, 9, 13, 14  # of a tensor
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups, which ONNX has not, are refused
 _MAX_VARINT_BYTES = 10
 _MAX_FIELD = 2**29 - 1
@@ -52,7 +59,9 @@ ITSELF = "itself"  # names a single network under COLOURED_KEY
 NOTHING_TO_ADD = 128  # in `sub_pixels`
 _MAX_STRIDE = 64  # of an RGB network; a luma network's divides SMALLEST_SIDE
 _MAX_EXPERTS = 256
-_MAX_MODEL_BYTES = 2**30
+_MAX_MODEL_BYTES, _MAX_PERSONAL_BYTES = 2**30, 2**24
+PERSONAL = ".npz"
+Weights = Mapping[str, npt.NDArray[np.float32]]
 _SHORT = 300  # characters of a runtime's message or of a value
 
 
@@ -80,6 +89,59 @@ def read_metadata(onnx: bytes) -> dict[str, str]:
                     raise ValueError("its metadata is not text")
                 metadata[str(key, "utf-8")] = str(text, "utf-8")
     return metadata
+
+
+def with_weights(onnx: bytes, weights: Weights) -> bytes:
+    """Return a model with other weights, by the names of its constants; raise ValueError if they do not fit.
+
+    Fewer values than a constant has replace the first ones: chroma's planes come last, and are zero where an expert
+    restores luma alone.
+    """
+    changed, left = bytearray(onnx), dict(weights)
+    waiting: list[tuple[_Message, memoryview]] = [("model", memoryview(changed))]
+    while waiting:
+        kind, message = waiting.pop()
+        if kind != "tensor":
+            inside = ((_INSIDE[kind].get(number), value) for number, value in _fields(message))
+            waiting += [(inner, value) for inner, value in inside if inner and isinstance(value, memoryview)]
+            continue
+        tensor = dict(_fields(message))
+        name, raw = tensor.get(_NAME, b""), tensor.get(_RAW_DATA)
+        if isinstance(name, int) or (values := left.pop(str(name, "utf-8"), None)) is None:
+            continue
+        data = values.astype("<f4").tobytes()
+        if not isinstance(raw, memoryview) or len(data) > len(raw):
+            raise ValueError(f"{str(name, 'utf-8')} has another size")
+        raw[: len(data)] = data
+    if left:
+        raise ValueError(f"it has no constants {', '.join(sorted(left))}")
+    return bytes(changed)
+
+
+def write_personal(path: Path, model: str, weights: Weights) -> None:
+    """Write a personal model: weights that replace those of the shipped network `model`."""
+    told = {"model": np.array(model), "sha256": np.array(_sha256_of_shipped(model))}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **told, **weights)
+
+
+def _read_personal(path: Path) -> bytes:
+    """Return the network that a personal model makes of a shipped one, as ONNX; raise ValueError if it makes none."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > _MAX_PERSONAL_BYTES:
+            raise ValueError("its arrays have more than 16 MiB")
+    with np.load(path, allow_pickle=False) as arrays:
+        model, sha256, *_ = (str(arrays[name]) for name in ("model", "sha256"))
+        weights = {name: arrays[name] for name in arrays.files if name not in {"model", "sha256"}}
+    if model not in {one.stem for one in SHIPPED.glob("*.onnx")} or sha256 != _sha256_of_shipped(model):
+        raise ValueError(f"it was adapted from another {shorten(model)} than this version of clearcall has")
+    if any(one.dtype != np.float32 for one in weights.values()):
+        raise ValueError("its weights are not float32")
+    return with_weights((SHIPPED / f"{model}.onnx").read_bytes(), weights)
+
+
+def _sha256_of_shipped(model: str) -> str:
+    return hashlib.sha256((SHIPPED / f"{model}.onnx").read_bytes()).hexdigest()
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -146,13 +208,15 @@ class Graph:
 
 
 def load_graph(path: Path) -> Graph:
-    """Read an exported network; raise UserError if the file is not one."""
+    """Read an exported network or a personal model; raise UserError if the file is neither."""
     try:
         if path.stat().st_size > _MAX_MODEL_BYTES:
             raise UserError(f"{path} is larger than 1 GiB: that is no network of clearcall's")
-        onnx = path.read_bytes()
+        onnx = _read_personal(path) if path.suffix == PERSONAL else path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no model file {path}") from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is no personal model: {shorten(error)}") from None
     try:
         metadata = read_metadata(onnx)
     except ValueError as error:

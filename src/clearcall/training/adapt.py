@@ -20,18 +20,19 @@ from torch import Tensor, nn
 
 from clearcall.core.console import ProgressBar
 from clearcall.core.errors import NothingToLearnError, UserError
-from clearcall.core.files import SHIPPED, cache_folder
+from clearcall.core.files import SHIPPED, atomic_path, cache_folder
 from clearcall.core.locks import release_lock
 from clearcall.data.manifest import Split
 from clearcall.data.pairs import middle, read_pairs
 from clearcall.data.recordings import RecordedFrame, read_recordings, sent, write_recorded_pairs
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
-from clearcall.models.export import check_parity, export_with_weights
+from clearcall.models.export import check_parity, expert_weights
 from clearcall.models.inference import output, restore, to_tensor
 from clearcall.models.students.routed import IDENTITY, Routed
 from clearcall.models.weights import load_shipped
 from clearcall.params import Training
+from clearcall.runtime.graph import PERSONAL, with_weights, write_personal
 from clearcall.runtime.sharpener import shipped_models
 from clearcall.runtime.video_routing import scores_of_coded
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
@@ -187,8 +188,12 @@ def adapt_to_frames(
 
 
 def write_adapted(adaptation: Adaptation, output: Path) -> None:
-    """Write the adapted student as ONNX; raise UserError, and write nothing, if no expert is better than before."""
-    if not any(result.kept for result in adaptation.experts):
+    """Write the adapted student as ONNX, or as a personal model, by the suffix of `output`.
+
+    Raises UserError, and writes nothing, if no expert is better than before.
+    """
+    kept = [result.name for result in adaptation.experts if result.kept]
+    if not kept:
         best = max(result.adapted_db - result.general_db for result in adaptation.experts)
         aim = "the sharp ones" if adaptation.teacher is None else "its teacher"
         raise NothingToLearnError(
@@ -196,7 +201,13 @@ def write_adapted(adaptation: Adaptation, output: Path) -> None:
             f"general one ({best:+.2f} dB): use that"
         )
     frames = [middle(group[0].frame, _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
-    export_with_weights(SHIPPED / f"{adaptation.model}.onnx", adaptation.student, output)
+    weights = expert_weights(adaptation.student, kept)
+    if output.suffix == PERSONAL:
+        write_personal(output, adaptation.model, weights)
+    else:
+        shipped = (SHIPPED / f"{adaptation.model}.onnx").read_bytes()
+        with atomic_path(output) as temporary:
+            temporary.write_bytes(with_weights(shipped, weights))
     check_parity(adaptation.student, output, frames, _MAX_DIFFERENCE)
 
 
