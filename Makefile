@@ -18,7 +18,7 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser demo acceptance chaos ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser demo acceptance chaos push pull ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -100,6 +100,12 @@ acceptance: install ## hold the shipped weights to their figures; CLEARCALL_ACCE
 
 chaos: install ## kill and interrupt a miniature pipeline in every stage; takes many minutes
 	pytest -m chaos
+
+push: install ## upload data, weights and models of the last run to the DVC remote
+	dvc push
+
+pull: install ## fetch those of this commit's run; `make repro` then trains nothing
+	dvc pull
 
 ui: install ## show the runs and models in the MLflow UI, on this machine only
 	clearcall ui
