@@ -66,7 +66,8 @@ def test_commands_stand_in_three_groups_users_first() -> None:
             "experiment recipe",
         ),
         *("experiment study", "gate", "models diff", "models list", "models promote", "models retire"),
-        *("models rollback", "models ship", "models ship-filter", "models show", "params", "sharpen", "ui", "web"),
+        *("models rollback", "models ship", "models ship-filter", "models show", "opinion create"),
+        *("opinion report", "opinion serve", "params", "sharpen", "ui", "web"),
     ]
     said = CliRunner().invoke(app, ["-h"]).output
     panels = [said.index(f"─ {panel} ─") for panel in ("Use", "Measure", "Train and ship")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import clearcall
-from clearcall.cli import adapt, measure, models, train, use, web
+from clearcall.cli import adapt, measure, models, opinion, train, use, web
 from clearcall.core import errors
 
 
@@ -33,6 +33,12 @@ _PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
             calls=measure.calls,
             video=measure.video,
             adapt=adapt.bench_adapt,
+        ),
+        "opinion": _group(
+            "Ask people how good results look: make a study, serve it, report mean opinion scores.",
+            create=opinion.create,
+            serve=opinion.serve,
+            report=opinion.report,
         ),
         "gate": measure.gate,
     },

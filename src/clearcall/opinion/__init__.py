@@ -1,0 +1,1 @@
+"""Opinion studies: stimuli, the page that raters vote on, their votes and the statistics of them."""

@@ -1,0 +1,307 @@
+"""Make a study: degraded and restored crops of sharp images, and study.json, which names them."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from PIL import Image
+
+from clearcall.core.console import ProgressBar, warn
+from clearcall.core.errors import UserError
+from clearcall.core.files import atomic_folder, read_json, sha256_of, write_json
+from clearcall.data.degrade.codecs import MAX_QP, Transmission, transmit
+from clearcall.data.synthetic import MAX_PAN
+from clearcall.imaging.decode import KINDS, SUFFIXES, read_rgb
+from clearcall.imaging.frame import Frame, Restore
+from clearcall.imaging.sizes import Size, divided, resized
+from clearcall.imaging.unsharp import unsharp_luma
+from clearcall.media.compare import most_detailed
+from clearcall.params import CallCodec
+from clearcall.runtime.sharpener import Sharpener, shipped_models
+
+Method = Literal["acr", "pairs"]
+STUDY, STIMULI, VOTES = "study.json", "stimuli", "votes.db"
+REFERENCE, INPUT, UNSHARP = "reference", "input", "unsharp"
+SYSTEMS = (INPUT, UNSHARP, "fast", "quality")
+CONDITIONS = ("bicubic_x2", "h264_x2_qp32")
+SCALES = {"clarity": "How clear is it?", "edges": "How good are the edges?", "naturalness": "How natural is it?"}
+CATEGORIES = ("Bad", "Poor", "Fair", "Good", "Excellent")  # 1 to 5, ITU-T P.910
+PREFERENCE = "preference"  # the scale of pairs: -1 the first, 0 no difference, 1 the second
+_FORMAT = 1
+_MASK_RADIUS_PX, _MASK_AMOUNT = 1.0, 0.8
+_ID_DIGITS = 16
+_CONDITION = re.compile(r"(?:bicubic_x(?P<scale>[2-4])|(?P<codec>[a-z0-9]+)_x(?P<factor>[1-4])_qp(?P<qp>\d{1,2}))")
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """One image file: which system made it of which source image under which condition ("" for a reference)."""
+
+    id: str
+    image: str
+    condition: str
+    system: str
+    sha256: str
+    training: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is rated at once: one stimulus, or a pair of them."""
+
+    id: str
+    stimuli: tuple[str, ...]
+    training: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as study.json holds it."""
+
+    folder: Path
+    method: Method
+    seed: int
+    crop: Size
+    systems: tuple[str, ...]
+    conditions: tuple[str, ...]
+    stimuli: Mapping[str, Stimulus]
+    items: Mapping[str, Item]
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The scales that each item is rated on."""
+        return tuple(SCALES) if self.method == "acr" else (PREFERENCE,)
+
+    @property
+    def rated(self) -> list[Item]:
+        """The items whose votes count."""
+        return [item for item in self.items.values() if not item.training]
+
+    def read_stimulus(self, name: str) -> bytes:
+        """Return a stimulus file's content; raise KeyError if unknown, UserError if it is not as it was made."""
+        stimulus = self.stimuli[name]
+        path = self.folder / STIMULI / f"{stimulus.id}.png"
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != stimulus.sha256:
+            raise UserError(f"{path} is missing or has changed since `clearcall opinion create`: create the study anew")
+        return content
+
+
+def load_study(folder: Path) -> Study:
+    """Read a study; raise UserError if there is none."""
+    try:
+        found = read_json(folder / STUDY)
+        if found["format"] != _FORMAT:
+            raise UserError(f"{folder / STUDY} has format {found['format']}, not {_FORMAT}: create the study anew")
+        stimuli = [Stimulus(**one) for one in found["stimuli"]]
+        items = [Item(one["id"], tuple(one["stimuli"]), one["training"]) for one in found["items"]]
+        return Study(
+            folder=folder,
+            method=found["method"],
+            seed=found["seed"],
+            crop=(found["crop"][0], found["crop"][1]),
+            systems=tuple(found["systems"]),
+            conditions=tuple(found["conditions"]),
+            stimuli={one.id: one for one in stimuli},
+            items={one.id: one for one in items},
+        )
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no {STUDY}: make it by `clearcall opinion create`") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{folder / STUDY} is corrupt ({error!r}): create the study anew") from None
+
+
+def create_study(
+    source: Path,
+    output: Path,
+    *,
+    systems: Sequence[str] = SYSTEMS,
+    conditions: Sequence[str] = CONDITIONS,
+    method: Method = "acr",
+    crop: Size = (512, 512),
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Study:
+    """Write a study of the sharp images of a folder; all is determined by images, options and `seed`.
+
+    Of each image the most detailed part of `crop` (width, height) is degraded and restored. Raises UserError for
+    unknown systems or conditions, a folder without usable images, and an output that exists.
+    """
+    systems, conditions = [*dict.fromkeys(systems)], [*dict.fromkeys(conditions)]
+    restorers, degraders = _restorers(systems), {name: _degrader(name) for name in conditions}
+    _check_output(output, overwrite=overwrite)
+    images = _usable_images(source, crop)
+    stimuli = list[Stimulus]()
+    with (
+        atomic_folder(output) as folder,
+        ProgressBar("stimuli", (len(images) + 1) * (1 + len(systems) * len(conditions))) as bar,
+    ):
+        (folder / STIMULI).mkdir()
+
+        def add(frame: Frame, image: str, condition: str, system: str, *, training: bool) -> None:
+            name = _random_id(seed, "training" if training else "rated", image, condition, system)
+            path = folder / STIMULI / f"{name}.png"
+            Image.fromarray(frame).save(path)
+            stimuli.append(Stimulus(name, image, condition, system, sha256_of(path), training))
+            bar.advance()
+
+        for index, path in enumerate([images[0], *images]):
+            training = index == 0
+            sharp = _cropped(np.asarray(read_rgb(path, min(crop))), crop, training=training)
+            add(sharp, path.name, "", REFERENCE, training=training)
+            for condition, degrade in degraders.items():
+                degraded = degrade(sharp, _number(seed, path.name, condition))
+                for system, restore in restorers.items():
+                    if isinstance(restore, Sharpener):
+                        restore.coded = not condition.startswith("bicubic")
+                    add(restore(degraded), path.name, condition, system, training=training)
+        items = _single_items(stimuli) if method == "acr" else _paired_items(stimuli, seed)
+        used = {one for item in items for one in item.stimuli}
+        for unused in [one for one in stimuli if one.id not in used]:
+            (folder / STIMULI / f"{unused.id}.png").unlink()
+            stimuli.remove(unused)
+        scales = {name: [*CATEGORIES] for name in SCALES} if method == "acr" else {PREFERENCE: [-1, 0, 1]}
+        document: dict[str, Any] = {
+            "format": _FORMAT,
+            "method": method,
+            "seed": seed,
+            "crop": [*crop],
+            "systems": systems,
+            "conditions": conditions,
+            "scales": scales,
+            "unsharp_mask": {"radius_px": _MASK_RADIUS_PX, "amount": _MASK_AMOUNT},
+            "images": {path.name: sha256_of(path) for path in images},
+            "stimuli": [asdict(one) for one in sorted(stimuli, key=lambda one: one.id)],
+            "items": [asdict(one) for one in sorted(items, key=lambda one: one.id)],
+        }
+        write_json(folder / STUDY, document)
+    return load_study(output)
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{output} exists: name another folder for the study, or --overwrite to replace it")
+    if not (output / STUDY).is_file():
+        raise UserError(f"{output} is no study, and is not replaced: name another folder")
+    if (output / VOTES).exists():
+        raise UserError(f"{output} holds votes, and is not replaced: name another folder, or move {VOTES} away")
+
+
+def _usable_images(source: Path, crop: Size) -> list[Path]:
+    """Return the images of a folder that can be read and hold the crop."""
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}: give one of sharp images ({KINDS})")
+    usable = []
+    for path in sorted(one for one in source.iterdir() if one.suffix.lower() in SUFFIXES):
+        try:
+            image = read_rgb(path, 1)
+        except UserError as error:
+            warn(f"{error}; left out")
+            continue
+        if image.width < crop[0] or image.height < crop[1]:
+            warn(f"{path} is {image.width}x{image.height}, smaller than the crop of {crop[0]}x{crop[1]}; left out")
+            continue
+        usable.append(path)
+    if not usable:
+        size = f"{crop[0]}x{crop[1]}"
+        raise UserError(f"{source} holds no image ({KINDS}) of at least {size}: add some, or choose a smaller --crop")
+    return usable
+
+
+def _restorers(systems: Sequence[str]) -> dict[str, Restore]:
+    known = [INPUT, UNSHARP, *shipped_models()]
+    if unknown := [name for name in systems if name not in known]:
+        raise UserError(f"unknown system {', '.join(unknown)}: choose from {', '.join(known)}")
+    if not systems:
+        raise UserError(f"no system is named: choose from {', '.join(known)}")
+    fixed: dict[str, Restore] = {
+        INPUT: np.copy,
+        UNSHARP: partial(unsharp_luma, radius=_MASK_RADIUS_PX, amount=_MASK_AMOUNT),
+    }
+    # One runtime and one thread: `auto` measures, and may choose otherwise the next time.
+    return {name: fixed.get(name) or Sharpener(name, "onnxruntime", 1) for name in systems}
+
+
+def _degrader(condition: str) -> "partial[Frame]":
+    """Return a function of a frame and a seed for a condition such as bicubic_x2 or h264_x2_qp32."""
+    found = _CONDITION.fullmatch(condition)
+    if found and found["scale"]:
+        return partial(_bicubic, factor=int(found["scale"]))
+    if found and found["codec"] in get_args(CallCodec) and int(found["qp"]) <= MAX_QP:
+        codec = cast(CallCodec, found["codec"])
+        return partial(_sent, codec=codec, factor=int(found["factor"]), qp=int(found["qp"]))
+    codecs = ", ".join(get_args(CallCodec))
+    raise UserError(
+        f"unknown condition {condition}: give bicubic_x2 to bicubic_x4, or CODEC_xFACTOR_qpQP such as h264_x2_qp32 "
+        f"with a codec of {codecs}, a factor from 1 to 4 and a QP from 0 to {MAX_QP}"
+    )
+
+
+def _bicubic(sharp: Frame, _seed: int, factor: int) -> Frame:
+    size = sharp.shape[1], sharp.shape[0]
+    return np.ascontiguousarray(resized(resized(sharp, divided(size, factor)), size))
+
+
+def _sent(sharp: Frame, seed: int, codec: CallCodec, factor: int, qp: int) -> Frame:
+    """Return a still as the last frame of a short clip that pans over it, after encoding and decoding."""
+    x, y = np.random.default_rng(seed).uniform(-MAX_PAN, MAX_PAN, 2).tolist()
+    sent = Transmission(codec, factor, qp, pan=(x, y), zoom=1.0, loss_rate=0.0, seed=seed)
+    return np.ascontiguousarray(transmit(sharp, sent))
+
+
+def _cropped(image: Frame, crop: Size, *, training: bool) -> Frame:
+    """Return the most detailed part of an image; for training, the corner farthest from it."""
+    columns, rows = crop
+    top, left = most_detailed(image, rows, columns)
+    if training:
+        last_top, last_left = image.shape[0] - rows, image.shape[1] - columns
+        top = last_top if top < last_top / 2 else 0
+        left = last_left if left < last_left / 2 else 0
+    return np.ascontiguousarray(image[top : top + rows, left : left + columns])
+
+
+def _single_items(stimuli: Sequence[Stimulus]) -> list[Item]:
+    rated = [Item(one.id, (one.id,), training=False) for one in stimuli if not one.training]
+    # The best, the worst that is given, and the last system's: the range that a rater will see.
+    trained = [one for one in stimuli if one.training]
+    return [*rated, *(Item(one.id, (one.id,), training=True) for one in {trained[0], trained[-1], _worst(trained)})]
+
+
+def _paired_items(stimuli: Sequence[Stimulus], seed: int) -> list[Item]:
+    """Return all pairs of systems, the reference among them, of each image and condition; two of training."""
+    trained = [one for one in stimuli if one.training]
+    pairs = [(trained[0], _worst(trained)), (trained[0], trained[-1])]
+    references = {one.image: one for one in stimuli if one.system == REFERENCE and not one.training}
+    groups: dict[tuple[str, str], list[Stimulus]] = {}
+    for one in stimuli:
+        if not one.training and one.system != REFERENCE:
+            groups.setdefault((one.image, one.condition), [references[one.image]]).append(one)
+    pairs += [pair for group in groups.values() for pair in combinations(group, 2)]
+    found = dict[str, Item]()
+    for first, second in pairs:
+        name = _random_id(seed, "pair", first.id, second.id)
+        found[name] = Item(name, (first.id, second.id), first.training)
+    return [*found.values()]
+
+
+def _worst(trained: Sequence[Stimulus]) -> Stimulus:
+    """Return the first system's stimulus under the last condition."""
+    last = trained[-1].condition
+    return next(one for one in trained if one.condition == last)
+
+
+def _number(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:4], "big")
+
+
+def _random_id(*parts: object) -> str:
+    """Return a name that tells nothing of what it stands for, the same for the same parts."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:_ID_DIGITS]
