@@ -22,7 +22,7 @@ from clearcall.web.guard import ISOLATION, LOOPBACK, Guard, Password, listen
 STATIC = Path(__file__).with_name("static")
 COMMAND, VARIABLE, LEAST_PASSWORD = "clearcall opinion", "CLEARCALL_PASSWORD", 12
 _HALF = 0.5
-_HEADERS = {
+HEADERS = {
     **ISOLATION,
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -174,7 +174,7 @@ def serve(folder: Path, port: int, host: str, *, open_browser: bool) -> None:
 
     def make_app(token: str, port: int) -> FastAPI:
         hosts = None if host in {LOOPBACK, "localhost"} else allowed_hosts(host, port)
-        return create_app(study, votes, Guard(token, port, COMMAND, _HEADERS, hosts, asked or None))
+        return create_app(study, votes, Guard(token, port, COMMAND, HEADERS, hosts, asked or None))
 
     listen(make_app, COMMAND, port, open_browser=open_browser, host=host, show_token=not asked)
 
