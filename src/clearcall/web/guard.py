@@ -3,10 +3,10 @@
 import secrets
 import socket
 import threading
-import time
 import webbrowser
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from urllib.parse import parse_qs
 
 import uvicorn
@@ -44,8 +44,8 @@ class Password:
 
     def wait_s(self, address: str) -> float:
         """Return for how many seconds an address may not try."""
-        recent = [at for at in self._failures.get(address, []) if at > time.monotonic() - _LOCK_S]
-        return 0.0 if len(recent) < _FREE_FAILURES else recent[0] + _LOCK_S - time.monotonic()
+        recent = [at for at in self._failures.get(address, []) if at > monotonic() - _LOCK_S]
+        return 0.0 if len(recent) < _FREE_FAILURES else recent[0] + _LOCK_S - monotonic()
 
     def accepts(self, given: str, address: str) -> bool:
         """Return whether a password is right, compared in constant time; a wrong one is counted."""
@@ -54,7 +54,7 @@ class Password:
             return True
         if len(self._failures) >= _MAX_ADDRESSES:
             self._failures.clear()
-        self._failures[address] = [*self._failures.get(address, []), time.monotonic()][-_FREE_FAILURES:]
+        self._failures[address] = [*self._failures.get(address, []), monotonic()][-_FREE_FAILURES:]
         return False
 
 

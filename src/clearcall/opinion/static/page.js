@@ -46,7 +46,7 @@ function drawQuestions() {
     for (const [index, [value, label]] of choices.entries()) {
       const choice = document.createElement("label"), input = document.createElement("input"), text = document.createElement("span");
       Object.assign(input, { type: "radio", name, value, required: true });
-      text.textContent = pairs ? label : `${index + 1} ${label}`;
+      text.textContent = pairs ? label : `${index + 1}\n${label}`;
       choice.append(input, text);
       row.append(choice);
     }
@@ -157,7 +157,6 @@ async function attempt(work) {
 
 function welcome() {
   session = undefined;
-  byId("explain").textContent = "You see images one after the other, and judge each or compare two. It takes a few minutes; you can stop and go on later.";
   show("start");
   say("");
 }
