@@ -165,10 +165,15 @@ def test_other_hosts_need_a_password(monkeypatch: Any, host: str, password: str 
         assert required_password(loopback) is None
 
 
-def test_hosts_that_are_answered() -> None:
-    assert allowed_hosts("192.168.1.5", 80) == {"192.168.1.5:80"} and allowed_hosts("::1", 80) == {"[::1]:80"}
-    assert allowed_hosts("0.0.0.0", 80) == allowed_hosts("::", 80) == frozenset()  # noqa: S104
-    assert allowed_hosts("example.org", 80) == {"example.org:80"}
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        *(("192.168.1.5", {"192.168.1.5:80"}), ("example.org", {"example.org:80"}), ("::1", {"[::1]:80"})),
+        *(("0.0.0.0", set()), ("::", set()), ("127.0.0.1", None), ("localhost", None)),  # noqa: S104
+    ],
+)
+def test_hosts_that_are_answered(host: str, answered: Any) -> None:
+    assert allowed_hosts(host, 80) == answered
 
 
 def test_the_command_serves_on_all_interfaces_with_a_password_alone(make_study: MakeStudy, monkeypatch: Any) -> None:

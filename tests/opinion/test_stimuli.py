@@ -46,7 +46,7 @@ def test_pairs_are_all_of_one_image_and_condition(make_study: MakeStudy) -> None
         compared[second.condition, first.system, second.system] += 1
     assert len(compared) == 6 and set(compared.values()) == {2}
     assert len([item for item in study.items.values() if item.training]) == 2
-    assert study.scales == ("preference",)
+    assert list(study.scales) == ["preference"]
 
 
 def test_the_same_seed_writes_the_same_bytes(make_study: MakeStudy) -> None:
@@ -122,5 +122,5 @@ def test_a_corrupt_study_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"holds no study\.json"):
         load_study(tmp_path)
     (tmp_path / "study.json").write_text(content)
-    with pytest.raises(UserError, match=r"study\.json (is corrupt|has format 9)"):
+    with pytest.raises(UserError, match=r"study\.json cannot be used"):
         load_study(tmp_path)

@@ -1,7 +1,6 @@
 """Serve the page on which raters vote."""
 
 import hashlib
-import ipaddress
 import os
 import random
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from clearcall.web.guard import ISOLATION, LOOPBACK, Guard, Password, listen
 STATIC = Path(__file__).with_name("static")
 COMMAND, VARIABLE, LEAST_PASSWORD = "clearcall opinion", "CLEARCALL_PASSWORD", 12
 _HALF = 0.5
+_LOOPBACK = {LOOPBACK, "localhost", "::1"}
+_ALL_INTERFACES = {"0.0.0.0", "::"}  # noqa: S104  # where a password is needed
 HEADERS = {
     **ISOLATION,
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; "
@@ -143,7 +144,7 @@ def create_app(study: Study, votes: Votes, guard: Guard) -> FastAPI:
 
 def required_password(host: str) -> str | None:
     """Return the password that serving on a host needs, None for the loopback interface; raise UserError without."""
-    if _is_loopback(host):
+    if host in _LOOPBACK:
         return None
     password = os.environ.get(VARIABLE, "")
     if len(password) < LEAST_PASSWORD:
@@ -154,11 +155,11 @@ def required_password(host: str) -> str | None:
     return password
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def allowed_hosts(host: str, port: int) -> frozenset[str] | None:
+    """Return the Host headers that are answered on a host: any (none given) for one that stands for all interfaces."""
+    if host in _ALL_INTERFACES:
+        return frozenset()
+    return None if host in {LOOPBACK, "localhost"} else frozenset({f"{f'[{host}]' if ':' in host else host}:{port}"})
 
 
 def serve(folder: Path, port: int, host: str, *, open_browser: bool) -> None:
@@ -173,17 +174,7 @@ def serve(folder: Path, port: int, host: str, *, open_browser: bool) -> None:
     asked = password and Password(password, (STATIC / "login.html").read_bytes(), ("/style.css",))
 
     def make_app(token: str, port: int) -> FastAPI:
-        hosts = None if host in {LOOPBACK, "localhost"} else allowed_hosts(host, port)
-        return create_app(study, votes, Guard(token, port, COMMAND, HEADERS, hosts, asked or None))
+        guard = Guard(token, port, COMMAND, HEADERS, allowed_hosts(host, port), asked or None)
+        return create_app(study, votes, guard)
 
     listen(make_app, COMMAND, port, open_browser=open_browser, host=host, show_token=not asked)
-
-
-def allowed_hosts(host: str, port: int) -> frozenset[str]:
-    """Return the Host headers that are answered on a host: any for one that stands for all interfaces."""
-    try:
-        if ipaddress.ip_address(host).is_unspecified:
-            return frozenset()
-    except ValueError:
-        pass
-    return frozenset({f"{f'[{host}]' if ':' in host else host}:{port}"})

@@ -2,19 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Literal, cast, get_args
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from clearcall.core.console import ProgressBar, warn
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_folder, read_json, sha256_of, write_json
+from clearcall.core.files import atomic_folder, sha256_of, write_json
 from clearcall.data.degrade.codecs import MAX_QP, Transmission, transmit
 from clearcall.data.synthetic import MAX_PAN
 from clearcall.imaging.decode import KINDS, SUFFIXES, read_rgb
@@ -32,8 +34,8 @@ SYSTEMS = (INPUT, UNSHARP, "fast", "quality")
 CONDITIONS = ("bicubic_x2", "h264_x2_qp32")
 SCALES = {"clarity": "How clear is it?", "edges": "How good are the edges?", "naturalness": "How natural is it?"}
 CATEGORIES = ("Bad", "Poor", "Fair", "Good", "Excellent")  # 1 to 5, ITU-T P.910
-PREFERENCE = "preference"  # the scale of pairs: -1 the first, 0 no difference, 1 the second
-_FORMAT = 1
+PREFERENCE = "preference"  # the scale of pairs, of which the scores are -1, 0 and 1
+SIDES = ("first", "no difference", "second")
 _MASK_RADIUS_PX, _MASK_AMOUNT = 1.0, 0.8
 _ID_DIGITS = 16
 _CONDITION = re.compile(r"(?:bicubic_x(?P<scale>[2-4])|(?P<codec>[a-z0-9]+)_x(?P<factor>[1-4])_qp(?P<qp>\d{1,2}))")
@@ -43,7 +45,7 @@ _CONDITION = re.compile(r"(?:bicubic_x(?P<scale>[2-4])|(?P<codec>[a-z0-9]+)_x(?P
 class Stimulus:
     """One image file: which system made it of which source image under which condition ("" for a reference)."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^[0-9a-f]{{{_ID_DIGITS}}}$")]  # a file's name
     image: str
     condition: str
     system: str
@@ -62,21 +64,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as study.json holds it."""
+    """The content of study.json. `crop` is (width, height); `images` are the sources with their SHA-256."""
 
-    folder: Path
+    format: Literal[1]
     method: Method
     seed: int
     crop: Size
     systems: tuple[str, ...]
     conditions: tuple[str, ...]
-    stimuli: Mapping[str, Stimulus]
-    items: Mapping[str, Item]
-
-    @property
-    def scales(self) -> tuple[str, ...]:
-        """The scales that each item is rated on."""
-        return tuple(SCALES) if self.method == "acr" else (PREFERENCE,)
+    scales: dict[str, tuple[str, ...]]
+    unsharp_mask: dict[str, float]
+    images: dict[str, str]
+    stimuli: dict[str, Stimulus]
+    items: dict[str, Item]
+    folder: Annotated[Path, Field(exclude=True)] = Path()
 
     @property
     def rated(self) -> list[Item]:
@@ -95,26 +96,15 @@ class Study:
 
 def load_study(folder: Path) -> Study:
     """Read a study; raise UserError if there is none."""
+    path = folder / STUDY
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {STUDY}: make it by `clearcall opinion create`")
     try:
-        found = read_json(folder / STUDY)
-        if found["format"] != _FORMAT:
-            raise UserError(f"{folder / STUDY} has format {found['format']}, not {_FORMAT}: create the study anew")
-        stimuli = [Stimulus(**one) for one in found["stimuli"]]
-        items = [Item(one["id"], tuple(one["stimuli"]), one["training"]) for one in found["items"]]
-        return Study(
-            folder=folder,
-            method=found["method"],
-            seed=found["seed"],
-            crop=(found["crop"][0], found["crop"][1]),
-            systems=tuple(found["systems"]),
-            conditions=tuple(found["conditions"]),
-            stimuli={one.id: one for one in stimuli},
-            items={one.id: one for one in items},
-        )
-    except FileNotFoundError:
-        raise UserError(f"{folder} holds no {STUDY}: make it by `clearcall opinion create`") from None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{folder / STUDY} is corrupt ({error!r}): create the study anew") from None
+        return replace(TypeAdapter(Study).validate_json(path.read_bytes()), folder=folder)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} cannot be used ({where} {first['msg']}): create the study anew") from None
 
 
 def create_study(
@@ -145,7 +135,7 @@ def create_study(
         (folder / STIMULI).mkdir()
 
         def add(frame: Frame, image: str, condition: str, system: str, *, training: bool) -> None:
-            name = _random_id(seed, "training" if training else "rated", image, condition, system)
+            name = _digest(seed, "training" if training else "rated", image, condition, system)
             path = folder / STIMULI / f"{name}.png"
             Image.fromarray(frame).save(path)
             stimuli.append(Stimulus(name, image, condition, system, sha256_of(path), training))
@@ -156,7 +146,7 @@ def create_study(
             sharp = _cropped(np.asarray(read_rgb(path, min(crop))), crop, training=training)
             add(sharp, path.name, "", REFERENCE, training=training)
             for condition, degrade in degraders.items():
-                degraded = degrade(sharp, _number(seed, path.name, condition))
+                degraded = degrade(sharp, int(_digest(seed, path.name, condition), 16))
                 for system, restore in restorers.items():
                     if isinstance(restore, Sharpener):
                         restore.coded = not condition.startswith("bicubic")
@@ -166,21 +156,20 @@ def create_study(
         for unused in [one for one in stimuli if one.id not in used]:
             (folder / STIMULI / f"{unused.id}.png").unlink()
             stimuli.remove(unused)
-        scales = {name: [*CATEGORIES] for name in SCALES} if method == "acr" else {PREFERENCE: [-1, 0, 1]}
-        document: dict[str, Any] = {
-            "format": _FORMAT,
-            "method": method,
-            "seed": seed,
-            "crop": [*crop],
-            "systems": systems,
-            "conditions": conditions,
-            "scales": scales,
-            "unsharp_mask": {"radius_px": _MASK_RADIUS_PX, "amount": _MASK_AMOUNT},
-            "images": {path.name: sha256_of(path) for path in images},
-            "stimuli": [asdict(one) for one in sorted(stimuli, key=lambda one: one.id)],
-            "items": [asdict(one) for one in sorted(items, key=lambda one: one.id)],
-        }
-        write_json(folder / STUDY, document)
+        study = Study(
+            format=1,
+            method=method,
+            seed=seed,
+            crop=crop,
+            systems=tuple(systems),
+            conditions=tuple(conditions),
+            scales=dict.fromkeys(SCALES, CATEGORIES) if method == "acr" else {PREFERENCE: SIDES},
+            unsharp_mask={"radius_px": _MASK_RADIUS_PX, "amount": _MASK_AMOUNT},
+            images={path.name: sha256_of(path) for path in images},
+            stimuli={one.id: one for one in sorted(stimuli, key=lambda one: one.id)},
+            items={one.id: one for one in sorted(items, key=lambda one: one.id)},
+        )
+        write_json(folder / STUDY, TypeAdapter(Study).dump_python(study, mode="json"))
     return load_study(output)
 
 
@@ -287,7 +276,7 @@ def _paired_items(stimuli: Sequence[Stimulus], seed: int) -> list[Item]:
     pairs += [pair for group in groups.values() for pair in combinations(group, 2)]
     found = dict[str, Item]()
     for first, second in pairs:
-        name = _random_id(seed, "pair", first.id, second.id)
+        name = _digest(seed, "pair", first.id, second.id)
         found[name] = Item(name, (first.id, second.id), first.training)
     return [*found.values()]
 
@@ -298,10 +287,6 @@ def _worst(trained: Sequence[Stimulus]) -> Stimulus:
     return next(one for one in trained if one.condition == last)
 
 
-def _number(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:4], "big")
-
-
-def _random_id(*parts: object) -> str:
-    """Return a name that tells nothing of what it stands for, the same for the same parts."""
+def _digest(*parts: object) -> str:
+    """Return a hash as hexadecimal digits: a file name of it tells nothing of what it stands for."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:_ID_DIGITS]

@@ -22,6 +22,7 @@ ALL = "all"  # conditions together
 _LEAST_STIMULI = 6  # of fewer, no signed-rank test reaches p < 0.05
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito's
 _Table = dict[str, dict[str, dict[str, int]]]  # rater, item, scale
+_Means = Mapping[tuple[str, str, str], Mean]  # scale, system, condition
 
 
 def write_opinion(study: Study, reports: Path, command: str, *, include_synthetic: bool = False) -> Path:
@@ -146,7 +147,7 @@ def _add_scores(page: Page, study: Study, counted: _Table, reports: Path) -> Non
         _draw(temporary, study, means, conditions)
     page.add("## Mean opinion scores", f"![Mean opinion scores with 95 % intervals]({CHART})")
     page.add(f"{len(counted)} raters. Intervals are of 95 %: Student's t over the raters' own means.")
-    _add_means(page, study, {k: v for k, v in means.items() if k[1] != REFERENCE}, conditions)
+    _add_means(page, study, means, conditions)
     page.add(
         "The hidden reference, once an image: "
         + "; ".join(f"{scale} {_told(means[scale, REFERENCE, conditions[-1]])}" for scale in study.scales)
@@ -178,7 +179,7 @@ def _add_scores(page: Page, study: Study, counted: _Table, reports: Path) -> Non
         page.add("There is one system, and nothing to compare.")
 
 
-def _add_means(page: Page, study: Study, means: Mapping[tuple[str, str, str], Mean], conditions: Sequence[str]) -> None:
+def _add_means(page: Page, study: Study, means: _Means, conditions: Sequence[str]) -> None:
     rows = [
         [condition, system, *(_told(means[scale, system, condition]) for scale in study.scales)]
         for condition, system in product(conditions, study.systems)
@@ -190,7 +191,7 @@ def _told(mean: Mean) -> str:
     return f"{mean.value:.2f}" + ("" if mean.half_width is None else f" ± {mean.half_width:.2f}")
 
 
-def _draw(path: Path, study: Study, means: Mapping[tuple[str, str, str], Mean], conditions: Sequence[str]) -> None:
+def _draw(path: Path, study: Study, means: _Means, conditions: Sequence[str]) -> None:
     """Draw the mean opinion scores of each scale, system by system, with their intervals."""
     figure = new_figure(3.4 * len(study.scales), 4.2)
     shown = [one for one in conditions if one != ALL]
