@@ -13,12 +13,15 @@ import pytest
 from tests.make.commands import run_command
 from tests.opinion.conftest import MakeStudy, served
 
-from clearcall.opinion.stimuli import load_study
+from clearcall.opinion.server import STATIC
+from clearcall.opinion.stimuli import Method, load_study
 from clearcall.opinion.votes import Votes
 from clearcall.reporting.opinion import write_opinion
+from clearcall.web.guard import Password
 
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
-WAIT_MS = 60_000  # of a loaded machine
+WAIT_MS = 30_000  # of a loaded machine
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 SHOTS = os.environ.get("CLEARCALL_SHOTS")  # a folder for screenshots
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -74,9 +77,8 @@ def test_two_raters_from_create_to_report(browser: Any, tmp_path: Path, sharp_fo
     votes = Votes(study)
     for code in ("synthetic-1", "synthetic-2"):
         votes.add_rater(code)
-    command = [sys.executable, "-m", "clearcall.cli", "opinion", "serve", str(folder), "--no-open"]
-    program = "import sys; from clearcall.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
-    command = [sys.executable, "-c", program, *command[3:]]
+    program = "from clearcall.cli import main; main()"
+    command = [sys.executable, "-c", program, "opinion", "serve", str(folder), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -196,4 +198,48 @@ def test_a_changed_image_is_a_message_and_cannot_be_rated(browser: Any, make_stu
         resume(page, "synthetic-1")
         playwright.expect(page.locator("#status")).to_contain_text("cannot be shown", timeout=WAIT_MS)
         assert page.get_by_role("button", name="Next").is_disabled()
+        page.context.close()
+
+
+def test_the_password_is_asked_for_on_a_page(browser: Any, make_study: MakeStudy) -> None:
+    password = Password("correct horse battery", (STATIC / "login.html").read_bytes(), ("/style.css",))
+    with served(make_study(), password) as site:
+        page = opened(browser, site.origin, [], [])
+        for given in ("wrong", "correct horse battery"):
+            page.get_by_label("Password of this study").fill(given)
+            page.keyboard.press("Enter")
+        playwright.expect(page.get_by_role("button", name="Start")).to_be_visible(timeout=WAIT_MS)
+        page.context.close()
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: run `make web`")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("method", ["acr", "pairs"])
+def test_axe_finds_no_fault(browser: Any, make_study: MakeStudy, scheme: str, method: Method) -> None:
+    def check() -> None:
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert page.evaluate("async () => (await axe.run()).violations.map(one => [one.id, one.nodes[0].html])") == []
+
+    study = make_study(method)
+    password = Password("correct horse battery", (STATIC / "login.html").read_bytes(), ("/style.css",))
+    with served(study, password) as site:
+        page = opened(browser, site.origin, [], [], viewport={"width": 360, "height": 800}, color_scheme=scheme)
+        check()
+        page.get_by_label("Password").fill("correct horse battery")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Start").wait_for()
+        check()
+        page.get_by_role("button", name="Start").click()
+        page.get_by_role("button", name="Begin").wait_for()
+        check()
+        page.get_by_role("button", name="Begin").click()
+        for item in range(len(study.items)):
+            page.locator("#next:not(:disabled)").wait_for()
+            if item in {0, 3}:
+                check()
+            before = page.locator("#progress-text").inner_text()
+            type_scores(page, *([2] * len(study.scales)))
+            playwright.expect(page.locator("#progress-text")).not_to_have_text(before, timeout=WAIT_MS)
+        page.get_by_role("heading", name="Thank you").wait_for()
+        check()
         page.context.close()

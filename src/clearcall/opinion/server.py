@@ -25,6 +25,7 @@ _LOOPBACK = {LOOPBACK, "localhost", "::1"}
 _ALL_INTERFACES = {"0.0.0.0", "::"}  # noqa: S104  # where a password is needed
 HEADERS = {
     **ISOLATION,
+    "Referrer-Policy": "same-origin",  # without a referrer, a browser sends the login form with the origin "null"
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
