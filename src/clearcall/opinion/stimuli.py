@@ -181,7 +181,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     if not (output / STUDY).is_file():
         raise UserError(f"{output} is no study, and is not replaced: name another folder")
     if (output / VOTES).exists():
-        raise UserError(f"{output} holds votes, and is not replaced: name another folder, or move {VOTES} away")
+        raise UserError(f"{output} holds {VOTES}, and is not replaced: name another folder, or move that file away")
 
 
 def _usable_images(source: Path, crop: Size) -> list[Path]:
