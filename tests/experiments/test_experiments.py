@@ -53,6 +53,8 @@ def test_all_experiments_are_listed_with_what_they_are() -> None:
     assert [name for name, experiment in found.items() if experiment.kind == "study"] == [
         "ablation",
         "call_shapes",
+        "distillation",
+        "features",
         "shapes",
     ]
     assert all(experiment.about for experiment in found.values())
