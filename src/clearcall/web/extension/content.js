@@ -7,9 +7,11 @@
   const DEFAULTS = { strength: 1, look: "natural", model: "fast", off: [] };
   const MAX_PIXELS = 1280 * 720;
   const MAX_LAG = 1; // frames that a result may be behind the video
-  const MIN_FPS = 10, WINDOW_MS = 2000, PAUSE_MS = 30_000, SCAN_MS = 500, LOAD_MS = 20_000, FRAME_MS = 5000;
-  const COPIED = ["objectFit", "objectPosition", "transform", "transformOrigin", "borderRadius", "zIndex", "opacity",
-    "filter", "clipPath", "visibility"];
+  const MIN_FPS = 10, WINDOW_MS = 2000, TRIAL_MS = 1000, PAUSE_MS = 30_000, SCAN_MS = 500;
+  const LOAD_MS = 20_000, FRAME_MS = 5000; // until a network or a result is given up
+  const BEGIN_SHARE = 0.9, LEAST_SHARE = 0.8; // of the video's frames, those that have a result in time
+  const COPIED = ["objectFit", "objectPosition", "transform", "transformOrigin", "translate", "rotate", "scale",
+    "borderRadius", "zIndex", "opacity", "filter", "clipPath", "visibility"];
 
   const videos = new Map(); // of each video element, its View
   let settings = null, engine = null, failure = "", busy = null, numbered = 0, reader = null;
@@ -19,14 +21,8 @@
     id = ++numbered;
     canvas = null;
     seen = 0; // frames that the video has presented
-    shown = 0; // the frame on the canvas
-    waits = 0; // since when a frame waits for the worker, in ms
-    since = performance.now();
-    until = 0; // of a pause
-    sent = 0;
-    late = 0;
-    times = []; // of results in time
-    presented = []; // times of the video's own frames
+    done = 0; // the frame of the last result in time
+    waits = 0; // since when a frame waits for the worker; all times are in ms
     reason = "";
 
     constructor(video) {
@@ -35,8 +31,9 @@
         if (videos.get(video) !== this) return;
         video.requestVideoFrameCallback(tick);
         this.seen = presentedFrames;
-        this.presented.push(performance.now());
-        if (this.seen - this.shown > MAX_LAG) this.clear();
+        const isCovered = this.seen - this.done <= MAX_LAG;
+        this.presented.push({ time: performance.now(), isCovered });
+        if (!isCovered) this.clear();
         this.waits ||= performance.now();
         send();
       };
@@ -53,8 +50,13 @@
     /** Begin anew: another video, another size or other settings. */
     restart() {
       this.clear();
-      [this.since, this.until, this.reason, this.times, this.presented] = [performance.now(), 0, "", [], []];
-      this.late = 0;
+      this.since = 0; // the first result
+      this.until = 0; // the end of a pause
+      this.isSteady = false; // whether results are shown: a trial comes first, lest the canvas flickers
+      this.times = []; // of results in time
+      this.presented = []; // the video's own frames
+      this.late = this.done = 0;
+      this.reason = "";
       this.waits = performance.now();
       send();
     }
@@ -98,6 +100,7 @@
 
     show({ width, height, after, expert }, frame) {
       const now = performance.now();
+      this.since ||= now;
       this.expert = expert;
       this.size = `${width}x${height}`;
       if (this.seen - frame > MAX_LAG) {
@@ -105,6 +108,8 @@
         return;
       }
       this.times.push(now);
+      this.done = frame;
+      if (!this.isSteady) return;
       if (expert === "identity" && settings.look === "natural") {
         this.clear();
         return;
@@ -116,7 +121,7 @@
       }
       if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
       this.canvas.getContext("2d").putImageData(new ImageData(after, width, height), 0, 0);
-      this.shown = frame;
+      this.isShown = true;
       this.place();
     }
 
@@ -125,38 +130,45 @@
       const { video, canvas: { style } } = this, own = getComputedStyle(video);
       const isCovering = video.controls && video.matches(":hover"); // the browser's own controls
       const wanted = {
-        position: "absolute", pointerEvents: "none", margin: "0", maxWidth: "none", maxHeight: "none", minWidth: "0",
+        position: own.position === "fixed" ? "fixed" : "absolute", pointerEvents: "none", margin: "0", maxWidth: "none", maxHeight: "none", minWidth: "0",
         left: `${video.offsetLeft + video.clientLeft}px`, top: `${video.offsetTop + video.clientTop}px`,
         width: `${video.clientWidth}px`, height: `${video.clientHeight}px`, minHeight: "0",
-        display: isCovering || !this.shown ? "none" : "block",
+        display: isCovering || !this.isShown ? "none" : "block",
       };
       for (const name of COPIED) wanted[name] = own[name];
       for (const [name, value] of Object.entries(wanted)) if (style[name] !== value) style[name] = value;
     }
 
     clear() {
-      this.shown = 0;
+      this.isShown = false;
       if (this.canvas) this.canvas.style.display = "none";
     }
 
-    /** Pause a video whose frames do not come fast enough. */
+    /** Show the results of a video that keeps up, and pause one that does not. */
     check(now) {
       this.times = this.times.filter(time => now - time < WINDOW_MS);
-      this.presented = this.presented.filter(time => now - time < WINDOW_MS);
+      this.presented = this.presented.filter(({ time }) => now - time < WINDOW_MS && time > this.since);
       if (this.until && now > this.until) this.restart();
-      const least = MIN_FPS * WINDOW_MS / 1000;
-      if (this.until || !engine?.ready || now - this.since < 2 * WINDOW_MS || this.presented.length < least) return;
-      if (this.times.length >= least) return;
-      this.until = now + PAUSE_MS;
-      this.reason = `paused: ${this.fps.toFixed(1)} frames a second in time, ${MIN_FPS} are needed`;
-      this.clear();
+      if (this.until || !this.since || now - this.since < TRIAL_MS) return;
+      const { length } = this.presented, age = Math.min(now - this.since, WINDOW_MS) / 1000;
+      const share = length ? this.presented.filter(one => one.isCovered).length / length : 1;
+      const isFast = length / age < MIN_FPS || this.times.length / age >= MIN_FPS; // a slow video is no fault
+      if (isFast && share >= (this.isSteady ? LEAST_SHARE : BEGIN_SHARE)) {
+        if (!this.isSteady) this.waits = now; // a video that stands still has no other frame
+        this.isSteady = true;
+      } else if (this.isSteady || now - this.since > 2 * WINDOW_MS) {
+        this.until = now + PAUSE_MS;
+        this.reason = isFast ? `paused: only ${Math.round(100 * share)} % of the frames are ready in time`
+          : `paused: ${(this.times.length / age).toFixed(1)} frames a second are ready in time, ${MIN_FPS} are needed`;
+        this.clear();
+      }
     }
 
     get fps() { return 1000 * this.times.length / WINDOW_MS; }
 
     state() {
-      const { expert, latency, late, fps, size, reason } = this;
-      return { expert, latency, late, fps, size, reason: failure || reason, engine: Boolean(engine?.ready) };
+      const { expert, latency, late, fps, size, reason, isSteady } = this;
+      return { expert, latency, late, fps, size, reason: failure || reason, isSteady, isLoaded: Boolean(engine?.ready) };
     }
 
     remove() {
@@ -229,7 +241,8 @@
 
   function scan() {
     if (!settings) return;
-    const isOn = !settings.off.includes(location.origin) && settings.strength > 0;
+    // Without an id, the extension was updated or removed.
+    const isOn = api.runtime?.id && !settings.off.includes(location.origin) && settings.strength > 0;
     if (!isOn) {
       if (engine) stop();
       return;

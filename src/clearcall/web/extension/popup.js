@@ -19,10 +19,11 @@ function say(...lines) {
   $("state").replaceChildren(...lines.map(text => Object.assign(document.createElement("li"), { textContent: text })));
 }
 
-function describe({ engine, reason, size, fps, latency, expert, late }) {
+function describe({ isLoaded, isSteady, reason, size, fps, latency, expert, late }) {
   if (reason) return reason;
-  if (!engine) return "loading the network";
+  if (!isLoaded) return "loading the network";
   if (!size) return "waiting for a frame";
+  if (!isSteady) return `${size}: measuring the speed`;
   const state = expert === "identity" ? "already sharp: left as it is" : `expert ${expert}`;
   return `${size}, ${fps.toFixed(1)} fps, ${Math.round(latency)} ms, ${state}, ${late} late`;
 }
