@@ -18,7 +18,7 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser demo acceptance chaos push pull ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser demo extension acceptance chaos push pull ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -83,6 +83,9 @@ demo: web ## write the page of `clearcall web` to build/demo, for any static hos
 	mkdir -p $(DEMO)/models
 	cp -r $(PAGE)/. $(DEMO)
 	cp src/clearcall/runtime/shipped/*.onnx $(DEMO)/models
+
+extension: install web ## write the browser extension to build/clearcall-extension.zip
+	python -m clearcall.web.pack build/clearcall-extension.zip
 
 # Whatever is newest today, not what is locked. PyAV 19 is for Python 3.12 and later: say PYTHON=python3.12 to try it.
 test-newest: ## run the runtime's tests with the newest dependencies that pyproject.toml allows

@@ -1,26 +1,21 @@
-"""The browser extension in Chromium: on a WebRTC page, under strict policies, on what may not be read; its manifest."""
+"""The browser extension in Chromium: on a WebRTC page, under strict policies, on what may not be read."""
 
 import base64
-import hashlib
 import json
 import shutil
-import time
 import zipfile
 from collections.abc import Iterator
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright import sync_api as playwright
-from tests.web.test_page import CHROMIUM, blurred, differ, eventually, write_webm
+from tests.web.test_page import CHROMIUM, blurred, differ, eventually, playwright, write_webm
 
 from clearcall.imaging.frame import Frame
 from clearcall.runtime.sharpener import Sharpener
-from clearcall.web.pack import SOURCE, extension_files, write_zip
+from clearcall.web.pack import write_zip
 
 WIDTH, HEIGHT = 320, 180
 HEADERS = {
@@ -239,11 +234,10 @@ def test_a_webrtc_call_is_sharpened_and_loses_no_frame(tab: Tab, picture: Frame)
     tab.wait(SHOWN)
     assert tab.page.evaluate(COUNT, 3) > 0.8 * before  # of a loaded machine
     state = tab.state()
-    print(before, state)
     assert state["expert"] in Sharpener("fast", "onnxruntime", threads=1).graph.coded and state["fps"] > 0
     eventually(lambda: tab.read()[1] is not None)
-    text = tab.popup()
-    assert "320x180" in text and f"expert {state['expert']}" in text and "Sharpen on 127.0.0.1" in text
+    eventually(lambda: f"expert {state['expert']}" in tab.popup())
+    assert "320x180" in tab.popup() and "Sharpen on 127.0.0.1" in tab.popup()
 
 
 def test_options_apply_at_once_and_off_leaves_nothing_in_the_page(tab: Tab, picture: Frame) -> None:
@@ -307,12 +301,14 @@ def test_a_result_is_at_most_one_frame_late(tab: Tab, picture: Frame) -> None:
       };
     }""")
     tab.click()
+    tab.set(look="crisp")  # blocks are sharp: the router may select the identity
     tab.wait(SHOWN)
     lags = tab.page.evaluate("""() => new Promise(resolve => {
       const context = new OffscreenCanvas(320, 180).getContext("2d", { willReadFrequently: true }), lags = [];
       const number = source => {
         context.drawImage(source, 0, 0);
-        return [0, 1, 2, 3, 4, 5].reduce((sum, bit) => sum + (context.getImageData(30 * bit + 15, 15, 1, 1).data[0] > 127) * 2 ** bit, 0);
+        const red = bit => context.getImageData(30 * bit + 15, 15, 1, 1).data[0];
+        return [0, 1, 2, 3, 4, 5].reduce((sum, bit) => sum + (red(bit) > 127) * 2 ** bit, 0);
       };
       const look = () => {
         const canvas = document.querySelector("canvas[data-clearcall]");
@@ -322,16 +318,18 @@ def test_a_result_is_at_most_one_frame_late(tab: Tab, picture: Frame) -> None:
       };
       requestAnimationFrame(look);
     })""")
-    print(lags)
     assert 0 in lags and set(lags) <= {0, 1}
 
 
-def test_what_cannot_be_read_or_is_too_large_is_left_alone_with_the_reason(tab: Tab, port: int, photos: dict[str, Frame]) -> None:
+def test_what_cannot_be_read_or_is_too_large_is_left_alone_with_the_reason(
+    tab: Tab, port: int, photos: dict[str, Frame]
+) -> None:
     tab.page.evaluate(f"video.loop = true, video.src = 'http://localhost:{port}/video.webm'")  # another site
     tab.wait("video.readyState === 4")
     tab.click()
     eventually(lambda: "another site" in tab.state()["reason"])
-    assert not tab.page.evaluate(SHOWN) and "another site that does not let it be read" in tab.popup()
+    assert not tab.page.evaluate(SHOWN)
+    eventually(lambda: "another site that does not let it be read" in tab.popup())
     tab.page.evaluate("video.src = '/video.webm'")
     tab.wait(SHOWN)
     assert tab.state()["expert"] in Sharpener("fast", "onnxruntime", threads=1).graph.coded
@@ -355,32 +353,3 @@ def test_too_slow_a_network_pauses_with_the_reason(tab: Tab, photos: dict[str, F
     state = tab.state()
     assert "ready in time" in state["reason"] or state["fps"] >= 9
     assert bool(tab.page.evaluate(SHOWN)) == state["isSteady"]
-
-
-def test_the_manifest_asks_for_no_more_than_it_needs() -> None:
-    manifest = json.loads((SOURCE / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest) == {
-        "manifest_version", "name", "version", "description", "minimum_chrome_version", "browser_specific_settings",
-        "permissions", "action", "content_security_policy", "cross_origin_embedder_policy", "web_accessible_resources",
-    }  # fmt: skip
-    assert manifest["manifest_version"] == 3 and manifest["permissions"] == ["activeTab", "scripting", "storage"]
-    policy = manifest["content_security_policy"]["extension_pages"]
-    assert "default-src 'none'" in policy and "'wasm-unsafe-eval'" in policy
-    assert not any(word in policy for word in ("http", "*", "unsafe-inline", "'unsafe-eval'"))
-    [accessible] = manifest["web_accessible_resources"]
-    assert accessible["resources"] == ["engine.html"]
-    assert set(manifest["browser_specific_settings"]) == {"gecko"}
-    names = extension_files()
-    assert {manifest["action"]["default_popup"], "engine.html", "content.js", "sharpen.js"} <= set(names)
-
-
-def test_the_zip_file_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    digests = set()
-    for name in ("a.zip", "b.zip"):
-        write_zip(tmp_path / name)
-        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
-        time.sleep(0.1)
-    assert len(digests) == 1
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        assert archive.namelist() == [*extension_files()]
-        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}

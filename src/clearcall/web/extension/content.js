@@ -131,12 +131,18 @@
       const isCovering = video.controls && video.matches(":hover"); // the browser's own controls
       const wanted = {
         position: own.position === "fixed" ? "fixed" : "absolute", pointerEvents: "none", margin: "0", maxWidth: "none", maxHeight: "none", minWidth: "0",
-        left: `${video.offsetLeft + video.clientLeft}px`, top: `${video.offsetTop + video.clientTop}px`,
         width: `${video.clientWidth}px`, height: `${video.clientHeight}px`, minHeight: "0",
         display: isCovering || !this.isShown ? "none" : "block",
       };
       for (const name of COPIED) wanted[name] = own[name];
       for (const [name, value] of Object.entries(wanted)) if (style[name] !== value) style[name] = value;
+      if (style.display === "none") return;
+      style.left ||= style.top ||= "0px";
+      // Offsets may count from elsewhere than `left` and `top` do, but alike for both elements, and without transforms.
+      const x = video.offsetLeft + video.clientLeft - this.canvas.offsetLeft;
+      const y = video.offsetTop + video.clientTop - this.canvas.offsetTop;
+      if (x) style.left = `${parseFloat(style.left) + x}px`;
+      if (y) style.top = `${parseFloat(style.top) + y}px`;
     }
 
     clear() {
