@@ -8,7 +8,7 @@
   const MAX_PIXELS = 1280 * 720;
   const MAX_LAG = 1; // frames that a result may be behind the video
   const MIN_FPS = 10, WINDOW_MS = 2000, TRIAL_MS = 1000, PAUSE_MS = 30_000, SCAN_MS = 500;
-  const LOAD_MS = 20_000, FRAME_MS = 5000; // until a network or a result is given up
+  const LOAD_MS = 20_000; // until a network or a result is given up
   const BEGIN_SHARE = 0.9, LEAST_SHARE = 0.8; // of the video's frames, those that have a result in time
   const COPIED = ["objectFit", "objectPosition", "transform", "transformOrigin", "translate", "rotate", "scale",
     "borderRadius", "zIndex", "opacity", "filter", "clipPath", "visibility"];
@@ -199,7 +199,7 @@
       const pixels = view.read();
       if (!pixels) continue;
       const { model, look, strength } = settings, { videoWidth: width, videoHeight: height } = view.video;
-      busy = { view, frame: view.seen, began: performance.now(), id: ++numbered, settings };
+      busy = { view, frame: view.seen, began: performance.now(), id: ++numbered };
       engine.port.postMessage({
         id: busy.id, pixels: pixels.buffer, width, height, video: view.id, coded: view.coded, model, look, strength,
       }, [pixels.buffer]);
@@ -215,11 +215,11 @@
       return;
     }
     if (data.id !== busy?.id) return;
-    const { view, frame, began, settings: given } = busy;
+    const { view, frame, began } = busy;
     busy = null;
     view.latency = performance.now() - began;
     if (data.error) [view.until, view.reason] = [Infinity, data.error];
-    else if (videos.get(view.video) === view && !view.until && given === settings) view.show(data, frame);
+    else if (videos.get(view.video) === view && !view.until) view.show(data, frame);
     send(); // after the drawing, which is short: the canvas is never older than need be
   }
 
@@ -266,14 +266,19 @@
       view.place();
     }
     if (engine && !engine.ready && now - engine.began > LOAD_MS) failure ||= "the network does not load on this page";
-    if (busy && now - busy.began > FRAME_MS) busy = null;
+    if (busy && now - busy.began > LOAD_MS) busy = null;
     send();
   }
 
   async function apply() {
+    const { model } = settings ?? {};
     settings = await api.storage.local.get(DEFAULTS);
     scan();
-    for (const view of videos.values()) view.restart();
+    for (const view of videos.values()) {
+      if (model !== settings.model || view.until) view.restart();
+      else view.waits ||= performance.now();
+    }
+    send();
   }
 
   globalThis.clearcall = () => [...videos.values()].map(view => view.state());
