@@ -20,17 +20,17 @@
   class View {
     id = ++numbered;
     canvas = null;
-    seen = 0; // frames that the video has presented
+    seen = 0; // frames of the video that the page was told of: those between two repaints count as one
     done = 0; // the frame of the last result in time
     waits = 0; // since when a frame waits for the worker; all times are in ms
     reason = "";
 
     constructor(video) {
       this.video = video;
-      const tick = (now, { presentedFrames }) => {
+      const tick = () => {
         if (videos.get(video) !== this) return;
         video.requestVideoFrameCallback(tick);
-        this.seen = presentedFrames;
+        this.seen++;
         const isCovered = this.seen - this.done <= MAX_LAG;
         this.presented.push({ time: performance.now(), isCovered });
         if (!isCovered) this.clear();
@@ -55,7 +55,8 @@
       this.isSteady = false; // whether results are shown: a trial comes first, lest the canvas flickers
       this.times = []; // of results in time
       this.presented = []; // the video's own frames
-      this.late = this.done = 0;
+      this.late = 0;
+      this.done = -MAX_LAG - 1;
       this.reason = "";
       this.waits = performance.now();
       send();
