@@ -117,6 +117,7 @@ def video(
             callback=resolve_models, help="Repeatable; the last sharpens the camera. fast and quality if not given."
         ),
     ] = None,
+    frames: Annotated[int, typer.Option(min=10, help="Frames of each video.")] = 150,
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="How long the camera runs.")] = 60,
     output: Annotated[Path, typer.Option(help="The folder of video.md.")] = Path("reports"),
 ) -> None:
@@ -127,8 +128,9 @@ def video(
     from clearcall.reporting.media_speed import benchmark_videos
 
     models = model or ["fast", "quality"]
-    command = ["clearcall", "bench", "video", *(f"--model={one}" for one in models), f"--seconds={seconds:g}"]
-    typer.echo(f"written: {benchmark_videos(models, shlex.join(command), output, seconds=seconds)}")
+    command = ["clearcall", "bench", "video", *(f"--model={one}" for one in models)]
+    command += [f"--frames={frames}", f"--seconds={seconds:g}"]
+    typer.echo(f"written: {benchmark_videos(models, shlex.join(command), output, seconds=seconds, frames=frames)}")
 
 
 def gate(
