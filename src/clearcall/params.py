@@ -80,7 +80,7 @@ class DownloadData(_Params):
     video_frames: int = Field(ge=1, le=10_000)
     video_scale: float = Field(gt=0, le=1)
     min_side: int = Field(ge=8)
-    max_pixels: int = Field(gt=0, le=178_000_000)  # above, Pillow takes an image for an attack
+    max_pixels: int = Field(gt=0, le=200_000_000)  # as `MAX_PIXELS` of imaging/decode.py
     seed: int = Field(ge=0)
 
 

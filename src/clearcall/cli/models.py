@@ -34,10 +34,7 @@ def list_models(
 
     name = _name(model)
     found = list_versions(name, sort, ascending=ascending)
-    if json:
-        typer.echo(as_json(found))
-    else:
-        print_versions(name, found)
+    typer.echo(as_json(found)) if json else print_versions(name, found)
 
 
 def show(version: _Which, *, model: _Name = None, json: _Json = False) -> None:
@@ -49,10 +46,7 @@ def show(version: _Which, *, model: _Name = None, json: _Json = False) -> None:
     from clearcall.tracking.models import show_version
 
     found = show_version(_name(model), version)
-    if json:
-        typer.echo(as_json(found))
-    else:
-        print_version(found)
+    typer.echo(as_json(found)) if json else print_version(found)
 
 
 def diff(
@@ -70,10 +64,7 @@ def diff(
     from clearcall.tracking.models import compare_versions
 
     found = compare_versions(_name(model), first, second)
-    if json:
-        typer.echo(as_json(found))
-    else:
-        print_comparison(found)
+    typer.echo(as_json(found)) if json else print_comparison(found)
 
 
 def promote(

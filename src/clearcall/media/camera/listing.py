@@ -9,6 +9,7 @@ import av
 from clearcall.core.errors import UserError
 from clearcall.media.camera.outputs import PREVIEW, VIRTUAL, open_outputs
 from clearcall.media.camera.source import FORMATS
+from clearcall.media.video.write import FORMATS as SUFFIXES
 
 _TRIED_SIZE, _TRIED_FPS = (640, 480), Fraction(30)
 
@@ -28,7 +29,7 @@ def list_devices() -> Iterator[str]:
                 yield f"output   {name}: works"
         except UserError as error:
             yield f"output   {name}: {error}"
-    yield "output   a file: .mp4, .m4v, .mov, .mkv or .webm"
+    yield f"output   a file: {', '.join(SUFFIXES)}"
 
 
 def _cameras() -> list[tuple[str, str]]:

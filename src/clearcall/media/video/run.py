@@ -147,13 +147,12 @@ def sharpen_video(
     """Sharpen a video, or a part of it, into `target`, whose suffix tells the container.
 
     `codec` is VP9 in WebM and H.264 in all others if not given; HDR stays HDR, as 10-bit AV1 in WebM and as 10-bit HEVC
-    in all others. Frames have the largest size that occurs in
-    the input, times `size` if that is a factor, or else `size`, as they are shown; smaller ones are upscaled.
-    `view` may show the input too, `side-by-side` with the result or in its left half. `crf` is the encoder's constant
-    rate factor: lower is better and larger. `past_frames` applies the temporal filter (`TemporalFilter`). `sharpener`
-    may be a function that chooses one for a frame size and rate. Ctrl-C, and an input that ends early, leave a video of
-    what was done until then. Raises UserError, and writes nothing, if there is no video to sharpen, if `target` cannot
-    hold the result, or if it exists, unless `overwrite`.
+    in all others. Frames have the largest size that occurs in the input, times `size` if that is a factor, or else
+    `size`, as they are shown; smaller ones are upscaled. `view` may show the input too, `side-by-side` with the result
+    or in its left half. `crf` is the encoder's constant rate factor: lower is better and larger. `past_frames` applies
+    the temporal filter (`TemporalFilter`). `sharpener` may be a function that chooses one for a frame size and rate.
+    Ctrl-C, and an input that ends early, leave a video of what was done until then. Raises UserError, and writes
+    nothing, if there is no video to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -173,12 +172,12 @@ def sharpen_video(
         with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
             summary = _sharpen(sharpener, video, out, first, fit, view, codec, crf, stop, source, past_frames, part)
         if not summary.frames:
-            _told_empty(source, part, stop)
+            _raise_empty(source, part, stop)
         return summary
 
 
-def _told_empty(source: Path, part: Part, stop: threading.Event) -> None:
-    """Raise what tells that there was no frame: an interrupt came so early, or the part is none of the video."""
+def _raise_empty(source: Path, part: Part, stop: threading.Event) -> None:
+    """Raise the error for a video without a frame: an early interrupt, or a part that begins behind the end."""
     if stop.is_set() or part.whole:
         raise KeyboardInterrupt
     raise UserError(
@@ -216,7 +215,7 @@ def time_video(
                 done += 1
         reader.warn_of_end()
         if not done:
-            _told_empty(source, part, stop)
+            _raise_empty(source, part, stop)
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set(), chosen.repeated)
 
 
@@ -270,10 +269,9 @@ def pipe_video(
                 done += 1
                 if pipe.abandoned:
                     stop.set()
-        if pipe.abandoned:
-            return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, interrupted=False)
         reader.warn_of_end()
-        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, stop.is_set(), chosen.repeated)
+        interrupted = stop.is_set() and not pipe.abandoned
+        return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, interrupted, chosen.repeated)
 
 
 @contextmanager
