@@ -43,6 +43,13 @@ def test_a_file_goes_through_two_pipes(source: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame[:64], sharpener(temporal(given[:64]), "gray"))
 
 
+def test_a_part_behind_the_end_is_told_in_a_pipe_too(source: Path) -> None:
+    done = subprocess.run([*COMMAND, str(source), "-", "--start", "9", *OPTIONS], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"in.mp4 has no frame from 9 s on" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(source: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, str(source), "-", *OPTIONS], stdout=subprocess.PIPE, stderr=subprocess.PIPE

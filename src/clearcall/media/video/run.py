@@ -270,6 +270,8 @@ def pipe_video(
                 if pipe.abandoned:
                     stop.set()
         reader.warn_of_end()
+        if source and not done:
+            _raise_empty(source, part, stop)
         interrupted = stop.is_set() and not pipe.abandoned
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, interrupted, chosen.repeated)
 
