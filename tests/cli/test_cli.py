@@ -343,3 +343,22 @@ def test_recipes_and_studies_are_listed_and_printed(project: Path, monkeypatch: 
     assert re.search(r"luminous +published recipe ", listed) and re.search(r"ablation +study ", listed)
     printed = CliRunner().invoke(app, ["experiment", "recipe", "fast", "--print"]).output
     assert "-S ++distill_student.model.arguments.channels=8 " in printed
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot hold a program to one core")
+def test_low_power_holds_one_core(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    Image.new("RGB", (64, 64)).save(tmp_path / "in.png")
+    try:
+        done = run_command("sharpen", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--low-power")
+        held = os.sched_getaffinity(0)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert done.returncode == 0 and (tmp_path / "out.png").is_file()
+    assert len(held) == 1
+
+
+def test_low_power_is_refused_where_a_program_cannot_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    done = run_command("camera", "call.mp4", "--low-power")
+    assert done.returncode == 1 and "use --threads 1 instead" in done.stderr

@@ -79,7 +79,8 @@ class FakeCamera(Newest):
             return False
         self.arrived += 1
         self.dropped += self._held is not None
-        self._held = Captured(numbered(self.arrived - 1), self.begin_s + self._next_s)
+        came_s = self.begin_s + self._next_s
+        self._held = Captured(numbered(self.arrived - 1), came_s, came_s)
         self._next_s = next(self.times, None)
         return True
 
@@ -554,7 +555,7 @@ class RealFrames(FakeCamera):
 
     def take(self, until_s: float, since_s: float = -np.inf) -> Captured | None:
         taken = super().take(until_s, since_s)
-        return taken and Captured(self.image.copy(), taken.time_s)
+        return taken and Captured(self.image.copy(), taken.time_s, taken.seen_s)
 
 
 def test_memory_does_not_grow_with_the_frames(sharpener: Sharpener, i420: Frame) -> None:
@@ -652,6 +653,30 @@ def test_only_the_newest_frame_is_kept() -> None:
     assert [newest.ended, newest.take(np.inf, np.inf) is None, newest.ended] == [False, False, True]
     assert newest.trouble == "unplugged"
     assert newest.take(np.inf) is None
+
+
+@pytest.mark.parametrize(
+    ("stamp_s", "seen_s"),
+    [(None, 100.0), (99.96, 99.96), (100.5, 100.0), (12.0, 100.0)],
+    ids=["none", "by the camera", "of another clock", "long ago"],
+)
+def test_a_frame_was_seen_when_its_camera_says_so_if_that_can_be(stamp_s: float | None, seen_s: float) -> None:
+    newest = Newest(lambda: 100.0)
+    newest.put(numbered(0), stamp_s)
+    taken = newest.take(0)
+    assert taken is not None and (taken.time_s, taken.seen_s) == (100, seen_s)
+
+
+def test_latency_is_counted_from_when_the_camera_saw_the_frame() -> None:
+    class Stamped(FakeCamera):
+        def take(self, until_s: float, since_s: float = -np.inf) -> Captured | None:
+            taken = super().take(until_s, since_s)
+            return taken and replace(taken, seen_s=taken.time_s - 0.02)
+
+    clock = FakeClock()
+    source = Source("camera", (2, 2), Fraction(FPS), Stamped(clock, at_rate(30)), lambda: None)
+    summary = Loop(source, FakeWork(clock, lambda *_: 0.01), Screen(clock), Fraction(FPS), clock).run(threading.Event())
+    assert summary.counts.sharpened == 30 and summary.median_ms == pytest.approx(30, abs=0.2)
 
 
 def test_a_taker_is_woken_by_a_frame_and_by_the_end() -> None:

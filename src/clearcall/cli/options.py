@@ -42,4 +42,8 @@ Provider = Annotated[Literal["auto", "onnxruntime", "openvino"], typer.Option(he
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads; measured if not given.")]
 Strength = Annotated[float, typer.Option(min=0, max=2, help="Factor of the residual that the network adds.")]
 LookOption = Annotated[Look, typer.Option("--look", help="natural, or crisp: an unsharp mask after the network.")]
+LowPower = Annotated[
+    bool,
+    typer.Option("--low-power", help="Use one core alone, so that the rest of the machine stays free and cool."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from clearcall.cli.options import LookOption, Model, Overwrite, Provider, Strength, Threads, refuse_folder
+from clearcall.cli.options import LookOption, LowPower, Model, Overwrite, Provider, Strength, Threads, refuse_folder
 from clearcall.core import errors
 from clearcall.imaging.looks import DEFAULT_LOOK
 
@@ -31,6 +31,7 @@ def sharpen(
     model: Model = "auto",
     provider: Provider = "auto",
     threads: Threads = None,
+    low_power: LowPower = False,
     strength: Strength = 1.0,
     look: LookOption = DEFAULT_LOOK,
     overwrite: Annotated[
@@ -98,11 +99,14 @@ def sharpen(
     Example: clearcall sharpen call.mp4 - | mpv -
     """
     from clearcall.core.console import warn
+    from clearcall.core.machine import hold_one_core
     from clearcall.imaging.sizes import parse_size
     from clearcall.media.options import SharpenerOptions, VideoOptions
     from clearcall.media.sharpen import sharpen as run
     from clearcall.media.video.part import Part, parse_time
 
+    if low_power:
+        hold_one_core()
     if side_by_side and split:
         errors.fail("--side-by-side and --split exclude each other: choose one")
     if scale is not None and size is not None:
@@ -166,6 +170,7 @@ def camera(
     model: Model = "auto",
     provider: Provider = "auto",
     threads: Threads = None,
+    low_power: LowPower = False,
     strength: Strength = 1.0,
     look: LookOption = DEFAULT_LOOK,
     past_frames: Annotated[bool, typer.Option("--past-frames/--no-past-frames", help="Filter over time.")] = True,
@@ -196,6 +201,7 @@ def camera(
 
     Example: clearcall camera rtsp://192.168.1.20/stream
     """
+    from clearcall.core.machine import hold_one_core
     from clearcall.imaging.sizes import parse_size
     from clearcall.media.camera.listing import list_devices
     from clearcall.media.camera.run import Settings, run_camera
@@ -206,6 +212,8 @@ def camera(
         for line in list_devices():
             typer.echo(line)
         return
+    if low_power:
+        hold_one_core()
     settings = Settings(
         source=source,
         outputs=tuple(output or ("preview",)),

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clearcall.core.errors import UserError
+
 
 def available_cores() -> int:
     """Return the number of cores that this process is allowed to run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hold_one_core() -> None:
+    """Keep this process, its threads and its child processes from now on to the last core that it may run on.
+
+    Threads that libraries have started before go on as they are. Raises UserError on a system that cannot do it.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError(f"--low-power: {platform.system()} cannot hold a program to one core; use --threads 1 instead")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def processor() -> tuple[str, str]:

@@ -104,7 +104,7 @@ class Loop:
         return None
 
     def _next(self, taken: Captured | None, begin_s: float) -> tuple[Frame | None, float | None]:
-        """Return a slot's frame, None at the end, and when it came, None if repeated."""
+        """Return a slot's frame, None at the end, and when its camera saw it, None if repeated."""
         taken = taken or self._take(begin_s)
         if taken is None:
             if self._source.newest.ended:
@@ -112,7 +112,7 @@ class Loop:
             self.status.counts.repeated += 1
             return self._last, None
         self.status.dropped = self._source.newest.dropped
-        return self._processed(taken, begin_s), taken.time_s
+        return self._processed(taken, begin_s), taken.seen_s
 
     def _take(self, begin_s: float) -> Captured | None:
         self._clock.wait_until(begin_s)

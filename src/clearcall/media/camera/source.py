@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -40,16 +41,18 @@ ITU601, LIMITED = 5, 1  # as FFmpeg numbers matrix and range
 _PROTOCOLS = ("rtsp://", "rtsps://", "http://", "https://")
 _WAIT_S = 10.0, 5.0  # to open, and for each read
 _NAP_S = 0.002
+_OLDEST_S = 1.0  # of a frame that comes from a camera
 _BROKEN_IN_A_ROW = 100
 _JOIN_S = 2.0
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A frame as I420, BT.601 of limited range, uint8 of (height * 3 / 2, width), and when it came, in s."""
+    """A frame as I420, BT.601 of limited range, uint8 of (height * 3 / 2, width), when it came and was seen, in s."""
 
     frame: Frame
     time_s: float
+    seen_s: float  # by the camera's own clock, where it has one; else when it came
 
 
 class Newest:
@@ -69,12 +72,15 @@ class Newest:
         with self._changed:
             return self._ended and self._held is None
 
-    def put(self, frame: Frame) -> None:
-        """Hold a frame that has just come."""
+    def put(self, frame: Frame, stamp_s: float | None = None) -> None:
+        """Hold a frame that has just come, with the time at which its camera saw it."""
         with self._changed:
             self.arrived += 1
             self.dropped += self._held is not None
-            self._held = Captured(frame, self._clock())
+            now_s = self._clock()
+            # A stamp of another clock, or of a broken one, lies far from now.
+            same_clock = stamp_s is not None and 0 <= now_s - stamp_s < _OLDEST_S
+            self._held = Captured(frame, now_s, cast(float, stamp_s) if same_clock else now_s)
             self._changed.notify_all()
 
     def end(self, trouble: str | None = None) -> None:
@@ -280,6 +286,7 @@ def _video_frames(
 def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: threading.Event, *, paced: bool) -> None:
     """Put the frames of a camera as they come, those of a video on a server, `paced`, when their time has come."""
     broken, begin_s = 0, time.perf_counter()
+    stamped = FORMATS["linux"] in camera.format.name  # Linux stamps a camera's frames by the clock that `Newest` reads
     while not stop.is_set() and broken < _BROKEN_IN_A_ROW:
         try:
             for frame in camera.decode(video=0):
@@ -288,7 +295,7 @@ def _watch(name: str, camera: InputContainer, fit: Fit, newest: Newest, stop: th
                 broken = 0
                 if paced and stop.wait(max(0.0, begin_s + (frame.time or 0.0) - time.perf_counter())):
                     return
-                newest.put(_i420(fit(frame)))
+                newest.put(_i420(fit(frame)), frame.time if stamped else None)
             break
         except av.BlockingIOError:  # some systems' cameras say so instead of waiting
             stop.wait(_NAP_S)
