@@ -1163,7 +1163,7 @@ def test_a_network_for_rgb_is_refused(
         sharpen_video(sharpener, write_video(tmp_path / "in.mp4", scene), tmp_path / "out.mp4")
 
 
-def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_of_a_video(scene: Frame, tmp_path: Path) -> None:
     source, target = write_video(tmp_path / "in.mp4", scene, range(0, 20 * STEP, STEP)), tmp_path / "out" / "out.mp4"
     program = (  # a limit of the file's size stands for the disk's, of all of a process
         "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
@@ -1173,7 +1173,7 @@ def test_a_full_disk_ends_it_with_nothing_left_behind(scene: Frame, tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "error: " in done.stderr and "File too large" in done.stderr
-    assert list(target.parent.iterdir()) == []
+    assert list(target.parent.iterdir()) == [target.with_name("out.mp4.resume")]  # once there is room it goes on
 
 
 @pytest.mark.parametrize("send", [signal.SIGINT, signal.SIGTERM])

@@ -79,7 +79,8 @@ def sharpen(
 
     Images (PNG, JPEG, WebP, TIFF, AVIF) keep depth, transparency, EXIF and colour profile. Videos keep sound,
     subtitles, times, colours, rotation, chapters and metadata; the result (MP4, M4V, MOV, MKV, WebM) is H.264, in WebM
-    VP9, or --codec; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then.
+    VP9, or --codec; HDR stays HDR, as 10-bit HEVC, in WebM AV1. Ctrl-C leaves a video of what was done until then; the
+    same command goes on from there, also after a crash.
 
     A folder's files keep their names; other containers than these become MKV. Run again, it resumes and skips what is
     up to date. A file that cannot be read is named and the others go on, with exit code 1 at the end.
@@ -122,7 +123,7 @@ def sharpen(
     if done.note:
         typer.echo(done.note, err=True)
     if done.interrupted:
-        warn(f"interrupted: {done.interrupted} what was done until then")
+        warn(f"interrupted: {done.interrupted}")
         raise typer.Exit(130)
     if done.failed:
         errors.fail(done.failed)

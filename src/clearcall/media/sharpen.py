@@ -10,11 +10,12 @@ from clearcall.media.options import SharpenerOptions, VideoOptions
 from clearcall.media.video.run import pipe_video, sharpen_video, time_video
 
 _PIPE = "-"
+_UNTIL_THEN = "what was done until then"
 
 
 @dataclass(frozen=True)
 class Done:
-    """Result in one line ("" in a pipe), failed files, and whether an interrupt ended a video early."""
+    """Result in one line ("" in a pipe), failed files, and what an interrupt left of a video."""
 
     text: str
     failed: str = ""
@@ -54,7 +55,8 @@ def sharpen(
     if not source.exists():
         raise UserError(f"there is no image, video or folder {source}")
     done = sharpen_video(options.for_videos(), source, target, **vars(video), overwrite=overwrite)
-    return Done(f"{target}: {done}", interrupted=f"{target} holds" if done.interrupted else "")
+    kept = f"{target} holds {_UNTIL_THEN}; run again with --overwrite to go on"
+    return Done(f"{target}: {done}", interrupted=kept if done.interrupted else "")
 
 
 def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions, *, dry_run: bool) -> Done:
@@ -68,7 +70,8 @@ def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: V
     given = None if str(source) == _PIPE else source
     made = options.for_videos()
     summary = pipe_video(made, given, size=video.size, past_frames=video.past_frames, part=video.part)
-    return Done("", interrupted="standard output holds" if summary.interrupted else "", note=f"{source}: {summary}")
+    kept = f"standard output holds {_UNTIL_THEN}" if summary.interrupted else ""
+    return Done("", interrupted=kept, note=f"{source}: {summary}")
 
 
 def _time_video(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions) -> Done:
@@ -76,9 +79,8 @@ def _time_video(source: Path, target: Path | None, options: SharpenerOptions, vi
         raise UserError("--dry-run writes nothing: leave out OUT, --side-by-side, --split, --codec and --crf")
     made = options.for_videos()
     summary = time_video(made, source, size=video.size, past_frames=video.past_frames, part=video.part)
-    return Done(
-        f"{source}: {summary}; nothing was encoded or written", interrupted="that is of" if summary.interrupted else ""
-    )
+    kept = f"that is of {_UNTIL_THEN}" if summary.interrupted else ""
+    return Done(f"{source}: {summary}; nothing was encoded or written", interrupted=kept)
 
 
 def _refuse(source: Path, kind: str, options: list[str]) -> None:

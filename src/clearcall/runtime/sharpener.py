@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -98,6 +99,11 @@ class Sharpener:
         self._fixed = None if expert is None else self._number_of(expert)
         self._steady = SteadyChoice() if video else None
         self.coded = coded  # may be changed between frames
+
+    @property
+    def identity(self) -> tuple[str, float, Look, int | None]:
+        """What decides the result of a frame: the network by its SHA-256, strength, look, and a given expert."""
+        return sha256(self.graph.onnx).hexdigest(), self._strength, self._look, self._fixed
 
     def begin_video(self, *, coded: bool) -> None:
         """Begin another video, with `coded` as in the constructor."""

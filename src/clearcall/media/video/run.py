@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -34,6 +35,7 @@ from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import Canvas, View, eight_bits
 from clearcall.media.video.fit import Fit, progress_of, sized
 from clearcall.media.video.hdr import check_hdr, lost_metadata
+from clearcall.media.video.journal import SUFFIX, Journal
 from clearcall.media.video.part import Part
 from clearcall.media.video.read import (
     METADATA,
@@ -115,7 +117,8 @@ class BusyClock:
 class VideoSummary:
     """Number of frames, both rates, whether Ctrl-C ended it early, and how many frames repeated the one before them.
 
-    Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded.
+    Both sides share the cores of the machine. `encode_fps` is None if nothing was encoded. `taken_up` frames were
+    encoded by a run that was stopped.
     """
 
     frames: int
@@ -123,10 +126,12 @@ class VideoSummary:
     encode_fps: float | None
     interrupted: bool
     repeated: int = 0
+    taken_up: int = 0
 
     def __str__(self) -> str:
         """Return one line."""
         again = f", {self.repeated} of them repeated" if self.repeated else ""
+        again += f", {self.taken_up} of them from a run that was stopped" if self.taken_up else ""
         sharpened = f"{self.frames} frames{again}, decode + sharpen {self.sharpen_fps:.1f} fps"
         return sharpened if self.encode_fps is None else f"{sharpened}, encode {self.encode_fps:.1f} fps"
 
@@ -151,8 +156,9 @@ def sharpen_video(
     `size`, as they are shown; smaller ones are upscaled. `view` may show the input too, `side-by-side` with the result
     or in its left half. `crf` is the encoder's constant rate factor: lower is better and larger. `past_frames` applies
     the temporal filter (`TemporalFilter`). `sharpener` may be a function that chooses one for a frame size and rate.
-    Ctrl-C, and an input that ends early, leave a video of what was done until then. Raises UserError, and writes
-    nothing, if there is no video to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
+    Ctrl-C, and an input that ends early, leave a video of what was done until then. A run that was stopped or killed
+    leaves its packets beside `target` too, from which the same call goes on. Raises UserError, and writes nothing, if
+    there is no video to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
     """
     kind = FORMATS.get(target.suffix.lower())
     if kind is None:
@@ -168,12 +174,25 @@ def sharpen_video(
         opened(source) as video,
         atomic_path(target) as temporary,
     ):
+        chosen = _settled(sharpener, fit, video_stream(video, source))
+        # Whatever decides the frames and how they are encoded.
+        work = repr((_identity(source), chosen.identity, view, size, codec, crf, past_frames, part, kind))
+        journal = Journal(target.with_name(target.name + SUFFIX), sha256(work.encode()).hexdigest())
         options = options_for(kind, told(video.metadata))
-        with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
-            summary = _sharpen(sharpener, video, out, first, fit, view, codec, crf, stop, source, past_frames, part)
+        with journal, av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
+            summary = _sharpen(
+                chosen, video, out, first, fit, view, codec, crf, stop, source, past_frames, part, journal
+            )
+            if not stop.is_set():
+                journal.finish()
         if not summary.frames:
             _raise_empty(source, part, stop)
         return summary
+
+
+def _identity(source: Path) -> tuple[str, int, int]:
+    found = source.stat()
+    return str(source.resolve()), found.st_size, found.st_mtime_ns
 
 
 def _raise_empty(source: Path, part: Part, stop: threading.Event) -> None:
@@ -369,7 +388,7 @@ def _sharpened(
 
 
 def _sharpen(
-    sharpener: Sharpener | SharpenerFor,
+    chosen: Sharpener,
     video: InputContainer,
     out: OutputContainer,
     first: VideoFrame,
@@ -381,10 +400,10 @@ def _sharpen(
     source: Path,
     past_frames: bool,  # noqa: FBT001  # of a function of this module
     part: Part,
+    journal: Journal,
 ) -> VideoSummary:
-    """Write a file from its header on, until the video ends or `stop` is set."""
+    """Write a file from its header on, until the video ends or `stop` is set; first what the journal holds."""
     main = video_stream(video, source)
-    chosen = _settled(sharpener, fit, main)
     canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
     encoder = add_encoder(out, main, first, fit, canvas, codec, crf)
     copies = add_copies(video, out, main, source)
@@ -403,8 +422,15 @@ def _sharpen(
     def inputs() -> Iterator[Frame]:
         for thing in reader:
             if isinstance(thing, VideoFrame):
-                frames.append(thing)
-                yield _input(thing, pixel_format, prepare)
+                until = cast(int, thing.pts)
+                with clock.left():
+                    for packet in journal.taken(until, encoder):
+                        writer.put(packet)
+                if journal.end is None or until >= journal.end:
+                    frames.append(thing)
+                    yield _input(thing, pixel_format, prepare)
+                else:
+                    bar.advance()
             elif thing.stream_index in copies and not (
                 codec_of(thing.stream) == "mov_text" and bytes(thing) == _NO_TEXT
             ):
@@ -412,7 +438,7 @@ def _sharpen(
                 with clock.left():
                     writer.put(thing)
 
-    with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder) as writer:
+    with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder, journal) as writer:
         for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
             shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
             with clock.left():
@@ -422,7 +448,7 @@ def _sharpen(
     if writer.refused:
         warn(f"{source}: {writer.refused} packets of sound or text are broken and were left out")
     rates = done / max(clock.busy_s, 1e-9), done / max(writer.busy_s, 1e-9)
-    return VideoSummary(done, *rates, stop.is_set(), chosen.repeated)
+    return VideoSummary(journal.taken_up + done, *rates, stop.is_set(), chosen.repeated, journal.taken_up)
 
 
 def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:

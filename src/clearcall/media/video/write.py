@@ -23,6 +23,7 @@ from clearcall.media.video.canvas import UPRIGHT, Canvas
 from clearcall.media.video.edits import begins_hidden
 from clearcall.media.video.fit import Fit
 from clearcall.media.video.hdr import hdr_metadata
+from clearcall.media.video.journal import Journal
 from clearcall.media.video.read import is_hdr, opened, rate_of, time_base_of
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -36,7 +37,7 @@ _CODECS: dict[str, tuple[VideoCodec, ...]] = {
 # Presets that are quick: at the same crf they cost size rather than quality, and they leave the cores to the network.
 _ENCODERS: dict[VideoCodec, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "18", "preset": "veryfast"}),
-    "hevc": ("libx265", {"crf": "18", "preset": "veryfast", "x265-params": "log-level=error"}),
+    "hevc": ("libx265", {"crf": "18", "preset": "veryfast", "x265-params": "log-level=error:open-gop=0"}),
     "av1": ("libsvtav1", {"crf": "24", "preset": "9"}),
     "vp9": ("libvpx-vp9", {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}),
 }
@@ -190,10 +191,10 @@ def options_for(kind: str, metadata: dict[str, str]) -> dict[str, str]:
 
 
 class Writer:
-    """Encodes frames and writes packets on its own thread, in the order put."""
+    """Encodes frames and writes packets on its own thread, in the order put; keeps what it encoded in a journal."""
 
-    def __init__(self, out: OutputContainer, encoder: VideoStream) -> None:
-        self._out, self._encoder = out, encoder
+    def __init__(self, out: OutputContainer, encoder: VideoStream, journal: Journal | None = None) -> None:
+        self._out, self._encoder, self._journal = out, encoder, journal
         self._queue: Queue[VideoFrame | Packet[Stream] | None] = Queue(_QUEUED)
         self._thread = threading.Thread(target=self._work, name="encode")
         self._error: Exception | None = None
@@ -232,7 +233,10 @@ class Writer:
         """Write a packet, or encode a frame; None ends the frames."""
         started = time.perf_counter()
         if not isinstance(thing, Packet):
-            self._out.mux(self._encoder.encode(thing))
+            encoded = self._encoder.encode(thing)
+            if self._journal is not None:
+                self._journal.add(encoded)  # first: the container takes their data
+            self._out.mux(encoded)
         else:
             try:
                 self._out.mux(thing)
