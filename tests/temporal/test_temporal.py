@@ -4,6 +4,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,31 @@ def test_a_camera_that_stands_still_is_looked_at_in_one_frame_of_four(
     moving = [np.roll(still[-1], 3 * step, axis=1) for step in range(1, 9)]
     changed = [(temporal(luma) != luma).any() for luma in moving]
     assert any(changed) and len(searches) >= 4
+
+
+@pytest.mark.parametrize("event", ["nothing", "a level more light", "another scene"])
+def test_weights_are_predicted_for_one_frame_in_four_and_where_frames_differ(
+    event: str, photos: dict[str, Frame], face: Frame
+) -> None:
+    asked = list[int]()
+
+    def weigh(features: npt.NDArray[np.float32], _: object) -> npt.NDArray[np.float32]:
+        asked.append(index)
+        return np.full(features.shape[:2], 0.5, np.float32)
+
+    sharp = pan_and_zoom(face, 10, (1.7, -1.2), 1.0)
+    frames = [grey(frame) for frame in receive(Clip("face", sharp), Setting("h264", 32, 1))]
+    if event == "a level more light":
+        frames[7:] = [cv2.add(frame, 2) for frame in frames[7:]]
+    if event == "another scene":
+        frames[7:] = [grey(photos["coffee"][: len(face), : len(face[0])])] * 3
+    temporal = TemporalFilter(weigh)
+    for index, luma in enumerate(frames):
+        filtered = temporal(luma)
+        if event == "another scene" and index == 7:
+            np.testing.assert_array_equal(filtered, luma)
+    # The first frame has none before it, the next one has an age of 0. A lighter scene is another one, and begins anew.
+    assert asked == {"nothing": [1, 5, 9], "a level more light": [1, 5, 8], "another scene": [1, 5]}[event]
 
 
 def test_how_far_a_cameras_motion_moves_a_corner() -> None:

@@ -50,6 +50,8 @@ _STANDING, _LOOK_EVERY = 0.25, 4
 # A reference frame is replaced after so many frames, or when the mean weight falls below this part of its maximum, or
 # below the least weight of all.
 _LONGEST, _WANING, _LEAST_SHARE = 12, 0.6, 0.05
+# Weights are predicted for one frame in so many, and for each that is less like the reference than this part.
+_WEIGH_EVERY, _STILL_ALIKE = 4, 0.9
 _OLDEST_SCENE = 24  # frames: the longest clip that the perceptron was fitted on
 
 _Plane = npt.NDArray[np.float32]
@@ -110,12 +112,28 @@ def shipped_weigher() -> Perceptron:
         )
 
 
+class Weights(NamedTuple):
+    """Blending weights of a frame's blocks, uint8 (rows, columns), 255 for 1, and what the frame was like.
+
+    `alike` is the mean of `weight_by_change`, `light` the mean change of brightness in 8-bit levels.
+    """
+
+    of_blocks: Frame
+    alike: float
+    light: float
+
+    def have_changed(self, alike: Frame, light: float) -> bool:
+        """Return whether a later frame is so different that it needs weights of its own."""
+        return cv2.mean(alike)[0] < _STILL_ALIKE * self.alike or abs(light - self.light) > _SAME_LIGHT
+
+
 @dataclass
 class Reference:
     """Reference frame: a filtered luma (height, width), uint8, and the same at half resolution.
 
     `motion` is its motion to the last frame at half resolution, None at first. `age` counts the frames since, without
-    repeated ones, and `scene_age` those since the scene began. `most` is the largest mean blending weight so far.
+    repeated ones, and `scene_age` those since the scene began. `most` is the largest mean blending weight so far,
+    `weights` are those predicted last.
     """
 
     luma: Frame
@@ -124,6 +142,7 @@ class Reference:
     age: int = 0
     scene_age: int = 0
     most: float = 0.0
+    weights: Weights | None = None
 
     def after(self, share: float | None) -> bool:
         """Count one more frame; return whether to keep this reference frame.
@@ -192,36 +211,41 @@ def _mixed(luma: Frame, small: Frame, reference: Reference, weigh: Weigh) -> _Mi
     reference.motion = find_motion(small, reference.small, reference.motion)
     if reference.motion.largest_of_camera(small.shape) < _STANDING:
         return _Mixed(luma.copy(), None)
-    moved, small_moved, blocks = compare(luma, small, reference, reference.motion)
-    if blocks is None:
-        return None
-    if not blocks.features.size:
-        return _Mixed(luma.copy(), None)
-    # Weights are uint8 from here on, 255 for 1: twice as fast as float32.
-    most = MOST_WEIGHT * blocks.share
-    of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame), alpha=most * 255)
-    weight = cv2.multiply(cv2.resize(of_blocks, small.shape[::-1]), weight_by_change(small, small_moved), scale=1 / 255)
+    motion = reference.motion.doubled()
+    moved, small_moved = _moved(reference, motion)
+    alike = weight_by_change(small, small_moved)
+    light = cv2.mean(small)[0] - cv2.mean(small_moved)[0]
+    weights = reference.weights
+    if weights is None or not reference.age % _WEIGH_EVERY or weights.have_changed(alike, light):
+        blocks = block_features(luma, small, moved, small_moved, motion, reference)
+        if blocks is None:
+            return None
+        if not blocks.features.size:
+            reference.weights = None
+            return _Mixed(luma.copy(), None)
+        # Weights are uint8 from here on, 255 for 1: twice as fast as float32.
+        most = MOST_WEIGHT * blocks.share
+        of_blocks = cv2.convertScaleAbs(weigh(blocks.features, blocks.of_frame), alpha=most * 255)
+        reference.weights = weights = Weights(cast(Frame, of_blocks), cv2.mean(alike)[0], light)
+    weight = cv2.multiply(cv2.resize(weights.of_blocks, small.shape[::-1]), alike, scale=1 / 255)
     return _Mixed(_blended(luma, moved, cast(Frame, weight)), cv2.mean(weight)[0] / 255)
 
 
 def follow(luma: Frame, small: Frame, reference: Reference) -> tuple[Frame, Frame, Blocks | None]:
-    """Find the motion since the reference, store it there, and return what `compare` makes of it."""
-    reference.motion = find_motion(small, reference.small, reference.motion)
-    return compare(luma, small, reference, reference.motion)
-
-
-def compare(
-    luma: Frame, small: Frame, reference: Reference, small_motion: Motion
-) -> tuple[Frame, Frame, Blocks | None]:
     """Return the motion-compensated reference frame, the same at half resolution, and the features of the blocks.
 
     The reference frame is returned itself if nothing has moved; features are None if it does not match the luma.
-    `small` is the luma at half resolution, `small_motion` its motion since the reference.
+    `small` is the luma at half resolution; the motion is stored in `reference`.
     """
-    motion = small_motion.doubled()
-    moved = motion.applied(reference.luma)
-    small_moved = reference.small if moved is reference.luma else halved(moved)
+    reference.motion = find_motion(small, reference.small, reference.motion)
+    motion = reference.motion.doubled()
+    moved, small_moved = _moved(reference, motion)
     return moved, small_moved, block_features(luma, small, moved, small_moved, motion, reference)
+
+
+def _moved(reference: Reference, motion: Motion) -> tuple[Frame, Frame]:
+    moved = motion.applied(reference.luma)
+    return moved, reference.small if moved is reference.luma else halved(moved)
 
 
 def _blended(luma: Frame, past: Frame, weight: Frame) -> Frame:
