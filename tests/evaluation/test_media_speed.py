@@ -88,6 +88,8 @@ def test_videos_and_a_camera_are_measured(tmp_path: Path) -> None:
     assert shown == sharpened + late + repeated and sharpened > 0
     memory = re.findall(r"(\d+) MiB", text)
     assert len(memory) == 3 and all(50 < int(mib) < 10_000 for mib in memory)
+    steps = dict(re.findall(r"^\| (decode|network|sum) +\| +([\d.]+) \|", text, re.MULTILINE))
+    assert 0 < float(steps["decode"]) < float(steps["sum"]) and 0 < float(steps["network"]) < float(steps["sum"])
     assert [entry.name for entry in path.parent.iterdir()] == ["video.md"]
 
 

@@ -120,7 +120,7 @@ def test_weights_are_predicted_for_one_frame_in_four_and_where_frames_differ(
     sharp = pan_and_zoom(face, 10, (1.7, -1.2), 1.0)
     frames = [grey(frame) for frame in receive(Clip("face", sharp), Setting("h264", 32, 1))]
     if event == "a level more light":
-        frames[7:] = [cv2.add(frame, 2) for frame in frames[7:]]
+        frames[7:] = [np.minimum(frame, 253) + np.uint8(2) for frame in frames[7:]]
     if event == "another scene":
         frames[7:] = [grey(photos["coffee"][: len(face), : len(face[0])])] * 3
     temporal = TemporalFilter(weigh)

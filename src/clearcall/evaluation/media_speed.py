@@ -3,7 +3,7 @@
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +26,10 @@ from clearcall.imaging.sizes import Size
 from clearcall.media.camera.run import Settings, run_camera
 from clearcall.media.camera.status import Summary
 from clearcall.media.video.run import VideoSummary, sharpen_video, time_video
-from clearcall.runtime.sharpener import Sharpener
+from clearcall.runtime.sharpener import PixelFormat, Sharpener
 from clearcall.runtime.timing import in_turns
+from clearcall.runtime.video_routing import SCORED_EVERY
+from clearcall.temporal.filter import TemporalFilter
 
 Scene = Literal["pan", "head", "room"]
 QP = 32
@@ -78,11 +80,8 @@ def write_scene(path: Path, scene: Scene, size: Size, frames: int) -> None:
     photograph = np.asarray(read_rgb(bundled_originals()[-1].path, 1))
     options = {"qp": str(QP), "preset": "veryfast", "tune": "zerolatency"}
     views = _panned(photograph, size, frames) if scene == "pan" else _still(photograph, size, frames, scene == "head")
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("libx264", FRAMES_PER_SECOND, options, width=width, height=height, pix_fmt="yuv420p")
-        for frame in track(views, frames, f"making a video of {width}x{height}"):
-            video.mux(stream.encode(VideoFrame.from_ndarray(frame, format="rgb24")))
-        video.mux(stream.encode())
+    told = track(views, frames, f"making a video of {width}x{height}")
+    _encode(path, (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420), np.uint8) for frame in told), size, options)
 
 
 def _panned(photograph: Frame, size: Size, frames: int) -> Iterator[Frame]:
@@ -157,6 +156,54 @@ def measure_video(sharpeners: Mapping[str, Sharpener], size: Size, frames: int, 
                 VideoSpeed(model, runtime, scene, enlarged, past_frames, count, fps, cpu_ms, encoded.encode_fps or 0.0)
             )
     return found
+
+
+def measure_steps(sharpener: Sharpener, scene: Scene, size: Size, frames: int) -> dict[str, float]:
+    """Return what each step of a frame costs on a video of a scene, in ms of processor time, all cores together.
+
+    Every step is measured by itself, over all frames. The network and its frame are those of the highest cost.
+    """
+    width, height = size
+    pixel_format: PixelFormat = "i420" if sharpener.graph.coloured else "gray"
+    shape = (height * 3 // 2, width) if pixel_format == "i420" else (height, width)
+    with tempfile.TemporaryDirectory(prefix="clearcall-") as folder:
+        path = Path(folder, "scene.mp4")
+        write_scene(path, scene, size, frames)
+        began_s = time.process_time()
+        with av.open(str(path)) as video:
+            decoded = [np.asarray(frame.to_ndarray(), np.uint8) for frame in video.decode(video=0)]
+        steps = {"decode": time.process_time() - began_s}
+        out, encoded = np.empty(shape, np.uint8), Path(folder, "encoded.mp4")
+        inputs = [np.ascontiguousarray(frame[: shape[0]]) for frame in decoded]
+        sharpener.sharpen_worst_case(inputs[0], pixel_format, out)  # chooses the runtime, and warms it up
+        temporal = TemporalFilter()
+
+        def cost_s(step: Callable[[Frame], object]) -> float:
+            began_s = time.process_time()
+            for frame in inputs:
+                step(frame)
+            return time.process_time() - began_s
+
+        steps["temporal filter"] = cost_s(lambda frame: temporal(frame[:height]))
+        route_s = cost_s(lambda frame: sharpener.scores(frame, pixel_format)) if sharpener.experts else 0.0
+        steps["choice of the expert"] = route_s / SCORED_EVERY
+        steps["network"] = cost_s(lambda _: sharpener.run_network(width, height))
+        whole_s = cost_s(lambda frame: sharpener.sharpen_worst_case(frame, pixel_format, out))
+        steps["luma in, residual added"] = max(0.0, whole_s - route_s - steps["network"])
+        began_s = time.process_time()
+        _encode(encoded, decoded, size, {"crf": "18", "preset": "veryfast"})
+        steps["encode (x264)"] = time.process_time() - began_s
+    return {name: 1000 * seconds / len(inputs) for name, seconds in steps.items()}
+
+
+def _encode(path: Path, frames: Iterable[Frame], size: Size, options: dict[str, str]) -> None:
+    """Encode I420 frames by x264."""
+    with av.open(str(path), "w") as video:
+        width, height = size
+        stream = video.add_stream("libx264", FRAMES_PER_SECOND, options, width=width, height=height, pix_fmt="yuv420p")
+        for frame in frames:
+            video.mux(stream.encode(VideoFrame.from_ndarray(frame, format="yuv420p")))
+        video.mux(stream.encode())
 
 
 def _complete(run: Callable[[], VideoSummary]) -> VideoSummary:

@@ -1,7 +1,7 @@
 """video.md: speed of sharpening videos, and latency and memory of a camera."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from clearcall.evaluation.media_speed import (
     CameraSpeed,
     VideoSpeed,
     measure_camera,
+    measure_steps,
     measure_video,
 )
 from clearcall.imaging.looks import VIDEO_LOOK
@@ -59,6 +60,7 @@ def benchmark_videos(
     # The camera first: what the others leave in memory would hide how much it takes.
     camera = measure_camera(sharpeners[models[-1]], camera_size, seconds, loop_s)
     video = measure_video(sharpeners, video_size, frames, rounds)
+    steps = {model: measure_steps(sharpener, "pan", video_size, frames) for model, sharpener in sharpeners.items()}
     page = Page("Videos and a camera on this machine")
     libraries = (*sorted({one.runtime for one in video}), *_LIBRARIES)
     versions = {name: str(import_module(name).__version__) for name in libraries}
@@ -70,6 +72,7 @@ def benchmark_videos(
         "`room`: nothing moves. A camera that stands still has noise."
     )
     _add_video(page, video, video_size, rounds)
+    _add_steps(page, steps, video_size)
     _add_camera(page, models[-1], camera, camera_size, loop_s)
     return page.write(reports / NAME)
 
@@ -90,6 +93,18 @@ def _add_video(page: Page, video: Sequence[VideoSpeed], size: Size, rounds: int)
         f"from a video of a {SMALLER}rd of the height, as by `--size`."
     )
     page.add(markdown_table(headers, rows))
+
+
+def _add_steps(page: Page, steps: Mapping[str, Mapping[str, float]], size: Size) -> None:
+    page.add(f"## Where the time of a frame of {size[0]}x{size[1]} goes")
+    page.add(
+        "ms of processor time a frame, all cores together, of the scene `pan`, each step measured by itself. The "
+        "filter does less in the other scenes, an encoder more with more detail."
+    )
+    names = [*next(iter(steps.values()))]
+    rows = [[name, *(f"{of_model[name]:.1f}" for of_model in steps.values())] for name in names]
+    rows.append(["sum", *(f"{sum(of_model.values()):.1f}" for of_model in steps.values())])
+    page.add(markdown_table(["step", *(Path(model).name for model in steps)], rows))
 
 
 def _add_camera(page: Page, model: str, camera: CameraSpeed, size: Size, loop_s: float) -> None:

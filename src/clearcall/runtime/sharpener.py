@@ -201,6 +201,11 @@ class Sharpener:
         with self._lock:
             return self._variants.get(size).route(frame, pixel_format)
 
+    def run_network(self, width: int, height: int) -> None:
+        """Run the network alone, of experts the last one, on frames that it has had before: for benchmarks."""
+        with self._lock:
+            self._variants.get((height, width)).run_ms()
+
     def measure_fps(self, width: int, height: int) -> float:
         """Return the luma frames of a size a second, one at a time, each at its highest cost.
 

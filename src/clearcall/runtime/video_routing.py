@@ -9,7 +9,7 @@ from clearcall.runtime.graph import IDENTITY, Scores
 # A new choice has to be this much more probable than the present one, on the mean of about the last five scores.
 _DECAY, _LEAD = 0.8, 0.2
 # While the frames agree, one in so many is scored: at 1080p that takes longer than the smallest experts.
-_SCORED_EVERY = 4
+SCORED_EVERY = 4
 # Subtracted from the identity's logit of encoded frames, which are seldom sharp. Tuned on validation, docs/findings.md:
 # recorded calls gain up to 0.05 dB, no degradation loses on the mean, and undegraded frames stay untouched.
 _IDENTITY_PENALTY = 2.0
@@ -51,5 +51,5 @@ class SteadyChoice:
         if self._mean is odds or self._mean[best] - self._mean[self._choice] > _LEAD:
             self._choice = best
         if best == self._choice == int(odds.argmax()):
-            self._unscored = _SCORED_EVERY - 1
+            self._unscored = SCORED_EVERY - 1
         return self._choice
