@@ -77,6 +77,7 @@ web: ## install the JavaScript runtime of `clearcall web`, from package-lock.jso
 
 browser: install web ## install what the tests of the page need beside Chromium itself
 	pip install --quiet --no-deps --require-hashes -r requirements-browser.lock
+	python -c "import playwright.sync_api" # or the tests would be skipped as if nobody had asked for them
 
 demo: web ## write the page of `clearcall web` to build/demo, for any static host
 	rm -rf $(DEMO)
@@ -133,7 +134,7 @@ lock: ## write requirements.lock anew from pyproject.toml
 		--unsafe-package numpy --unsafe-package openvino-telemetry --no-emit-find-links --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-options --no-header --output-file requirements-openvino.lock -
 	echo 'playwright>=1.50' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
-		--unsafe-package greenlet --unsafe-package pyee --unsafe-package typing-extensions --no-emit-find-links \
+		--unsafe-package typing-extensions --no-emit-find-links \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-browser.lock -
 	sed -i '/^#/d; /^$$/d' requirements-openvino.lock requirements-browser.lock
 	rm -rf $(VENV)-lock
