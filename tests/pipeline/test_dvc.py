@@ -240,7 +240,8 @@ def test_small_reports_are_left_to_git(stage: str) -> None:
     for kind in ("outs", "metrics", "plots"):
         for entry, name in zip(DVC[stage].get(kind, []), entries(stage, kind), strict=True):
             cached = not isinstance(entry, dict) or next(iter(entry.values())).get("cache", True)
-            assert cached == (not name.startswith(f"{reports}/")), name
+            # A page that holds its images is too large for git.
+            assert cached == (not name.startswith(f"{reports}/") or name.endswith(".html")), name
 
 
 @pytest.mark.parametrize("stage", STAGES)

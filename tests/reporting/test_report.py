@@ -300,6 +300,8 @@ def test_the_report_is_whole_and_the_same_each_time(project: Path, change: Calla
     linked = set(re.findall(r"\(figures/(\S+)\)", text))
     assert linked | {"before_after.png"} == set(figures)
     assert len([name for name in figures if name.startswith("picture_")]) == 2
+    look = (reports / "look.html").read_text()
+    assert look.count('class="after"') == 2 and "<h2>" in look and "[look.html](look.html)" in text
     for name in figures:
         with Image.open(reports / "figures" / name) as image:
             assert image.format == "PNG"

@@ -1,11 +1,6 @@
 """Input and output side by side in one image, with magnified details, or in a page with a slider between them."""
 
-import base64
-import hashlib
-import html
-import io
 from pathlib import Path
-from string import Template
 
 import cv2
 import numpy as np
@@ -16,22 +11,12 @@ from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, enlarge, largest_sum
+from clearcall.imaging.slider import slider_page
 from clearcall.media.images import is_image
 from clearcall.media.video.read import frame_at, is_coded, opened, planar, plane_of, quarter_turns, video_stream
 from clearcall.runtime.sharpener import Sharpener
 
 _GAP, _CAPTION_HEIGHT, _FONT_SIZE = 8, 28, 18  # pixels
-_PAGE = Path(__file__).with_name("compare_page.html")
-# Moves the border between the images, and sets their size; the page needs nothing else.
-_SCRIPT = """
-const [pair, at, zoom] = ["pair", "at", "zoom"].map(id => document.getElementById(id));
-at.addEventListener("input", () => pair.style.setProperty("--at", at.value + "%"));
-zoom.addEventListener("change", () => {
-  pair.classList.toggle("fit", zoom.value === "0");
-  pair.style.setProperty("--zoom", zoom.value);
-});
-"""
-_MOST_WEBP_PX = 16_383
 _BLUR = 5  # pixels: what such a blur takes away is detail
 
 
@@ -50,32 +35,8 @@ def write_before_after(sharpener: Sharpener, source: Path, target: Path | None, 
         if path.suffix.lower() == ".png":
             draw_before_after(before, after).save(temporary, "PNG")
         else:
-            temporary.write_text(slider_page(source.name, before, after), encoding="utf-8")
+            temporary.write_text(slider_page(source.name, {source.name: (before, after)}), encoding="utf-8")
     return path
-
-
-def slider_page(name: str, before: Frame, after: Frame) -> str:
-    """Return an HTML page that shows two RGB images of one size, one over the other, with a slider between them.
-
-    It holds both images without loss and asks for nothing else, from anywhere.
-    """
-    height, width = before.shape[:2]
-    return Template(_PAGE.read_text(encoding="utf-8")).substitute(
-        name=html.escape(name.encode(errors="replace").decode()),  # a name may be no UTF-8
-        width=width,
-        height=height,
-        before=_data_url(before),
-        after=_data_url(after),
-        script=_SCRIPT,
-        script_hash=base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
-    )
-
-
-def _data_url(frame: Frame) -> str:
-    kind = "webp" if max(frame.shape) <= _MOST_WEBP_PX else "png"
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, kind, **({"lossless": True} if kind == "webp" else {}))
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def draw_before_after(before: Frame, after: Frame) -> Image.Image:

@@ -7,25 +7,27 @@ from urllib.parse import quote
 
 import numpy as np
 
-from clearcall.core.files import atomic_folder, read_csv
+from clearcall.core.files import atomic_folder, read_csv, write_text
 from clearcall.core.machine import processor_told
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
 from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, read_results
-from clearcall.imaging.frame import Contender
+from clearcall.imaging.frame import Contender, Frame
 from clearcall.imaging.grid import ZOOM, draw_comparison
 from clearcall.imaging.metrics import MAX_PSNR_DB
+from clearcall.imaging.slider import slider_page
 from clearcall.params import Gate, Params, TeacherLosses
 from clearcall.reporting import tables
 from clearcall.reporting.charts import draw_gains, draw_speed, draw_training
 from clearcall.reporting.page import Page
 from clearcall.tracking.gate import judge
 
+LOOK = "look.html"
 # A lead in SSIM below this may turn round with another seed.
 CHANCE_SSIM = 0.001
 
 
 def write_report(params: Params, params_text: str, restorers: Mapping[str, Contender]) -> None:
-    """Write report.md and the folder figures.
+    """Write report.md, look.html and the folder figures.
 
     `restorers`, the student among them, are shown beside the input; `params_text` is the text of params.yaml. Raises
     UserError if a stage left no results.
@@ -36,10 +38,11 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Conte
     hardest = min(by_degradation, key=lambda name: float(by_degradation[name]["degraded"]["ssim"]))
     curves = {stage: read_csv(reports / f"{stage}_curve.csv") for stage in ("train_teacher", "distill_student")}
     with atomic_folder(reports / "figures") as folder:
-        pictures = _draw_pictures(folder, params, hardest, restorers)
+        pictures, pairs = _draw_pictures(folder, params, hardest, restorers)
         draw_gains(folder / "gains.png", results)
         draw_speed(folder / "speed.png", results, params.gate)
         draw_training(folder / "training.png", results, curves)
+    write_text(reports / LOOK, slider_page(f"{hardest}, {CONTENDERS['student']}", pairs))
     evaluate = results["evaluate"]
     page = Page("What this run reached")
     page.add_list(*verdict(results, params.gate))
@@ -49,7 +52,8 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Conte
     page.add(
         f"The hardest degradation of the mix, `{hardest}`, on {len(pictures)} of {len(evaluate['by_image'])} test "
         f"photographs. The crop ({params.write_report.crop_side} pixels, upscaled {ZOOM} times) lies where the "
-        "degradation did most harm; the figures are of the full frame."
+        f"degradation did most harm; the figures are of the full frame. [{LOOK}]({LOOK}), which `dvc repro` writes "
+        "beside this page and git does not keep, has a slider between input and student."
     )
     for picture in pictures:
         image = picture["image"]
@@ -156,10 +160,13 @@ def _link(target: str, reports: Path) -> str:
 
 def _draw_pictures(
     folder: Path, params: Params, degradation: str, restorers: Mapping[str, Contender]
-) -> list[dict[str, str]]:
-    """Draw a comparison for each chosen photograph, and the README's image; return photographs and file names."""
+) -> tuple[list[dict[str, str]], dict[str, tuple[Frame, Frame]]]:
+    """Draw a comparison for each chosen photograph, and the README's image.
+
+    Returns photographs and file names, and each photograph's degraded frame and what the student makes of it.
+    """
     reader, side = PairReader(params.paths.pairs), params.write_report.crop_side
-    drawn = []
+    drawn, pairs = [], {}
     test = read_pairs(params.paths.pairs, "test")
     for number, pair in enumerate(choose_pairs(test, degradation, params.write_report.examples), start=1):
         sharp, degraded = reader.sharp(pair), reader.degraded(pair)
@@ -175,7 +182,8 @@ def _draw_pictures(
                 folder / "before_after.png", optimize=True
             )
         drawn.append({"image": pair.image, "file": file})
-    return drawn
+        pairs[pair.image] = shown["degraded"], shown["student"]
+    return drawn, pairs
 
 
 def verdict(results: Results, limits: Gate) -> list[str]:

@@ -7,6 +7,7 @@ from clearcall.core.console import print_table
 from clearcall.evaluation.results import CONTENDERS, frame_size, measured, read_results
 from clearcall.experiments.definition import list_experiments
 from clearcall.reporting.benchmark import HEADERS, Document, _rows, _threads
+from clearcall.reporting.report import LOOK
 from clearcall.tracking.gate import Check
 
 
@@ -27,6 +28,8 @@ def print_summary(reports: Path) -> None:
     print_table(f"{results['evaluate']['pairs']} test pairs", headers, rows)
     report = reports / "report.md"
     print(f"The report: {report}" if report.is_file() else f"There is no {report} yet: run `dvc repro`")
+    if (look := reports / LOOK).is_file():
+        print(f"Before and after, with a slider: {look}")
 
 
 def print_comparison(document: Document) -> None:
