@@ -299,6 +299,11 @@ class Training(_Params):
     nodes: int = Field(ge=1)
     seed: int = Field(ge=0)
 
+    def as_one_process(self) -> Self:
+        """Return the training of one process that has the same batches: `batch_size` is for each device."""
+        batch_size = self.batch_size * self.devices * self.nodes
+        return self.model_copy(update={"batch_size": batch_size, "devices": 1, "nodes": 1})
+
 
 class Pretrained(_Params):
     """Weights to start from: a file's path or URL, and its SHA-256."""

@@ -1,6 +1,7 @@
 """Training on a few tiny patches: schedule, sampler, determinism, resuming, early stopping, failures, MLflow."""
 
 import copy
+import json
 import math
 import os
 import shutil
@@ -231,6 +232,8 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(tiny_pairs: Path, training:
     assert equal_batches(sampler.batch(3, 0), wanted)
     assert equal_batches(new_sampler(tiny_pairs, training).batch(3, 0), wanted)
     assert not equal_batches(sampler.batch(3, 1), wanted)
+    both = new_sampler(tiny_pairs, training, batch_size=4).batch(3, 0)
+    assert torch.equal(both.degraded, torch.cat([sampler.batch(3, rank).degraded for rank in range(2)]))
     assert not equal_batches(new_sampler(tiny_pairs, training, seed=4).batch(3, 0), wanted)
 
 
@@ -957,6 +960,9 @@ def test_the_baseline_never_needs_a_teacher(weights: dict[str, float]) -> None:
 # Several processes
 
 TRAIN = """
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -967,7 +973,24 @@ from clearcall.core import errors
 from clearcall.params import Model, Paths, Training
 from clearcall.training.loop import make_fabric
 
+written = set()
+
+def note_files(event, arguments):
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        written.add(os.path.abspath(os.fsdecode(arguments[0])) if not isinstance(arguments[0], int) else "")
+
+def die_at(step):
+    from clearcall.training.batches import PatchSampler
+    batch = PatchSampler.batch
+    def dying(self, at, rank):
+        if at == step and rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch(self, at, rank)
+    PatchSampler.batch = dying
+
 def main():
+    sys.addaudithook(note_files)
+    die_at(int(os.environ.get("DIE_AT", -1)))
     torch.set_num_threads(1)
     training = Training.model_validate_json(Path("training.json").read_text())
     paths = Paths.model_validate_json(Path("paths.json").read_text())
@@ -977,7 +1000,9 @@ def main():
     from clearcall.training.train import Job, train_network
     model = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
     job = Job("student", "students", model, {"l1": 1.0}, training)
-    train_network(job, paths, fabric, folder=paths.weights / "student")
+    trained = train_network(job, paths, fabric, folder=paths.weights / "student")
+    own = [path for path in written if path.startswith(os.getcwd())]
+    Path(f"rank-{fabric.global_rank}.json").write_text(json.dumps({"rows": trained.curves["student"], "written": own}))
     for connection in psutil.Process().net_connections():
         if connection.status == psutil.CONN_LISTEN:
             with open("listening", "a") as file:
@@ -992,10 +1017,12 @@ errors.run(main)
 def trainer(tmp_path: Path, paths: Paths, training: Training) -> Callable[..., "subprocess.Popen[str]"]:
     """Start a training in a process of its own, with such environment variables and changed params.
 
-    With `nodes` it ends as soon as all have joined.
+    With `only` it ends as soon as all have joined. `within` is a command that runs it elsewhere.
     """
 
-    def start(environment: dict[str, str] | None = None, **changes: object) -> "subprocess.Popen[str]":
+    def start(
+        environment: dict[str, str] | None = None, *only: str, within: Sequence[str] = (), **changes: object
+    ) -> "subprocess.Popen[str]":
         (tmp_path / "train.py").write_text(TRAIN)
         (tmp_path / "training.json").write_text(changed(training, **changes).model_dump_json())
         (tmp_path / "paths.json").write_text(paths.model_dump_json())
@@ -1006,7 +1033,7 @@ def trainer(tmp_path: Path, paths: Paths, training: Training) -> Callable[..., "
             "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }
-        command = [sys.executable, "train.py", *(["only"] if "nodes" in changes else [])]
+        command = [*within, sys.executable, "train.py", *only]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=tmp_path, env=own, stdout=pipe, stderr=pipe, text=True)
 
@@ -1024,16 +1051,51 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     raise AssertionError("".join(said))
 
 
-def test_two_devices_listen_on_the_loopback_interface_alone(
-    trainer: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+@pytest.fixture
+def alone(tmp_path: Path, paths: Paths, training: Training, fabric: Fabric) -> list[Row]:
+    """Return the curve of a training in this process, on four samples a step."""
+    job = Job("student", "students", STUDENT, {"l1": 1.0}, changed(training, batch_size=4))
+    trained = train_network(job, paths.model_copy(update={"checkpoints": tmp_path / "alone"}), fabric)
+    trained.remove_leftovers()
+    return trained.curves["student"]
+
+
+def assert_same_curve(rows: list[Row], expected: list[Row]) -> None:
+    assert [row.keys() for row in rows] == [row.keys() for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row == pytest.approx(other, abs=1e-4)
+
+
+def test_two_devices_learn_as_one_and_listen_on_the_loopback_interface_alone(
+    trainer: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, alone: list[Row]
 ) -> None:
     with trainer(devices=2) as process:
         _, said = process.communicate()
     assert process.returncode == 0, said
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert_same_curve(first["rows"], alone)
+    assert first["rows"] == second["rows"]
+    assert any(path.endswith(".safetensors") for path in first["written"])
+    assert second["written"] == []
     listening = (tmp_path / "listening").read_text().split("\n")
     # The first process serves the store, and gloo listens in each.
     assert sorted(filter(None, listening)) == ["0 127.0.0.1", "0 127.0.0.1", "1 127.0.0.1"]
     assert load_weights(tmp_path / "weights" / "student")
+
+
+def test_a_device_whose_process_dies_stops_all_and_one_device_resumes(
+    trainer: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, alone: list[Row]
+) -> None:
+    with trainer({"DIE_AT": "9"}, devices=2) as process:
+        _, said = process.communicate()
+    assert process.returncode == 143, said
+    assert "error: training process 1 on this machine has ended with code -9, so that all were stopped. Run the" in said
+    assert "Traceback" not in said
+    with trainer(devices=1, batch_size=4) as process:
+        told, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "student: going on from step 8 of 12" in told
+    assert_same_curve(json.loads((tmp_path / "rank-0.json").read_text())["rows"], alone)
 
 
 def free_port() -> str:
@@ -1043,15 +1105,60 @@ def free_port() -> str:
 
 def test_two_machines_wait_for_each_other_and_say_so(trainer: Callable[..., "subprocess.Popen[str]"]) -> None:
     at = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    with trainer({**at, "NODE_RANK": "1"}, nodes=2) as second:
+    with trainer({**at, "NODE_RANK": "1"}, "only", nodes=2) as second:
         waiting = f"waiting at 127.0.0.1:{at['MASTER_PORT']} for training processes"
         line = wait_for(second, waiting)
         assert f"{waiting}: 0 of 2 have joined. Run the same command on all 2 machines" in line
-        with trainer({**at, "NODE_RANK": "0"}, nodes=2) as first:
+        with trainer({**at, "NODE_RANK": "0"}, "only", nodes=2) as first:
             wait_for(first, "2 of 2 have joined")
             first.communicate()
         second.communicate()
     assert (first.returncode, second.returncode) == (0, 0)
+
+
+@pytest.fixture
+def machines() -> Iterator[list[list[str]]]:
+    """Yield the commands that run others on one of two machines: network namespaces, joined by a cable."""
+    ip = shutil.which("ip") or pytest.skip("no command `ip` here")
+    names = [f"clearcall{os.getpid()}{end}" for end in "ab"]
+    cable = f"type veth peer name cable netns {names[1]}"
+    steps = [f"link add cable netns {names[0]} {cable}"]
+    for number, name in enumerate(names, 1):
+        steps += [f"-n {name} addr add 10.77.0.{number}/24 dev cable", f"-n {name} link set cable up"]
+        steps += [f"-n {name} link set lo up"]
+    try:
+        for step in [*(f"netns add {name}" for name in names), *steps]:
+            try:
+                subprocess.run([ip, *step.split()], check=True, capture_output=True)
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"no network namespaces here: {error.stderr.decode()}")
+        yield [[ip, "netns", "exec", name] for name in names]
+    finally:
+        for name in names:
+            subprocess.run([ip, "netns", "del", name], check=False, capture_output=True)
+
+
+def test_two_machines_learn_as_one_device_and_stop_if_one_fails(
+    trainer: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, alone: list[Row], machines: list[list[str]]
+) -> None:
+    at = {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29500", "GLOO_SOCKET_IFNAME": "cable"}
+
+    def both(**own: str) -> tuple["subprocess.Popen[str]", str, "subprocess.Popen[str]"]:
+        with (
+            trainer({**at, **own, "NODE_RANK": "0"}, within=machines[0], nodes=2) as first,
+            trainer({**at, **own, "NODE_RANK": "1"}, within=machines[1], nodes=2) as second,
+        ):
+            said = first.communicate()[1]
+            second.communicate()
+        return first, said, second
+
+    first, said, second = both(DIE_AT="9")
+    assert (first.returncode, second.returncode) == (1, -9)
+    assert "error: another training process has ended, see what it printed. Run the same command again" in said
+    assert "Traceback" not in said
+    first, said, second = both()
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert_same_curve(json.loads((tmp_path / "rank-0.json").read_text())["rows"], alone)
 
 
 @pytest.mark.parametrize(("node", "joined"), [("0", 1), ("1", 0)])
@@ -1069,7 +1176,7 @@ def test_a_machine_that_nobody_joins_gives_up_in_time(
 
 
 def test_a_waiting_machine_heeds_sigterm(trainer: Callable[..., "subprocess.Popen[str]"]) -> None:
-    with trainer({"MASTER_PORT": free_port()}, nodes=2) as process:
+    with trainer({"MASTER_PORT": free_port()}, "only", nodes=2) as process:
         wait_for(process, "1 of 2 have joined")
         process.terminate()
         assert process.wait(timeout=10) == 143

@@ -46,7 +46,8 @@ class PatchSampler:
     """Random patches, turned, mirrored and recoloured; in a share of them the input is sharp.
 
     Pairs are drawn alike often, or by their `weights`. Stateless: batch number `step` of rank `rank` is always the
-    same, so that a resumed run needs no random state.
+    same, so that a resumed run needs no random state. The batches of all ranks, one after the other, are the batch that
+    a single process with as many samples draws.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class PatchSampler:
 
     def batch(self, step: int, rank: int) -> Batch:
         """Return the batch of one step on one process."""
-        generator = np.random.default_rng([self._seed, step, rank])
+        generator = np.random.default_rng([self._seed, step, 0])  # a zero: single processes draw what they always drew
         degraded, sharp, input_mse, teacher, names = [], [], [], [], []
-        for _ in range(self._batch_size):
+        for number in range((rank + 1) * self._batch_size):
             index = self._draw(generator)
             record = self._records[index]
             clean = generator.random() < self._clean_fraction
@@ -91,11 +92,13 @@ class PatchSampler:
                 channels=[int(channel) for channel in generator.permutation(3)] if self._recolour else [0, 1, 2],
                 negative=self._recolour and bool(generator.integers(2)),
             )
+            untold = clean or (self._untold_fraction > 0 and generator.random() < self._untold_fraction)
+            if number < rank * self._batch_size:  # a sample of a lower rank
+                continue
             sharp_patch = _cut(self._reader.sharp(record), where)
             sharp.append(sharp_patch)
             degraded.append(sharp_patch if clean else _cut(self._reader.degraded(record), where))
             input_mse.append(0.0 if clean else 10 ** (-record.psnr_db / 10))
-            untold = clean or (self._untold_fraction > 0 and generator.random() < self._untold_fraction)
             names.append("" if untold else record.degradation)
             if self._teacher_outputs is not None:
                 # A clean image needs no teacher: the truth is known.

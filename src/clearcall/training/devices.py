@@ -2,15 +2,21 @@
 
 import atexit
 import os
+import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public by its documentation
 from torch.nn.parallel import DistributedDataParallel
@@ -19,15 +25,22 @@ from clearcall.core.errors import UserError
 from clearcall.core.processes import end_with_parent
 
 JOIN_SECONDS = 600.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _GRACE_SECONDS = 0.2, 10.0
+_RESUME = "Run the same command again: training resumes from its last checkpoint"
 _LOOPBACK = "127.0.0.1"
 
 
 class JoinedProcesses(DDPStrategy):
     """DDP whose processes say whom they wait for, for `JOIN_SECONDS` at most.
 
-    On one machine they listen on the loopback interface alone; on several, the store does on all interfaces.
+    On one machine they listen on the loopback interface alone; on several, the store does on all interfaces. If one of
+    those on this machine ends with an error, all do.
     """
+
+    def _configure_launcher(self) -> None:
+        if self.cluster_environment is None:
+            raise RuntimeError("a strategy without an environment")
+        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_environment(self) -> None:
         """Join the process group, which the base class then finds ready."""
@@ -106,3 +119,43 @@ class JoinedProcesses(DDPStrategy):
             return TCPStore(host, port, world, is_master=True, wait_for_workers=False, master_listen_fd=listener)
         except (OSError, RuntimeError) as error:
             raise UserError(f"cannot listen at {host}:{port}, choose another MASTER_PORT: {error}") from None
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine and watches them."""
+
+    def _call_children_scripts(self) -> None:
+        super()._call_children_scripts()
+        # Fabric's own observer, given none, ends: it would kill this process without a word.
+        processes, self.procs = self.procs, []
+        threading.Thread(target=_end_with_any, args=(processes,), daemon=True, name="training-watch").start()
+
+
+def _end_with_any(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End this process soon after another of its training has failed or was killed; the rest end with this one."""
+    while not any(codes := [process.poll() for process in processes]):
+        if None not in codes:
+            return
+        time.sleep(_POLL_SECONDS)
+    rank, code = next((rank, code) for rank, code in enumerate(codes, 1) if code)
+    print(
+        f"error: training process {rank} on this machine has ended with code {code}, so that all were stopped. "
+        f"{_RESUME}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_SECONDS)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # it may hang in a collective; Windows has none
+
+
+@contextmanager
+def lost_process_told() -> Iterator[None]:
+    """Raise UserError where a collective fails because another process of the training has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        time.sleep(3 * _POLL_SECONDS)  # meanwhile that process, on the same machine, is told of or ends this one
+        raise UserError(f"another training process has ended, see what it printed. {_RESUME} ({error})") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -172,13 +172,16 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
             _update_average(average, network, training.ema_decay, step)
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0.0) + value.item()
+            validates = step % training.validate_every == 0 or step == training.steps
+            if fabric.world_size > 1 and (validates or step % LOG_EVERY == 0):
+                sums = {key: float(value) for key, value in cast(dict[str, Tensor], fabric.all_reduce(sums)).items()}
             if step % LOG_EVERY == 0 or step == training.steps:
                 count = step % LOG_EVERY or LOG_EVERY
                 means = {f"loss_{key}": value / count for key, value in sums.items()}
                 rows.append({"step": step, "learning_rate": rate, **means})
                 sums = {}
             bar.advance()
-            if step % training.validate_every == 0 or step == training.steps:
+            if validates:
                 quality = validator.quality(average)
                 tried = step > training.warmup_steps and step >= min(_LEAST_STEPS, training.steps)
                 if tried and quality.change < DEAD_LEVELS:

@@ -22,6 +22,7 @@ from clearcall.models.weights import WEIGHTS, load_published, load_shipped, load
 from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
+from clearcall.training.devices import lost_process_told
 from clearcall.training.loop import Row, Track, fit, make_fabric, untracked
 from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
 from clearcall.training.task import (
@@ -96,6 +97,7 @@ def student_job(stage: DistillStudent, losses: Mapping[str, float], name: str, b
     return Job(name, "students", stage.model, losses, stage.training, budget, feature_layers=stage.feature_layers)
 
 
+@lost_process_told()
 def train_network(
     job: Job,
     paths: Paths,
@@ -108,7 +110,8 @@ def train_network(
     """Train one network; write its weights to `folder`, if given.
 
     `track` keeps the curve; `shown`: with a progress bar. The teacher is loaded only if a loss needs one. A killed run
-    resumes from its checkpoint if params, pairs and code are the same.
+    resumes from its checkpoint if params, pairs and code are the same; the number of processes may change if that of
+    the samples of a step does not. Raises UserError if another process of the training ends.
     """
     torch.manual_seed(job.training.seed)
     network = build_model(job.kind, job.model.name, job.model.arguments)
@@ -137,7 +140,9 @@ def train_network(
     sampler = make_sampler(paths.pairs, train, training, outputs, weights)
     validator = Validator(paths.pairs, spread(validation, training.validation_pairs))
     degraded = validator.degraded_quality()
-    checkpoint = paths.checkpoints / f"{job.name.replace('/', '-')}-{checkpoint_key(str(job), data_key)}.pt"
+    # Without the number of processes: a training resumes with another, if the batch of all of them is as large.
+    key = checkpoint_key(str(replace(job, training=job.training.as_one_process())), data_key)
+    checkpoint = paths.checkpoints / f"{job.name.replace('/', '-')}-{key}.pt"
     lock_checkpoint(checkpoint, fabric)
 
     values = {"model": job.model.name, **job.model.arguments, **training.model_dump(), "losses": dict(job.losses)}
@@ -246,7 +251,7 @@ def load_teacher(
     key = checkpoint_key(sha256_of(paths.pairs / INDEX) + sha256_of(folder / WEIGHTS) + offsets)
     path = paths.checkpoints / f"teacher-outputs-{key}.bin"
     outputs = None
-    patches = training.steps * training.batch_size * training.patch_size**2
+    patches = training.steps * training.as_one_process().batch_size * training.patch_size**2
     cheaper = path.exists() or sum(pair.height * pair.width for pair in records) <= patches
     if TEACHER_LOSSES.keys() & losses.keys() and cheaper:
         outputs = compute_teacher_outputs(path, teacher, paths.pairs, records, fabric)
@@ -327,7 +332,7 @@ def scheduled(training: Training, pairs: int, budget: float) -> Training:
     An epoch has a patch of each of the training `pairs`. `budget`, above 0 and at most 1, is the share of all three
     that is run, so that a shorter training has as many validations and the same schedule in small.
     """
-    epoch = math.ceil(pairs / (training.batch_size * training.devices * training.nodes))
+    epoch = math.ceil(pairs / training.as_one_process().batch_size)
     steps, every = training.steps, training.validate_every
     if training.epochs is not None:
         steps, every = training.epochs * epoch, epoch
