@@ -18,7 +18,7 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser demo extension acceptance chaos push pull ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser cluster demo extension acceptance chaos push pull ui gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -79,6 +79,9 @@ browser: install web ## install what the tests of the page need beside Chromium 
 	pip install --quiet --no-deps --require-hashes -r requirements-browser.lock
 	python -c "import playwright.sync_api" # or the tests would be skipped as if nobody had asked for them
 
+cluster: install ## install Dask and S3 access, with what their tests need
+	pip install --quiet --no-deps --require-hashes -r requirements-cluster.lock
+
 demo: web ## write the page of `clearcall web` to build/demo, for any static host
 	rm -rf $(DEMO)
 	mkdir -p $(DEMO)/models
@@ -136,7 +139,11 @@ lock: ## write requirements.lock anew from pyproject.toml
 	echo 'playwright>=1.50' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
 		--unsafe-package typing-extensions --no-emit-find-links \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-browser.lock -
-	sed -i '/^#/d; /^$$/d' requirements-openvino.lock requirements-browser.lock
+	printf 'distributed>=2026.8\ns3fs>=2026.2\nmoto>=5.2\n' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes \
+		--no-annotate --strip-extras --constraint requirements.lock \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--unsafe-package \1/p' requirements.lock) --no-emit-find-links \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-cluster.lock -
+	sed -i '/^#/d; /^$$/d' requirements-openvino.lock requirements-browser.lock requirements-cluster.lock
 	rm -rf $(VENV)-lock
 
 clean: ## remove what pipeline and tools made, the MLflow runs and models too; .venv and data/photos stay

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 
@@ -23,12 +23,20 @@ def one_torch_thread() -> None:
 
 
 @contextmanager
-def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -> Iterator[Executor]:
     """Yield a pool of `jobs` processes that end with this one, at once if it fails.
 
     By default each has one torch thread: tiny networks gain little from a second, so that two trainings side by side
     end sooner than one after the other. Another `initializer` calls `end_with_parent` itself.
+
+    With the environment variable CLEARCALL_SCHEDULER, the pool is all workers of that Dask scheduler instead.
     """
+    if address := os.environ.get("CLEARCALL_SCHEDULER"):
+        from clearcall.core.cluster import cluster_pool  # noqa: PLC0415  # an optional dependency
+
+        with cluster_pool(address) as workers:
+            yield workers
+        return
     # spawn: forking a process in which torch or OpenCV already run threads can hang.
     others = set(active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=initializer)
