@@ -139,7 +139,7 @@ lock: ## write requirements.lock anew from pyproject.toml
 	echo 'playwright>=1.50' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
 		--unsafe-package typing-extensions --no-emit-find-links \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-browser.lock -
-	printf 'distributed>=2026.8\ns3fs>=2026.2\nmoto>=5.2\n' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes \
+	printf 'distributed>=2026.8\ndvc-s3>=3.3\nmoto>=5.2\n' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes \
 		--no-annotate --strip-extras --constraint requirements.lock \
 		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--unsafe-package \1/p' requirements.lock) --no-emit-find-links \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-cluster.lock -

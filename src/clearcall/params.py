@@ -68,10 +68,13 @@ PAIRED = {"paired_folder", "gopro"}  # sources whose photographs come with blurr
 
 
 class DownloadData(_Params):
-    """The source of the photographs and their splits; `archive` is of the source `gopro`."""
+    """The source of the photographs and their splits; `archive` is of the source `gopro`.
+
+    `folder` is on this machine or a URL, s3://bucket/folder.
+    """
 
     source: Literal["bundled", "folder", "div2k", "unsplash_sr", "paired_folder", "gopro"]
-    folder: Path
+    folder: Annotated[str, Field(pattern=r"^s3://[^/]")] | Path
     archive: PublishedArchive | None = None
     group_by: Literal["file", "folder"]
     licence: str
@@ -82,6 +85,10 @@ class DownloadData(_Params):
     min_side: int = Field(ge=8)
     max_pixels: int = Field(gt=0, le=200_000_000)  # as `MAX_PIXELS` of imaging/decode.py
     seed: int = Field(ge=0)
+
+    def anchored_folder(self) -> str:
+        """Return the folder as an absolute path, or its URL."""
+        return self.folder if isinstance(self.folder, str) else str(self.folder.resolve())
 
 
 class CountPerSplit(_Params):

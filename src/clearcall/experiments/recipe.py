@@ -115,7 +115,7 @@ def _run(run: RecipeRun) -> Outcome:
     params, document = params_with(overrides), read_yaml(PARAMS)
     # The experiment's temporary folder has nothing that git ignores.
     anchored = {
-        "download_data.folder": str(params.download_data.folder.resolve()),
+        "download_data.folder": params.download_data.anchored_folder(),
         "paths.checkpoints": str(params.paths.checkpoints.resolve()),
         "publish.model_name": f"{params.publish.model_name}-{recipe.name}",
     }

@@ -26,6 +26,7 @@ from clearcall.data.ingest.archives import (
     fetch_dataset,
     unpack,
 )
+from clearcall.data.ingest.buckets import fetch_folder
 from clearcall.data.ingest.sources import (
     SHOWN,
     Original,
@@ -72,13 +73,19 @@ def download(
     `archives` and `cache` are what the source `div2k` downloads and where it keeps that. Raises UserError naming all
     photographs that cannot be used, or if a split stays empty.
     """
-    if params.source not in ("bundled", "div2k"):
-        _refuse_overlap(params.folder.resolve(), raw.resolve())
+    url = params.folder if isinstance(params.folder, str) else None
+    reads_folder = params.source not in ("bundled", "div2k")
+    if reads_folder and url is None:
+        _refuse_overlap(Path(params.folder).resolve(), raw.resolve())
     with atomic_folder(raw) as building:
-        unpacked = building / "unpacked"
+        unpacked, fetched = building / "unpacked", building / "fetched"
+        if reads_folder and url is not None:
+            fetch_folder(url, fetched)
+            params = params.model_copy(update={"folder": fetched})
         originals = _originals(params, archives, cache or cache_folder(), unpacked)
         downloaded = _store(originals, building, params)
-        shutil.rmtree(unpacked, ignore_errors=True)
+        for used in (unpacked, fetched):
+            shutil.rmtree(used, ignore_errors=True)
         for split in SPLITS:
             if not any(record.split == split for record in downloaded.records):
                 raise UserError(f"no photograph is left for {split} once duplicates are dropped: add different ones")
@@ -115,31 +122,31 @@ def _refuse_overlap(folder: Path, raw: Path) -> None:
 
 
 def _originals(params: DownloadData, archives: Sequence[Archive], cache: Path, unpacked: Path) -> list[Original]:
+    folder = Path(params.folder)
     match params.source:
         case "bundled":
             return bundled_originals()
         case "folder":
-            return folder_originals(params)
+            return folder_originals(folder, params)
         case "div2k":
             for archive in archives:
                 unpack(fetch(archive, cache), unpacked / archive.split)
-            update = {"folder": unpacked, "group_by": "file", "licence": DIV2K_LICENCE}
-            return folder_originals(params.model_copy(update=update))
+            return folder_originals(unpacked, params.model_copy(update={"group_by": "file", "licence": DIV2K_LICENCE}))
         case "unsplash_sr":
-            folder = unsplash_folder(params.folder)
-            if folder is None:
+            found = unsplash_folder(folder)
+            if found is None:
                 unpack(fetch_dataset(UNSPLASH_SR, cache, "set download_data.folder to where it is unpacked"), unpacked)
-                folder = unsplash_folder(unpacked) or unpacked
+                found = unsplash_folder(unpacked) or unpacked
             licence = f"as stated at {dataset_page(UNSPLASH_SR)}"
-            return folder_originals(params.model_copy(update={"folder": folder, "licence": licence}))
+            return folder_originals(found, params.model_copy(update={"licence": licence}))
         case "paired_folder":
-            return paired_originals(params)
+            return paired_originals(folder, params)
         case "gopro":
             if params.archive:
                 archive = Archive(**params.archive.model_dump(), split="train")  # the split stands in its folders
                 unpack(fetch(archive, cache), unpacked)
-                params = params.model_copy(update={"folder": unpacked})
-            return paired_originals(params.model_copy(update={"folder": gopro_folder(params.folder)}))
+                folder = unpacked
+            return paired_originals(gopro_folder(folder), params)
 
 
 def _store(originals: list[Original], building: Path, params: DownloadData) -> Downloaded:

@@ -67,20 +67,20 @@ def bundled_originals() -> list[Original]:
     return originals
 
 
-def folder_originals(params: DownloadData) -> list[Original]:
-    """Return the images and videos of the tree `params.folder`, sorted by name.
+def folder_originals(folder: Path, params: DownloadData) -> list[Original]:
+    """Return the images and videos of a tree, sorted by name.
 
     Top-level folders train, validation (or val) and test are the split; test and validation are drawn by group from
     train where the folder has none. Raises UserError if the folder cannot fill three splits, or if a group of
     `group_by: folder` lies in two split folders.
     """
-    names = image_names(params.folder, videos=True)
-    splits = _splits(params.folder, dict.fromkeys(names, params.group_by), params)
-    return [Original(params.folder / name, _printable(name), *splits[name], params.licence) for name in names]
+    names = image_names(folder, videos=True)
+    splits = _splits(folder, dict.fromkeys(names, params.group_by), params)
+    return [Original(folder / name, _printable(name), *splits[name], params.licence) for name in names]
 
 
-def paired_originals(params: DownloadData) -> list[Original]:
-    """Return the sharp images of `params.folder` with their blurred partners, by name.
+def paired_originals(folder: Path, params: DownloadData) -> list[Original]:
+    """Return the sharp images of a folder with their blurred partners, by name.
 
     Those in a folder `sharp` are the photographs, those of the same name in the folder `blur` beside it their partners:
     `train/scene/blur/1.png` and `train/scene/sharp/1.png`, say. Images elsewhere are left out with a warning. Splits as
@@ -89,7 +89,7 @@ def paired_originals(params: DownloadData) -> list[Original]:
     """
     sides: dict[str, dict[str, str]] = {BLUR: {}, SHARP: {}}
     others = []
-    for name in image_names(params.folder):
+    for name in image_names(folder):
         parts = PurePosixPath(name).parts
         places = [index for index, part in enumerate(parts[:-1]) if part.lower() in sides]
         if len(places) == 1:
@@ -100,7 +100,7 @@ def paired_originals(params: DownloadData) -> list[Original]:
     sharp, blur = sides[SHARP], sides[BLUR]
     if not sharp:
         raise UserError(
-            f"{params.folder} holds no pairs: it must have folders {BLUR} and {SHARP} with images of the same names, "
+            f"{folder} holds no pairs: it must have folders {BLUR} and {SHARP} with images of the same names, "
             f"such as train/scene/{BLUR}/1.png and train/scene/{SHARP}/1.png"
         )
     if alone := sorted(
@@ -109,23 +109,20 @@ def paired_originals(params: DownloadData) -> list[Original]:
         for name in sides[side].keys() - other.keys()
     ):
         raise UserError(
-            f"{len(alone)} images in {params.folder} have no partner of the same name in {BLUR} or {SHARP}: add or "
+            f"{len(alone)} images in {folder} have no partner of the same name in {BLUR} or {SHARP}: add or "
             f"remove {_shown(alone)}"
         )
     if others:
-        warn(
-            f"{len(others)} images in {params.folder} are in no folder {BLUR} or {SHARP} and were left out: "
-            f"{_shown(others)}"
-        )
+        warn(f"{len(others)} images in {folder} are in no folder {BLUR} or {SHARP} and were left out: {_shown(others)}")
     names = sorted(sharp)
-    splits = _splits(params.folder, {name: "folder" if _has_scene(name) else params.group_by for name in names}, params)
+    splits = _splits(folder, {name: "folder" if _has_scene(name) else params.group_by for name in names}, params)
     return [
         Original(
-            params.folder / sharp[name],
+            folder / sharp[name],
             _printable(sharp[name]),
             *splits[name],
             params.licence,
-            params.folder / blur[name],
+            folder / blur[name],
         )
         for name in names
     ]
