@@ -1,6 +1,7 @@
 """Apply every degradation of the mix to every photograph, and write the pairs."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -73,12 +74,13 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
     """Return the pairs of each photograph at each scale, with their places, and each shard's size in bytes."""
     plan: list[list[PairRecord]] = []
     shard_sizes: dict[str, int] = {}
+    numbers = Counter[Split]()
 
     def place(split: Split, size: int) -> tuple[str, int]:
-        shards = [shard for shard in shard_sizes if shard.startswith(split)]
-        shard = shards[-1] if shards else f"{split}-000.bin"
-        if shards and shard_sizes[shard] + size > SHARD_BYTES:
-            shard = f"{split}-{len(shards):03d}.bin"
+        shard = f"{split}-{numbers[split]:03d}.bin"
+        if shard in shard_sizes and shard_sizes[shard] + size > SHARD_BYTES:
+            numbers[split] += 1
+            shard = f"{split}-{numbers[split]:03d}.bin"
         offset = shard_sizes.get(shard, 0)
         shard_sizes[shard] = offset + size
         return shard, offset
