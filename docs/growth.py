@@ -1,0 +1,140 @@
+"""Measure how the pipeline grows with cores and photographs, and write reports/growth.md.
+
+    python docs/growth.py         # about 15 minutes on a quiet machine with two cores, 2 GB of disk
+    python docs/growth.py --try   # two minutes, with a tenth of the work; prints the table alone
+
+Each figure is of a process of its own that may use one core or two.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from clearcall.core.files import write_text
+from clearcall.core.machine import processor
+from clearcall.data.degrade.write import degrade_pairs
+from clearcall.data.ingest.download import download
+from clearcall.data.manifest import ImageRecord, read_manifest, write_manifest
+from clearcall.data.pairs import read_pairs
+from clearcall.params import load_params
+
+CORES = 1, 2
+PROJECT = Path(__file__).parents[1]
+UNITS = {"degradation": "photographs", "training": "patches", "evaluation": "pairs"}
+_KIB = 1024
+
+
+def copies(raw: Path, times: int, folder: Path) -> None:
+    """Write a raw folder with so many copies of each photograph of another."""
+    records: list[ImageRecord] = []
+    for record in read_manifest(raw):
+        for number in range(times):
+            path = Path(record.path)
+            name = str(path.with_name(f"{number}-{path.name}"))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(raw / record.path, folder / name)
+            records.append(replace(record, path=name, group=f"{number}-{record.group}"))
+    write_manifest(folder, records)
+
+
+def degradation(folder: Path, cores: int, _share: float) -> int:
+    """Degrade all photographs and return their number."""
+    params, records = load_params(PROJECT / "params.yaml"), read_manifest(folder / "raw")
+    stage = params.degrade_pairs.model_copy(update={"workers": cores})
+    degrade_pairs(folder / "raw", folder / "pairs", records, stage)
+    return len(records)
+
+
+def training(folder: Path, cores: int, share: float) -> int:
+    """Train the committed student on as many devices as cores, and return the number of patches."""
+    import torch  # noqa: PLC0415  # what degrades does without
+
+    from clearcall.training.loop import make_fabric  # noqa: PLC0415
+    from clearcall.training.train import Job, train_network  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    params = load_params(PROJECT / "params.yaml")
+    paths = params.paths.model_copy(update={"pairs": folder / "pairs", "checkpoints": folder / "checkpoints"})
+    steps, stage = int(1000 * share), params.distill_student
+    # One validation, of a few pairs: it takes the same time on any number of devices.
+    update = {"steps": steps, "validate_every": steps, "devices": cores, "validation_pairs": 6}
+    job = Job(f"growth-{cores}", "students", stage.model, {"mse": 1.0}, stage.training.model_copy(update=update))
+    train_network(job, paths, make_fabric(job.training)).remove_leftovers()
+    return steps * stage.training.batch_size * cores
+
+
+def evaluation(folder: Path, cores: int, share: float) -> int:
+    """Score the shipped teacher on test pairs and return the number of pairs."""
+    import torch  # noqa: PLC0415
+
+    from clearcall.core.files import TEACHER  # noqa: PLC0415
+    from clearcall.evaluation.quality import score_contenders  # noqa: PLC0415
+    from clearcall.models.inference import restore  # noqa: PLC0415
+    from clearcall.models.weights import load_shipped  # noqa: PLC0415
+
+    torch.set_num_threads(cores)
+    pairs = read_pairs(folder / "pairs", "test")
+    pairs = pairs[: max(1, int(len(pairs) * share))]
+    score_contenders(folder / "pairs", pairs, {"teacher": partial(restore, load_shipped(TEACHER))})
+    return len(pairs)
+
+
+def measure(kind: str, folder: Path, cores: int, share: float) -> None:
+    """Measure one figure in this process and write it to `folder`."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    started = time.monotonic()
+    count = {"degradation": degradation, "training": training, "evaluation": evaluation}[kind](folder, cores, share)
+    seconds = time.monotonic() - started
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    figure = {"rate": count / seconds, "peak_mib": max(peaks) / _KIB}
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        (folder / "figure.json").write_text(json.dumps(figure), encoding="utf-8")
+
+
+def main(share: float, most: int) -> None:
+    """Measure everything and write the table."""
+    lines = [
+        "| work | photographs | cores | a second | factor | peak memory of the largest process, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        bundled = Path(temporary, "bundled")
+        download(load_params(PROJECT / "params.yaml").download_data.model_copy(update={"source": "bundled"}), bundled)
+        for times in (1, most):
+            folder = Path(temporary, str(times))
+            copies(bundled, times, folder / "raw")
+            for kind, unit in UNITS.items():
+                rates: list[float] = []
+                for cores in CORES:
+                    command = [sys.executable, __file__, kind, str(folder), str(cores), str(share)]
+                    subprocess.run(command, check=True)
+                    figure = json.loads((folder / "figure.json").read_text(encoding="utf-8"))
+                    rates.append(figure["rate"])
+                    lines.append(
+                        f"| {kind}, {unit} | {times}x | {cores} | {rates[-1]:.1f} | {rates[-1] / rates[0]:.2f} | "
+                        f"{figure['peak_mib']:.0f} |"
+                    )
+                    print(lines[-1], file=sys.stderr, flush=True)
+            shutil.rmtree(folder)
+    text = "\n".join(["# How the work grows", "", f"On {processor()[0]}. Made by `python docs/growth.py`.", "", *lines])
+    print(text)
+    if share == 1:
+        write_text(PROJECT / "reports" / "growth.md", text + "\n")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case [kind, folder, cores, share]:
+            measure(kind, Path(folder), int(cores), float(share))
+        case ["--try"]:
+            main(0.1, 2)
+        case _:
+            main(1, 10)
