@@ -60,9 +60,12 @@ class JoinedProcesses(DDPStrategy):
         super().setup_environment()
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
-        """Wrap a network with contiguous buffers: DDP cannot broadcast one in channels_last."""
-        for buffer in module.buffers():
-            buffer.data = buffer.data.clone(memory_format=torch.contiguous_format)
+        """Wrap a network in the layout that DDP wants.
+
+        It cannot broadcast a buffer in channels_last, and warns of the strides of weights that are contiguous, too.
+        """
+        for tensor in (*module.buffers(), *(one for one in module.parameters() if one.is_contiguous())):
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
         return super().setup_module(module)
 
     def _join(self, environment: ClusterEnvironment) -> TCPStore:
