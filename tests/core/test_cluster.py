@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -126,7 +127,11 @@ def test_a_worker_with_several_threads_is_refused(workers: Callable[[int, int], 
 
 def test_a_scheduler_that_is_not_there_and_one_without_workers(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearcall.core.cluster._JOIN_SECONDS", 1)
+    silent = socket.create_server(("127.0.0.1", 0))
+    at = "tcp://{}:{}".format(*silent.getsockname())
     for address, said in {
+        at: rf"no Dask scheduler at CLEARCALL_SCHEDULER={at} \(no answer\)",
+        "tls://127.0.0.1:9": "no Dask scheduler at CLEARCALL_SCHEDULER=tls.* TLS",
         "tcp://127.0.0.1:9": "no Dask scheduler at CLEARCALL_SCHEDULER=tcp://127.0.0.1:9 .*start one with",
         "cluster": "no Dask scheduler at CLEARCALL_SCHEDULER=cluster",
         "gopher://127.0.0.1:9": "no Dask scheduler at CLEARCALL_SCHEDULER=gopher",
@@ -135,3 +140,4 @@ def test_a_scheduler_that_is_not_there_and_one_without_workers(scheduler: str, m
         monkeypatch.setenv("CLEARCALL_SCHEDULER", address)
         with pytest.raises(UserError, match=said), worker_pool(1):
             pass
+    silent.close()

@@ -1,7 +1,7 @@
 """A pool of processes on a cluster: the workers of a Dask scheduler."""
 
+import asyncio
 import os
-import socket
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -10,7 +10,8 @@ from clearcall.core.errors import UserError
 
 try:
     from distributed import Client, KilledWorker, Worker, WorkerPlugin
-    from distributed.comm import get_address_host_port
+    from distributed.comm import connect
+    from distributed.security import Security
 except ImportError:
     raise UserError(
         "CLEARCALL_SCHEDULER is set, but Dask is not installed: run `pip install 'clearcall[cluster]'`, or unset it"
@@ -38,6 +39,12 @@ class _Prepare(WorkerPlugin):  # type: ignore[misc]  # Any, see pyproject.toml
             ) from None
 
 
+async def _reach(address: str) -> None:
+    # Before a client: one that gets no answer, or the wrong one, may hang for good.
+    comm = await connect(address, _JOIN_SECONDS, **Security().get_connection_args("client"))
+    await comm.close()
+
+
 @contextmanager
 def cluster_pool(address: str) -> Iterator[Executor]:
     """Yield the workers of the scheduler at `address`, such as tcp://10.0.0.1:8786, as a pool.
@@ -46,13 +53,12 @@ def cluster_pool(address: str) -> Iterator[Executor]:
     s each, if a worker has several threads or not the present folder, or if one task ended four workers.
     """
     try:
-        # A client that fails to connect may hang later, when it is collected.
-        socket.create_connection(get_address_host_port(address), _JOIN_SECONDS).close()
+        asyncio.run(asyncio.wait_for(_reach(address), _JOIN_SECONDS))
         client = Client(address, timeout=_JOIN_SECONDS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: no certificates
         raise UserError(
-            f"no Dask scheduler at CLEARCALL_SCHEDULER={address} ({error}): start one with `dask scheduler`, or unset "
-            "it to use this machine alone"
+            f"no Dask scheduler at CLEARCALL_SCHEDULER={address} ({str(error) or 'no answer'}): start one with "
+            "`dask scheduler`, or unset it to use this machine alone"
         ) from None
     with client:
         try:
