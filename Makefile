@@ -18,7 +18,7 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser cluster demo extension acceptance chaos push pull ui gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser cluster demo extension acceptance chaos push pull ui server gate lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -117,6 +117,14 @@ pull: install ## fetch those of this commit's run; `make repro` then trains noth
 ui: install ## show the runs and models in the MLflow UI, on this machine only
 	clearcall ui
 
+# Random secrets, which only this user may read.
+.env:
+	@umask 077 && for name in PGPASSWORD MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY; do \
+		echo "$$name=$$(od -An -N18 -tx1 /dev/urandom | tr -d ' \n')"; done > $@
+
+server: install .env ## run the team's MLflow server on this machine's PostgreSQL: docs/team.md
+	set -a && . ./.env && exec server/run
+
 gate: install ## fail unless the trained student may be shipped
 	clearcall gate
 
@@ -129,8 +137,8 @@ lint: install ## ruff, mypy and the order of the rooms
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools $(TORCH)
-	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --extra vmaf --generate-hashes --allow-unsafe \
-		--strip-extras --unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
+	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --extra server --extra vmaf --generate-hashes \
+		--allow-unsafe --strip-extras --unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
 		--no-header --output-file requirements.lock pyproject.toml
 	sed -i '/^# The following packages are considered/,$$d' requirements.lock
 	echo 'openvino>=2026.2' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
