@@ -18,7 +18,7 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser cluster demo extension acceptance chaos push pull ui server gate lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser cluster demo extension acceptance chaos push pull ui server gate metrics lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -127,6 +127,11 @@ server: install .env ## run the team's MLflow server on this machine's PostgreSQ
 
 gate: install ## fail unless the trained student may be shipped
 	clearcall gate
+
+# DVC pads each column to the longest value of the whole table.
+metrics: install ## the student's quality and speed beside those of the git revision REV=origin/main
+	@dvc metrics diff --md $(or $(REV),origin/main) | tr -s ' -' | grep -E \
+		'^\| ?(Path|-)|mean\.student\.|latency\.student\.(fps|median_ms)|student\.parameters'
 
 lint: install ## ruff, mypy and the order of the rooms
 	ruff check .
