@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -210,6 +211,21 @@ def test_artifacts_lie_beside_a_database_that_several_projects_share(
     tracking.experiment_id("another")
     assert locations(tmp_path / "runs.db") - before == {f"{tmp_path.as_uri()}/mlartifacts/another"}
     assert locations(tmp_path / "runs.db") > before
+
+
+def test_a_run_has_the_load_of_its_machine(
+    tmp_path: Path, empty_database: Path, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path)
+    enter(tmp_path)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    until = time.monotonic() + 60
+    with tracking.TrainingRun("clearcall", "student", {}, tmp_path / "student.json") as run:
+        while not (found := tracking.client().get_run(run.run_id or "").data.metrics):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    assert 0 <= found["system/cpu_utilization_percentage"] <= 100
+    assert found["system/system_memory_usage_megabytes"] > 0
 
 
 def test_an_experiment_in_a_temporary_folder_logs_in_the_project(tmp_path: Path) -> None:

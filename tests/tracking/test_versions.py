@@ -148,6 +148,7 @@ def test_two_versions_are_compared_by_metrics_and_params() -> None:
     assert found.metrics["ssim"] == (0.93, 0.94)
     assert found.metrics["latency_ms"] == (15.5, 15.5)
     assert "test_ssim" not in found.metrics  # the same figure
+    assert "system/x" not in found.metrics  # of the machine, not of the model
     assert found.params == {
         "degrade_pairs.mix": ("['webcam']", "['webcam', 'noise']"),
         "distill_student.training.steps": ("2000", "3000"),

@@ -121,7 +121,8 @@ def compare_versions(name: str, one: str, other: str) -> Comparison:
     metrics, logged = [], []
     for version, run in zip(pair, runs, strict=True):
         of_run = {} if run is None else run.data.metrics
-        more = {key: value for key, value in of_run.items() if key not in _FIGURES.values()}
+        of_model = {key: value for key, value in of_run.items() if not key.startswith("system/")}
+        more = {key: value for key, value in of_model.items() if key not in _FIGURES.values()}
         metrics.append(version.figures() | more)
         logged.append({} if run is None else dict(run.data.params))
     params = logged if None in files else [found or {} for found in files]

@@ -19,6 +19,7 @@ from clearcall.tracking.store import artifact_location, prepare
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 
 _UNHARMED = "Nothing that was trained is lost."
@@ -187,23 +188,27 @@ class TrainingRun:
     """One MLflow run for one trained network; if the server cannot be used it warns once and training goes on.
 
     The run's id and the number of rows sent are kept in `state_file` until training is over, so that a resumed
-    training goes on in the same run.
+    training goes on in the same run. The machine's load is logged beside, as `system/...`.
     """
 
     def __init__(self, experiment: str, name: str, params: Mapping[str, Any], state_file: Path) -> None:
         self.run_id: str | None = None
         self._experiment, self._name, self._params, self._state_file = experiment, name, params, state_file
         self._active, self._sent = True, 0
+        self._load: SystemMetricsMonitor | None = None
 
     def __enter__(self) -> Self:
         self._try(self._start)
         if self.run_id is not None:
             self._remember()
+            self._try(self._log_load)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._load is not None:
+            self._load.finish()  # type: ignore[no-untyped-call]
         if self.run_id is not None:
             status = "FINISHED" if error is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
             self._try(lambda: client().set_terminated(self.run_id or "", status))
@@ -230,6 +235,15 @@ class TrainingRun:
         run = client().create_run(experiment_id(self._experiment), run_name=named_after(self._name, tags), tags=tags)
         self.run_id, self._sent = str(run.info.run_id), 0
         log_params(self.run_id, self._params)
+
+    def _log_load(self) -> None:
+        """Log processor, memory, disk, network and, where nvidia-ml-py is installed, GPUs; every 10 s, in a thread."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # noqa: PLC0415
+
+        # MLflow has no types for it.
+        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=tracking_uri())  # type: ignore[no-untyped-call]
+        monitor.start()  # type: ignore[no-untyped-call]
+        self._load = monitor
 
     def _remember(self) -> None:
         if self._active:
