@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,14 @@ from clearcall.params import Params
 from clearcall.tracking import runs
 from clearcall.tracking.models import list_versions, promote_version, show_version
 
-ROOT = os.getuid() == 0
 SECRET = "a password of the tests"  # noqa: S105
 MEMBERS = ("anna", "ben")
 START_SECONDS = 120  # of a loaded machine; MLflow makes all its tables
-
-
-def find_postgres() -> Path | None:
-    """Return the folder of PostgreSQL's programs, which Debian leaves out of PATH."""
-    found = [Path(path) for path in [shutil.which("initdb")] if path] + sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb")
-    )
-    return found[-1].parent if found else None
-
-
-POSTGRES = find_postgres()
-if POSTGRES is None:
+# Debian leaves it out of PATH.
+INITDB = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=shutil.which("initdb"))
+if INITDB is None:
     pytest.skip("PostgreSQL is not installed", allow_module_level=True)
-
+ROOT = os.getuid() == 0
 pytestmark = pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi")  # MLflow's own import
 
 
@@ -57,7 +47,7 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator["subproce
 @pytest.fixture(scope="module")
 def database() -> Iterator[dict[str, str]]:
     """The variables that name an empty database of a PostgreSQL of the tests' own, behind a socket."""
-    assert POSTGRES is not None
+    assert INITDB is not None
     # PostgreSQL does not run as root, and its user cannot enter pytest's folders.
     other: dict[str, Any] = {"user": "postgres", "extra_groups": []} if ROOT else {}
     with tempfile.TemporaryDirectory(prefix="clearcall-") as folder:
@@ -66,12 +56,12 @@ def database() -> Iterator[dict[str, str]]:
         if ROOT:
             for path in (Path(folder), password):
                 shutil.chown(path, "postgres")
-        initdb = [str(POSTGRES / "initdb"), "--pgdata", str(data), "--username=mlflow", "--auth=scram-sha-256"]
+        initdb = [str(INITDB), "--pgdata", str(data), "--username=mlflow", "--auth=scram-sha-256"]
         subprocess.run(
             [*initdb, f"--pwfile={password}", "--no-sync"], check=True, cwd=folder, stdout=subprocess.DEVNULL, **other
         )
         options = ["-D", str(data), "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-        with running([str(POSTGRES / "postgres"), *options], Path(folder, "log"), cwd=folder, **other):
+        with running([str(Path(INITDB).with_name("postgres")), *options], Path(folder, "log"), cwd=folder, **other):
             yield {"PGHOST": folder, "PGUSER": "mlflow", "PGDATABASE": "postgres", "PGPASSWORD": SECRET}
 
 
@@ -109,9 +99,9 @@ def answers(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def signed_in(folder: Path, uri: str, name: str | None, password: str) -> Any:
-    """Work in a folder as a member, or as nobody."""
-    credentials = {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password} if name else {}
+def signed_in(folder: Path, uri: str, name: str, password: str) -> AbstractContextManager[Path]:
+    """Work in a folder as a member; without a name, as nobody."""
+    credentials = {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password}
     return inside(folder, MLFLOW_TRACKING_URI=uri, **credentials)
 
 
@@ -130,9 +120,9 @@ def test_members_share_runs_and_models(address: str, tmp_path: Path, committed: 
         assert runs.known_run(run.run_id) is not None
 
 
-@pytest.mark.parametrize(("name", "password"), [("anna", "a wrong password"), ("eve", SECRET), (None, "")])
+@pytest.mark.parametrize(("name", "password"), [("anna", "a wrong password"), ("eve", SECRET), ("", "")])
 def test_who_does_not_sign_in_is_refused(
-    address: str, tmp_path: Path, committed: Params, name: str | None, password: str, capsys: pytest.CaptureFixture[str]
+    address: str, tmp_path: Path, committed: Params, name: str, password: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with signed_in(tmp_path, address, name, password):
         with runs.TrainingRun("clearcall", "student", {}, tmp_path / "student.json") as run:
