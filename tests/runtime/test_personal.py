@@ -1,5 +1,6 @@
 """Personal models: the weights by which a shipped network was adapted, and nothing else."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,15 @@ def test_what_is_no_personal_model_is_one_message(tmp_path: Path) -> None:
     refused("more than 16 MiB")
     content = (SHIPPED / "fast.onnx").read_bytes()
     assert with_weights(content, {}) == content
+
+
+def test_a_corrupt_array_is_one_message(tmp_path: Path) -> None:
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (2**50,)})
+    path = tmp_path / "me.npz"
+    for entry in (b"no array", huge.getvalue(), b"\x93NUMPY\1\0\x08\0{'d': ((", b""):
+        write_personal(path, "fast", {})
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("other.npy", entry)
+        with pytest.raises(UserError, match=r"me\.npz is no personal model"):
+            load_graph(path)

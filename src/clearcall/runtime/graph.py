@@ -9,7 +9,6 @@ the network's name, `sha256` that of its ONNX file, the other arrays are float32
 import hashlib
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +130,7 @@ def _read_personal(path: Path) -> bytes:
         if sum(entry.file_size for entry in archive.infolist()) > _MAX_PERSONAL_BYTES:
             raise ValueError("its arrays have more than 16 MiB")
     with np.load(path, allow_pickle=False) as arrays:
-        model, sha256, *_ = (str(arrays[name]) for name in ("model", "sha256"))
+        model, sha256 = (str(arrays[name]) for name in ("model", "sha256"))
         weights = {name: arrays[name] for name in arrays.files if name not in {"model", "sha256"}}
     if model not in {one.stem for one in SHIPPED.glob("*.onnx")} or sha256 != _sha256_of_shipped(model):
         raise ValueError(f"it was adapted from another {shorten(model)} than this version of clearcall has")
@@ -215,7 +214,9 @@ def load_graph(path: Path) -> Graph:
         onnx = _read_personal(path) if path.suffix == PERSONAL else path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no model file {path}") from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  # zipfile and NumPy raise ten kinds for a corrupt file
         raise UserError(f"{path} is no personal model: {shorten(error)}") from None
     try:
         metadata = read_metadata(onnx)
