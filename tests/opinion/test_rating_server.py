@@ -1,5 +1,6 @@
 """The server over HTTP: who is answered, what is refused, what is stored."""
 
+import http.client
 import json
 import re
 import signal
@@ -149,6 +150,22 @@ def test_a_password_is_asked_for_and_failures_are_limited(make_study: MakeStudy,
         assert locked.status == 429 and 0 < int(locked.getheader("Retry-After")) <= 61
         now = 61.0
         assert log_in(site, PASSWORD).status == 303
+
+
+def test_passwords_that_are_sent_together_are_counted_one_by_one(make_study: MakeStudy) -> None:
+    body = urlencode({"password": "wrong"}).encode()
+    with served(make_study(), Password(PASSWORD, b"<form>")) as site:
+        waiting = []
+        for _ in range(8):
+            connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+            connection.putrequest("POST", "/login")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body[:1])
+            waiting.append(connection)
+        assert site.ask("/", Cookie="")[0].status == 200  # the others have been asked for by now
+        for connection in waiting:
+            connection.send(body[1:])
+        assert sorted(one.getresponse().status for one in waiting) == [403] * 5 + [429] * 3
 
 
 @pytest.mark.parametrize("password", [None, "", "elevenchars"])

@@ -1,5 +1,6 @@
 """Who is answered by a server of ours, which headers it sends, and how it listens."""
 
+import math
 import secrets
 import socket
 import threading
@@ -17,6 +18,7 @@ from clearcall.core.errors import UserError
 
 LOOPBACK = "127.0.0.1"
 LOGIN = "/login"
+WRONG = b'id="wrong"'  # of a form's element, hidden until a password is refused
 ISOLATION = {  # WebAssembly threads need a page that is isolated from others
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -129,13 +131,15 @@ class Guard:
         return Response(self.password.form, 200 if request.url.path == "/" else 403, media_type="text/html")
 
     async def _login(self, request: Request, password: Password) -> Response:
-        address = request.client.host if request.client else ""
-        if (wait := password.wait_s(address)) > 0:
-            return PlainTextResponse("too many wrong passwords", 429, {"Retry-After": str(int(wait) + 1)})
         form = parse_qs((await request.body()).decode(errors="replace"))
+        # Nothing is awaited from here on: requests that are sent together are counted one by one.
+        address = request.client.host if request.client else ""
+        if (wait_s := math.ceil(password.wait_s(address))) > 0:
+            said = f"too many wrong passwords: go back and try again in {wait_s} s"
+            return PlainTextResponse(said, 429, {"Retry-After": str(wait_s)})
         if password.accepts(form.get("password", [""])[0], address):
             return self._admit()
-        return Response(password.form, 403, media_type="text/html")
+        return Response(password.form.replace(WRONG + b" hidden", WRONG), 403, media_type="text/html")
 
     def _admit(self) -> Response:
         response = RedirectResponse("/", 303)  # the token stays out of the history
