@@ -164,6 +164,9 @@ def test_a_new_rater_gets_a_code_and_compares_pairs(browser: Any, make_study: Ma
     with served(make_study("pairs")) as site:
         asked, errors = list[str](), list[str]()
         page = opened(browser, f"{site.origin}/?token=the-token", asked, errors, viewport={"width": 900, "height": 700})
+        resume(page, "другой")
+        playwright.expect(page.locator("#status")).to_contain_text("code is not known here")
+        errors.clear()
         page.get_by_role("button", name="Start").click()
         playwright.expect(page.get_by_role("button", name="Begin")).to_be_focused(timeout=WAIT_MS)
         code = page.locator("#own-code").inner_text()
@@ -206,8 +209,12 @@ def test_the_password_is_asked_for_on_a_page(browser: Any, make_study: MakeStudy
     with served(make_study(), password) as site:
         page = opened(browser, site.origin, [], [])
         for given in ("wrong", "correct horse battery"):
+            playwright.expect(page.get_by_role("alert")).to_have_count(0)
             page.get_by_label("Password of this study").fill(given)
             page.keyboard.press("Enter")
+            if given == "wrong":
+                playwright.expect(page.get_by_role("alert")).to_have_text("That password is not right.")
+                page.goto(site.origin)
         playwright.expect(page.get_by_role("button", name="Start")).to_be_visible(timeout=WAIT_MS)
         page.context.close()
 

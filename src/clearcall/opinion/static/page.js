@@ -4,7 +4,7 @@ const KEY = "clearcall-opinion-code", SIDES = ["A is better", "No difference", "
 let session, at = 0, ready = false;
 
 async function ask(path, method = "GET", body) {
-  const headers = { rater: session?.code ?? "" };
+  const headers = { rater: encodeURIComponent(session?.code ?? "") }; // of what is typed, a header holds only a part
   if (body) headers["content-type"] = "application/json";
   const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
   if (!answer.ok) throw Object.assign(new Error((await answer.json().catch(() => ({}))).detail ?? `error ${answer.status}`), { status: answer.status });
