@@ -7,6 +7,7 @@ the network's name, `sha256` that of its ONNX file, the other arrays are float32
 """
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -124,12 +125,12 @@ def write_personal(path: Path, model: str, weights: Weights) -> None:
         np.savez(file, allow_pickle=False, **told, **weights)
 
 
-def _read_personal(path: Path) -> bytes:
+def _personal(npz: bytes) -> bytes:
     """Return the network that a personal model makes of a shipped one, as ONNX; raise ValueError if it makes none."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(npz)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > _MAX_PERSONAL_BYTES:
             raise ValueError("its arrays have more than 16 MiB")
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
         model, sha256 = (str(arrays[name]) for name in ("model", "sha256"))
         weights = {name: arrays[name] for name in arrays.files if name not in {"model", "sha256"}}
     if model not in {one.stem for one in SHIPPED.glob("*.onnx")} or sha256 != _sha256_of_shipped(model):
@@ -211,11 +212,11 @@ def load_graph(path: Path) -> Graph:
     try:
         if path.stat().st_size > _MAX_MODEL_BYTES:
             raise UserError(f"{path} is larger than 1 GiB: that is no network of clearcall's")
-        onnx = _read_personal(path) if path.suffix == PERSONAL else path.read_bytes()
+        onnx = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no model file {path}") from None
-    except (UserError, OSError):
-        raise
+    try:
+        onnx = _personal(onnx) if path.suffix == PERSONAL else onnx
     except Exception as error:  # noqa: BLE001  # zipfile and NumPy raise ten kinds for a corrupt file
         raise UserError(f"{path} is no personal model: {shorten(error)}") from None
     try:
