@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import SHIPPED, atomic_path
+from clearcall.core.files import SHIPPED
 from clearcall.imaging.frame import CHROMA_PLANES
 from clearcall.imaging.sizes import SMALLEST_SIDE, SizeContract
 
@@ -121,8 +121,7 @@ def with_weights(onnx: bytes, weights: Weights) -> bytes:
 def write_personal(path: Path, model: str, weights: Weights) -> None:
     """Write a personal model: weights that replace those of the shipped network `model`."""
     told = {"model": np.array(model), "sha256": np.array(_sha256_of_shipped(model))}
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **told, **weights)
+    np.savez(path, allow_pickle=False, **told, **weights)
 
 
 def _personal(npz: bytes) -> bytes:

@@ -202,13 +202,12 @@ def write_adapted(adaptation: Adaptation, output: Path) -> None:
         )
     frames = [middle(group[0].frame, _PARITY_SIDE_PX) for group in adaptation.held_back.values()]
     weights = expert_weights(adaptation.student, kept)
-    if output.suffix == PERSONAL:
-        write_personal(output, adaptation.model, weights)
-    else:
-        shipped = (SHIPPED / f"{adaptation.model}.onnx").read_bytes()
-        with atomic_path(output) as temporary:
-            temporary.write_bytes(with_weights(shipped, weights))
-    check_parity(adaptation.student, output, frames, _MAX_DIFFERENCE)
+    with atomic_path(output) as temporary:
+        if output.suffix == PERSONAL:
+            write_personal(temporary, adaptation.model, weights)
+        else:
+            temporary.write_bytes(with_weights((SHIPPED / f"{adaptation.model}.onnx").read_bytes(), weights))
+        check_parity(adaptation.student, temporary, frames, _MAX_DIFFERENCE)
 
 
 def gain_over_general_db(adaptation: Adaptation, one: RecordedFrame) -> float:
