@@ -12,6 +12,7 @@ from PIL import Image
 from skimage import data
 from tests.make.commands import run_command
 
+from clearcall.core.errors import UserError
 from clearcall.data.degrade.codecs import send
 from clearcall.data.manifest import CLIP_FRAMES, Split
 from clearcall.data.recordings import RecordedFrame, read_recordings, sent
@@ -20,7 +21,14 @@ from clearcall.imaging.metrics import luma_psnr_db, psnr_db
 from clearcall.imaging.sizes import resized
 from clearcall.runtime.graph import load_graph
 from clearcall.runtime.sharpener import Sharpener
-from clearcall.training.adapt import adapt_to_frames, adapt_to_sharp, load_student, write_adapted
+from clearcall.training.adapt import (
+    Adaptation,
+    AdaptedExpert,
+    adapt_to_frames,
+    adapt_to_sharp,
+    load_student,
+    write_adapted,
+)
 
 SIZE = 192, 128  # width, height
 
@@ -121,9 +129,27 @@ def test_the_command_leaves_model_page_and_picture(call: tuple[list[Frame], list
     assert any(one["kept"] and one["gain_db"] > 0 for one in figures.values())
     assert "`call.mkv`" in page
     assert "![received, general, adapted and teacher](me.png)" in page
-    again = run_command(*arguments)
-    assert again.returncode == 1
-    assert "--overwrite" in again.stderr
+    output.unlink()
+    for there in ("me.md", "me.png", "me.json"):
+        again = run_command(*arguments)
+        assert again.returncode == 1
+        assert f"{there} exists" in again.stderr and "--overwrite" in again.stderr
+        (tmp_path / there).unlink()
+
+
+def test_a_file_that_differs_from_torch_replaces_nothing(
+    call: tuple[list[Frame], list[Frame]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = RecordedFrame("call.mkv", 0, call[1][0], coded=False)
+    student, kept = load_student("fast"), [AdaptedExpert("bicubic_x2.0", 1, 30.0, 30.0, 31.0, kept=True)]
+    done = Adaptation("fast", student, student, student, kept, {}, {"bicubic_x2.0": [frame]})
+    monkeypatch.setattr("clearcall.training.adapt._MAX_DIFFERENCE", -1)
+    for suffix in (".onnx", ".npz"):
+        output = tmp_path / f"me{suffix}"
+        output.write_bytes(b"the older one")
+        with pytest.raises(UserError, match="differs from torch"):
+            write_adapted(done, output)
+        assert output.read_bytes() == b"the older one"
 
 
 def test_frames_for_validation_come_from_other_parts_than_those_for_training(

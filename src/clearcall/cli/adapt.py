@@ -1,5 +1,7 @@
 """The command that adapts a model to recordings of one's own."""
 
+import shlex
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +54,7 @@ def adapt(
     from clearcall.core.errors import fail
     from clearcall.core.files import TEACHER, check_target
     from clearcall.data.clips import video_files
-    from clearcall.reporting.adaptation import write_adaptation
+    from clearcall.reporting.adaptation import BESIDE, write_adaptation
     from clearcall.runtime.graph import PERSONAL
     from clearcall.training.adapt import adapt as run
     from clearcall.training.adapt import adapt_to_camera, write_adapted
@@ -60,16 +62,17 @@ def adapt(
     if output.suffix not in {".onnx", PERSONAL}:
         fail(f"{output} must end in .onnx, or in .npz for the changed weights alone")
     files = [file for path in recordings for file in (video_files(path) if path.is_dir() else [path])]
-    for recording in files:
-        check_target(output, recording, overwrite=overwrite)
+    for recording, suffix in product(files, (output.suffix, *BESIDE)):
+        check_target(output.with_suffix(suffix), recording, overwrite=overwrite)
     if sharp and teacher != TEACHER:
         fail("--sharp needs no --teacher: it learns from the sharp frames")
     teacher = "" if sharp else teacher
     done = adapt_to_camera(files, model, steps) if sharp else run(files, model, teacher, steps)
     write_adapted(done, output)
-    command = f"clearcall adapt {' '.join(path.name for path in recordings)} --output {output.name} --model {model}"
-    command += " --sharp" if sharp else f" --teacher {teacher}"
-    page = write_adaptation(done, output, model, teacher, recordings, command)
+    names = [path.resolve().name for path in recordings]
+    command = ["clearcall", "adapt", *names, "--output", output.name, "--model", model]
+    command += ["--sharp"] if sharp else ["--teacher", teacher]
+    page = write_adaptation(done, output, model, teacher, names, shlex.join(command))
     aim = "sharp ones" if sharp else "teacher"
     for one in done.experts:
         kept = "" if one.kept else ", not kept"
@@ -83,11 +86,7 @@ def adapt(
     from clearcall.params import load_params
     from clearcall.tracking.registry import register_adapted
 
-    values = {
-        "adapted_from": model,
-        "teacher": teacher or "none",
-        "recordings": ", ".join(path.name for path in recordings),
-    }
+    values = {"adapted_from": model, "teacher": teacher or "none", "recordings": ", ".join(names)}
     typer.echo(register_adapted(load_params(), output, page, values, done.curves))
 
 
@@ -115,6 +114,6 @@ def bench_adapt(
 
     read = partial(read_clip, frames=frames, height=height)
     scores = measure_adaptation(clip_files(clips), read, model, None if sharp else teacher)
-    command = f"clearcall bench adapt {clips.name} --model {model} "
-    command += "--sharp" if sharp else f"--teacher {teacher}"
-    typer.echo(write_adaptation_benchmark(scores, output, command))
+    command = ["clearcall", "bench", "adapt", clips.resolve().name, "--model", model]
+    command += ["--sharp"] if sharp else ["--teacher", teacher]
+    typer.echo(write_adaptation_benchmark(scores, output, shlex.join(command)))

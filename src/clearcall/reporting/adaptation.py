@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from clearcall.evaluation.adaptation import AdaptationScore
     from clearcall.training.adapt import Adaptation
 
+BESIDE = (".md", ".png", ".json")  # suffixes of what is written beside a model
 _SIDE_PX = 80
 
 
 def write_adaptation(
-    adaptation: "Adaptation", output: Path, model: str, teacher: str, recordings: Sequence[Path], command: str
+    adaptation: "Adaptation", output: Path, model: str, teacher: str, recordings: Sequence[str], command: str
 ) -> Path:
     """Write OUTPUT.md, OUTPUT.png and OUTPUT.json beside the model `output`, and return the page's path.
 
-    `teacher` is its name, empty if the sharp frames were known. The JSON holds the page's figures, for `dvc metrics`.
+    `teacher` and `recordings` are names, the former empty if the sharp frames were known. The JSON holds the page's
+    figures, for `dvc metrics`.
     """
     figures = ({**asdict(one), "gain_db": one.adapted_db - one.general_db} for one in adaptation.experts)
     write_json(output.with_suffix(".json"), {one.pop("name"): one for one in figures})
@@ -44,7 +46,7 @@ def write_adaptation(
         else "learnt to restore them after real encoders. The figures are against the frames as they were sent"
     )
     page.add(
-        f"Made from {', '.join(f'`{path.name}`' for path in recordings)} and from nothing else, on this machine: the "
+        f"Made from {', '.join(f'`{name}`' for name in recordings)} and from nothing else, on this machine: the "
         f"experts of `{model}` to which these frames are routed {learnt}, on frames that were held back from training: "
         "PSNR of RGB in dB. The model is for calls like these; for others, use the general one. Its weights come from "
         "these recordings: hand the file on only with the consent of those who are in them."
