@@ -28,11 +28,17 @@ def rate(study: Study, rater: str, shift: int = 0, least: int = 0) -> None:
             votes.vote(rater, item.id, dict.fromkeys(study.scales, score))
 
 
-def test_without_raters_there_are_no_votes(make_study: MakeStudy, tmp_path: Path) -> None:  # noqa: F811
+def test_without_raters_there_are_no_votes(
+    make_study: MakeStudy,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     study = make_study()
-    done = run_command("opinion", "report", str(study.folder), "--output", str(tmp_path / "reports"))
+    monkeypatch.chdir(study.folder)
+    done = run_command("opinion", "report", ".", "--output", str(tmp_path / "reports"))
     assert done.returncode == 0, done.stderr
-    assert "**No votes yet.**" in (tmp_path / "reports" / "opinion.md").read_text()
+    said = (tmp_path / "reports" / "opinion.md").read_text()
+    assert "**No votes yet.**" in said and "`clearcall opinion report study`" in said
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["opinion.md"]
     assert not (study.folder / "votes.db").exists()
 

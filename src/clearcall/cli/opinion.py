@@ -91,5 +91,5 @@ def report(
     from clearcall.opinion.stimuli import load_study
     from clearcall.reporting.opinion import write_opinion
 
-    command = shlex.join(["clearcall", "opinion", "report", study.name])
+    command = shlex.join(["clearcall", "opinion", "report", study.resolve().name])
     typer.echo(f"written: {write_opinion(load_study(study), output, command)}")
