@@ -42,7 +42,7 @@ seed: 1
 
 def test_a_page_by_hand(tmp_path: Path) -> None:
     page = Page("Title")
-    page.made_by("clearcall x", MACHINE, "2026-01-02", {"numpy": "2.0"})
+    page.made_by("clearcall x", {"numpy": "2.0"}, on=MACHINE, date="2026-01-02")
     page.add_list("one", "two")
     page.add("", markdown_table(["name", "fps"], [["a", number(1.5, ".1f")], ["b", number(None, ".1f")]]))
     page.add_code("params.yaml", "seed: 1\n", "yaml")

@@ -102,15 +102,8 @@ def calls(
     }
     read = partial(read_clip, frames=frames, height=height, motion=motion)
     scores, strips = measure_clips(files, read, codecs, looks)
-    command = [
-        "clearcall",
-        "bench",
-        "calls",
-        clips.resolve().name,
-        "--model",
-        model,
-        *(f"--codec={one}" for one in codec or ()),
-    ]
+    command = ["clearcall", "bench", "calls", clips.resolve().name, "--model", model]
+    command += [f"--codec={one}" for one in codec or ()]
     given = {"frames": (frames, 10), "height": (height, 720), "motion": (motion, "pan"), "strength": (strength, 1.0)}
     command += [f"--{option}={value}" for option, (value, default) in given.items() if value != default]
     typer.echo(write_calls(scores, strips, model, shlex.join(command), output, motion))

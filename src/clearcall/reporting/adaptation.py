@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from clearcall.core.files import atomic_path, write_csv, write_json
-from clearcall.core.machine import machine
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import LEAST_CELL, ZOOM, choose_crop, draw_cells, draw_overview, enlarge
 from clearcall.imaging.metrics import psnr_db
@@ -39,7 +37,7 @@ def write_adaptation(
     with atomic_path(picture) as temporary:
         _draw(adaptation).save(temporary, "PNG", optimize=True)
     page = Page(f"`{output.name}`: `{model}`, adapted")
-    page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
+    page.made_by(command)
     learnt = (
         f"learnt what `{teacher}` makes of them. No sharp image was there, so that the figures are against the teacher"
         if teacher
@@ -74,7 +72,7 @@ def write_adaptation_benchmark(scores: Sequence["AdaptationScore"], reports: Pat
     name = "adapt_sharp" if scores[0].teacher is None else "adapt"
     write_csv(reports / f"{name}.csv", scores)
     page = Page("What adaptation gains")
-    page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
+    page.made_by(command)
     first = scores[0]
     how = "before it is sent" if first.teacher is None else f"as it arrives, by its teacher `{first.teacher}`,"
     page.add(

@@ -42,7 +42,7 @@ def write_comparison(document: dict[str, Any], folder: Path) -> Path:
         with atomic_path(folder / FIGURE) as temporary:
             draw_quality(temporary, document)
     page = Page("Benchmark: every system on one machine, in one run")
-    page.made_by(document["command"], document["machine"], document["date"], document["versions"])
+    page.made_by(document["command"], document["versions"], on=document["machine"], date=document["date"])
     if document["quality"]:
         page.add("![PSNR against fps at {}x{}]({})".format(*document["reference_size"], FIGURE))
     page.add_list(*_NOTES, *_quality_notes(document))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 from PIL import Image
 
 from clearcall.core.files import atomic_path, write_csv
-from clearcall.core.machine import machine
 from clearcall.evaluation.calls import ALONE, CRISP, INPUT, MASK, MASK_RADIUS, NATURAL, WORSE_DB, Filmstrip, Score
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, choose_crop, draw_cells, enlarge
@@ -64,7 +62,7 @@ def write_calls(
     sent, shown = strips[0].setting, " and ".join(strip.clip for strip in strips)
     about_vmaf = _WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF
     page = Page("Clips as a call delivers them")
-    page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
+    page.made_by(command)
     page.add(
         f"{len(clips)} clips, {sum(clips.values())} frames. Each is encoded at a fixed quantization parameter (QP, on "
         "H.264's scale; codecs differ in what they make of it) with low delay, decoded, and sharpened by "

@@ -2,12 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 from clearcall.core.errors import UserError
-from clearcall.core.machine import machine
 from clearcall.data.degrade.codecs import FRAMES_PER_SECOND
 from clearcall.evaluation.media_speed import (
     LOOP_S,
@@ -64,7 +62,7 @@ def benchmark_videos(
     page = Page("Videos and a camera on this machine")
     libraries = (*sorted({one.runtime for one in video}), *_LIBRARIES)
     versions = {name: str(import_module(name).__version__) for name in libraries}
-    page.made_by(command, machine(), datetime.now(UTC).date().isoformat(), versions)
+    page.made_by(command, versions)
     page.add(
         f"A small photograph, mirrored to fill the frame, is sent by H.264 at QP {QP}. `pan`: the camera goes over it "
         f"by {PAN_PX:g} pixels a frame and zooms a little, so that the temporal filter works on nearly all frames. "

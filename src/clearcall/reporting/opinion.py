@@ -1,7 +1,6 @@
 """opinion.md, opinion.png and votes.csv: what raters said in an opinion study."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_path, write_csv
-from clearcall.core.machine import machine
 from clearcall.opinion.statistics import Mean, Scores, mean_interval, paired_tests, preferences, screen
 from clearcall.opinion.stimuli import PREFERENCE, REFERENCE, SCALES, VOTES, Study
 from clearcall.opinion.votes import Vote, Votes
@@ -37,7 +35,7 @@ def write_opinion(study: Study, reports: Path, command: str, *, include_syntheti
     stored = Votes(study).all() if (study.folder / VOTES).is_file() else []
     votes = [vote for vote in stored if include_synthetic or not vote.synthetic]
     page = Page("Opinions")
-    page.made_by(command, machine(), datetime.now(UTC).date().isoformat())
+    page.made_by(command)
     page.add(_about(study))
     if include_synthetic:
         page.add("**Synthetic votes are included: this page is a test's and says nothing about the systems.**")

@@ -1,11 +1,12 @@
 """One way to write a report: a Markdown page of a title, what made it, and parts."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from clearcall.core.files import write_text
-from clearcall.core.machine import processor_told
+from clearcall.core.machine import machine, processor_told
 
 
 class Page:
@@ -23,13 +24,19 @@ class Page:
         self.add("\n".join(f"- {item}" for item in items))
 
     def made_by(
-        self, command: str, machine: Mapping[str, Any], date: str, versions: Mapping[str, str] | None = None
+        self,
+        command: str,
+        versions: Mapping[str, str] | None = None,
+        *,
+        on: Mapping[str, Any] | None = None,
+        date: str = "",
     ) -> None:
-        """Say which command made the page, when, on which machine (`core.machine.machine`), with which libraries."""
+        """Say which command made the page, when, on which machine, with which libraries; now and here by default."""
+        on, date = on or machine(), date or datetime.now(UTC).date().isoformat()
         libraries = ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
         self.add(
-            f"Made by `{command}` on {date}, on {processor_told(machine)}, {machine['memory_gib']:g} GiB, "
-            f"{machine['system']}, Python {machine['python']}{libraries and '; '}{libraries}."
+            f"Made by `{command}` on {date}, on {processor_told(on)}, {on['memory_gib']:g} GiB, {on['system']}, "
+            f"Python {on['python']}{libraries and '; '}{libraries}."
         )
 
     def add_code(self, summary: str, text: str, language: str) -> None:
