@@ -1,5 +1,7 @@
 // The popup: opening it gives access to the tab (activeTab), starts content.js there, and shows what it does.
 
+import { describeExpert } from "./sharpen.js";
+
 const api = globalThis.browser ?? globalThis.chrome;
 const STATE_MS = 500;
 const $ = id => document.getElementById(id);
@@ -24,8 +26,7 @@ function describe({ isLoaded, isSteady, reason, size, fps, latency, expert, late
   if (!isLoaded) return "loading the network";
   if (!size) return "waiting for a frame";
   if (!isSteady) return `${size}: measuring the speed`;
-  const state = expert === "identity" ? "already sharp: left as it is" : `expert ${expert}`;
-  return `${size}, ${fps.toFixed(1)} fps, ${Math.round(latency)} ms, ${state}, ${late} late`;
+  return `${size}, ${fps.toFixed(1)} fps, ${Math.round(latency)} ms, ${describeExpert(expert, values.look)}, ${late} late`;
 }
 
 async function refresh() {

@@ -1,5 +1,7 @@
 // The page: takes an image, a video or the camera, and shows each frame before and after, side by side at a divider.
 
+import { describeExpert } from "./sharpen.js";
+
 const MAX_PIXELS = 2 ** 24; // of a result; more do not fit the memory of a browser's tab
 const PRESETS = {
   call: { model: "fast", strength: 1, look: "natural", enlarge: "" },
@@ -73,7 +75,6 @@ function show({ width, height, before, after, expert }, latency) {
     canvas.getContext("2d").putImageData(new ImageData(index ? after : before, width, height), 0, 0);
   });
   $("result").hidden = false;
-  document.body.classList.add("filled");
   $("result").style.setProperty("--width", width);
   $("result").style.setProperty("--height", height);
   const now = performance.now();
@@ -84,10 +85,10 @@ function show({ width, height, before, after, expert }, latency) {
     parts.splice(1, 0, `${rate.toFixed(1)} fps`);
     parts.push(`${dropped} frames dropped`);
   }
-  if (expert) parts.push(expert === "identity" ? "already sharp: left as it is" : `expert ${expert}`);
-  $("details").textContent = parts.join(", ");
+  $("details").textContent = [...parts, describeExpert(expert, $("look").value)].join(", ");
   if (shown.kind === "image" || !shown.isAnnounced) {
-    say(shown.kind === "image" ? `${shown.name} is sharpened.` : `${shown.name} is being sharpened.`);
+    const done = expert === "identity" ? "already sharp" : "sharpened";
+    say(`${shown.name} is ${shown.kind === "image" ? done : "being sharpened"}.`);
     shown.isAnnounced = true;
   }
   place();

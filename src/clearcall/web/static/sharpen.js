@@ -47,6 +47,12 @@ function* fields(message) {
   }
 }
 
+/** Return in words what was done to a frame by an expert's name. */
+export function describeExpert(expert, look) {
+  if (expert !== "identity") return `expert ${expert}`;
+  return look === "natural" ? "already sharp: left as it is" : "already sharp: crisp alone";
+}
+
 /** One network. Calls must not overlap: await one before the next. */
 export class Sharpener {
   #ort;
