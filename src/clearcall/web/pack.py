@@ -4,7 +4,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from clearcall.core.files import SHIPPED
+from clearcall.core.files import SHIPPED, atomic_path
 from clearcall.web.server import STATIC, check_runtime
 
 SOURCE = Path(__file__).with_name("extension")
@@ -26,8 +26,7 @@ def extension_files() -> dict[str, Path]:
 
 def write_zip(path: Path) -> None:
     """Write the extension as a zip file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, source in extension_files().items():
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type, entry.external_attr, entry.create_system = zipfile.ZIP_DEFLATED, _MODE, 3
