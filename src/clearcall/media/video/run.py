@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +23,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -224,14 +225,8 @@ def time_video(
         main, clock = video_stream(video, source), BusyClock()
         chosen = _settled(sharpener, fit, main)
         reader = Reader(video, main, fit, source, stop, part)
-        prepare = _prepare(past_frames)
-        start = fit(first)
-        pixel_format = _pixel_format(chosen, start)
-        inputs = (_input(thing, pixel_format, prepare) for thing in reader if isinstance(thing, VideoFrame))
-        done = 0
         with progress_of(video, main, "sharpening", part) as bar:
-            for _ in _sharpened(chosen, inputs, start, pixel_format, clock, bar):
-                done += 1
+            done = sum(1 for _ in _sharpened(chosen, reader, fit(first), clock, bar, past_frames=past_frames))
         reader.warn_of_end()
         if not done:
             _raise_empty(source, part, stop)
@@ -268,21 +263,12 @@ def pipe_video(
             fit = Fit(name, *sized(name, pixels, size), pixels, 0, planar)
         chosen = _settled(sharpener, fit, main)
         start = VideoFrame(*fit.size, PLANAR)
-        pixel_format = _pixel_format(chosen, start)
         canvas = Canvas(start, fit.size, "plain", even=False)
         stream = out.add_stream("rawvideo", rate_of(main), width=canvas.width, height=canvas.height, pix_fmt=PLANAR)
-        reader, frames = Reader(video, main, fit, name, stop, part), deque[VideoFrame]()
-        prepare, done = _prepare(past_frames), 0
-
-        def inputs() -> Iterator[Frame]:
-            for thing in reader:
-                if isinstance(thing, VideoFrame):
-                    frames.append(thing)
-                    yield _input(thing, pixel_format, prepare)
-
+        reader, done = Reader(video, main, fit, name, stop, part), 0
         with progress_of(video, main, "sharpening", part) as bar:
-            for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
-                shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
+            for frame, planes in _sharpened(chosen, reader, start, clock, bar, past_frames=past_frames):
+                shown = canvas.show(frame, planes)
                 shown.pts, shown.time_base = done, 1 / rate_of(main)  # it has no times, but a rate
                 out.mux(stream.encode(shown))
                 done += 1
@@ -340,11 +326,6 @@ def _settled(sharpener: Sharpener | SharpenerFor, fit: Fit, main: VideoStream) -
     return chosen
 
 
-def _prepare(past_frames: bool) -> Callable[[Frame], Frame]:  # noqa: FBT001  # the one thing it is asked
-    """Return the preprocessing of each luma: the temporal filter or none."""
-    return TemporalFilter() if past_frames else lambda luma: luma
-
-
 def _pixel_format(sharpener: Sharpener, frame: VideoFrame) -> PixelFormat:
     """Return the pixel format of a video's frames for a network: I420 if it restores chroma, else luma alone."""
     even = frame.width % 2 == frame.height % 2 == 0
@@ -370,19 +351,36 @@ def _planes(sharpened: Frame, pixel_format: PixelFormat) -> list[Frame]:
 
 def _sharpened(
     sharpener: Sharpener,
-    inputs: Iterator[Frame],
+    things: "Iterable[VideoFrame | Packet[Any]]",
     first: VideoFrame,
-    pixel_format: PixelFormat,
     clock: BusyClock,
     bar: ProgressBar,
-) -> Iterator[Frame]:
-    """Yield the sharpened frames and count them; the clock stops while it is left."""
+    *,
+    past_frames: bool,
+    copy: Callable[["Packet[Any]"], None] = lambda _: None,
+) -> Iterator[tuple[VideoFrame, list[Frame]]]:
+    """Yield each frame with its sharpened planes, and give other streams' packets to `copy`.
+
+    The clock stops while this is left.
+    """
+    pixel_format = _pixel_format(sharpener, first)
+    prepare = TemporalFilter() if past_frames else lambda luma: luma
+    frames = deque[VideoFrame]()
+
+    def inputs() -> Iterator[Frame]:
+        for thing in things:
+            if isinstance(thing, VideoFrame):
+                frames.append(thing)
+                yield _input(thing, pixel_format, prepare)
+            else:
+                copy(thing)
+
     # The first call, in which a runtime is chosen, does not count.
     sharpener(_input(first, pixel_format, lambda luma: luma), pixel_format)
     started = time.perf_counter()
     with clock:
-        for done, frame in enumerate(sharpener.map(inputs, pixel_format, around=clock), 1):
-            yield frame
+        for done, sharpened in enumerate(sharpener.map(inputs(), pixel_format, around=clock), 1):
+            yield frames.popleft(), _planes(sharpened, pixel_format)
             bar.advance()
             bar.note(f"{done / (time.perf_counter() - started):.1f} fps")
 
@@ -414,33 +412,30 @@ def _sharpen(
     out.set_chapters(part.placed(main).chapters(video.chapters()))
     out.start_encoding()
     _warn_of_changes(first, main, canvas, source)
-    reader, frames = Reader(video, main, fit, source, stop, part), deque[VideoFrame]()
-    clock, done, prepare = BusyClock(), 0, _prepare(past_frames)
-    start = fit(first)
-    pixel_format = _pixel_format(chosen, start)
+    reader, clock, done = Reader(video, main, fit, source, stop, part), BusyClock(), 0
 
-    def inputs() -> Iterator[Frame]:
+    def copy(packet: "Packet[Any]") -> None:
+        if packet.stream_index in copies and not (codec_of(packet.stream) == "mov_text" and bytes(packet) == _NO_TEXT):
+            packet.stream = copies[packet.stream_index]
+            with clock.left():
+                writer.put(packet)
+
+    def to_do() -> "Iterator[VideoFrame | Packet[Any]]":
+        """Yield what the journal does not hold, and write what it does."""
         for thing in reader:
             if isinstance(thing, VideoFrame):
                 until = cast(int, thing.pts)
                 with clock.left():
                     for packet in journal.taken(until, encoder):
                         writer.put(packet)
-                if journal.end is None or until >= journal.end:
-                    frames.append(thing)
-                    yield _input(thing, pixel_format, prepare)
-                else:
+                if journal.end is not None and until < journal.end:
                     bar.advance()
-            elif thing.stream_index in copies and not (
-                codec_of(thing.stream) == "mov_text" and bytes(thing) == _NO_TEXT
-            ):
-                thing.stream = copies[thing.stream_index]
-                with clock.left():
-                    writer.put(thing)
+                    continue
+            yield thing
 
     with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder, journal) as writer:
-        for sharpened in _sharpened(chosen, inputs(), start, pixel_format, clock, bar):
-            shown = canvas.show(frames.popleft(), _planes(sharpened, pixel_format))
+        for frame, planes in _sharpened(chosen, to_do(), fit(first), clock, bar, past_frames=past_frames, copy=copy):
+            shown = canvas.show(frame, planes)
             with clock.left():
                 writer.put(shown)
             done += 1
