@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
-from tests.make.videos import STEP, i420_of, shown, write_video
+from av.video.frame import VideoFrame
+from tests.make.videos import QUARTER, STEP, i420_of, shown, write_video
 
 from clearcall.imaging.frame import Frame
+from clearcall.media.video.read import plane_of
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
@@ -41,6 +46,32 @@ def test_a_file_goes_through_two_pipes(source: Path, tmp_path: Path) -> None:
     sharpener, temporal = Sharpener("fast", "onnxruntime", 1, video=True), TemporalFilter()
     for frame, given in zip(i420_of(second), i420_of(first), strict=True):
         np.testing.assert_array_equal(frame[:64], sharpener(temporal(given[:64]), "gray"))
+
+
+def test_what_a_pipe_cannot_tell_is_applied(photos: dict[str, Frame], tmp_path: Path) -> None:
+    """A rotation, wide pixels and HDR; full range has a place in its header."""
+    path, frame = tmp_path / "in.mkv", VideoFrame.from_ndarray(photos["astronaut"][:64, 150:246], "rgb24")
+    for tags in ({"color_range": 2}, {"color_trc": 16, "color_primaries": 9, "colorspace": 9, "color_range": 1}):
+        is_hdr = "color_trc" in tags
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("libx264", 25, width=96, height=64, pix_fmt="yuv420p10le" if is_hdr else "yuv420p")
+            stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+            stream.set_display_matrix(QUARTER[90])
+            shown = frame.reformat(format=stream.pix_fmt)
+            for name, value in tags.items():
+                setattr(stream.codec_context, name, value)
+                setattr(shown, name, value)
+            out.mux(stream.encode(shown))
+            out.mux(stream.encode(None))
+        options = ("--model", "quality", *OPTIONS[2:])
+        done = subprocess.run([*COMMAND, str(path), "-", *options], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(b"YUV4MPEG2 W64 H128 F25:1 ")
+        assert (b"COLORRANGE=FULL\n" in done.stdout, b"converted to SDR" in done.stderr) == (not is_hdr, is_hdr)
+        (tmp_path / "out.y4m").write_bytes(done.stdout)
+        upright = cv2.resize(np.rot90(plane_of(shown, 0), k=1).astype(np.float32), (64, 128))
+        luma = i420_of(tmp_path / "out.y4m")[0][:128]
+        assert np.corrcoef(luma.ravel(), upright.ravel())[0, 1] > 0.8  # HDR is clipped
 
 
 def test_a_part_behind_the_end_is_told_in_a_pipe_too(source: Path) -> None:

@@ -64,14 +64,19 @@ class Fit:
         self._warned, self._transparent, self._turned = False, False, turns
 
     @classmethod
-    def of_video(cls, path: Path, first: VideoFrame, asked: NewSize | None) -> Self:
+    def of_video(cls, path: Path, first: VideoFrame, asked: NewSize | None, *, plain: bool = False) -> Self:
         """Return what fits a video's frames to the size that is asked for, as it is shown, or else to the largest.
 
-        A factor enlarges the largest; a size has square pixels. Frames are 8 bits deep, or 10 if the first is HDR.
+        A factor enlarges the largest; a size has square pixels. Frames are stored as they were, 8 bits deep, or 10 if
+        the first is HDR; or, if `plain`, upright, of square pixels and always of 8 bits.
         """
         turns, depth = quarter_turns(first), PLANAR_10 if is_hdr(first) else PLANAR
         pixels = frame_pixels(path, first, all_frames=not isinstance(asked, tuple))
         size, pixel = sized(path, pixels, asked, lies=turns % 2 == 1)
+        if plain:
+            width, height = size if pixel in {0, 1} else (_even(size[0] * pixel), size[1])
+            size, pixel = (height, width) if turns % 2 else (width, height), Fraction(1)
+            turns, depth = 0, PLANAR
         return cls(
             path,
             size,

@@ -243,8 +243,8 @@ def pipe_video(
 ) -> VideoSummary:
     """Sharpen a video, or YUV4MPEG from standard input if `source` is None, into YUV4MPEG on standard output.
 
-    Frames are 8-bit 4:2:0, without sound. Ctrl-C and a reader that goes away end it early. Raises UserError if there is
-    no video to sharpen.
+    Frames are 8-bit 4:2:0, upright and of square pixels, without sound; HDR becomes SDR. Ctrl-C and a reader that goes
+    away end it early. Raises UserError if there is no video to sharpen.
     """
     name = source or Path("-")
     with (
@@ -257,14 +257,19 @@ def pipe_video(
         main, clock = video_stream(video, name), BusyClock()
         if source:
             first = frame_at(source, 0)
-            fit = Fit.of_video(source, first, size)
+            fit = Fit.of_video(source, first, size, plain=True)
+            start = fit(first)
+            if is_hdr(first):
+                warn(f"{source} is HDR, which is converted to SDR: what is brighter than white is clipped")
         else:
             pixels = {(main.width, main.height): main.sample_aspect_ratio or Fraction(0)}
             fit = Fit(name, *sized(name, pixels, size), pixels, 0, planar)
+            start = VideoFrame(*fit.size, PLANAR)
+            start.color_range = main.codec_context.color_range
         chosen = _settled(sharpener, fit, main)
-        start = VideoFrame(*fit.size, PLANAR)
         canvas = Canvas(start, fit.size, "plain", even=False)
         stream = out.add_stream("rawvideo", rate_of(main), width=canvas.width, height=canvas.height, pix_fmt=PLANAR)
+        stream.codec_context.color_range = start.color_range
         reader, done = Reader(video, main, fit, name, stop, part), 0
         with progress_of(video, main, "sharpening", part) as bar:
             for frame, planes in _sharpened(chosen, reader, start, clock, bar, past_frames=past_frames):
