@@ -74,7 +74,7 @@ class Fit:
         pixels = frame_pixels(path, first, all_frames=not isinstance(asked, tuple))
         size, pixel = sized(path, pixels, asked, lies=turns % 2 == 1)
         if plain:
-            width, height = size if pixel in {0, 1} else (_even(size[0] * pixel), size[1])
+            width, height = size if pixel in {0, 1} else (_even(float(size[0] * pixel)), size[1])
             size, pixel = (height, width) if turns % 2 else (width, height), Fraction(1)
             turns, depth = 0, PLANAR
         return cls(
