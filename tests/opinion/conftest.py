@@ -1,10 +1,6 @@
 """A small study of two photographs, and its server in this process."""
 
-import http.client
 import json
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from PIL import Image
+from tests.make.servers import request, running
 
 from clearcall.imaging.frame import Frame
 from clearcall.opinion.server import COMMAND, HEADERS, create_app
@@ -43,30 +40,18 @@ class Site:
         headers = {"Host": f"127.0.0.1:{self.port}", "Cookie": f"clearcall-{self.port}={TOKEN}"}
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(data))} if data else {}
         headers |= {name.replace("_", "-"): value for name, value in given.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.putrequest(method, path, skip_host=True)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(data)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return answer, content
+        return request(self.port, path, method, headers, data)
 
 
 @contextmanager
 def served(study: Study, password: Password | None = None) -> Iterator[Site]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port, votes = listener.getsockname()[1], Votes(study)
-        app = create_app(study, votes, Guard(TOKEN, port, COMMAND, HEADERS, password=password))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
+    votes = Votes(study)
+
+    def make_app(port: int) -> FastAPI:
+        return create_app(study, votes, Guard(TOKEN, port, COMMAND, HEADERS, password=password))
+
+    with running(make_app) as port:
         yield Site(port, study, votes)
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="session")
