@@ -71,7 +71,7 @@ def adapt(
     write_adapted(done, output)
     names = [path.resolve().name for path in recordings]
     command = ["clearcall", "adapt", *names, "--output", output.name, "--model", model]
-    command += ["--sharp"] if sharp else ["--teacher", teacher]
+    command += [*(["--sharp"] if sharp else ["--teacher", teacher]), f"--steps={steps}"]
     page = write_adaptation(done, output, model, teacher, names, shlex.join(command))
     aim = "sharp ones" if sharp else "teacher"
     for one in done.experts:
