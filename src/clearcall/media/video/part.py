@@ -1,5 +1,6 @@
 """The part of a video that is wanted, such as ten seconds for a preview."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,8 @@ from av.video.stream import VideoStream
 from clearcall.core.errors import UserError
 
 _INTERLEAVED_S = 2  # by which packets of other streams may come later in a file
-_SEXAGESIMAL, _MOST_FIELDS = 60, 3  # hours, minutes and seconds
+_MOST_FIELDS = 3  # hours, minutes and seconds
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,6 @@ class Part:
 def parse_time(text: str) -> Fraction:
     """Return a time in s from seconds, minutes:seconds or hours:minutes:seconds; raise UserError for anything else."""
     fields = text.split(":")
-    try:
-        numbers = [Fraction(field) for field in fields if "/" not in field]
-    except ValueError:
-        numbers = []
-    if len(numbers) != len(fields) or len(fields) > _MOST_FIELDS or min(numbers) < 0:
+    if len(fields) > _MOST_FIELDS or not all(_NUMBER.fullmatch(field) for field in fields):
         raise UserError(f"{text!r} is no time: write seconds, such as 90 or 2.5, or minutes:seconds, such as 1:30")
-    seconds = Fraction(0)
-    for number in numbers:
-        seconds = seconds * _SEXAGESIMAL + number
-    return seconds
+    return sum((Fraction(field) * 60**place for place, field in enumerate(reversed(fields))), Fraction(0))
