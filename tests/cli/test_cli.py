@@ -337,6 +337,17 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.parametrize(("package", "extra"), [("fastapi", "web"), ("yaml", "pipeline")])
+def test_what_a_server_lacks_is_told_with_its_extra(package: str, extra: str) -> None:
+    program = f"""if True:
+        import sys
+        sys.modules["{package}"], sys.argv[1:] = None, ["opinion", "serve", "study"]
+        from clearcall.cli import main
+        main()"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == f"error: {package} is not installed: pip install 'clearcall[{extra}]'\n"
+
+
 def test_recipes_and_studies_are_listed_and_printed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     listed = CliRunner().invoke(app, ["experiment", "list"]).output

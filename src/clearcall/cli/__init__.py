@@ -10,6 +10,8 @@ import clearcall
 from clearcall.cli import adapt, measure, models, opinion, train, use, web
 from clearcall.core import errors
 
+_WEB = {"fastapi", "uvicorn"}  # of the extra of that name
+
 
 def _group(about: str, **commands: Callable[..., None]) -> typer.Typer:
     group = typer.Typer(no_args_is_help=True, help=about)
@@ -109,4 +111,5 @@ def _run() -> None:
         package = (error.name or "clearcall").split(".")[0]
         if package == "clearcall":
             raise
-        raise errors.UserError(f"{package} is not installed: pip install 'clearcall[pipeline]'") from None
+        extra = "web" if package in _WEB else "pipeline"
+        raise errors.UserError(f"{package} is not installed: pip install 'clearcall[{extra}]'") from None

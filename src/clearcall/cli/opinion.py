@@ -68,12 +68,8 @@ def serve(
 
     Example: clearcall opinion serve study --port 8000 --no-open
     """
-    from clearcall.core.errors import UserError
+    from clearcall.opinion import server
 
-    try:
-        from clearcall.opinion import server
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'clearcall[web]'") from None
     server.serve(study, port, host, open_browser=open_browser)
 
 

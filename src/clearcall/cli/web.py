@@ -17,10 +17,6 @@ def web(
 
     Example: clearcall web --port 8000 --no-open
     """
-    from clearcall.core.errors import UserError
+    from clearcall.web.server import serve
 
-    try:
-        from clearcall.web.server import serve
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'clearcall[web]'") from None
     serve(port, open_browser=open_browser)
