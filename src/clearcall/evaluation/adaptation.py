@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from clearcall.core.errors import UserError
+from clearcall.core.errors import NothingToLearnError
 from clearcall.core.files import TEACHER
 from clearcall.data.clips import Clip
 from clearcall.data.degrade.codecs import send
@@ -93,7 +93,7 @@ def _measured(
                 else adapt_to_frames(frames, model, general, load_shipped(teacher))
             )
             write_adapted(done, Path(adapted))
-        except UserError:  # the general one is as good, or nothing is to be sharpened
+        except NothingToLearnError:  # the general one is as good, or nothing is to be sharpened
             adapted = model
         seconds = time.perf_counter() - begun
         last = slice(len(received) // 2, None)
