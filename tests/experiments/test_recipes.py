@@ -125,12 +125,14 @@ def test_the_committed_results_are_read(tmp_path: Path) -> None:
 
 
 def test_a_plan_has_the_values_and_the_command_of_each_recipe(tmp_path: Path) -> None:
-    small, full = (plan_recipes(["luminous"], full=full, budget=0.5, photos=tmp_path) for full in (False, True))
-    assert small[0].overrides["download_data.folder"] == str(tmp_path)
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    small, full = (plan_recipes(["luminous"], full=full, budget=0.5, photos=photos) for full in (False, True))
+    assert small[0].overrides["download_data.folder"] == str(photos)
     assert small[0].overrides["download_data.source"] == "folder"
     assert (small[0].small, full[0].small) == (True, False)
     assert "-S ++budget=0.5" in small[0].arguments
-    assert full[0].command == f"clearcall experiment recipe luminous --full --budget 0.5 --photos {tmp_path.name}"
+    assert full[0].command == "clearcall experiment recipe luminous --full --budget 0.5 --photos 'my photos'"
     assert [run.recipe.name for run in plan_recipes([])] == PUBLISHED
     (paired,) = plan_recipes(["gopro_unet"], full=True, photos=tmp_path)
     assert paired.overrides["download_data.source"] == "gopro"

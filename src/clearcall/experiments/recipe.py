@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -89,13 +90,13 @@ def plan_recipes(
         overrides, options = recipe.overrides(small=not full), ["--full"] if full else []
         if budget is not None:
             overrides["budget"] = budget
-            options.append(f"--budget {budget:g}")
+            options += ["--budget", f"{budget:g}"]
         if photos is not None:
             overrides |= {"download_data.folder": str(photos.resolve()), "download_data.licence": licence}
             if overrides.get("download_data.source") not in PAIRED:
                 overrides["download_data.source"] = "folder"
-            options.append(f"--photos {photos.name}")
-        command = " ".join(["clearcall experiment recipe", recipe.name, *options])
+            options += ["--photos", photos.resolve().name]
+        command = shlex.join(["clearcall", "experiment", "recipe", recipe.name, *options])
         runs.append(RecipeRun(recipe, overrides, not full, command))
     return runs
 
