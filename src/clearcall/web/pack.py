@@ -9,6 +9,7 @@ from clearcall.web.server import STATIC, check_runtime
 
 SOURCE = Path(__file__).with_name("extension")
 MODELS = ("fast", "quality")
+_PROJECT = Path(__file__).parents[3]
 _SHARED = ("sharpen.js", "worker.js")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file has
 _MODE = 0o100644 << 16
@@ -20,6 +21,7 @@ def extension_files() -> dict[str, Path]:
     files = {path.name: path for path in SOURCE.iterdir() if path.is_file()}
     files |= {name: STATIC / name for name in _SHARED}
     files |= {f"vendor/{path.name}": path for path in (STATIC / "vendor").iterdir()}
+    files |= {name: _PROJECT / name for name in ("LICENSE", "NOTICE")}
     files |= {f"models/{name}.onnx": SHIPPED / f"{name}.onnx" for name in MODELS}
     return dict(sorted(files.items()))
 
