@@ -69,6 +69,9 @@ def test_what_a_pipe_cannot_tell_is_applied(photos: dict[str, Frame], tmp_path: 
         assert done.stdout.startswith(b"YUV4MPEG2 W64 H128 F25:1 ")
         assert (b"COLORRANGE=FULL\n" in done.stdout, b"converted to SDR" in done.stderr) == (not is_hdr, is_hdr)
         (tmp_path / "out.y4m").write_bytes(done.stdout)
+        wide = done.stdout.replace(b" A0:0 ", b" A2:1 ", 1)
+        again = subprocess.run([*COMMAND, "-", "-", *options], input=wide, capture_output=True, check=True)
+        assert again.stdout.startswith(b"YUV4MPEG2 W128 H128 ")
         upright = cv2.resize(np.rot90(plane_of(shown, 0), k=1).astype(np.float32), (64, 128))
         luma = i420_of(tmp_path / "out.y4m")[0][:128]
         assert np.corrcoef(luma.ravel(), upright.ravel())[0, 1] > 0.8  # HDR is clipped

@@ -74,7 +74,7 @@ class Fit:
         pixels = frame_pixels(path, first, all_frames=not isinstance(asked, tuple))
         size, pixel = sized(path, pixels, asked, lies=turns % 2 == 1)
         if plain:
-            width, height = size if pixel in {0, 1} else (_even(float(size[0] * pixel)), size[1])
+            width, height = squared(size, pixel)
             size, pixel = (height, width) if turns % 2 else (width, height), Fraction(1)
             turns, depth = 0, PLANAR
         return cls(
@@ -127,6 +127,11 @@ class Fit:
             )
             area[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
         return describe_as(result, flat)
+
+
+def squared(size: Size, pixel: Fraction) -> Size:
+    """Return the size that square pixels need for the shape of a frame of the same height."""
+    return size if pixel in {0, 1} else (_even(float(size[0] * pixel)), size[1])
 
 
 def _even(side: float) -> int:

@@ -34,7 +34,7 @@ from clearcall.core.processes import stopped_by_interrupt
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import NewSize
 from clearcall.media.video.canvas import Canvas, View, eight_bits
-from clearcall.media.video.fit import Fit, progress_of, sized
+from clearcall.media.video.fit import Fit, progress_of, sized, squared
 from clearcall.media.video.hdr import check_hdr, lost_metadata
 from clearcall.media.video.journal import SUFFIX, Journal
 from clearcall.media.video.part import Part
@@ -257,13 +257,14 @@ def pipe_video(
         main, clock = video_stream(video, name), BusyClock()
         if source:
             first = frame_at(source, 0)
+            check_hdr(source, first)
             fit = Fit.of_video(source, first, size, plain=True)
             start = fit(first)
             if is_hdr(first):
                 warn(f"{source} is HDR, which is converted to SDR: what is brighter than white is clipped")
         else:
             pixels = {(main.width, main.height): main.sample_aspect_ratio or Fraction(0)}
-            fit = Fit(name, *sized(name, pixels, size), pixels, 0, planar)
+            fit = Fit(name, squared(*sized(name, pixels, size)), Fraction(1), pixels, 0, planar)
             start = VideoFrame(*fit.size, PLANAR)
             start.color_range = main.codec_context.color_range
         chosen = _settled(sharpener, fit, main)
