@@ -119,6 +119,9 @@ def with_keys(browser: Any, url: str, asked: list[str], errors: list[str]) -> No
     page.keyboard.press("Enter")  # not yet: two questions are open
     page.keyboard.press("4")
     page.keyboard.press("Enter")
+    page.locator("#back").focus()
+    page.keyboard.press("ArrowRight")  # of no question
+    assert [one.input_value() for one in page.locator(":checked").all()] == ["4"]
     assert page.locator("#progress-text").inner_text() == "2 of 6"
     shoot(page, "desktop")
     page.reload()

@@ -137,18 +137,11 @@ function press(event) {
   const group = groups.find(one => one.contains(focused)) ?? groups.find(one => !one.querySelector(":checked")) ?? groups[0];
   const inputs = [...group.querySelectorAll("input")];
   const digit = inputs[Number(event.key) - 1];
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (digit && !event.repeat) {
-    digit.checked = true;
-    const next = groups[groups.indexOf(group) + 1];
-    (next ? next.querySelector(":checked") ?? next.querySelector("input") : byId("next")).focus({ preventScroll: true });
-  } else if (step && !byId("stage").contains(focused) && !group.contains(focused)) {
-    const now = inputs.findIndex(one => one.checked);
-    const target = inputs[now < 0 ? (step < 0 ? 0 : inputs.length - 1) : Math.min(inputs.length - 1, Math.max(0, now + step))];
-    target.checked = true;
-    target.focus({ preventScroll: true });
-  } else return;
+  if (!digit || event.repeat) return;
   event.preventDefault();
+  digit.checked = true;
+  const next = groups[groups.indexOf(group) + 1];
+  (next ? next.querySelector(":checked") ?? next.querySelector("input") : byId("next")).focus({ preventScroll: true });
 }
 
 async function attempt(work) {
