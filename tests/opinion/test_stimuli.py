@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.make.commands import run_command
+from tests.make.videos import STEP, write_video
 from tests.opinion.conftest import MakeStudy
 
 from clearcall.core.errors import UserError
+from clearcall.data.degrade.codecs import Transmission, transmit_clip
+from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import resized
 from clearcall.imaging.unsharp import unsharp_luma
 from clearcall.opinion.server import order_for
 from clearcall.opinion.stimuli import Stimulus, Study, create_study, load_study
+from clearcall.runtime.sharpener import Sharpener
+from clearcall.temporal.filter import TemporalFilter
 
 
 def pixels(study: Study, stimulus: Stimulus) -> "np.typing.NDArray[np.uint8]":
@@ -35,6 +40,36 @@ def test_all_systems_get_the_same_crop_and_a_reference_is_hidden(make_study: Mak
     assert 0 < np.abs(sent.astype(int) - sharp).mean() < 30 and (sent != degraded).any()
     assert (pixels(study, rated["coffee.png", "h264_x2_qp32", "fast"]) != sent).any()
     assert len([item for item in study.items.values() if item.training]) == 3
+
+
+def test_a_video_becomes_clips_without_loss(tmp_path: Path, photos: dict[str, Frame]) -> None:
+    folder = tmp_path / "sharp"
+    folder.mkdir()
+    times = range(0, 30 * STEP, STEP)
+    write_video(folder / "call.mp4", photos["astronaut"], times, size=(320, 240), options={"crf": "1", "bf": "0"})
+    Image.fromarray(photos["coffee"]).save(folder / "coffee.png")
+    given = {"systems": ["input", "fast"], "conditions": ["h264_x2_qp27"], "crop": (128, 96)}
+    study = create_study(folder, tmp_path / "study", seconds=0.4, **given)  # type: ignore[arg-type]  # options
+    rated = {(one.image, one.system): one for one in study.stimuli.values() if not one.training}
+    assert rated["coffee.png", "fast"].suffix == ".png" and len(study.rated) == 2 * 3
+
+    def frames(system: str) -> list[Frame]:
+        with Image.open(study.folder / "stimuli" / f"{rated['call.mp4', system].id}.webp") as clip:
+            assert clip.n_frames == 10  # type: ignore[attr-defined]  # of animations
+            found = []
+            for index in range(10):
+                clip.seek(index)
+                found.append(np.asarray(clip.convert("RGB")))
+                assert clip.info["duration"] == 40
+            return found
+
+    sharp, arrived, restored = map(frames, ("reference", "input", "fast"))
+    assert sharp[0].shape == (96, 128, 3)
+    sent = transmit_clip(sharp, Transmission("h264", 2, 27, pan=(0, 0), zoom=1, loss_rate=0, seed=0))
+    sharpener, temporal = Sharpener("fast", "onnxruntime", 1, video=True, coded=True), TemporalFilter()
+    for index, frame in enumerate(sent):
+        np.testing.assert_array_equal(arrived[index], frame)
+        np.testing.assert_array_equal(restored[index], sharpener(temporal.rgb(frame)))
 
 
 def test_pairs_are_all_of_one_image_and_condition(make_study: MakeStudy) -> None:

@@ -12,7 +12,7 @@ _StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder 
 
 
 def create(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of sharp images.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of sharp images and videos.")],
     *,
     output: Annotated[Path, typer.Option(metavar="STUDY", help="The folder of the study.")],
     system: Annotated[
@@ -29,10 +29,11 @@ def create(
         Literal["acr", "pairs"], typer.Option(help="Rate each image from 1 to 5, or say which of two is better.")
     ] = "acr",
     crop: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of the part that is shown.")] = "512x512",
+    seconds: Annotated[float, typer.Option(min=0.1, max=10, help="Length of the clip of a video.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Determines codec motion, file names and orders.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Degrade and restore the most detailed part of each image, and write the stimuli with study.json.
+    """Degrade and restore the most detailed part of each image or video, and write the stimuli with study.json.
 
     A hidden reference is among them. A study that holds votes is never replaced.
 
@@ -48,6 +49,7 @@ def create(
         conditions=condition or CONDITIONS,
         method=method,
         crop=parse_size(crop, 64),
+        seconds=seconds,
         seed=seed,
         overwrite=overwrite,
     )

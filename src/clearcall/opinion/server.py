@@ -117,10 +117,11 @@ def create_app(study: Study, votes: Votes, guard: Guard) -> FastAPI:
     app, desk = FastAPI(openapi_url=None), _Desk(study, votes)
     guard.install(app)
 
-    @app.get("/stimuli/{name}.png")
+    @app.get("/stimuli/{name}")
     def stimulus(name: str) -> Response:
         try:
-            return Response(study.read_stimulus(name), media_type="image/png")
+            content = study.read_stimulus(name)
+            return Response(content, media_type=f"image/{study.stimuli[name].suffix[1:]}")
         except KeyError:
             raise HTTPException(404) from None
         except UserError:

@@ -1,9 +1,10 @@
-"""Make a study: degraded and restored crops of sharp images, and study.json, which names them."""
+"""Make a study: degraded and restored crops of sharp images and videos, and study.json, which names them."""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -17,15 +18,18 @@ from pydantic.dataclasses import dataclass
 from clearcall.core.console import ProgressBar, warn
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, sha256_of, write_json
-from clearcall.data.degrade.codecs import MAX_QP, Transmission, transmit
+from clearcall.data.clips import read_clip
+from clearcall.data.degrade.codecs import MAX_QP, Transmission, transmit, transmit_clip
 from clearcall.data.synthetic import MAX_PAN
 from clearcall.imaging.decode import KINDS, SUFFIXES, read_rgb
-from clearcall.imaging.frame import Frame, Restore
-from clearcall.imaging.sizes import Size, divided, resized
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import MOST_SIDE, Size, divided, resized
 from clearcall.imaging.unsharp import unsharp_luma
 from clearcall.media.compare import most_detailed
+from clearcall.media.video.read import VIDEO_SUFFIXES, frame_at, opened, rate_of, video_stream
 from clearcall.params import CallCodec
 from clearcall.runtime.sharpener import Sharpener, shipped_models
+from clearcall.temporal.filter import TemporalFilter
 
 Method = Literal["acr", "pairs"]
 STUDY, STIMULI, VOTES = "study.json", "stimuli", "votes.db"
@@ -41,9 +45,14 @@ _ID_DIGITS = 16
 _CONDITION = re.compile(r"(?:bicubic_x(?P<scale>[2-4])|(?P<codec>[a-z0-9]+)_x(?P<factor>[1-4])_qp(?P<qp>\d{1,2}))")
 
 
+Clip = list[Frame]  # of an image, one frame
+Restore = Callable[[Clip], Clip]
+Degrade = Callable[[Clip, int], Clip]  # by a seed
+
+
 @dataclass(frozen=True)
 class Stimulus:
-    """One image file: which system made it of which source image under which condition ("" for a reference)."""
+    """One file: which system made it of which source image under which condition ("" for a reference)."""
 
     id: Annotated[str, Field(pattern=f"^[0-9a-f]{{{_ID_DIGITS}}}$")]  # a file's name
     image: str
@@ -51,6 +60,7 @@ class Stimulus:
     system: str
     sha256: str
     training: bool
+    suffix: Literal[".png", ".webp"] = ".png"  # the latter is a clip, lossless
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Study:
     def read_stimulus(self, name: str) -> bytes:
         """Return a stimulus file's content; raise KeyError if unknown, UserError if it is not as it was made."""
         stimulus = self.stimuli[name]
-        path = self.folder / STIMULI / f"{stimulus.id}.png"
+        path = self.folder / STIMULI / f"{stimulus.id}{stimulus.suffix}"
         content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != stimulus.sha256:
             raise UserError(f"{path} is missing or has changed since `clearcall opinion create`: create the study anew")
@@ -115,12 +125,14 @@ def create_study(
     conditions: Sequence[str] = CONDITIONS,
     method: Method = "acr",
     crop: Size = (512, 512),
+    seconds: float = 2.0,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Study:
-    """Write a study of the sharp images of a folder; all is determined by images, options and `seed`.
+    """Write a study of the sharp images and videos of a folder; all is determined by these, options and `seed`.
 
-    Of each image the most detailed part of `crop` (width, height) is degraded and restored. Raises UserError for
+    Of each image, and of the first `seconds` of each video, the most detailed part of `crop` (width, height) is
+    degraded and restored, videos with the temporal filter. Raises UserError for
     unknown systems or conditions, a folder without usable images, and an output that exists.
     """
     systems, conditions = [*dict.fromkeys(systems)], [*dict.fromkeys(conditions)]
@@ -134,27 +146,31 @@ def create_study(
     ):
         (folder / STIMULI).mkdir()
 
-        def add(frame: Frame, image: str, condition: str, system: str, *, training: bool) -> None:
+        def add(clip: Clip, image: str, condition: str, system: str, *, training: bool) -> None:
             name = _digest(seed, "training" if training else "rated", image, condition, system)
-            path = folder / STIMULI / f"{name}.png"
-            Image.fromarray(frame).save(path)
-            stimuli.append(Stimulus(name, image, condition, system, sha256_of(path), training))
+            suffix: Literal[".png", ".webp"] = ".png" if len(clip) == 1 else ".webp"
+            path = folder / STIMULI / f"{name}{suffix}"
+            first, *others = map(Image.fromarray, clip)
+            # Without loss, by the fastest of the methods for that.
+            options = {"duration": frame_ms, "loop": 0, "lossless": True, "quality": 0, "method": 0}
+            first.save(path, None, save_all=bool(others), append_images=others, **options)
+            stimuli.append(Stimulus(name, image, condition, system, sha256_of(path), training, suffix))
             bar.advance()
 
         for index, path in enumerate([images[0], *images]):
             training = index == 0
-            sharp = _cropped(np.asarray(read_rgb(path, min(crop))), crop, training=training)
+            sharp, frame_ms = _cropped(path, crop, seconds, training=training)
             add(sharp, path.name, "", REFERENCE, training=training)
             for condition, degrade in degraders.items():
                 degraded = degrade(sharp, int(_digest(seed, path.name, condition), 16))
                 for system, restore in restorers.items():
-                    if isinstance(restore, Sharpener):
+                    if isinstance(restore, _Network):
                         restore.coded = not condition.startswith("bicubic")
                     add(restore(degraded), path.name, condition, system, training=training)
         items = _single_items(stimuli) if method == "acr" else _paired_items(stimuli, seed)
         used = {one for item in items for one in item.stimuli}
         for unused in [one for one in stimuli if one.id not in used]:
-            (folder / STIMULI / f"{unused.id}.png").unlink()
+            (folder / STIMULI / f"{unused.id}{unused.suffix}").unlink()
             stimuli.remove(unused)
         study = Study(
             format=1,
@@ -185,13 +201,13 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _usable_images(source: Path, crop: Size) -> list[Path]:
-    """Return the images of a folder that can be read and hold the crop."""
+    """Return the images and videos of a folder that can be read and hold the crop."""
     if not source.is_dir():
-        raise UserError(f"there is no folder {source}: give one of sharp images ({KINDS})")
+        raise UserError(f"there is no folder {source}: give one of sharp images ({KINDS}) or videos")
     usable = []
-    for path in sorted(one for one in source.iterdir() if one.suffix.lower() in SUFFIXES):
+    for path in sorted(one for one in source.iterdir() if one.suffix.lower() in {*SUFFIXES, *VIDEO_SUFFIXES}):
         try:
-            image = read_rgb(path, 1)
+            image = read_rgb(path, 1) if path.suffix.lower() in SUFFIXES else frame_at(path, 0)
         except UserError as error:
             warn(f"{error}; left out")
             continue
@@ -201,8 +217,22 @@ def _usable_images(source: Path, crop: Size) -> list[Path]:
         usable.append(path)
     if not usable:
         size = f"{crop[0]}x{crop[1]}"
-        raise UserError(f"{source} holds no image ({KINDS}) of at least {size}: add some, or choose a smaller --crop")
+        raise UserError(
+            f"{source} holds no image ({KINDS}) or video of at least {size}: add some, or choose a smaller --crop"
+        )
     return usable
+
+
+class _Network:
+    """Sharpens as `clearcall sharpen` does, in one thread of one runtime: `auto` may choose another the next time."""
+
+    def __init__(self, name: str) -> None:
+        self._sharpener, self.coded = Sharpener(name, "onnxruntime", 1, video=True), False
+
+    def __call__(self, clip: Clip) -> Clip:
+        self._sharpener.begin_video(coded=self.coded)
+        temporal = TemporalFilter()  # which leaves a single image as it is
+        return [self._sharpener(temporal.rgb(frame)) for frame in clip]
 
 
 def _restorers(systems: Sequence[str]) -> dict[str, Restore]:
@@ -212,15 +242,14 @@ def _restorers(systems: Sequence[str]) -> dict[str, Restore]:
     if not systems:
         raise UserError(f"no system is named: choose from {', '.join(known)}")
     fixed: dict[str, Restore] = {
-        INPUT: np.copy,
-        UNSHARP: partial(unsharp_luma, radius=_MASK_RADIUS_PX, amount=_MASK_AMOUNT),
+        INPUT: list,
+        UNSHARP: lambda clip: [unsharp_luma(frame, _MASK_RADIUS_PX, _MASK_AMOUNT) for frame in clip],
     }
-    # One runtime and one thread: `auto` measures, and may choose otherwise the next time.
-    return {name: fixed.get(name) or Sharpener(name, "onnxruntime", 1) for name in systems}
+    return {name: fixed.get(name) or _Network(name) for name in systems}
 
 
-def _degrader(condition: str) -> "partial[Frame]":
-    """Return a function of a frame and a seed for a condition such as bicubic_x2 or h264_x2_qp32."""
+def _degrader(condition: str) -> Degrade:
+    """Return a function of frames and a seed for a condition such as bicubic_x2 or h264_x2_qp32."""
     found = _CONDITION.fullmatch(condition)
     if found and found["scale"]:
         return partial(_bicubic, factor=int(found["scale"]))
@@ -234,27 +263,38 @@ def _degrader(condition: str) -> "partial[Frame]":
     )
 
 
-def _bicubic(sharp: Frame, _seed: int, factor: int) -> Frame:
-    size = sharp.shape[1], sharp.shape[0]
-    return np.ascontiguousarray(resized(resized(sharp, divided(size, factor)), size))
+def _bicubic(sharp: Clip, _seed: int, factor: int) -> Clip:
+    size = sharp[0].shape[1], sharp[0].shape[0]
+    return [np.ascontiguousarray(resized(resized(frame, divided(size, factor)), size)) for frame in sharp]
 
 
-def _sent(sharp: Frame, seed: int, codec: CallCodec, factor: int, qp: int) -> Frame:
-    """Return a still as the last frame of a short clip that pans over it, after encoding and decoding."""
+def _sent(sharp: Clip, seed: int, codec: CallCodec, factor: int, qp: int) -> Clip:
+    """Return frames after encoding and decoding; of an image the last frame of a short clip that pans over it."""
     x, y = np.random.default_rng(seed).uniform(-MAX_PAN, MAX_PAN, 2).tolist()
     sent = Transmission(codec, factor, qp, pan=(x, y), zoom=1.0, loss_rate=0.0, seed=seed)
-    return np.ascontiguousarray(transmit(sharp, sent))
+    arrived = transmit_clip(sharp, sent) if len(sharp) > 1 else [transmit(sharp[0], sent)]
+    return [*map(np.ascontiguousarray, arrived)]
 
 
-def _cropped(image: Frame, crop: Size, *, training: bool) -> Frame:
-    """Return the most detailed part of an image; for training, the corner farthest from it."""
+def _cropped(path: Path, crop: Size, seconds: float, *, training: bool) -> tuple[Clip, int]:
+    """Return the most detailed part of an image or of a video's first frames, and how long a frame is shown, in ms.
+
+    For training it is the corner farthest from it.
+    """
+    rate = Fraction(1)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        frames = [np.asarray(read_rgb(path, min(crop)))]
+    else:
+        with opened(path) as video:
+            rate = rate_of(video_stream(video, path))
+        frames = read_clip(path, max(2, round(seconds * rate)), MOST_SIDE).frames
     columns, rows = crop
-    top, left = most_detailed(image, rows, columns)
+    height, width = frames[0].shape[:2]
+    top, left = most_detailed(frames[0], rows, columns)
     if training:
-        last_top, last_left = image.shape[0] - rows, image.shape[1] - columns
-        top = last_top if top < last_top / 2 else 0
-        left = last_left if left < last_left / 2 else 0
-    return np.ascontiguousarray(image[top : top + rows, left : left + columns])
+        top = height - rows if top < (height - rows) / 2 else 0
+        left = width - columns if left < (width - columns) / 2 else 0
+    return [np.ascontiguousarray(one[top : top + rows, left : left + columns]) for one in frames], round(1000 / rate)
 
 
 def _single_items(stimuli: Sequence[Stimulus]) -> list[Item]:

@@ -80,7 +80,7 @@ async function present() {
   Object.assign(byId("progress"), { max: total, value: place - 1 });
   byId("progress-text").textContent = text;
   say("");
-  const images = item.stimuli.map(id => Object.assign(new Image(), { src: `/stimuli/${id}.png` }));
+  const images = item.stimuli.map(id => Object.assign(new Image(), { src: `/stimuli/${id}` }));
   const letters = images.length > 1 ? ["A", "B"] : [""];
   byId("stage").replaceChildren(...images.map((image, index) => {
     const figure = document.createElement("figure"), caption = document.createElement("figcaption");
@@ -103,7 +103,7 @@ async function present() {
   ready = true;
   say(images.length > 1 ? `Images ${text}` : `Image ${text}`);
   byId("form").querySelector("input").focus({ preventScroll: true });
-  for (const id of session.items[at + 1]?.stimuli ?? []) new Image().src = `/stimuli/${id}.png`;
+  for (const id of session.items[at + 1]?.stimuli ?? []) new Image().src = `/stimuli/${id}`;
 }
 
 async function store(event) {
