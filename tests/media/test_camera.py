@@ -790,7 +790,7 @@ def played(path: Path, size: Size | None = None) -> tuple[Size, list[Frame]]:
     """Return the size that a source tells, and all frames of it."""
     frames: list[Frame] = []
     with open_source(str(path), size, None) as source:
-        source.newest.put = frames.append  # type: ignore[method-assign,assignment]  # none may be dropped
+        source.newest.put = lambda frame, *_: frames.append(frame)  # type: ignore[method-assign]  # none may be dropped
         source.begin()
         while not source.newest.ended:
             time.sleep(0.01)

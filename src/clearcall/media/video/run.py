@@ -426,21 +426,9 @@ def _sharpen(
             with clock.left():
                 writer.put(packet)
 
-    def to_do() -> "Iterator[VideoFrame | Packet[Any]]":
-        """Yield what the journal does not hold, and write what it does."""
-        for thing in reader:
-            if isinstance(thing, VideoFrame):
-                until = cast(int, thing.pts)
-                with clock.left():
-                    for packet in journal.taken(until, encoder):
-                        writer.put(packet)
-                if journal.end is not None and until < journal.end:
-                    bar.advance()
-                    continue
-            yield thing
-
     with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder, journal) as writer:
-        for frame, planes in _sharpened(chosen, to_do(), fit(first), clock, bar, past_frames=past_frames, copy=copy):
+        left = _left_to_do(reader, journal, encoder, writer, bar)
+        for frame, planes in _sharpened(chosen, left, fit(first), clock, bar, past_frames=past_frames, copy=copy):
             shown = canvas.show(frame, planes)
             with clock.left():
                 writer.put(shown)
@@ -450,6 +438,21 @@ def _sharpen(
         warn(f"{source}: {writer.refused} packets of sound or text are broken and were left out")
     rates = done / max(clock.busy_s, 1e-9), done / max(writer.busy_s, 1e-9)
     return VideoSummary(journal.taken_up + done, *rates, stop.is_set(), chosen.repeated, journal.taken_up)
+
+
+def _left_to_do(
+    reader: Reader, journal: Journal, encoder: VideoStream, writer: Writer, bar: ProgressBar
+) -> "Iterator[VideoFrame | Packet[Any]]":
+    """Yield what the journal does not hold, and write what it holds, both in the order of the video."""
+    for thing in reader:
+        if isinstance(thing, VideoFrame):
+            until = cast(int, thing.pts)
+            for packet in journal.taken(until, encoder):
+                writer.put(packet)
+            if journal.end is not None and until < journal.end:
+                bar.advance()
+                continue
+        yield thing
 
 
 def _warn_of_changes(first: VideoFrame, main: VideoStream, canvas: Canvas, source: Path) -> None:
