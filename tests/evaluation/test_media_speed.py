@@ -78,7 +78,7 @@ def test_videos_and_a_camera_are_measured(tmp_path: Path) -> None:
     cases = [["pan", "yes"], ["pan", "no"], ["head", "yes"], ["room", "yes"], ["head, enlarged x3", "yes"]]
     assert [[row[0], *row[2:4]] for row in table] == [[model, *case] for model in ("quality", "fast") for case in cases]
     for row in table:
-        median, least, most, cpu_ms, encode = map(float, row[4:])
+        median, least, most, cpu_ms, encode = map(float, row[5:])
         assert 0 < least <= median <= most and encode > 0 and cpu_ms > 0
     assert "`this command`" in text and "192x128" in text and "160x96 at 30 fps" in text
     assert "`fast` with past frames" in text and "20 frames" in text and "2 times in" in text

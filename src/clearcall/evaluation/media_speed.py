@@ -45,8 +45,8 @@ _SAMPLES = 40  # of the memory
 class VideoSpeed:
     """One model on one video: frames decoded and sharpened a second, in each round, and encoded a second.
 
-    `enlarged` is the factor by which frames are enlarged, `cpu_ms` the processor's time a frame while none is written,
-    of all cores together.
+    `enlarged` is the factor by which frames are enlarged, `expert` the one that sharpened the last frame: the identity
+    takes no time. `cpu_ms` is the processor's time a frame while none is written, of all cores together.
     """
 
     model: str
@@ -54,6 +54,7 @@ class VideoSpeed:
     scene: Scene
     enlarged: int
     past_frames: bool
+    expert: str
     frames: int
     fps: list[float]
     cpu_ms: float
@@ -149,11 +150,14 @@ def measure_video(sharpeners: Mapping[str, Sharpener], size: Size, frames: int, 
             asked = None if enlarged == 1 else size
             write = partial(sharpen_video, sharpener, path, out, size=asked, past_frames=past_frames, overwrite=True)
             encoded = _complete(write)
-            runtime, fps = str(sharpener.choice and sharpener.choice.provider), [one.sharpen_fps for one, _ in measured]
+            runtime, expert = str(sharpener.choice and sharpener.choice.provider), sharpener.expert or "-"
+            fps = [one.sharpen_fps for one, _ in measured]
             count = measured[0][0].frames
             cpu_ms = 1000 * float(np.median([cpu_s for _, cpu_s in measured])) / count
             found.append(
-                VideoSpeed(model, runtime, scene, enlarged, past_frames, count, fps, cpu_ms, encoded.encode_fps or 0.0)
+                VideoSpeed(
+                    model, runtime, scene, enlarged, past_frames, expert, count, fps, cpu_ms, encoded.encode_fps or 0.0
+                )
             )
     return found
 

@@ -80,13 +80,25 @@ def _add_video(page: Page, video: Sequence[VideoSpeed], size: Size, rounds: int)
     for one in video:
         values = statistics.median(one.fps), min(one.fps), max(one.fps), one.cpu_ms, one.encode_fps
         scene = one.scene if one.enlarged == 1 else f"{one.scene}, enlarged x{one.enlarged}"
-        row = [Path(one.model).name, one.runtime, scene, "yes" if one.past_frames else "no"]
+        row = [Path(one.model).name, one.runtime, scene, "yes" if one.past_frames else "no", one.expert]
         rows.append([*row, *(f"{value:.1f}" for value in values)])
-    headers = ["model", "runtime", "scene", "past frames", "median fps", "least", "most", "CPU ms", "encode fps"]
+    headers = [
+        "model",
+        "runtime",
+        "scene",
+        "past frames",
+        "expert",
+        "median fps",
+        "least",
+        "most",
+        "CPU ms",
+        "encode fps",
+    ]
     page.add(f"## Videos of {size[0]}x{size[1]}")
     page.add(
         f"{video[0].frames} frames, decoded and sharpened as by `clearcall sharpen IN --dry-run`, {rounds} times in "
-        "turns with the others; with the time that preparing the network takes. CPU: a frame, of all cores together. "
+        "turns with the others; with the time that preparing the network takes. The expert is that of the last frame; "
+        "where it is the identity, the router found nothing to restore, and no network ran. CPU: a frame, of all cores. "
         "The encoder's rate is of a run that writes the video, too, where it shares the cores with all else. Enlarged: "
         f"from a video of a {SMALLER}rd of the height, as by `--size`."
     )
