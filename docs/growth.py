@@ -1,6 +1,6 @@
 """Measure how the pipeline grows with cores and photographs, and write reports/growth.md.
 
-    python docs/growth.py         # perhaps half an hour on a quiet machine with two cores; 2 GB of disk
+    python docs/growth.py         # eight minutes on a quiet machine with two cores; 2 GB of disk
     python docs/growth.py --try   # two minutes, with a tenth of the work; prints the table alone
 
 Each figure is of a process of its own that may use one core or two.

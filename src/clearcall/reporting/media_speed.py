@@ -98,7 +98,7 @@ def _add_video(page: Page, video: Sequence[VideoSpeed], size: Size, rounds: int)
     page.add(
         f"{video[0].frames} frames, decoded and sharpened as by `clearcall sharpen IN --dry-run`, {rounds} times in "
         "turns with the others; with the time that preparing the network takes. The expert is that of the last frame; "
-        "where it is the identity, the router found nothing to restore, and no network ran. CPU: a frame, of all cores. "
+        "where it is the identity, the router found nothing to restore and no network ran. CPU: a frame, of all cores. "
         "The encoder's rate is of a run that writes the video, too, where it shares the cores with all else. Enlarged: "
         f"from a video of a {SMALLER}rd of the height, as by `--size`."
     )
