@@ -1,6 +1,8 @@
 """The sharpener against plain NumPy and torch, in every pixel format, and what it promises of memory and threads."""
 
 import itertools
+import os
+import subprocess
 import sys
 import threading
 import tracemalloc
@@ -254,6 +256,26 @@ def test_the_runtimes_agree(network: Network) -> None:
     frame = noise_rgb(127, 241)
     ours = {name: Sharpener(network.path, name, threads=1)(frame) for name in installed_providers()}
     assert distance(ours["openvino"], ours["onnxruntime"]) <= tolerance("openvino")
+
+
+@pytest.mark.parametrize("model", ["fast", "quality"])
+def test_a_processor_without_wide_vectors_gives_the_same(model: str, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    """AVX2 alone: OpenVINO computes in float32 and on layers as they were trained, see lanes.py."""
+    pytest.importorskip("openvino")
+    frame = np.ascontiguousarray(photos["astronaut"][:256, :256])
+    np.save(tmp_path / "frame.npy", frame)
+    program = (
+        "import sys, numpy\nfrom clearcall.runtime.lanes import has_wide_lanes\n"
+        "from clearcall.runtime.sharpener import Sharpener\n"
+        "folder, model = sys.argv[1:]\nassert not has_wide_lanes()\n"
+        "sharpen = Sharpener(model, 'openvino', 1, expert='bicubic_x2.0')\n"
+        "numpy.save(f'{folder}/sharper.npy', sharpen(numpy.load(f'{folder}/frame.npy')))\n"
+    )
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENCV_CPU_DISABLE": "AVX512-SKX", "CLEARCALL_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path), model], env=os.environ | limits, check=True)
+    expected = Sharpener(model, "onnxruntime", 1, expert="bicubic_x2.0")(frame)
+    assert distance(np.load(tmp_path / "sharper.npy"), expected) <= 1
+    assert distance(expected, frame) > 10
 
 
 def test_two_threads_give_what_one_gives(network: Network, provider: Provider) -> None:
