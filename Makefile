@@ -7,9 +7,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
 LICENCE ?= unknown
-NEWEST := $(VENV)-newest
+OTHERS := $(VENV)-others
 # What these tests make their photographs and models with.
-NEWEST_TOOLS := hypothesis onnx onnxscript pandas psutil pytest pytest-timeout pytorch-msssim safetensors scikit-image \
+OTHER_TOOLS := hypothesis onnx onnxscript pandas psutil pytest pytest-timeout pytorch-msssim safetensors scikit-image \
 	tabulate $(TORCH)
 PAGE := src/clearcall/web/static
 DEMO ?= build/demo
@@ -18,10 +18,10 @@ WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threade
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro ship ship-filter recipe test test-newest wheel web browser cluster demo extension acceptance chaos push pull ui server gate metrics lint lock clean
+.PHONY: help install repro ship ship-filter recipe test test-newest test-oldest wheel web browser cluster demo extension acceptance chaos push pull ui server gate metrics lint lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
+	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 25
 
 install: $(INSTALLED) ## create the environment in .venv from the lock file
 
@@ -87,20 +87,22 @@ demo: web ## write the page of `clearcall web` to build/demo, for any static hos
 	mkdir -p $(DEMO)/models
 	cp -r $(PAGE)/. $(DEMO)
 	cp src/clearcall/runtime/shipped/*.onnx $(DEMO)/models
+	cp LICENSE NOTICE $(DEMO)
 
 extension: install web ## write the browser extension to build/clearcall-extension.zip
 	python -m clearcall.web.pack build/clearcall-extension.zip
 
-# Whatever is newest today, not what is locked. PyAV 19 is for Python 3.12 and later: say PYTHON=python3.12 to try it.
-test-newest: ## run the runtime's tests with the newest dependencies that pyproject.toml allows
-	rm -rf $(NEWEST)
-	$(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-		> $(NEWEST)/runtime.txt
-	$(NEWEST)/bin/pip install --quiet --upgrade -r $(NEWEST)/runtime.txt $(NEWEST_TOOLS)
-	$(NEWEST)/bin/pip list
-	PYTHONPATH=$(CURDIR)/src $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/%)
-	rm -rf $(NEWEST)
+# Whatever is newest today, or the oldest that pyproject.toml allows, not what is locked. PyAV 19 is for Python 3.12 and
+# later: say PYTHON=python3.12 to try it.
+test-newest test-oldest: ## run the runtime's tests with the newest, or the oldest, dependencies that pyproject.toml allows
+	rm -rf $(OTHERS)
+	$(PYTHON) -m venv $(OTHERS)
+	$(OTHERS)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+		$(if $(filter %oldest,$@),| sed 's/>=\([0-9.]*\).*/==\1.*/') > $(OTHERS)/runtime.txt
+	$(OTHERS)/bin/pip install --quiet --upgrade -r $(OTHERS)/runtime.txt $(OTHER_TOOLS)
+	$(OTHERS)/bin/pip list
+	PYTHONPATH=$(CURDIR)/src $(OTHERS)/bin/python -m pytest $(RUNTIME_TESTS:%=tests/%)
+	rm -rf $(OTHERS)
 
 acceptance: install ## hold the shipped weights to their figures; CLEARCALL_ACCEPTANCE_DATA=folder for all of them
 	pytest -m acceptance
@@ -161,4 +163,4 @@ lock: ## write requirements.lock anew from pyproject.toml
 
 clean: ## remove what pipeline and tools made, the MLflow runs and models too; .venv and data/photos stay
 	rm -rf data/raw data/pairs data/weights data/models data/runs data/data_docs .checkpoints .dvc/cache .dvc/tmp
-	rm -rf $(NEWEST) mlflow.db* mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(OTHERS) mlflow.db* mlartifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
