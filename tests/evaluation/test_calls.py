@@ -275,6 +275,18 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def test_chroma_of_a_grey_clip_is_in_no_mean() -> None:
+    """By hand: of 40 -> 41 dB and 100 -> 50 dB, the first alone counts."""
+
+    def score(clip: str, contender: str, chroma: float) -> Score:
+        return Score(clip, "vp9", 27, 2, contender, 10, 30.0, 31.0, chroma, 0.9, 70.0, 60.0, 1.5, 0.0, 0)
+
+    scores = [score("colour", name, 41.0 if name == NATURAL else 40.0) for name in (INPUT, NATURAL, CRISP, ALONE, MASK)]
+    scores += [score("grey", name, 50.0 if name == NATURAL else 100.0) for name in (INPUT, NATURAL, CRISP, ALONE, MASK)]
+    assert cells(looks_table(scores).splitlines()[2])[2] == "+1.00"
+    assert cells(calls_tables(scores)[0].splitlines()[2])[13:15] == ["40.00", "+1.00"]
+
+
 def test_the_tables_are_of_means_over_clips() -> None:
     def score(clip: str, contender: str, psnr: float, worst: float, worse: int, neg: float) -> Score:
         return Score(clip, "vp9", 27, 2, contender, 10, psnr, psnr + 1, 40.0, 0.9, 70.0, neg, 1.5, worst, worse)

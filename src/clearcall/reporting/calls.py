@@ -13,6 +13,7 @@ from clearcall.evaluation.calls import ALONE, CRISP, INPUT, MASK, MASK_RADIUS, N
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, choose_crop, draw_cells, enlarge
 from clearcall.imaging.looks import CRISP_AMOUNT
+from clearcall.imaging.metrics import MAX_PSNR_DB
 from clearcall.params import PhotoMotion
 from clearcall.reporting.page import Page
 from clearcall.reporting.tables import markdown_table
@@ -74,7 +75,8 @@ def write_calls(
     page.add(
         "Beside each figure of what arrives stands the gain of each contender. PSNR and SSIM are of RGB, so that the "
         "colour lost to 4:2:0 counts; luma PSNR is what codecs are compared by, and chroma PSNR is of Cb and Cr at "
-        f"half resolution. The unsharp mask (sigma {MASK_RADIUS:g}) has the amount with the highest SSIM for the first "
+        "half resolution, without clips that are grey. "
+        f"The unsharp mask (sigma {MASK_RADIUS:g}) has the amount with the highest SSIM for the first "
         "frame of each clip at each setting, which in a call nobody could know. A frame is worse if its PSNR falls by "
         f"more than {WORSE_DB:g} dB."
     )
@@ -93,12 +95,24 @@ def write_calls(
     return f"{signal}\n\n{perceived}"
 
 
+def _table_of(scores: Sequence[Score]) -> pd.DataFrame:
+    """Return the scores as a table, without chroma where it arrives without an error, as that of a grey page does.
+
+    Its PSNR has no end, and a trace of colour would outweigh all else in a mean.
+    """
+    table = pd.DataFrame(map(asdict, scores))
+    arrived = table[table["contender"] == INPUT].set_index(["clip", *_SETTING])["chroma_psnr_db"]
+    whole = arrived.index[arrived >= MAX_PSNR_DB]
+    table.loc[table.set_index(["clip", *_SETTING]).index.isin(whole), "chroma_psnr_db"] = np.nan
+    return table
+
+
 def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
     """Return a table of PSNR and SSIM and one of flicker and VMAF, a line for each codec, size and QP.
 
     They hold means over clips: of what arrives, and the contenders' gains over it.
     """
-    table = pd.DataFrame(map(asdict, scores))
+    table = _table_of(scores)
     table["codec"] = pd.Categorical(table["codec"], table["codec"].unique())  # keeps their order
     by_setting = table.drop(columns="clip").groupby(["contender", *_SETTING], observed=True)
     means, sums = by_setting.mean(), by_setting.sum()
@@ -115,7 +129,7 @@ def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
 def looks_table(scores: Sequence[Score]) -> str:
     """Return a table of each contender's mean gain over the input: PSNR of planes, and VMAF NEG if it was computed."""
     fields = {name: named for name, named in (_SIGNAL | _PERCEIVED).items() if name in _OF_LOOKS}
-    means = pd.DataFrame(map(asdict, scores)).groupby("contender")[list(fields)].mean()
+    means = _table_of(scores).groupby("contender")[list(fields)].mean()
     there = {field: named for field, named in fields.items() if means[field].notna().all()}
     gains = (means - means.loc[INPUT]).to_dict("index")
     rows = [
