@@ -50,7 +50,7 @@ def cluster_pool(address: str) -> Iterator[Executor]:
     """Yield the workers of the scheduler at `address`, such as tcp://10.0.0.1:8786, as a pool.
 
     The work of a worker that ends is done by another. Raises UserError if there is no scheduler or no worker within 15
-    s each, if a worker has several threads or not the present folder, or if one task ended four workers.
+    s each, if a worker has several threads or not the present folder, or if one task ended several workers.
     """
     try:
         asyncio.run(asyncio.wait_for(_reach(address), _JOIN_SECONDS))
