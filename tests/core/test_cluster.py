@@ -22,7 +22,7 @@ from clearcall.data.manifest import ImageRecord
 from clearcall.data.pairs import PairRecord
 from clearcall.params import DegradePairs
 
-pytest.importorskip("distributed", reason="Dask is not installed: run `make cluster`")
+distributed = pytest.importorskip("distributed", reason="Dask is not installed: run `make cluster`")
 SECONDS = 60
 
 _degrade_image = write._degrade_image
@@ -60,6 +60,9 @@ def workers(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def start(count: int, threads: int = 1) -> None:
         shape = ["--nworkers", str(count), "--nthreads", str(threads), "--local-directory", str(tmp_path / "dask")]
         started.append(dask("worker", scheduler, *shape, "--no-dashboard"))
+        with distributed.Client(scheduler) as client:
+            client.wait_for_workers(count * len(started), SECONDS)
+        time.sleep(1)  # a nanny whose worker ends before it has heard of its start ends too
 
     yield start
     for process in started:
@@ -117,7 +120,6 @@ def test_a_cluster_is_used_as_a_pool_is(workers: Callable[[int], None]) -> None:
 
 def test_a_task_that_ends_each_worker_is_given_up(workers: Callable[[int], None]) -> None:
     workers(1)
-    workers(1)  # apart: whatever becomes of the first one's nanny
     with pytest.raises(UserError, match="one task ended several Dask workers"), worker_pool(1) as pool:
         pool.submit(os._exit, 1).result()
 
