@@ -63,8 +63,8 @@ ship-filter: install ## fit the temporal filter on the photographs in PHOTOS and
 recipe: install ## run experiments/NAME.yaml, or all published ones, as experiments of at most ten minutes; PHOTOS=folder
 	clearcall experiment recipe $(NAME) $(if $(PHOTOS),--photos "$(PHOTOS)" --licence "$(LICENCE)")
 
-test: install ## run the fast tests
-	pytest
+test: install ## run the fast tests, or those named by TESTS
+	pytest $(TESTS)
 
 wheel: install ## build the wheel of the package, with the shipped networks, into dist/
 	pip wheel . --no-deps --no-build-isolation --quiet --wheel-dir dist
