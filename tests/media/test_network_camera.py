@@ -18,11 +18,6 @@ from clearcall.imaging.frame import Frame
 from clearcall.media.camera.source import Newest, open_source
 
 
-@pytest.fixture(scope="module")
-def scene(photos: dict[str, Frame]) -> Frame:
-    return photos["astronaut"][60:260, 150:350]
-
-
 @contextmanager
 def served(kind: str, chunks: list[bytes], pause_s: float = 0.0) -> Iterator[str]:
     """Yield the address, without http://, of a server that sends these chunks to whoever asks for /stream."""

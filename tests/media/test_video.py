@@ -57,12 +57,6 @@ ON_ONE_THREAD = ("--model", "fast", "--provider", "onnxruntime", "--threads", "1
 LATE = (0, 512, 1024, 2560, 3072, 3584, 4608, 6144, 6656, 15360)
 
 
-@pytest.fixture(scope="module")
-def scene(photos: dict[str, Frame]) -> Frame:
-    """A photograph over which the camera of a video pans."""
-    return photos["astronaut"][60:260, 150:350]
-
-
 def sharpened(sharpener: Sharpener, frames: list[Shown]) -> list[Frame]:
     """Return what is to be expected of the lumas of a video."""
     temporal = TemporalFilter()

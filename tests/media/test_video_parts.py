@@ -19,17 +19,6 @@ from clearcall.media.video.write import VideoCodec
 from clearcall.runtime.sharpener import Sharpener
 
 
-@pytest.fixture(scope="module")
-def scene(photos: dict[str, Frame]) -> Frame:
-    return photos["astronaut"][60:260, 150:350]
-
-
-@pytest.fixture(scope="module")
-def plain() -> Sharpener:
-    """A Sharpener that changes nothing, so that frames of a part can be told by their pixels."""
-    return Sharpener("fast", "onnxruntime", 1, expert="identity")
-
-
 def part(start: float, duration: float | None = None) -> Part:
     return Part(Fraction(str(start)), None if duration is None else Fraction(str(duration)))
 

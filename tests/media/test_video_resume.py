@@ -23,17 +23,6 @@ SMALL = (96, 64)
 ON_ONE_THREAD = ("--provider", "onnxruntime", "--threads", "1")
 
 
-@pytest.fixture(scope="module")
-def scene(photos: dict[str, Frame]) -> Frame:
-    return photos["astronaut"][60:260, 150:350]
-
-
-@pytest.fixture(scope="module")
-def plain() -> Sharpener:
-    """A Sharpener that changes nothing, so that frames can be told by their pixels."""
-    return Sharpener("fast", "onnxruntime", 1, expert="identity")
-
-
 def packet(pts: int, dts: int, *, is_key: bool = False, data: bytes = b"data") -> "Packet[Stream]":
     made: Packet[Stream] = Packet(data)
     made.pts, made.dts, made.duration, made.is_keyframe = pts, dts, 1, is_key

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
@@ -79,8 +78,9 @@ class Newest:
             self.dropped += self._held is not None
             now_s = self._clock()
             # A stamp of another clock, or of a broken one, lies far from now.
-            same_clock = stamp_s is not None and 0 <= now_s - stamp_s < _OLDEST_S
-            self._held = Captured(frame, now_s, cast(float, stamp_s) if same_clock else now_s)
+            if stamp_s is None or not 0 <= now_s - stamp_s < _OLDEST_S:
+                stamp_s = now_s
+            self._held = Captured(frame, now_s, stamp_s)
             self._changed.notify_all()
 
     def end(self, trouble: str | None = None) -> None:
