@@ -144,7 +144,7 @@ lint: install ## ruff, mypy and the order of the rooms
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools $(TORCH)
-	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --extra server --extra vmaf --generate-hashes \
+	$(VENV)-lock/bin/pip-compile --quiet --extra pipeline --extra dev --extra server --extra vmaf --extra heif --generate-hashes \
 		--allow-unsafe --strip-extras --unsafe-package torch --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options \
 		--no-header --output-file requirements.lock pyproject.toml
 	sed -i '/^# The following packages are considered/,$$d' requirements.lock

@@ -278,7 +278,7 @@ def test_of_a_folder_what_can_be_is_sharpened_with_a_count_at_the_end(
     lines = done.stderr.splitlines()
     assert lines[0].startswith("failed: in/b.jpg cannot be read")
     assert lines[-2:] == [
-        "ignored, neither PNG, JPEG, WebP, TIFF or AVIF nor a video: c.txt",
+        "ignored, neither PNG, JPEG, WebP, TIFF, AVIF or HEIC nor a video: c.txt",
         "error: 1 of the files could not be sharpened; each is named above",
     ]
     (place / "in" / "b.jpg").unlink()

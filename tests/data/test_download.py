@@ -359,6 +359,15 @@ def test_first_image_of_a_phone_jpeg_with_several(tmp_path: Path) -> None:
     assert (read.format, read.changes) == ("JPEG", ["first of 2 frames"])
 
 
+def test_a_heic_is_stored_as_png(photos: Path, raw: Path) -> None:
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install 'clearcall[heif]'")
+    noise_image(9).save(photos / "IMG_1.HEIC")
+    (record,) = (r for r in download(download_params(photos), raw).records if r.note)
+    assert (record.note, Path(record.path).name) == ("decoded from HEIC", "IMG_1.png")
+    with Image.open(raw / record.path) as stored, Image.open(photos / "IMG_1.HEIC") as original:
+        np.testing.assert_array_equal(np.asarray(stored), np.asarray(original))
+
+
 def test_png_named_jpg_is_noted_and_renamed(photos: Path, raw: Path) -> None:
     noise_image(9).save(photos / "9.jpg", format="PNG")
     (record,) = (r for r in download(download_params(photos), raw).records if r.note)

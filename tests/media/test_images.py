@@ -276,6 +276,36 @@ def test_what_is_told_is_kept_from_format_to_format(
     assert np.asarray(result).shape == rgb.shape
 
 
+def test_a_telephones_heic_becomes_another_format(
+    sharpener: Sharpener, options: SharpenerOptions, rgb: Frame, icc: bytes, tmp_path: Path
+) -> None:
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install 'clearcall[heif]'")
+    source = tmp_path / "in" / "IMG_1.HEIC"
+    source.parent.mkdir()
+    Image.fromarray(rgb).save(source, icc_profile=icc, exif=exif_of(6).tobytes())
+    sharpen_file(sharpener, source, tmp_path / "out.png")
+    result = opened(tmp_path / "out.png")
+    assert result.info["icc_profile"] == icc
+    assert result.getexif()[ExifTags.Base.Orientation] == 1  # the decoder has turned it
+    assert result.getexif().get_ifd(GPS_IFD) == exif_of().get_ifd(GPS_IFD)
+    np.testing.assert_array_equal(np.asarray(result), sharpener(np.asarray(Image.open(source))))
+    assert np.asarray(result).shape == np.rot90(rgb).shape
+    assert sharpen_folder(options, source.parent, tmp_path / "out").done == 1
+    assert opened(tmp_path / "out" / "IMG_1.jpg").format == "JPEG"
+    with pytest.raises(UserError, match=r"out\.heic must end in one of \.png, "):
+        sharpen_file(sharpener, source, tmp_path / "out.heic")
+
+
+def test_without_its_decoder_a_heic_tells_what_to_install(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install 'clearcall[heif]'")
+    Image.fromarray(rgb).save(tmp_path / "in.heic")
+    monkeypatch.setattr("clearcall.imaging.decode._UNREAD", {"HEIF"})
+    with pytest.raises(UserError, match=r"in\.heic cannot be read: it is HEIC: run `pip install pillow-heif`"):
+        sharpen_file(sharpener, tmp_path / "in.heic", tmp_path / "out.png")
+
+
 def test_all_that_a_png_tells_is_kept(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
     told = [
         chunk(b"gAMA", struct.pack(">I", 45455)),
@@ -457,8 +487,8 @@ FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
     ("bomb.png", save_bomb, "60000 x 60000 pixels, more than 200000000"),
     ("float.tif", save_float, "32 bits a channel in mode F"),
     ("negative.tif", save_white_is_zero, "only RGB and grey where 0 is black"),
-    ("text.png", save_text, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, AVIF or GIF, or corrupt"),
-    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, AVIF or GIF"),
+    ("text.png", save_text, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, AVIF, HEIC or GIF, or corrupt"),
+    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, AVIF, HEIC or GIF"),
 ]
 
 
@@ -575,7 +605,10 @@ def test_a_folder_comes_out_with_the_same_names_and_formats(
     summary = sharpen_folder(options, folder, target)
     assert (summary.done, summary.skipped, summary.failed) == (5, 0, 0)
     assert summary.ignored == ["._a.png", "notes.txt"]
-    assert "ignored, neither PNG, JPEG, WebP, TIFF or AVIF nor a video: ._a.png, notes.txt" in capsys.readouterr().err
+    assert (
+        "ignored, neither PNG, JPEG, WebP, TIFF, AVIF or HEIC nor a video: ._a.png, notes.txt"
+        in capsys.readouterr().err
+    )
     assert results(target) == sorted([RECORD, *NAMES])
     assert [opened(target / name).format for name in NAMES] == ["PNG", "JPEG", "PNG", "TIFF", "WEBP"]
     np.testing.assert_array_equal(stored(target / "a.png"), sharpener(rgb))

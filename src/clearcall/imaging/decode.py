@@ -14,22 +14,30 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImag
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # optional: its wheels contain x265 (GPL)
+    _UNREAD = {"HEIF"}
+else:
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    _UNREAD = set()
 ANIMATED = ("GIF", "PNG", "WEBP")  # which may hold more than one frame
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")  # as Pillow names them
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")  # as Pillow names them
 MAX_PIXELS = 200_000_000  # width x height: the largest panoramas of telephones
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.
 _MAX_EXPANSION = 2000
 # In these, flat areas may cost next to nothing (lossless WebP, fax codes, AVIF): so many pixels are cheap to decode.
-_CHEAP_PIXELS = {"WEBP": 2**24, "TIFF": 2**24, "AVIF": 2**24}
+_CHEAP_PIXELS = dict.fromkeys(("WEBP", "TIFF", "AVIF", "HEIF"), 2**24)
 _GREY_STEPS = {"L;2": 255 // 3, "L;4": 255 // 15}
-_SPELLED = {"WEBP": "WebP"}
+_SPELLED = {"WEBP": "WebP", "HEIF": "HEIC"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
 # Raw modes of 16 bits a channel; "BGR;16" is not among them: it is 16 bits a pixel.
 _DEEP = re.compile(r"'(I|L|LA|RGB|RGBX|RGBA|RGBa|CMYK);16")
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
-    ".avif": "AVIF",
+    ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
-KINDS = "PNG, JPEG, WebP, TIFF, BMP or AVIF"
+KINDS = "PNG, JPEG, WebP, TIFF, BMP, AVIF or HEIC"
 
 
 @contextmanager
@@ -97,10 +105,20 @@ def cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _opened(source: Path | bytes, formats: Collection[str]) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=sorted(set(formats)))
+        readable = sorted(set(formats) - _UNREAD)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=readable)
     except UnidentifiedImageError:
+        if _UNREAD and _is_heic(source):
+            raise ValueError("it is HEIC: run `pip install pillow-heif` to read it, or save it as JPEG") from None
         *first, last = (_SPELLED.get(name, name) for name in dict.fromkeys(formats))
         raise ValueError(f"its content is not {', '.join(first)} or {last}, or corrupt") from None
+
+
+def _is_heic(source: Path | bytes) -> bool:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            source = file.read(12)
+    return source[4:8] == b"ftyp" and source[8:12] in _HEIC_BRANDS
 
 
 def _scale_transparent_grey(image: Image.Image) -> None:
@@ -169,6 +187,7 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
         pixels = ImageOps.exif_transpose(image)
     changes = [f"first of {frames} frames"] if frames > 1 else []
+    changes += ["decoded from HEIC"] if kind == "HEIF" else []  # so that later stages can do without its decoder
     if mode not in ("RGB", "RGBA"):
         pixels, change = _of_8_bits(pixels, mode)
         changes.append(change)

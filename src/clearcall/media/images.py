@@ -34,7 +34,8 @@ Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width,
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF"
 }  # fmt: skip
-KINDS = "PNG, JPEG, WebP, TIFF or AVIF"
+HEIC_SUFFIXES = {".heic", ".heif"}  # which are read alone
+KINDS = "PNG, JPEG, WebP, TIFF, AVIF or HEIC"
 _MAX_FILE_BYTES = 2**31
 _MODES = {
     "1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA",
@@ -195,7 +196,7 @@ def upscaling_expert(sharpener: Sharpener, factor: float) -> str | None:
 def sharpen_image(
     sharpener: Sharpener, data: bytes, path: Path, kind: str | None = None, size: NewSize | None = None
 ) -> bytes:
-    """Return the content of a file of the sharpened image, in the input's own format if `kind` is None.
+    """Return the content of a file of the sharpened image; without `kind` in the input's format, of HEIC as JPEG.
 
     `data` is the content of `path`. The result is `size` times larger, or the largest of the same shape inside `size`.
     Raises UserError for an image that cannot be read, sharpened or stored as `kind`.
@@ -254,12 +255,12 @@ def _is_decodable(path: Path) -> bool:
 
 def _decode(data: bytes, path: Path) -> Decoded:
     """Decode an image; raise ValueError for a kind that cannot be stored again, and what Pillow raises."""
-    with open_image(data, formats=[*FORMATS.values(), "GIF"]) as image:
+    with open_image(data, formats=[*FORMATS.values(), "HEIF", "GIF"]) as image:
         kind, frames = str(image.format), getattr(image, "n_frames", 1)
         # A phone's JPEG may hold a preview or a depth map behind the image: that is not another page.
         if frames > 1 and kind in ANIMATED:
             raise ValueError(f"it is an animation of {frames} frames: name a video file for the result, such as .mp4")
-        if frames > 1 and kind != "MPO":
+        if frames > 1 and kind not in {"MPO", "HEIF"}:
             raise ValueError(f"it holds {frames} pages: save one of them by itself")
         if kind == "GIF":
             raise ValueError("a GIF is not read here: save it as PNG first")
@@ -275,11 +276,11 @@ def _decode(data: bytes, path: Path) -> Decoded:
         else:
             pixels = _deep_pixels(image, data) if deep else _plain_pixels(image)
         exif = _told(image.getexif()).tobytes() if kind == "TIFF" else info.get("exif", b"")
-    if kind == "MPO":
+    if frames > 1:
         warn(f"{path}: of the {frames} images in the file only the first is kept")
     return Decoded(
         pixels=pixels,
-        format="JPEG" if kind == "MPO" else kind,
+        format="JPEG" if kind in {"MPO", "HEIF"} else kind,
         icc=info.get("icc_profile") or b"",
         exif=exif.removeprefix(_EXIF_PREFIX),
         xmp=b"" if kind == "MPO" else info.get("xmp", b""),  # there it tells where the other images are
