@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.make.browsers import chromium, faults_of, needs_axe, playwright_or_skip
 from tests.make.commands import run_command
 from tests.opinion.conftest import MakeStudy, served
 
@@ -19,22 +19,16 @@ from clearcall.opinion.votes import Votes
 from clearcall.reporting.opinion import write_opinion
 from clearcall.web.guard import Password
 
-CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 WAIT_MS = 30_000  # of a loaded machine
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 SHOTS = os.environ.get("CLEARCALL_SHOTS")  # a folder for screenshots
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed", allow_module_level=True)
+playwright = playwright_or_skip()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as tools:
-        started = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 def opened(browser: Any, url: str, asked: list[str], errors: list[str], **context: Any) -> Any:
@@ -222,13 +216,12 @@ def test_the_password_is_asked_for_on_a_page(browser: Any, make_study: MakeStudy
         page.context.close()
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: run `make web`")
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("method", ["acr", "pairs"])
 def test_axe_finds_no_fault(browser: Any, make_study: MakeStudy, scheme: str, method: Method) -> None:
     def check() -> None:
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-        assert page.evaluate("async () => (await axe.run()).violations.map(one => [one.id, one.nodes[0].html])") == []
+        assert faults_of(page) == []
 
     study = make_study(method)
     password = Password("correct horse battery", (STATIC / "login.html").read_bytes(), ("/style.css",))

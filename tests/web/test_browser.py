@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,28 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.make.browsers import chromium, faults_of, needs_axe, playwright_or_skip, skip_without_runtime
 from tests.web.conftest import Site
 
-from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.looks import Look
 from clearcall.imaging.sizes import resized
 from clearcall.media.images import resize_pixels
 from clearcall.runtime.sharpener import Sharpener
-from clearcall.web.server import check_runtime
 
-CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
-ARGUMENTS = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 WAIT_MS = 60_000  # of a loaded machine
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make browser`")
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed", allow_module_level=True)
-try:
-    check_runtime()
-except UserError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
+playwright = playwright_or_skip()
+skip_without_runtime()
 
 # (height, width) of the ten images; the smallest are padded, some are odd.
 SIZES = ((1, 1), (17, 40), (33, 31), (64, 64), (99, 131), (150, 97), (201, 333), (240, 320), (301, 200), (400, 512))
@@ -73,11 +63,9 @@ def camera_file(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Fram
 
 @pytest.fixture(scope="module")
 def browser(camera_file: Path) -> Iterator[Any]:
-    with playwright.sync_playwright() as tools:
-        arguments = [*ARGUMENTS, f"--use-file-for-fake-video-capture={camera_file}"]
-        started = tools.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    fake = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    with chromium(*fake, f"--use-file-for-fake-video-capture={camera_file}") as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
@@ -337,19 +325,17 @@ def test_zoom_and_dragging_move_the_divider_over_the_view(page: Any, tmp_path: P
     assert cut_at(page) == pytest.approx(300 + width / 4, abs=2)
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed: run `make web`")
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_axe_finds_no_fault(page: Any, tmp_path: Path, photos: dict[str, Frame], scheme: str, width: int) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
-    page.evaluate(AXE.read_text(encoding="utf-8"))
     Image.fromarray(blurred(photos["coffee"], (300, 500))).save(tmp_path / "a.png")
     for path in (None, tmp_path / "a.png"):
         if path:
             give(page, path)
-        found = page.evaluate("async () => (await axe.run()).violations.map(one => [one.id, one.nodes[0].html])")
-        assert found == []
+        assert faults_of(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

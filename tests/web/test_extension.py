@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.web.test_browser import CHROMIUM, blurred, differ, eventually, playwright, write_webm
+from tests.make.browsers import CHROMIUM
+from tests.web.test_browser import blurred, differ, eventually, playwright, write_webm
 
 from clearcall.imaging.frame import Frame
 from clearcall.runtime.sharpener import Sharpener

@@ -6,11 +6,9 @@ import time
 import zipfile
 from pathlib import Path
 
-import pytest
+from tests.make.browsers import skip_without_runtime
 
-from clearcall.core.errors import UserError
 from clearcall.web.pack import SOURCE, extension_files, write_zip
-from clearcall.web.server import check_runtime
 
 
 def test_the_manifest_asks_for_no_more_than_it_needs() -> None:
@@ -30,10 +28,7 @@ def test_the_manifest_asks_for_no_more_than_it_needs() -> None:
 
 
 def test_the_zip_file_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    try:
-        check_runtime()
-    except UserError as missing:
-        pytest.skip(str(missing))
+    skip_without_runtime()
     digests = set()
     for name in ("a.zip", "b.zip"):
         write_zip(tmp_path / name)

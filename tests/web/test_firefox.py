@@ -16,17 +16,16 @@ from typing import Any, Literal, Self
 import numpy as np
 import pytest
 from PIL import Image
+from tests.make.browsers import skip_without_runtime
 from tests.web.conftest import Site
 from tests.web.test_browser import READ as READ_PAGE
 from tests.web.test_browser import blurred, differ, eventually
 from tests.web.test_extension import CALL, Pages
 from tests.web.test_extension import READ as READ_VIDEO
 
-from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.web.pack import write_zip
-from clearcall.web.server import check_runtime
 
 FIREFOX = next((path for name in ("firefox", "firefox-esr") if (path := shutil.which(name))), None)
 TIMEOUT_MS = 60_000  # of a loaded machine
@@ -41,10 +40,7 @@ await action.triggerAction(Services.wm.getMostRecentWindow("navigator:browser"))
 
 if FIREFOX is None:
     pytest.skip("Firefox is not installed", allow_module_level=True)
-try:
-    check_runtime()
-except UserError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
+skip_without_runtime()
 
 
 class Firefox:
