@@ -13,8 +13,9 @@ OTHER_TOOLS := hypothesis onnx onnxscript pandas psutil pytest pytest-timeout py
 	tabulate $(TORCH)
 PAGE := src/clearcall/web/static
 DEMO ?= build/demo
-# Of onnxruntime-web, what runs on the CPU.
-WEB_RUNTIME := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+# Of onnxruntime-web, what runs on the CPU; and what reads and writes video files.
+WEB_RUNTIME := $(addprefix onnxruntime-web/dist/ort,.wasm.min.mjs -wasm-simd-threaded.mjs -wasm-simd-threaded.wasm) \
+	mediabunny/dist/bundles/mediabunny.min.mjs
 RUNTIME_TESTS := runtime temporal media core/test_errors_files.py imaging
 
 .DEFAULT_GOAL := help
@@ -73,7 +74,7 @@ wheel: install ## build the wheel of the package, with the shipped networks, int
 web: ## install the JavaScript runtime of `clearcall web`, from package-lock.json; needs npm
 	npm ci --ignore-scripts --no-audit --no-fund
 	mkdir -p $(PAGE)/vendor
-	cp $(WEB_RUNTIME:%=node_modules/onnxruntime-web/dist/%) $(PAGE)/vendor
+	cp $(WEB_RUNTIME:%=node_modules/%) $(PAGE)/vendor
 
 browser: install web ## install what the tests of the page need beside Chromium itself
 	pip install --quiet --no-deps --require-hashes -r requirements-browser.lock

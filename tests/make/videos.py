@@ -40,6 +40,7 @@ def write_video(
     pixel_format: str = "yuv420p",
     size: Size = (WIDTH, HEIGHT),
     sound: bool | int = False,
+    sound_codec: str | None = None,
     rotation: int = 0,
     options: dict[str, str] | None = None,
     kind: str | None = None,
@@ -58,7 +59,8 @@ def write_video(
         if rotation:
             stream.set_display_matrix(QUARTER[rotation])
         out.metadata.update({"title": "A call"} | (metadata or {}))
-        audio = out.add_stream("libopus" if codec.startswith("libvpx") else "aac", 48000) if sound else None
+        usual = "libopus" if codec.startswith("libvpx") else "aac"
+        audio = out.add_stream(sound_codec or usual, 48000) if sound else None
         times = list(times)
         stream.codec_context.flags |= Flags.frame_duration
         for number, (pts, following) in enumerate(zip(times, [*times[1:], times[-1] + STEP], strict=True)):

@@ -12,9 +12,12 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from av.video.frame import VideoFrame
 from PIL import Image
 from tests.make.browsers import chromium, faults_of, needs_axe, playwright_or_skip, skip_without_runtime
+from tests.make.videos import STEP, frames_of, packets, times_of, write_video
 from tests.web.conftest import Site
 
 from clearcall.imaging.frame import Frame
@@ -241,6 +244,118 @@ def test_a_video_plays_and_is_sharpened(page: Any, tmp_path: Path, photos: dict[
     eventually(lambda: result(page).shape == (360, 640, 4))
 
 
+def save(page: Any, folder: Path) -> Path:
+    """Save all of the video that is open, by the keyboard; return the file."""
+    with page.expect_download(timeout=WAIT_MS) as download:
+        page.get_by_role("button", name="Save video").press("Enter")
+    path = folder / str(download.value.suggested_filename)
+    download.value.save_as(path)
+    return path
+
+
+def rgb_of(frame: VideoFrame) -> Frame:
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def luma(rgb: Frame) -> npt.NDArray[np.float64]:
+    return np.asarray(rgb @ np.array([0.2126, 0.7152, 0.0722]), np.float64)  # BT.709
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rotation", "scale"),
+    [("call.v2.mp4", "libx264", 90, 1), ("call.webm", "libvpx-vp9", 0, 2), ("call.mkv", "libx264", 0, 1)],
+)
+def test_every_frame_of_a_video_is_saved_with_its_time_and_the_sound(
+    page: Any, tmp_path: Path, photos: dict[str, Frame], name: str, codec: str, rotation: int, scale: int
+) -> None:
+    photo = photos["astronaut"] if scale > 1 else blurred(photos["astronaut"], (512, 512))
+    scene = np.pad(photo, [(0, 512), (0, 512), (0, 0)], "symmetric")  # no edge comes into view where it starts over
+    times = [0, STEP, 2 * STEP, 5 * STEP, *range(6 * STEP, 20 * STEP, STEP)]
+    options = {"crf": "10"} | ({"b": "0", "deadline": "realtime"} if codec == "libvpx-vp9" else {})
+    traits: dict[str, Any] = {"tags": {"colorspace": 1}, "options": options, "rotation": rotation, "sound": 40}
+    source = write_video(tmp_path / name, scene, times, codec=codec, size=(320, 240), **traits)
+    page.select_option("#enlarge", str(scale) if scale > 1 else "")
+    page.locator("#strength").fill("2")
+    page.set_input_files("#file", source)
+    wait_for(page, f"{name} is being sharpened.")
+    saved = save(page, tmp_path)
+    wait_for(page, f"{name} is saved.")
+    assert saved.name == f"{source.stem}-sharp{'.webm' if name.endswith('.webm') else '.mp4'}"
+    assert [data for data, _ in packets(saved, "audio")] == [data for data, _ in packets(source, "audio")]
+    assert [float(one) for one in times_of(saved)] == pytest.approx([float(one) for one in times_of(source)], abs=1e-3)
+    sharpener, lost, changed = Sharpener("fast", "onnxruntime", threads=1, strength=2, video=True), 0.0, 0.0
+    sharpener.begin_video(coded=True)
+    for given, frame in zip(frames_of(source), frames_of(saved), strict=True):
+        before = np.rot90(rgb_of(given), rotation // 90)
+        height, width = before.shape[:2]
+        before = np.asarray(resize_pixels(before, (scale * width, scale * height)), np.uint8)
+        expected, after = luma(sharpener(np.ascontiguousarray(before))), luma(rgb_of(frame))
+        assert sharpener.expert != "identity" and after.shape == expected.shape
+        lost, changed = lost + np.square(after - expected).mean(), changed + np.square(luma(before) - expected).mean()
+    assert lost < changed / 2  # by the encoder, and by the network
+
+
+def test_saving_a_video_can_be_stopped_and_leaves_no_file(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    source, downloads = tmp_path / "long.mp4", list[str]()
+    write_video(source, blurred(photos["astronaut"], (512, 512)), range(0, 400 * STEP, STEP), size=(320, 240))
+    page.on("download", lambda one: downloads.append(one.suggested_filename))
+    page.set_input_files("#file", source)
+    wait_for(page, "long.mp4 is being sharpened.")
+    for stop in (
+        lambda: page.get_by_role("button", name="Stop saving").click(),
+        lambda: give(page, tmp_path / "a.png"),  # another file
+    ):
+        page.get_by_role("button", name="Save video").click()
+        playwright.expect(page.locator("#details")).to_contain_text(re.compile(r"[1-9]\d* % saved"), timeout=WAIT_MS)
+        assert page.get_by_role("progressbar", name="Part of the video that is saved").evaluate("one => one.value") > 0
+        assert page.locator("#model").is_disabled() and not page.locator("#player").is_visible()
+        Image.fromarray(photos["coffee"][:40, :60]).save(tmp_path / "a.png")
+        stop()
+        playwright.expect(page.locator("#progress")).to_be_hidden(timeout=WAIT_MS)
+        playwright.expect(page.locator("#model")).to_be_enabled()
+        if page.locator("#save").is_visible():
+            wait_for(page, "long.mp4 is not saved.")
+    wait_for(page, "a.png is ")
+    assert result(page).shape == (40, 60, 4) and downloads == []
+
+
+def test_sound_that_cannot_be_kept_is_told(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    source = write_video(tmp_path / "call.mkv", photos["astronaut"], sound=True, sound_codec="wavpack")
+    page.set_input_files("#file", source)
+    wait_for(page, "call.mkv is being sharpened.")
+    saved = save(page, tmp_path)
+    wait_for(page, "call.mkv is saved without its sound, which this browser cannot keep.")
+    assert len(frames_of(saved)) == 10 and packets(saved, "audio") == []
+
+
+@pytest.mark.parametrize("button", ["Stop and save", "Stop the camera"])
+def test_the_camera_is_recorded(page: Any, tmp_path: Path, photos: dict[str, Frame], button: str) -> None:
+    page.get_by_role("button", name="Use the camera").click()
+    wait_for(page, "The camera is being sharpened.")
+    page.get_by_role("button", name="Record").click()
+    wait_for(page, "Recording …")
+    time.sleep(2)
+    shown = result(page)[..., :3]
+    with page.expect_download(timeout=WAIT_MS) as download:
+        page.get_by_role("button", name=button).click()
+    wait_for(page, "The camera is saved." if button == "Stop and save" else "The camera is off.")
+    assert download.value.suggested_filename == "The camera-sharp.mp4"
+    frames, times = frames_of(download.value.path()), times_of(download.value.path())
+    assert times[0] == 0 and 1 < times[-1] < 60 and len(times) > 5 and times == sorted({*times})
+    # Every frame of this camera is the same.
+    assert np.abs(luma(rgb_of(frames[-1])) - luma(shown)).mean() < 5
+
+
+def test_a_browser_that_cannot_encode_says_so(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
+    page.evaluate("() => { delete window.VideoEncoder; }")
+    write_video(tmp_path / "call.mp4", photos["astronaut"])
+    page.set_input_files("#file", tmp_path / "call.mp4")
+    wait_for(page, "call.mp4 is being sharpened.")
+    page.get_by_role("button", name="Save video").click()
+    wait_for(page, "call.mp4 cannot be saved: this browser cannot encode it")
+    playwright.expect(page.get_by_role("button", name="Save video")).to_be_enabled()
+
+
 def test_the_camera_is_sharpened_and_can_be_stopped(page: Any) -> None:
     page.get_by_role("button", name="Use the camera").click()
     wait_for(page, "The camera is being sharpened.")
@@ -332,11 +447,18 @@ def test_axe_finds_no_fault(page: Any, tmp_path: Path, photos: dict[str, Frame],
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     Image.fromarray(blurred(photos["coffee"], (300, 500))).save(tmp_path / "a.png")
-    for path in (None, tmp_path / "a.png"):
-        if path:
-            give(page, path)
+    write_video(tmp_path / "long.mp4", photos["astronaut"], range(0, 400 * STEP, STEP), size=(320, 240))
+
+    def save_long() -> None:
+        page.set_input_files("#file", tmp_path / "long.mp4")
+        page.get_by_role("button", name="Save video").click(timeout=WAIT_MS)
+
+    for show in (lambda: None, lambda: give(page, tmp_path / "a.png"), save_long):
+        show()
         assert faults_of(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="Stop saving").click()
+    wait_for(page, "long.mp4 is not saved.")
 
 
 def test_a_static_host_without_isolation_does_with_one_thread(

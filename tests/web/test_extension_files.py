@@ -38,4 +38,5 @@ def test_the_zip_file_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == [*extension_files()]
         assert {"manifest.json", "NOTICE", "sharpen.js", "models/fast.onnx"} <= set(archive.namelist())
+        assert "vendor/mediabunny.min.mjs" not in archive.namelist()  # it saves no videos
         assert {entry.date_time[0] for entry in archive.infolist()} == {1980}

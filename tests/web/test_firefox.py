@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.make.browsers import skip_without_runtime
+from tests.make.videos import WIDTH, frames_of, packets, write_video
 from tests.web.conftest import Site
 from tests.web.test_browser import READ as READ_PAGE
 from tests.web.test_browser import blurred, differ, eventually
@@ -36,6 +37,18 @@ const { ExtensionParent } = ChromeUtils.importESModule("resource://gre/modules/E
 const { extension } = WebExtensionPolicy.getByID(given);
 const action = ExtensionParent.apiManager.global.browserActionFor(extension);
 await action.triggerAction(Services.wm.getMostRecentWindow("navigator:browser"));
+"""
+
+# Saves the video that is open, and returns the file.
+SAVE = """
+const make = URL.createObjectURL, made = new Promise(resolve => {
+  URL.createObjectURL = blob => { resolve(blob); return make.call(URL, blob); };
+});
+document.getElementById("save").click();
+const bytes = new Uint8Array(await (await made).arrayBuffer());
+let text = "";
+for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+return btoa(text);
 """
 
 if FIREFOX is None:
@@ -132,6 +145,22 @@ def test_the_page_gives_the_pixels_of_python(
     after = pixels(firefox.run(f"return ({READ_PAGE})()"))
     assert differ(after, Sharpener("fast", "onnxruntime", 1, coded=True)(picture)) <= 1
     assert differ(after, picture) > 10
+
+
+def test_a_video_is_saved_with_its_sound(
+    firefox: Firefox, site: Site, photos: dict[str, Frame], tmp_path: Path
+) -> None:
+    source = write_video(
+        tmp_path / "in.webm", photos["astronaut"], codec="libvpx-vp9", options={"deadline": "realtime"}, sound=True
+    )
+    firefox.go(site.url)
+    eventually(lambda: firefox.run("return document.getElementById('status').innerText") == "Ready.")
+    firefox.choose_file(source)
+    eventually(lambda: firefox.run("return document.getElementById('status').innerText").endswith("being sharpened."))
+    saved = tmp_path / "saved.webm"
+    saved.write_bytes(base64.b64decode(firefox.run(SAVE)))
+    assert [frame.width for frame in frames_of(saved)] == [WIDTH] * 10
+    assert [data for data, _ in packets(saved, "audio")] == [data for data, _ in packets(source, "audio")]
 
 
 def test_the_extension_lays_the_pixels_of_python_over_a_video(

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 from clearcall.core.files import SHIPPED, atomic_path
-from clearcall.web.server import STATIC, check_runtime
+from clearcall.web.server import NETWORK_RUNTIME, STATIC, check_runtime
 
 SOURCE = Path(__file__).with_name("extension")
 MODELS = ("fast", "quality")
@@ -20,7 +20,7 @@ def extension_files() -> dict[str, Path]:
     check_runtime()
     files = {path.name: path for path in SOURCE.iterdir() if path.is_file()}
     files |= {name: STATIC / name for name in _SHARED}
-    files |= {f"vendor/{path.name}": path for path in (STATIC / "vendor").iterdir()}
+    files |= {f"vendor/{name}": STATIC / "vendor" / name for name in NETWORK_RUNTIME}
     files |= {name: _PROJECT / name for name in ("LICENSE", "NOTICE")}
     files |= {f"models/{name}.onnx": SHIPPED / f"{name}.onnx" for name in MODELS}
     return dict(sorted(files.items()))

@@ -13,7 +13,8 @@ from clearcall.runtime.sharpener import shipped_models
 from clearcall.web.guard import ISOLATION, Guard, listen
 
 STATIC = Path(__file__).with_name("static")
-_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+NETWORK_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+_RUNTIME = (*NETWORK_RUNTIME, "mediabunny.min.mjs")
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 _HEADERS = {
     **ISOLATION,
@@ -27,7 +28,7 @@ _HEADERS = {
 def check_runtime(static: Path = STATIC) -> None:
     """Raise UserError if the JavaScript runtime is not installed."""
     if not all((static / "vendor" / name).is_file() for name in _RUNTIME):
-        raise UserError("onnxruntime-web is not installed: run `make web` in the project's folder")
+        raise UserError("the page's JavaScript runtime is not installed: run `make web` in the project's folder")
 
 
 def create_app(token: str, port: int, static: Path = STATIC) -> FastAPI:

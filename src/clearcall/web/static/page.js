@@ -9,6 +9,7 @@ const PRESETS = {
   small: { model: "best", strength: 1, look: "natural", enlarge: "2" },
 };
 const RATE_WINDOW_MS = 2000;
+const SAVE_LABELS = { video: ["Save video", "Stop saving"], camera: ["Record", "Stop and save"] };
 
 const $ = id => document.getElementById(id);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
@@ -16,58 +17,70 @@ const video = Object.assign(document.createElement("video"), { muted: true, loop
 const canvases = [$("before"), $("after")];
 const inputs = ["model", "look", "enlarge", "strength"];
 
-let shown = null; // what is sharpened: {kind: "image" | "video" | "camera", name, source}
-let busy = false, stale = false, requested = 0, began = 0, at = 50;
+let shown = null; // what is sharpened: {kind: "image" | "video" | "camera", name, source, number, file}
+let saving = null; // what is saved of it: {isFile, stop, add}
+let busy = false, stale = false, requested = 0, videos = 0, at = 50;
 let dropped = 0, times = [], turn = 0; // `turn` numbers the inputs: of two opened in a row, the last one counts
+const waiting = new Map(); // for answers of the worker, by number
 
 // ---- sharpening
 
-/** Sharpen what is shown now; while a frame is in work, only note that the result will be out of date. */
-async function refresh() {
-  if (!shown) return;
-  if (busy) {
-    stale = true;
-    return;
-  }
-  [busy, stale, began] = [true, false, performance.now()];
-  const { kind, source } = shown, id = ++requested;
-  if (kind === "image") say(`Sharpening ${shown.name} …`);
-  try {
-    const width = source.videoWidth || source.width, height = source.videoHeight || source.height;
-    const pixels = width * height * ($("enlarge").value ? 4 : 1);
-    if (pixels > MAX_PIXELS) {
-      throw new Error(`a result of ${(pixels / 1e6).toFixed(1)} megapixels is too large: the limit is 16.7`);
-    }
-    const bitmap = await createImageBitmap(source);
-    worker.postMessage({
-      id, source: bitmap, video: kind === "image" ? 0 : shown.since, coded: kind === "video", model: $("model").value,
-      look: $("look").value, strength: Number($("strength").value), enlarge: $("enlarge").value !== "",
-    }, [bitmap]);
-  } catch (error) {
-    busy = false;
-    // While a video starts again, it has no frame for a moment.
-    const isPassing = kind !== "image" && error.name === "InvalidStateError";
-    if (!isPassing && shown?.source === source) refuse(`${shown.name} cannot be sharpened: ${error.message}`);
-    if (stale) refresh();
-  }
+/** Send the worker a message and return its answer; throw an Error with what it says went wrong. */
+function ask(message, transfer = []) {
+  const id = ++requested;
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject });
+    worker.postMessage({ id, ...message }, transfer);
+  });
 }
 
 worker.addEventListener("message", ({ data }) => {
-  if (data.id === 0) {
-    if (!shown) say(data.error ? `The network cannot be loaded: ${data.error}` : "Ready.", Boolean(data.error));
-    return;
-  }
-  busy = false;
-  const latency = performance.now() - began;
-  if (stale) refresh(); // before the drawing: the worker need not wait for it
-  if (!shown || data.id < shown.since) return;
-  if (data.error) refuse(`${shown.name} cannot be sharpened: ${data.error}`);
-  else show(data, latency);
+  const { resolve, reject } = waiting.get(data.id);
+  waiting.delete(data.id);
+  if (data.error) reject(new Error(data.error));
+  else resolve(data);
 });
 worker.addEventListener("error", event => {
   event.preventDefault();
   say("The network cannot be loaded: this browser is too old, or `make web` was not run.", true);
 });
+
+function scale() { return $("enlarge").value ? 2 : 1; }
+
+/** Return what the worker makes of an image, or of the next frame of the video that has this number. */
+async function sharpened(source, number, isCoded) {
+  const bitmap = await createImageBitmap(source), pixels = bitmap.width * bitmap.height * scale() ** 2;
+  if (pixels > MAX_PIXELS) {
+    throw new Error(`a result of ${(pixels / 1e6).toFixed(1)} megapixels is too large: the limit is 16.7`);
+  }
+  return ask({
+    source: bitmap, video: number, coded: isCoded, model: $("model").value, look: $("look").value,
+    strength: Number($("strength").value), enlarge: scale() > 1,
+  }, [bitmap]);
+}
+
+/** Sharpen what is shown now; while a frame is in work, only note that the result will be out of date. */
+async function refresh() {
+  if (!shown) return;
+  if (busy || saving?.isFile) {
+    stale = true;
+    return;
+  }
+  [busy, stale] = [true, false];
+  const owner = shown, { kind, name, source, number } = owner, began = performance.now();
+  if (kind === "image") say(`Sharpening ${name} …`);
+  const result = await sharpened(source, number, kind === "video").catch(error => {
+    // While a video starts again, it has no frame for a moment.
+    const isPassing = kind !== "image" && error.name === "InvalidStateError";
+    if (!isPassing && shown === owner) refuse(`${name} cannot be sharpened: ${error.message}`);
+  });
+  busy = false;
+  const latency = performance.now() - began;
+  if (stale) refresh(); // before the drawing: the worker need not wait for it
+  if (!result || shown !== owner || saving?.isFile) return;
+  show(result, latency);
+  saving?.add?.(began);
+}
 
 function show({ width, height, before, after, expert }, latency) {
   canvases.forEach((canvas, index) => {
@@ -83,7 +96,7 @@ function show({ width, height, before, after, expert }, latency) {
     times = [...times.filter(time => now - time < RATE_WINDOW_MS), now];
     const rate = times.length > 1 ? 1000 * (times.length - 1) / (now - times[0]) : 0;
     parts.splice(1, 0, `${rate.toFixed(1)} fps`);
-    parts.push(`${dropped} frames dropped`);
+    parts.push(saving?.isFile ? `${Math.floor(100 * $("progress").value)} % saved` : `${dropped} frames dropped`);
   }
   $("details").textContent = [...parts, describeExpert(expert, $("look").value)].join(", ");
   if (shown.kind === "image" || !shown.isAnnounced) {
@@ -111,11 +124,10 @@ function watch() {
 
 // ---- inputs
 
-function take(kind, name, source) {
+function take(kind, name, source, file) {
   [dropped, times] = [0, []];
-  shown = { kind, name, source, since: requested + 1 };
-  $("player").hidden = kind !== "video";
-  $("stop").hidden = kind !== "camera";
+  shown = { kind, name, source, file, number: kind === "image" ? 0 : ++videos };
+  arrange();
   if (kind !== "image") watch();
   refresh();
 }
@@ -123,13 +135,25 @@ function take(kind, name, source) {
 /** Let go of the input, and return the number of the next one. */
 function release() {
   shown = null;
+  saving?.stop();
   video.pause();
   video.srcObject?.getTracks().forEach(track => track.stop());
   if (video.src) URL.revokeObjectURL(video.src);
   video.srcObject = null;
   video.removeAttribute("src");
-  $("player").hidden = $("stop").hidden = true;
+  arrange();
   return ++turn;
+}
+
+/** Show the buttons that go with what is shown and saved; what is saved is of one size and look. */
+function arrange() {
+  const kind = shown?.kind, isSaved = Boolean(saving);
+  $("player").hidden = kind !== "video" || isSaved;
+  $("stop").hidden = kind !== "camera";
+  $("save").hidden = !(kind in SAVE_LABELS);
+  $("save").textContent = SAVE_LABELS[kind]?.[Number(isSaved)] ?? "";
+  $("progress").hidden = !saving?.isFile;
+  for (const one of [...inputs.map($), ...document.querySelectorAll("[name=preset]")]) one.disabled = isSaved;
 }
 
 function refuse(text) {
@@ -155,7 +179,7 @@ async function open(file) {
     if (mine === turn) refuse(`${file.name} cannot be read: it is no image or video that this browser can decode.`);
     return;
   }
-  if (mine === turn) take("video", file.name, video);
+  if (mine === turn) take("video", file.name, video, file);
 }
 
 /** Wait for the first frame of the video element; throw if there is none. */
@@ -266,6 +290,49 @@ $("divider").addEventListener("pointermove", event => {
 $("view").addEventListener("scroll", place);
 new ResizeObserver(place).observe($("view"));
 
+// ---- saving
+
+/** Save all of a video file, or the camera until it is stopped; of a file that is stopped nothing is saved. */
+async function save() {
+  const owner = shown, { kind, name } = owner, stopped = new AbortController(), isFile = kind === "video";
+  saving = { isFile, stop: () => stopped.abort() };
+  if (isFile) video.pause();
+  $("progress").value = 0;
+  times = [];
+  arrange();
+  say(isFile ? `Saving ${name} …` : "Recording …");
+  const tell = (...said) => { if (shown === owner) say(...said); };
+  try {
+    const { convert, record } = await import("./save.js");
+    const made = isFile ? await convert(owner.file, frameOf(owner), {
+      scale: scale(), signal: stopped.signal, onProgress: part => { $("progress").value = part; },
+    }) : await record(canvases[1], stopped.signal, add => { saving.add = add; });
+    download(made.blob, name, made.suffix);
+    tell(made.isSilent ? `${name} is saved without its sound, which this browser cannot keep.` : `${name} is saved.`);
+  } catch (error) {
+    if (isFile && stopped.signal.aborted) tell(`${name} is not saved.`);
+    else tell(`${name} cannot be saved: ${error.message}`, true);
+  } finally {
+    saving = null;
+    times = [];
+    arrange();
+    if (isFile) refresh();
+  }
+}
+
+/** Return a function that sharpens and shows the next frame of a file that is saved, and returns its canvas. */
+function frameOf(owner) {
+  const number = ++videos;
+  return async frame => {
+    const began = performance.now(), result = await sharpened(frame, number, true);
+    if (shown === owner) show(result, performance.now() - began);
+    return canvases[1];
+  };
+}
+
+$("save").addEventListener("click", () => saving ? saving.stop() : save());
+window.addEventListener("beforeunload", event => { if (saving) event.preventDefault(); });
+
 // ---- player, download, status
 
 $("play").addEventListener("click", () => video.paused ? video.play() : video.pause());
@@ -278,13 +345,18 @@ $("mute").addEventListener("click", () => {
   video.muted = !video.muted;
   $("mute").setAttribute("aria-pressed", video.muted);
 });
-$("download").addEventListener("click", () => canvases[1].toBlob(blob => {
-  const name = (shown?.name ?? "image").replace(/\.[^.]*$/, "");
-  const link = document.createElement("a");
-  Object.assign(link, { href: URL.createObjectURL(blob), download: `${name}-sharp.png` });
+$("download").addEventListener("click", () => {
+  const { name } = shown ?? { name: "image" };
+  canvases[1].toBlob(blob => download(blob, name, ".png"));
+});
+
+/** Hand the user a file that is named after what was sharpened. */
+function download(blob, name, suffix) {
+  const link = document.createElement("a"), href = URL.createObjectURL(blob);
+  Object.assign(link, { href, download: `${name.replace(/\.[^.]*$/, "")}-sharp${suffix}` });
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}));
+  setTimeout(() => URL.revokeObjectURL(href), 10_000);
+}
 
 function say(text, isAlert = false) {
   $("status").textContent = text;
@@ -292,4 +364,7 @@ function say(text, isAlert = false) {
 }
 
 apply("call");
-worker.postMessage({ id: 0, model: $("model").value });
+ask({ model: $("model").value }).then(
+  () => { if (!shown) say("Ready."); },
+  error => { if (!shown) say(`The network cannot be loaded: ${error.message}`, true); },
+);
