@@ -11,8 +11,8 @@ from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, enlarge, largest_sum
-from clearcall.imaging.slider import slider_page
 from clearcall.media.images import is_image
+from clearcall.media.slider import slider_page
 from clearcall.media.video.read import frame_at, is_coded, opened, planar, plane_of, quarter_turns, video_stream
 from clearcall.runtime.sharpener import Sharpener
 

@@ -14,7 +14,7 @@ from clearcall.evaluation.results import CONTENDERS, Results, frame_size, lead, 
 from clearcall.imaging.frame import Contender, Frame
 from clearcall.imaging.grid import ZOOM, draw_comparison
 from clearcall.imaging.metrics import MAX_PSNR_DB
-from clearcall.imaging.slider import slider_page
+from clearcall.media.slider import slider_page
 from clearcall.params import Gate, Params, TeacherLosses
 from clearcall.reporting import tables
 from clearcall.reporting.charts import draw_gains, draw_speed, draw_training
