@@ -5,7 +5,9 @@ import hashlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from tests.make.images import grey_of, huge_png
-from tests.make.videos import rgb_at, write_video
+from tests.make.videos import STEP, rgb_at, write_video
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import Size
 from clearcall.media.compare import draw_before_after, most_detailed, write_before_after
 from clearcall.runtime.sharpener import Sharpener
 
@@ -127,6 +130,53 @@ def test_of_a_video_the_frame_in_the_middle_is_shown_upright(
     assert np.corrcoef(added.ravel(), (np.rot90(ours, rotation // 90).astype(int) - luma).ravel())[0, 1] > 0.9
 
 
+def played(page: Path) -> list[Frame]:
+    """The frames of the video that a page holds; sound there is none."""
+    text = page.read_text(encoding="utf-8")
+    (data,) = re.findall(r'data-src="data:video/mp4;base64,([^"]+)', text)
+    with av.open(io.BytesIO(base64.b64decode(data)), "r") as video:
+        assert [stream.type for stream in video.streams] == ["video"]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in video.decode(video=0)]
+
+
+@pytest.mark.parametrize(("size", "rotation"), [((88, 60), 0), ((88, 60), 90), ((63, 45), 0)])
+def test_a_page_plays_the_middle_of_a_video_with_input_left_and_output_right(
+    sharpener: Sharpener, rgb: Frame, tmp_path: Path, size: Size, rotation: int
+) -> None:
+    lossless: dict[str, Any] = {"codec": "libx264" if rotation else "ffv1", "options": {"crf": "0"} if rotation else {}}
+    source = tmp_path / ("in.mp4" if rotation else "in.mkv")
+    write_video(source, rgb, range(0, 175 * STEP, STEP), size=size, rotation=rotation, sound=True, **lossless)
+    page = write_before_after(sharpener, source, tmp_path / "look.html")
+    width, height = size[:: -1 if rotation else 1]
+    text = page.read_text(encoding="utf-8")
+    assert f'width="{width}" height="{height}"' in text and 'step="0.04"' in text and "5.0 s" in text
+    assert "media-src data:" in text and not re.search(r"https?://", text)
+    frames = played(page)
+    assert len(frames) == 125  # of 175, without the first 25
+    for number in (0, 60, 124):
+        input_half, output_half = np.hsplit(frames[number], 2)
+        expected = np.rot90(rgb_at(rgb, 25 + number, *size), rotation // 90).astype(int)
+        before, after = (half[:height, :width].astype(int) for half in (input_half, output_half))
+        assert np.abs(before - expected).mean() < 4  # 4:2:0 and H.264
+        luma = grey_of(np.ascontiguousarray(before, np.uint8))
+        added = (sharpener(luma, "gray").astype(int) - luma).ravel()
+        assert np.corrcoef(np.median(after - before, axis=2).ravel(), added)[0, 1] > 0.8
+
+
+def test_a_short_video_is_played_as_a_whole(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", rgb)
+    assert len(played(write_before_after(sharpener, source, tmp_path / "look.html"))) == 10
+
+
+def test_a_video_without_the_middle_that_it_announces_is_told(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", rgb, range(0, 500 * STEP, STEP), codec="ffv1", options={})
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 4])
+    with pytest.raises(UserError, match=r"in.mkv ends before 7.5 s.*it is truncated; name a PNG"):
+        write_before_after(sharpener, source, tmp_path / "look.html")
+    assert not (tmp_path / "look.html").exists()
+    assert write_before_after(sharpener, source, tmp_path / "look.png").is_file()
+
+
 def test_of_hdr_sdr_is_shown(sharpener: Sharpener, tmp_path: Path) -> None:
     """In PQ, a white of 203 cd/m2 is at 58 % of the range: shown as it is, it would be grey."""
     tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9, "color_range": 1}
@@ -134,6 +184,8 @@ def test_of_hdr_sdr_is_shown(sharpener: Sharpener, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", white, [0], pixel_format="yuv420p10le", options={"crf": "0"}, tags=tags)
     for half in halves(write_before_after(sharpener, source, None), 96, 64):
         assert half.mean() > 245
+    (frame,) = played(write_before_after(sharpener, source, tmp_path / "look.html"))
+    assert frame.mean() > 245
 
 
 def test_nothing_is_replaced_in_silence(sharpener: Sharpener, rgb: Frame, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def compare(
         Path,
         typer.Argument(
             metavar="IN",
-            help="An image, a video, of which the middle frame is shown, a folder of images, or the data set "
+            help="An image, a video, of which the middle is shown, a folder of images, or the data set "
             "low_resolution_photographs.",
         ),
     ],
@@ -246,7 +246,8 @@ def compare(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="A PNG, beside IN if not given, or an HTML page with a slider; of a folder, where real_images.md goes."
+            help="A PNG, beside IN if not given, or an HTML page with a slider, which plays 5 s of a video; of a "
+            "folder, where real_images.md goes."
         ),
     ] = None,
     model: Model = "auto",
@@ -263,7 +264,7 @@ def compare(
         typer.Option(min=16, help="Side in pixels of what is shown at 3x; 96.", rich_help_panel=_OF_FOLDERS),
     ] = None,
 ) -> None:
-    """Show input and output side by side, and their most detailed part enlarged.
+    """Show input and output side by side with their most detailed part enlarged, or on a page with a slider.
 
     Of a folder of blurred images, which have no sharp versions, the blur of each is measured before and after as well.
     The data set low_resolution_photographs is downloaded by Kaggle's client where that is installed and logged in.
@@ -284,7 +285,9 @@ def compare(
         typer.echo(compare_folder(str(source), reports, options, examples or 6, crop or 96, overwrite=overwrite))
         return
     from clearcall.media.compare import write_before_after
+    from clearcall.media.images import is_image
 
     if examples or crop:
         errors.fail(f"{source} is not a folder: leave out --examples and --crop")
-    typer.echo(f"written: {write_before_after(options.for_images(), source, output, overwrite=overwrite)}")
+    sharpener = options.for_images() if is_image(source) else options.for_videos()
+    typer.echo(f"written: {write_before_after(sharpener, source, output, overwrite=overwrite)}")

@@ -33,6 +33,7 @@ from clearcall.core.files import atomic_path, check_target
 from clearcall.core.processes import stopped_by_interrupt
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import NewSize
+from clearcall.media.slider import SplitVideo
 from clearcall.media.video.canvas import Canvas, View, eight_bits
 from clearcall.media.video.fit import Fit, progress_of, sized, squared
 from clearcall.media.video.hdr import check_hdr, lost_metadata
@@ -70,6 +71,8 @@ from clearcall.runtime.sharpener import PixelFormat, Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
 _YUV4MPEG = "yuv4mpegpipe"
+# Of little loss, but no more than 3 MB a second and as much once: Firefox takes pages' data up to 32 MB.
+_OF_PAGES = {"crf": "12", "maxrate": "24M", "bufsize": "24M"}
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 _PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
@@ -287,6 +290,40 @@ def pipe_video(
         return VideoSummary(done, done / max(clock.busy_s, 1e-9), None, interrupted, chosen.repeated)
 
 
+def split_video(sharpener: Sharpener | SharpenerFor, source: Path, part: Part) -> SplitVideo:
+    """Sharpen a part of a video as `sharpen_video` does, into one that shows the input too, for a page.
+
+    Frames are 8-bit 4:2:0, upright and of square pixels, without sound; HDR becomes SDR. Raises UserError if there is
+    no video to sharpen, KeyboardInterrupt if it is interrupted.
+    """
+    first, file = frame_at(source, 0), io.BytesIO()
+    check_hdr(source, first)
+    fit = Fit.of_video(source, first, None, plain=True)
+    start = fit(first)
+    with (
+        failure_told(f"{source} cannot be sharpened"),
+        stopped_by_interrupt() as stop,
+        opened(source) as video,
+        av.open(file, "w", format="mp4") as out,
+    ):
+        main, clock = video_stream(video, source), BusyClock()
+        chosen = _settled(sharpener, fit, main)
+        canvas = Canvas(start, fit.size, "side-by-side", even=True)
+        encoder = add_encoder(out, main, start, fit, canvas, "h264", _OF_PAGES)
+        reader, done = Reader(video, main, fit, source, stop, part), 0
+        with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder) as writer:
+            for frame, planes in _sharpened(chosen, reader, start, clock, bar, past_frames=True):
+                writer.put(canvas.show(frame, planes))
+                done += 1
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if not done:
+            where = f"{float(part.start_s):g} s, where its middle is said to begin"
+            raise UserError(f"{source} ends before {where}: it is truncated; name a PNG, which shows the last frame")
+        rate = rate_of(main)
+    return SplitVideo(file.getvalue(), fit.size, rate, float(done / rate))
+
+
 @contextmanager
 def _standard_input() -> Iterator[InputContainer]:
     try:
@@ -409,7 +446,7 @@ def _sharpen(
     """Write a file from its header on, until the video ends or `stop` is set; first what the journal holds."""
     main = video_stream(video, source)
     canvas = Canvas(first, fit.size, view, even=out.format.name != "webm")
-    encoder = add_encoder(out, main, first, fit, canvas, codec, crf)
+    encoder = add_encoder(out, main, first, fit, canvas, codec, {} if crf is None else {"crf": str(crf)})
     copies = add_copies(video, out, main, source)
     for index, stream in {main.index: encoder, **copies}.items():
         stream.metadata.update(told(video.streams[index].metadata))

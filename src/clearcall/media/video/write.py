@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -91,16 +92,15 @@ def add_encoder(
     fit: Fit,
     canvas: Canvas,
     codec: VideoCodec | None,
-    crf: int | None,
+    given: Mapping[str, str],
 ) -> VideoStream:
     """Add the stream for the sharpened frames, with times, colours, pixel shape and rotation of the input's.
 
-    Raises UserError for HDR where there is no encoder for it.
+    Options of the encoder that are `given` replace the usual ones. Raises UserError for HDR where there is no encoder
+    for it.
     """
     encoder, options = _encoder(first, out.format.name, codec)
-    if crf is not None:
-        options = options | {"crf": str(crf)}
-    stream = out.add_stream(encoder, rate_of(main), options, width=canvas.width, height=canvas.height)
+    stream = out.add_stream(encoder, rate_of(main), {**options, **given}, width=canvas.width, height=canvas.height)
     stream = cast(VideoStream, stream)
     context, colours = stream.codec_context, fit(first)
     context.pix_fmt = colours.format.name
