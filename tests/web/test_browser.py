@@ -5,19 +5,21 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
 from av.video.frame import VideoFrame
 from PIL import Image
 from tests.make.browsers import chromium, faults_of, needs_axe, playwright_or_skip, skip_without_runtime
-from tests.make.videos import STEP, frames_of, packets, times_of, write_video
+from tests.make.videos import STEP, frames_of, packets, rgb_at, times_of, write_video
 from tests.web.conftest import Site
 
 from clearcall.imaging.frame import Frame
@@ -295,6 +297,26 @@ def test_every_frame_of_a_video_is_saved_with_its_time_and_the_sound(
     assert lost < changed / 2  # by the encoder, and by the network
 
 
+def test_a_video_that_changes_its_size_is_saved_at_its_first(
+    page: Any, tmp_path: Path, photos: dict[str, Frame]
+) -> None:
+    source = tmp_path / "call.webm"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libvpx", 25, width=160, height=120)
+        for number, size in enumerate([(160, 120), (80, 60)]):  # as a call does when its bandwidth shrinks
+            encoder = av.VideoCodecContext.create("libvpx", "w")
+            encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = *size, "yuv420p", Fraction(1, 25)
+            for index in range(5):
+                frame = av.VideoFrame.from_ndarray(rgb_at(photos["astronaut"], index, *size), format="rgb24")
+                frame.pts, frame.time_base = 5 * number + index, encoder.time_base
+                for packet in [*encoder.encode(frame), *(encoder.encode(None) if index == 4 else [])]:
+                    packet.stream = stream
+                    out.mux(packet)
+    page.set_input_files("#file", source)
+    wait_for(page, "call.webm is being sharpened.")
+    assert [(frame.width, frame.height) for frame in frames_of(save(page, tmp_path))] == 10 * [(160, 120)]
+
+
 def test_saving_a_video_can_be_stopped_and_leaves_no_file(page: Any, tmp_path: Path, photos: dict[str, Frame]) -> None:
     source, downloads = tmp_path / "long.mp4", list[str]()
     write_video(source, blurred(photos["astronaut"], (512, 512)), range(0, 400 * STEP, STEP), size=(320, 240))
@@ -494,8 +516,6 @@ def cut_at(page: Any) -> float:
 
 def write_webm(path: Path, frames: list[Frame]) -> None:
     """Write frames as a VP8 video of 10 frames a second, which every Chromium decodes."""
-    import av
-
     with av.open(str(path), "w") as video:
         stream = video.add_stream("libvpx", rate=10, options={"deadline": "realtime", "b": "2M"})
         stream.height, stream.width = frames[0].shape[:2]

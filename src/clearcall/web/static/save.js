@@ -23,7 +23,7 @@ export async function convert(file, process, { scale, onProgress, signal }) {
     input, output, tracks: "primary", showWarnings: false,
     copy: { shiftTolerance: Infinity }, // sound that begins before the first frame is copied too
     video: {
-      quality: QUALITY, process: sample => process(sample.toCanvasImageSource()),
+      quality: QUALITY, fit: "contain", process: sample => process(sample.toCanvasImageSource()),
       processedWidth: scale * await track.getDisplayWidth(), processedHeight: scale * await track.getDisplayHeight(),
     },
   });
@@ -44,21 +44,26 @@ export async function record(canvas, signal, begin) {
   const format = new Mp4OutputFormat(), output = newOutput(format), { width, height } = canvas;
   const codec = await getFirstEncodableVideoCodec(format.getSupportedVideoCodecs(), { width, height, quality: QUALITY });
   if (!codec) throw new Error(NO_ENCODER);
-  const source = new CanvasSource(canvas, { codec, quality: QUALITY });
+  const source = new CanvasSource(canvas, { codec, quality: QUALITY, sizeChangeBehavior: "contain" });
   output.addVideoTrack(source);
   await output.start();
   let first = null, last = null;
-  await new Promise((resolve, reject) => {
-    begin(now => {
-      first ??= now;
-      source.add((now - first) / 1000, (now - (last ?? now)) / 1000).catch(reject);
-      last = now;
+  try {
+    await new Promise((resolve, reject) => {
+      begin(now => {
+        first ??= now;
+        source.add((now - first) / 1000, (now - (last ?? now)) / 1000).catch(reject);
+        last = now;
+      });
+      signal.addEventListener("abort", resolve);
+      if (signal.aborted) resolve();
     });
-    signal.addEventListener("abort", resolve);
-    if (signal.aborted) resolve();
-  });
-  if (first === null) throw new Error("it showed no frame");
-  await output.finalize();
+    if (first === null) throw new Error("it showed no frame");
+    await output.finalize();
+  } catch (error) {
+    output.cancel(); // lets go of the encoder
+    throw error;
+  }
   return content(output);
 }
 
