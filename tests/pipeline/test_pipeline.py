@@ -48,6 +48,20 @@ def test_the_gate_promotes_and_then_fails_on_a_limit(miniature: Miniature) -> No
     assert (done.returncode, done.stderr) == (1, "error: the gate is not passed: SSIM\n")
 
 
+def test_dvc_draws_each_network_and_contender(miniature: Miniature, tmp_path: Path) -> None:
+    miniature.run("dvc", "plots", "show", "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    plots = {plot["title"]["text"]: plot for plot in map(json.loads, re.findall(r"var spec = (.*);", page))}
+    assert plots.keys() == {"Loss", "Teacher", "Student", "Test PSNR", "Test SSIM"}
+    assert "<DVC_METRIC" not in page, "a placeholder that DVC does not know is left in a template"
+    rows = {title: plot["data"]["values"] for title, plot in plots.items()}
+    experts = {f"student/{name}" for name in ("bicubic_x2.0", "bilinear_x1.5")}
+    assert {row["network"] for row in rows["Loss"] if row["loss_total"]} == {"teacher", "student", *experts}
+    assert {row["network"] for row in rows["Student"] if row["validation_ssim"]} == {"student", *experts}
+    contenders = {row["contender"] for row in rows["Test PSNR"] if row["reference"] == "sharp"}
+    assert contenders == {"degraded", "unsharp", "student", "teacher"}
+
+
 def test_a_clone_with_all_outputs_is_told_how_to_publish(miniature: Miniature, tmp_path: Path) -> None:
     """Its registry is empty, while its publish.json names the version of another and `dvc repro` has nothing to do."""
     clone = copy.copy(miniature)
