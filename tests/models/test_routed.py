@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clearcall import Sharpener
 from clearcall.core.errors import UserError
-from clearcall.core.files import read_json
+from clearcall.core.files import read_csv, read_json
 from clearcall.data.pairs import PairReader, read_pairs
 from clearcall.evaluation.cost import count_macs, count_parameters
 from clearcall.imaging.frame import Frame
@@ -327,14 +327,16 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_experts_are_trained_side_by_side_and_kept_as_one_student(tiny_params: Params, tmp_path: Path) -> None:
     """The student is the trained experts and a fitted router; trained again from what is left, it is the same."""
     track = partial(TrainingRun, tiny_params.publish.experiment)
-    trained = train_experts(tiny_params, {"relative_mse": 0.01}, "student", tmp_path / "kept", track)
-    assert list(trained.curves) == ["student", "student/bicubic_x2.0", "student/webcam"]
-    mean = [row["validation_ssim"] for row in trained.curves["student"] if "validation_ssim" in row]
-    single = [
-        [row["validation_ssim"] for row in trained.curves[f"student/{name}"] if "validation_ssim" in row]
-        for name in ("bicubic_x2.0", "webcam")
-    ]
-    assert mean == pytest.approx(np.mean(single, axis=0).tolist())
+    curve = tmp_path / "curve.csv"
+    trained = train_experts(tiny_params, {"relative_mse": 0.01}, "student", tmp_path / "kept", track, curve)
+    rows = [row for row in read_csv(curve) if row["validation_ssim"]]
+    mean, *single = (
+        [float(row["validation_ssim"]) for row in rows if row["network"] == name]
+        for name in ("student", "student/bicubic_x2.0", "student/webcam")
+    )
+    assert mean == pytest.approx(np.mean(single, axis=0).tolist(), abs=1e-6)
+    assert mean == pytest.approx([row["validation_ssim"] for row in trained.rows if "validation_ssim" in row])
+    assert len(mean) == 2
     assert set(trained.summary["routing"]) == {"bicubic_x2.0", "webcam", CLEAN}
     assert trained.summary["steps"] == 6
     assert trained.run_id is not None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from tests.make.networks import disturb
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import sha256_of
+from clearcall.core.files import read_csv, sha256_of
+from clearcall.core.processes import end_with_parent, worker_pool
 from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
@@ -39,6 +41,7 @@ from clearcall.tracking import runs as tracking
 from clearcall.training import devices
 from clearcall.training.batches import Batch, PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, load_checkpoint, save_checkpoint
+from clearcall.training.curves import update_curve
 from clearcall.training.loop import Fitted, Row, fit, learning_rate, make_fabric
 from clearcall.training.losses import perceptual
 from clearcall.training.losses.feature_projection import feature_projection_loss
@@ -46,7 +49,7 @@ from clearcall.training.losses.perceptual import Vgg19, perceptual_loss
 from clearcall.training.losses.reconstruction import relative_mse_loss
 from clearcall.training.task import RestorationTask, WithFeatures, answer, needs_teacher, without_teacher
 from clearcall.training.teacher_outputs import TeacherOutputs, compute_teacher_outputs
-from clearcall.training.train import Job, Trained, live_answers, make_task, train_network, write_curves
+from clearcall.training.train import Job, Trained, live_answers, make_task, train_network
 from clearcall.training.validation import Quality, Validator
 
 STUDENT = Model(name="luma_strided", arguments={"channels": 4, "body_layers": 0})
@@ -794,7 +797,7 @@ def test_every_loss_trains_a_student_and_leaves_nothing_of_itself_in_it(
     trained = train(
         "one", [FeatureLayers(student="body.6", teacher="body"), FeatureLayers(student="body", teacher="head")]
     )
-    (row,) = (row for row in trained.curves["one"] if "loss_total" in row)
+    (row,) = (row for row in trained.rows if "loss_total" in row)
     assert set(row) == {"step", "learning_rate", "loss_total", *(f"loss_{name}" for name in losses)}
     assert row["loss_total"] == pytest.approx(sum(row[f"loss_{name}"] for name in losses) / 2, rel=1e-4)
     assert all(row[f"loss_{name}"] > 0 for name in losses)
@@ -925,16 +928,56 @@ def test_pairs_without_a_validation_split_are_refused(
 
 def test_curves_are_one_table_for_all_networks(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": 20, "loss_l1": 0.125}, {"step": 20, "validation_ssim": 0.91234567}]
-    student = Trained(STUDENT, {}, {}, None, {"student": rows}, [])
-    write_curves(
-        tmp_path / "curve.csv", {"student": student, "baseline": replace(student, curves={"baseline": rows[:1]})}
-    )
-    assert (tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines() == [
+    path = tmp_path / "curve.csv"
+    for network, shown in (("student", rows[:1]), ("baseline", rows[:1]), ("student", rows)):
+        update_curve(path, network, shown)
+    assert path.read_text(encoding="utf-8").splitlines() == [
         "network,step,loss_l1,validation_ssim",
+        "baseline,20,0.125,",
         "student,20,0.125,",
         "student,20,,0.9123457",
-        "baseline,20,0.125,",
     ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def add_rows(path: Path, network: str) -> None:
+    for last in range(1, 21):
+        update_curve(path, network, [{"step": step} for step in range(last)])
+
+
+def test_curves_of_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    path, networks = tmp_path / "curve.csv", ["a", "b", "c"]
+    with worker_pool(3, end_with_parent) as pool:
+        list(pool.map(add_rows, [path] * 3, networks))
+    steps = [(row["network"], int(row["step"])) for row in read_csv(path)]
+    assert steps == [(network, step) for network in networks for step in range(20)]
+
+
+def test_a_curve_grows_while_a_network_trains_and_is_whole_when_it_resumes(
+    training: Training, fabric: Fabric, paths: Paths, tmp_path: Path
+) -> None:
+    """As DVC removes the file at the start of a stage, a resumed training writes all of it anew."""
+    curve, seen = tmp_path / "curve.csv", list[list[dict[str, str]]]()
+    job = Job("student", "students", STUDENT, {"l1": 1.0}, changed(training, steps=12, validate_every=4))
+
+    class Watching:
+        run_id: str | None = None
+
+        def log(self, rows: list[Row]) -> None:
+            assert rows
+            seen.append(read_csv(curve))
+            if len(seen) == 2:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train_network(job, paths, fabric, track=lambda *_: nullcontext(Watching()), curve=curve)
+    assert [row["step"] for row in seen[0] if row["validation_ssim"]] == ["4"]
+    assert [row["step"] for row in seen[1] if row["validation_ssim"]] == ["4", "8"]
+    for _ in range(2):  # the second time it has nothing left to train
+        curve.unlink()
+        trained = train_network(job, paths, fabric, curve=curve)
+        assert [row["step"] for row in read_csv(curve)] == [f"{row['step']:g}" for row in trained.rows]
+    assert [row["step"] for row in read_csv(curve) if row["validation_ssim"]] == ["4", "8", "12"]
 
 
 def test_records_used_here_cover_what_they_should(tiny_pairs: Path) -> None:
@@ -1002,7 +1045,7 @@ def main():
     job = Job("student", "students", model, {"l1": 1.0}, training)
     trained = train_network(job, paths, fabric, folder=paths.weights / "student")
     own = [path for path in written if path.startswith(os.getcwd())]
-    Path(f"rank-{fabric.global_rank}.json").write_text(json.dumps({"rows": trained.curves["student"], "written": own}))
+    Path(f"rank-{fabric.global_rank}.json").write_text(json.dumps({"rows": trained.rows, "written": own}))
     for connection in psutil.Process().net_connections():
         if connection.status == psutil.CONN_LISTEN:
             with open("listening", "a") as file:
@@ -1058,7 +1101,7 @@ def alone(tmp_path: Path, paths: Paths, training: Training, fabric: Fabric) -> l
     job = Job("student", "students", model, {"l1": 1.0}, changed(training, batch_size=4))
     trained = train_network(job, paths.model_copy(update={"checkpoints": tmp_path / "alone"}), fabric)
     trained.remove_leftovers()
-    return trained.curves["student"]
+    return trained.rows
 
 
 def assert_same_curve(rows: list[Row], expected: list[Row]) -> None:

@@ -10,35 +10,41 @@ _POLL_SECONDS = 0.2
 _held = dict[Path, int]()
 
 
-def hold_lock(path: Path, doing: str) -> None:
+def hold_lock(path: Path, doing: str, *, told: bool = True) -> None:
     """Lock the file `path` for this process until it ends or calls `release_lock`; wait while another one holds it.
 
-    The kernel frees the lock however its holder ends, so that none is ever left behind. `doing` tells on standard
-    error, and in the file, what it is held for. A process may ask for what it holds already.
+    The kernel frees the lock however its holder ends, so that none is ever left behind. `doing` tells in the file what
+    it is held for and, if `told`, on standard error. A process may ask for what it holds already.
     """
     path = path.absolute()
     if path in _held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = False
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        # Its holder may have removed the file since: then the lock is on nothing that others see.
-        if lock(handle) is not False and path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+        if lock(handle) is not False and _is_at(handle, path):
             break
-        if not told and (holder := os.pread(handle, 1000, 0).decode(errors="replace")):
+        if told and (holder := os.pread(handle, 1000, 0).decode(errors="replace")):
             pid = holder.split()[0]
             print(
                 f"waiting until process {holder} ends; `kill {pid}` ends it now, and this one resumes its work",
                 file=sys.stderr,
                 flush=True,
             )
-            told = True
+            told = False
         os.close(handle)
         time.sleep(_POLL_SECONDS)
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()} ({doing})".encode())
     _held[path] = handle
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file still is what others see: its holder may have removed it since."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def release_lock(path: Path) -> None:

@@ -18,6 +18,7 @@ from clearcall.models.students.routed import Routed
 from clearcall.models.weights import save_weights
 from clearcall.params import Expert, Model, Params
 from clearcall.training.checkpoint import checkpoint_key
+from clearcall.training.curves import update_curve
 from clearcall.training.loop import Row, Track, make_fabric, untracked
 from clearcall.training.router import cost_table, fit_router, routing_summary
 from clearcall.training.task import needs_teacher
@@ -28,11 +29,17 @@ _ROUTER_PAIRS = 3300
 
 
 def train_experts(
-    params: Params, losses: Mapping[str, float], name: str, folder: Path, track: Track = untracked
+    params: Params,
+    losses: Mapping[str, float],
+    name: str,
+    folder: Path,
+    track: Track = untracked,
+    curve: Path | None = None,
 ) -> Trained:
     """Train all experts of the student `name` and its router, and write their weights to `folder`.
 
-    `track` keeps the mean of their curves. A killed run resumes with the experts that are not done.
+    `track` keeps the mean of their curves; the CSV `curve` also has their own, at each validation. A killed run resumes
+    with the experts that are not done.
     """
     stage, paths, seed = params.distill_student, params.paths, params.distill_student.training.seed
     experts = stage.named_experts(params.degrade_pairs.mix)
@@ -47,7 +54,7 @@ def train_experts(
     with track(name, values, state_file) as run:
         with worker_pool(min(len(experts), available_cores())) as pool:
             waiting = {
-                pool.submit(_train, params, dict(losses), f"{name}/{label}", expert): label
+                pool.submit(_train, params, dict(losses), f"{name}/{label}", expert, curve): label
                 for label, expert in experts.items()
             }
             with ProgressBar(f"{name}: experts", len(experts)) as bar:
@@ -61,13 +68,14 @@ def train_experts(
                 cost_table(student, paths.pairs, spread(pairs, _ROUTER_PAIRS), pool) for pairs in (train, validation)
             )
             fit_router(student, table, held_out, seed)
-        mean = _mean_curve([rows for one in ordered.values() for rows in one.curves.values()])
+        mean = _mean_curve([one.rows for one in ordered.values()])
+        if curve is not None:
+            update_curve(curve, name, mean)
         run.log(mean)
     save_weights(folder, "students", model, student.state_dict())
     summary = _summary(model, ordered, parameter_count(student), routing_summary(student, held_out))
-    curves = {name: mean, **{label: rows for one in ordered.values() for label, rows in one.curves.items()}}
     leftovers = [state_file, *(path for one in ordered.values() for path in one.leftovers)]
-    return Trained(model, student.state_dict(), summary, run.run_id, curves, leftovers)
+    return Trained(model, student.state_dict(), summary, run.run_id, mean, leftovers)
 
 
 def _assembled(experts: Mapping[str, Trained], coded: Sequence[str]) -> tuple[Model, Routed]:
@@ -83,7 +91,7 @@ def _assembled(experts: Mapping[str, Trained], coded: Sequence[str]) -> tuple[Mo
     return Model(name="routed", arguments={"experts": arguments, "coded": list(coded)}), cast(Routed, student)
 
 
-def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) -> Trained:
+def _train(params: Params, losses: dict[str, float], name: str, expert: Expert, curve: Path | None) -> Trained:
     """Train one expert in a process of its own."""
     stage = params.distill_student
     model = stage.model.model_copy(update={"arguments": {**stage.model.arguments, **expert.arguments}})
@@ -96,7 +104,7 @@ def _train(params: Params, losses: dict[str, float], name: str, expert: Expert) 
         expert=expert,
         neighbours=stage.neighbours,
     )
-    trained = train_network(job, params.paths, make_fabric(training))
+    trained = train_network(job, params.paths, make_fabric(training), curve=curve)
     # This process trains on, and only it can free its lock; the checkpoint stays until all experts are one student.
     trained.release_locks()
     return trained

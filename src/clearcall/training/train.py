@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clearcall.core.errors import UserError
-from clearcall.core.files import SHIPPED, TEACHER, read_json, sha256_of, write_csv
+from clearcall.core.files import SHIPPED, TEACHER, read_json, sha256_of
 from clearcall.core.locks import release_lock
 from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
 from clearcall.models.build import Kind, build_model
@@ -22,6 +22,7 @@ from clearcall.models.weights import WEIGHTS, load_published, load_shipped, load
 from clearcall.params import DistillStudent, Expert, FeatureLayers, Model, Paths, Pretrained, Training
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import checkpoint_key, lock_checkpoint, lock_path
+from clearcall.training.curves import update_curve
 from clearcall.training.devices import lost_process_told
 from clearcall.training.loop import Row, Track, fit, make_fabric, untracked
 from clearcall.training.losses.perceptual import load_vgg19, perceptual_loss
@@ -66,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training: weights, summary, MLflow run, curves by network.
+    """The result of a training: weights, summary, MLflow run, curve.
 
     `leftovers` are the files from which a killed stage resumes; the stage removes them when all is written.
     """
@@ -75,7 +76,7 @@ class Trained:
     state: dict[str, Tensor]
     summary: dict[str, Any]
     run_id: str | None
-    curves: dict[str, list[Row]]
+    rows: list[Row]
     leftovers: list[Path]
 
     def remove_leftovers(self) -> None:
@@ -105,13 +106,15 @@ def train_network(
     *,
     track: Track = untracked,
     folder: Path | None = None,
+    curve: Path | None = None,
     shown: bool = True,
 ) -> Trained:
     """Train one network; write its weights to `folder`, if given.
 
-    `track` keeps the curve; `shown`: with a progress bar. The teacher is loaded only if a loss needs one. A killed run
-    resumes from its checkpoint if params, pairs and code are the same; the number of processes may change if that of
-    the samples of a step does not. Raises UserError if another process of the training ends.
+    `track` keeps the curve, and so does the CSV `curve`, at each validation; `shown`: with a progress bar. The teacher
+    is loaded only if a loss needs one. A killed run resumes from its checkpoint if params, pairs and code are the same;
+    the number of processes may change if that of the samples of a step does not. Raises UserError if another process of
+    the training ends.
     """
     torch.manual_seed(job.training.seed)
     network = build_model(job.kind, job.model.name, job.model.arguments)
@@ -149,6 +152,12 @@ def train_network(
     if job.pretrained is not None:
         values["pretrained"] = "shipped" if job.pretrained == "shipped" else job.pretrained.source
     with (track if fabric.is_global_zero else untracked)(job.name, values, checkpoint.with_suffix(".json")) as run:
+
+        def log(rows: list[Row]) -> None:
+            if curve is not None and fabric.is_global_zero:
+                update_curve(curve, job.name, rows)
+            run.log(rows)
+
         task = make_task(network, job.losses, training, fabric, teacher, job.feature_layers)
         fitted = fit(
             task,
@@ -158,10 +167,11 @@ def train_network(
             fabric,
             name=job.name,
             checkpoint=checkpoint,
-            log=run.log,
+            log=log,
             start=None if job.pretrained is None else validator.quality(network.eval()),
             shown=shown,
         )
+        log(fitted.rows)  # of a training that had ended before it was resumed
     if folder is not None and fabric.is_global_zero:
         save_weights(folder, job.kind, job.model, fitted.state)
     summary = {
@@ -176,7 +186,7 @@ def train_network(
     }
     stored = [teacher.outputs_path] if teacher else []
     leftovers = [checkpoint, checkpoint.with_suffix(".json"), *stored, lock_path(checkpoint)]
-    return Trained(job.model, fitted.state, summary, run.run_id, {job.name: fitted.rows}, leftovers)
+    return Trained(job.model, fitted.state, summary, run.run_id, fitted.rows, leftovers)
 
 
 def make_sampler(
@@ -312,18 +322,6 @@ def live_answers(teacher: nn.Module, fabric: Fabric, layers: Sequence[str] = ())
             return answer(teacher, degraded, layers, degradations)
 
     return ask
-
-
-def write_curves(path: Path, trained: Mapping[str, Trained]) -> None:
-    """Write the curves of a stage's networks as one CSV."""
-    curves = {name: rows for network in trained.values() for name, rows in network.curves.items()}
-    names = list(dict.fromkeys(name for rows in curves.values() for row in rows for name in row))
-    lines = [
-        {"network": network, **{name: f"{row[name]:.7g}" if name in row else "" for name in names}}
-        for network, rows in curves.items()
-        for row in rows
-    ]
-    write_csv(path, lines)
 
 
 def scheduled(training: Training, pairs: int, budget: float) -> Training:
