@@ -150,6 +150,21 @@ def test_a_corrupt_photograph_stops_the_pipeline_before_anything_is_trained(mini
     assert miniature.reproduce() == [], "the restored photograph gives what was there before"
 
 
+def test_an_experiment_in_a_copy_asks_for_an_absolute_folder(
+    tmp_path: Path, project: Path, photos: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    """DVC runs `--temp` and `--queue` in a copy of what git has: of data/photos, the file README.md alone."""
+    made = Miniature(tmp_path, project, photos)
+    (made.folder / "data" / "photos" / "README.md").touch()
+    made.run("git", "add", "--all")
+    made.run("git", "-c", "user.name=a", "-c", "user.email=a", "commit", "--quiet", "--message=x")
+    printed = made.run("dvc", "exp", "run", "--temp", "download_data", expect=255)
+    (folder,) = re.findall(r"data/photos holds no image .* set (download_data\.folder=.*)", printed)
+    assert "Traceback" not in printed
+    printed = made.run("dvc", "exp", "run", "--temp", "-S", folder, "download_data")
+    assert "6 photographs in data/raw" in printed
+
+
 def test_the_recipe_for_gopro_learns_from_a_folder_of_that_layout(
     tmp_path: Path, project: Path, photos: dict[str, npt.NDArray[np.uint8]]
 ) -> None:

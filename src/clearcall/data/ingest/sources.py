@@ -224,7 +224,8 @@ def image_names(folder: Path, *, videos: bool = False) -> list[str]:
     With `videos`, these are images too. Raises UserError if there is none.
     """
     if not folder.is_dir():
-        raise UserError(f"the folder {folder} is missing: create it, or correct download_data.folder in params.yaml")
+        advice = _advice_in_a_copy(folder) or "create it, or correct download_data.folder in params.yaml"
+        raise UserError(f"the folder {folder} is missing: {advice}")
     names, others = [], []
     for file in _files(folder, set()):
         if file.suffix.lower() in SUFFIXES or (videos and file.suffix.lower() in VIDEO_SUFFIXES):
@@ -236,10 +237,19 @@ def image_names(folder: Path, *, videos: bool = False) -> list[str]:
         warn(f"{len(others)} files in {folder} are not named as {kinds}, and were left out: {_shown(sorted(others))}")
     if not names:
         wanted = "image or video" if videos else "image"
-        raise UserError(
-            f"{folder} holds no {wanted} ({KINDS}): put photographs there or choose another folder or source"
-        )
+        advice = _advice_in_a_copy(folder) or "put photographs there or choose another folder or source"
+        raise UserError(f"{folder} holds no {wanted} ({KINDS}): {advice}")
     return sorted(names)
+
+
+def _advice_in_a_copy(folder: Path) -> str | None:
+    """Return what to do about a relative folder in DVC's copy of a project, None elsewhere."""
+    here = Path.cwd()
+    dvc = next((above for above in here.parents if above.name == ".dvc"), None)
+    if folder.is_absolute() or dvc is None or not here.is_relative_to(dvc / "tmp" / "exps"):
+        return None
+    project = (dvc.parent / folder).resolve()
+    return f"--queue and --temp run in a copy without what git ignores; set download_data.folder={project}"
 
 
 def _shown(names: list[str]) -> str:
