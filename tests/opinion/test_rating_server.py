@@ -4,9 +4,11 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 from urllib.parse import urlencode
 
 import pytest
@@ -14,7 +16,7 @@ from tests.make.commands import run_command
 from tests.opinion.conftest import MakeStudy, Site, served
 
 from clearcall.core.errors import UserError
-from clearcall.opinion.server import allowed_hosts, order_for, required_password
+from clearcall.opinion.server import allowed_hosts, order_for, outward_address, required_password
 from clearcall.web.guard import Password
 
 PASSWORD = "correct horse battery"  # noqa: S105  # of these tests
@@ -193,6 +195,13 @@ def test_hosts_that_are_answered(host: str, answered: Any) -> None:
     assert allowed_hosts(host, 80) == answered
 
 
+def test_a_machine_without_a_route_is_named(monkeypatch: Any) -> None:
+    route = mock.Mock(side_effect=OSError)
+    monkeypatch.setattr("socket.socket.connect", route)
+    assert outward_address("0.0.0.0") == socket.gethostname()  # noqa: S104
+    route.assert_called_once_with(("192.0.2.1", 9))
+
+
 def test_the_command_serves_on_all_interfaces_with_a_password_alone(make_study: MakeStudy, monkeypatch: Any) -> None:
     monkeypatch.delenv("CLEARCALL_PASSWORD", raising=False)
     study = make_study()
@@ -204,6 +213,8 @@ def test_the_command_serves_on_all_interfaces_with_a_password_alone(make_study: 
         assert process.stdout is not None
         found = re.fullmatch(r"clearcall opinion: http://0\.0\.0\.0:(\d+)/ \(.*\)\n", process.stdout.readline())
         assert found
+        other = re.fullmatch(r"on other machines: http://([^/]+):(\d+)/\n", process.stdout.readline())
+        assert other and other[2] == found[1] and other[1] != "0.0.0.0"  # noqa: S104
         site = Site(int(found[1]), study, None)  # type: ignore[arg-type]
         assert b'type="password"' in site.ask("/", Cookie="", Host="my.name")[1]
         assert log_in(site, "wrong").status == 403 and log_in(site, PASSWORD).status == 303

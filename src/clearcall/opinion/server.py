@@ -3,7 +3,9 @@
 import hashlib
 import os
 import random
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -164,6 +166,17 @@ def allowed_hosts(host: str, port: int) -> frozenset[str] | None:
     return None if host in {LOOPBACK, "localhost"} else frozenset({f"{f'[{host}]' if ':' in host else host}:{port}"})
 
 
+def outward_address(host: str) -> str:
+    """Return this machine's address where its default route leaves, or its name if it has no route; nothing is sent."""
+    # Kept for documentation by RFC 5737 and RFC 3849.
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((elsewhere, 9))
+        address = str(probe.getsockname()[0])
+        return f"[{address}]" if ":" in address else address
+    return socket.gethostname()
+
+
 def serve(folder: Path, port: int, host: str, *, open_browser: bool) -> None:
     """Serve a study until Ctrl-C; port 0 is any free one.
 
@@ -176,6 +189,8 @@ def serve(folder: Path, port: int, host: str, *, open_browser: bool) -> None:
     asked = password and Password(password, (STATIC / "login.html").read_bytes(), ("/style.css",))
 
     def make_app(token: str, port: int) -> FastAPI:
+        if host in _ALL_INTERFACES:
+            print(f"on other machines: http://{outward_address(host)}:{port}/", flush=True)
         guard = Guard(token, port, COMMAND, HEADERS, allowed_hosts(host, port), asked or None)
         return create_app(study, votes, guard)
 
