@@ -2,11 +2,13 @@
 
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from clearcall.core import errors
 from clearcall.core.files import read_json, sha256_of, write_json
 from clearcall.core.machine import machine
 from clearcall.data.pairs import PairReader, read_pairs
+from clearcall.evaluation.cost import count_macs
 from clearcall.evaluation.speed import (
     make_frames,
     measure_latency,
@@ -14,8 +16,10 @@ from clearcall.evaluation.speed import (
     measure_throughput,
 )
 from clearcall.imaging.frame import Restore
+from clearcall.imaging.sizes import SizeContract
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.params import load_params
+from clearcall.runtime.graph import load_graph
 from clearcall.runtime.sharpener import Sharpener
 
 
@@ -45,6 +49,7 @@ def main() -> None:
             "width": stage.width,
             "height": stage.height,
             "latency": latency,
+            "macs": {path.stem: _macs(path, stage.width, stage.height) for path in (student, teacher)},
             "throughput_fps": round(measure_throughput(fixed, frames, stage.frames_in_flight, stage.frames), 2),
             "frames_in_flight": stage.frames_in_flight,
             "peak_memory_mib": round(measure_peak_memory_mib(student, stage.width, stage.height, choice), 1),
@@ -56,6 +61,11 @@ def main() -> None:
             "machine": machine(),
         },
     )
+
+
+def _macs(network: Path, width: int, height: int) -> int:
+    contract = SizeContract(load_graph(network).stride)
+    return count_macs(network, contract.padded(height), contract.padded(width))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from clearcall.models.weights import load_weights, save_weights
 from clearcall.params import Expert, Model, Params, parse_params
 from clearcall.runtime.engines import Provider
 from clearcall.runtime.video_routing import SteadyChoice, scores_of_coded
-from clearcall.tracking.runs import TrainingRun
+from clearcall.tracking.runs import TrainingRun, client
 from clearcall.training.batches import PatchSampler
 from clearcall.training.experts import train_experts
 from clearcall.training.router import CLEAN, CostTable, cost_table, fit_router, routing_summary
@@ -340,6 +340,7 @@ def test_experts_are_trained_side_by_side_and_kept_as_one_student(tiny_params: P
     assert set(trained.summary["routing"]) == {"bicubic_x2.0", "webcam", CLEAN}
     assert trained.summary["steps"] == 6
     assert trained.run_id is not None
+    assert client().list_artifacts(trained.run_id, "images")
     again = train_experts(tiny_params, {"relative_mse": 0.01}, "student", tmp_path / "kept")
     assert all(torch.equal(trained.state[name], again.state[name]) for name in trained.state)
     kept = load_weights(tmp_path / "kept")

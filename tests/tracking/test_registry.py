@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -51,12 +52,13 @@ def known_run(home: Path) -> str:
     """The run that training left for the student."""
     rows = [{"step": 20.0, "loss_l1": 0.5}, {"step": 20.0, "validation_ssim": 0.8}, {"step": 40.0, "loss_l1": 0.25}]
     state_file = home / "student.json"
-    values = {"channels": 4, "steps": 40}
+    values = {"channels": 4, "steps": 40, "pairs_sha256": "q" * 64}
     run = tracking.TrainingRun(EXPERIMENT, "student", values, state_file)
 
     def interrupted() -> None:
         with run:
             run.log(rows[:2])
+            run.show(np.zeros((4, 12, 3), np.uint8), 20)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -113,7 +115,8 @@ def results(params: Params, known_run: str, student_onnx: "tuple[nn.Module, Path
             {
                 "width": 1920,
                 "height": 1080,
-                "latency": {"student": latency, "teacher": latency},
+                "latency": {"student": latency, "teacher": {"fps": 0.5, "median_ms": 2000.0}, "unsharp": latency},
+                "macs": {"student": 7e9, "teacher": 9e11},
                 "machine": {"cpu": "Abacus 9000", "id": "0" * 16},
             },
         )
@@ -159,9 +162,11 @@ def history(run_id: str, metric: str) -> list[tuple[int, float]]:
 def test_a_resumed_training_is_one_run_with_each_row_once(known_run: str) -> None:
     run = tracking.client().get_run(known_run)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"channels": "4", "steps": "40"}
+    assert run.data.params == {"channels": "4", "steps": "40", "pairs_sha256": "q" * 64}
     assert history(known_run, "loss_l1") == [(20, 0.5), (40, 0.25)]
     assert history(known_run, "validation_ssim") == [(20, 0.8)]
+    images = [file.path for file in tracking.client().list_artifacts(known_run, "images")]
+    assert images and all(re.match(r"images/validation\Wstep\W20\W", path) for path in images)
 
 
 def test_an_error_in_training_marks_the_run_as_failed(home: Path) -> None:
@@ -201,6 +206,8 @@ def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published
     assert metrics["test_ssim"] == 0.93
     assert metrics["gain_over_unsharp_psnr_db"] == pytest.approx(2.123456)
     assert metrics["gain_over_degraded_ssim"] == pytest.approx(0.43)
+    assert metrics["unsharp_psnr_db"] == 28.0
+    assert metrics["macs_1080p"] == 7e9
     assert metrics["parameters"] == 3
     assert metrics["test_mse"] == 12.5
     assert metrics["fps_1080p"] == 65.5
@@ -211,10 +218,9 @@ def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published
         "evaluate.csv",
         "params.yaml",
         "figures",
-        "train_teacher_curve.csv",
         "distill_student_curve.csv",
     }
-    stages = ("train_teacher", "distill_student", "evaluate", "export_onnx", "benchmark_fps")
+    stages = ("distill_student", "evaluate", "export_onnx", "benchmark_fps")
     assert attached == {f"report/{name}" for name in files | {f"{stage}.json" for stage in stages}}
     weights = {file.path for file in tracking.client().list_artifacts(first.run_id, "weights")}
     assert weights == {"weights/model.safetensors"}
@@ -223,7 +229,9 @@ def test_figures_and_files_are_attached_to_the_run_that_trained(first: Published
 def test_a_run_tells_its_test_images_and_where_it_comes_from(first: Published, known_run: str) -> None:
     run = tracking.client().get_run(known_run)
     assert run.inputs is not None
-    (images,) = run.inputs.dataset_inputs
+    learned, images = sorted(run.inputs.dataset_inputs, key=lambda one: one.tags[0].value, reverse=True)
+    assert [tag.value for one in (learned, images) for tag in one.tags] == ["training", "testing"]
+    assert json.loads(str(learned.dataset.source)) == {"pairs_sha256": "q" * 64}
     assert (images.dataset.name, json.loads(images.dataset.profile or "")) == ("test images", {"pairs": 18})
     assert json.loads(str(images.dataset.source))["test_pairs_sha256"] == "p" * 64
     assert run.data.tags["clearcall.network"] == "student"
@@ -265,7 +273,12 @@ def test_an_unknown_run_gets_a_stand_in_with_its_curve(first: Published, name: s
     assert history(run_id, "loss_l1") == [(20, 0.5), (40, 0.25)]
     assert history(run_id, "validation_ssim") == [(20, 0.9)]
     assert history(run_id, "test_ssim") == [(0, 0.93)]
-    assert (history(run_id, "fps_1080p") == [(0, 65.5)]) == (name == "teacher")  # the baseline's speed is not measured
+    # The baseline is the student's network.
+    assert history(run_id, "fps_1080p") == [(0, 0.5 if name == "teacher" else 65.5)]
+    assert history(run_id, "macs_1080p") == [(0, 9e11 if name == "teacher" else 7e9)]
+    attached = {file.path for file in tracking.client().list_artifacts(run_id, "report")}
+    own = {"report/train_teacher.json", "report/train_teacher_curve.csv"}
+    assert attached == (own if name == "teacher" else set())
 
 
 def test_the_registered_model_runs(first: Published, student_onnx: "tuple[nn.Module, Path]") -> None:

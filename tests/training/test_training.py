@@ -32,6 +32,7 @@ from clearcall.core.processes import end_with_parent, worker_pool
 from clearcall.data.degrade.write import degrade_pairs
 from clearcall.data.manifest import ImageRecord, Split
 from clearcall.data.pairs import PairReader, PairRecord, read_pairs
+from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db, ssim
 from clearcall.models.build import Kind, build_model
 from clearcall.models.inference import restore
@@ -957,7 +958,7 @@ def test_a_curve_grows_while_a_network_trains_and_is_whole_when_it_resumes(
     training: Training, fabric: Fabric, paths: Paths, tmp_path: Path
 ) -> None:
     """As DVC removes the file at the start of a stage, a resumed training writes all of it anew."""
-    curve, seen = tmp_path / "curve.csv", list[list[dict[str, str]]]()
+    curve, seen, shown = tmp_path / "curve.csv", list[list[dict[str, str]]](), list[tuple[int, tuple[int, ...]]]()
     job = Job("student", "students", STUDENT, {"l1": 1.0}, changed(training, steps=12, validate_every=4))
 
     class Watching:
@@ -969,10 +970,14 @@ def test_a_curve_grows_while_a_network_trains_and_is_whole_when_it_resumes(
             if len(seen) == 2:
                 raise Killed
 
+        def show(self, image: Frame, step: int) -> None:
+            shown.append((step, image.shape))
+
     with pytest.raises(Killed):
         train_network(job, paths, fabric, track=lambda *_: nullcontext(Watching()), curve=curve)
     assert [row["step"] for row in seen[0] if row["validation_ssim"]] == ["4"]
     assert [row["step"] for row in seen[1] if row["validation_ssim"]] == ["4", "8"]
+    assert shown == [(4, (44, 3 * 52, 3))]  # input, answer and sharp image of the one validation photograph
     for _ in range(2):  # the second time it has nothing left to train
         curve.unlink()
         trained = train_network(job, paths, fabric, curve=curve)

@@ -18,7 +18,7 @@ def list_models(
         str,
         typer.Option(
             metavar="KEY",
-            help="version, ssim, psnr_db, ssim_over_unsharp, psnr_db_over_unsharp, fps, parameters or when.",
+            help="version, ssim, psnr_db, ssim_over_unsharp, psnr_db_over_unsharp, fps, parameters, macs or when.",
         ),
     ] = "version",
     ascending: Annotated[bool, typer.Option("--ascending", help="The smallest or oldest first.")] = False,

@@ -17,6 +17,7 @@ _PRECISION = {
     "psnr_db_over_unsharp": "+.2f",
     "fps": ".1f",
     "parameters": ",.0f",
+    "macs": ".3g",
 }
 _TITLES = {
     "ssim": "SSIM",
@@ -25,6 +26,7 @@ _TITLES = {
     "psnr_db_over_unsharp": "gain dB",
     "fps": "fps",
     "parameters": "parameters",
+    "macs": "MACs",
 }
 _SHOWN = {*_TITLES, "gate", "retired", "registered_by", "commit"}  # tags that have a line of their own
 

@@ -30,6 +30,7 @@ _FIGURES = {
     "psnr_db_over_unsharp": "gain_over_unsharp_psnr_db",
     "fps": f"fps_{FULL_HD[1]}p",
     "parameters": "parameters",
+    "macs": f"macs_{FULL_HD[1]}p",
 }
 _JUDGED = ("ssim", "fps", "ssim_over_unsharp", "psnr_db_over_unsharp")
 SORT_KEYS = ("version", *_FIGURES, "when")
@@ -51,6 +52,7 @@ class Version:
     psnr_db_over_unsharp: float | None
     fps: float | None
     parameters: float | None
+    macs: float | None
     when: str
     by: str
     commit: str

@@ -19,6 +19,7 @@ from clearcall.tracking.runs import (
     client,
     experiment_id,
     known_run,
+    log_images,
     log_params,
     log_rows,
     origin,
@@ -83,18 +84,22 @@ def _publish(params: Params) -> Published:
         metrics = {f"test_{metric}": value for metric, value in mean[name].items()}
         for contender in ("degraded", "unsharp"):
             for metric in ("ssim", "psnr_db"):
+                metrics[f"{contender}_{metric}"] = mean[contender][metric]
                 metrics[f"gain_over_{contender}_{metric}"] = mean[name][metric] - mean[contender][metric]
-        if (latency := speed["latency"].get(name)) is not None:
-            metrics |= {f"fps_{speed['height']}p": latency["fps"], "latency_ms": latency["median_ms"]}
+        timed = "student" if name == "baseline" else name  # the same network
+        latency, height = speed["latency"][timed], speed["height"]
+        metrics |= {f"fps_{height}p": latency["fps"], "latency_ms": latency["median_ms"]}
+        metrics[f"macs_{height}p"] = speed["macs"][timed]
         log_rows(run_id, [{"step": 0, "parameters": trained[name]["parameters"], **metrics}])
-        _log_test_images(run_id, reports["evaluate"])
+        test = {key: reports["evaluate"][key] for key in SAME_TEST}
+        log_images(run_id, "test images", test, "testing", {"pairs": reports["evaluate"]["pairs"]})
         weights = paths.weights / ("teacher" if name == "teacher" else f"students/{name}")
         client().log_artifacts(run_id, str(weights), "weights")
 
     run_id, onnx = runs["student"], paths.models / "student.onnx"
     for path in sorted([*paths.reports.glob("*.*"), Path("params.yaml")]):
-        if path.stem.removesuffix("_curve") in _REPORTED:
-            client().log_artifact(run_id, str(path), "report")
+        if (stage := path.stem.removesuffix("_curve")) in _REPORTED:
+            client().log_artifact(runs["teacher"] if stage == "train_teacher" else run_id, str(path), "report")
     client().log_artifacts(run_id, str(paths.reports / "figures"), "report/figures")
 
     name, sha256 = params.publish.model_name, reports["export_onnx"]["student"]["sha256"]
@@ -246,17 +251,6 @@ def _promote(name: str, onnx_sha256: str, *, replace: bool) -> str:
             )
     move_alias(name, CHAMPION, version, f"clearcall gate{' --replace-champion' * replace}")
     return f"{label} is now the champion: models:/{name}@{CHAMPION}"
-
-
-def _log_test_images(run_id: str, evaluated: Mapping[str, Any]) -> None:
-    """Tell MLflow on which images a network was measured: two runs of one digest can be compared."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
-
-    digest = hashlib.sha256("".join(str(evaluated[key]) for key in SAME_TEST).encode()).hexdigest()[:16]
-    source = json.dumps({key: evaluated[key] for key in SAME_TEST})
-    profile = json.dumps({"pairs": evaluated["pairs"]})
-    images = Dataset("test images", digest, "local", source, schema=None, profile=profile)
-    client().log_inputs(run_id, [DatasetInput(images, [InputTag("mlflow.data.context", "testing")])])
 
 
 def _read_curve(path: Path, name: str) -> list[dict[str, float]]:

@@ -1,5 +1,7 @@
 """MLflow, which nothing but this and the local store imports: runs while training, the registry afterwards."""
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +10,7 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from clearcall.core.console import warn
@@ -17,11 +19,14 @@ from clearcall.core.files import read_json, write_json
 from clearcall.tracking.store import artifact_location, prepare
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 
+PAIRS_SHA256 = "pairs_sha256"  # a param of trainings: the hash of the list of pairs
 _UNHARMED = "Nothing that was trained is lost."
 _CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN), or user:password@ in "
@@ -224,6 +229,11 @@ class TrainingRun:
             self._try(send)
             self._remember()
 
+    def show(self, image: "npt.NDArray[np.uint8]", step: int) -> None:
+        """Keep an image of a step."""
+        if self.run_id is not None:
+            self._try(lambda: client().log_image(self.run_id or "", image, key="validation", step=step))
+
     def _start(self) -> None:
         if self._state_file.exists():
             state = read_json(self._state_file)
@@ -235,6 +245,8 @@ class TrainingRun:
         run = client().create_run(experiment_id(self._experiment), run_name=named_after(self._name, tags), tags=tags)
         self.run_id, self._sent = str(run.info.run_id), 0
         log_params(self.run_id, self._params)
+        if pairs := self._params.get(PAIRS_SHA256):
+            log_images(self.run_id, "training and validation images", {PAIRS_SHA256: pairs}, "training")
 
     def _log_load(self) -> None:
         """Log processor, memory, disk, network and, where nvidia-ml-py is installed, GPUs; every 10 s, in a thread."""
@@ -302,6 +314,21 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     from mlflow.entities import Param  # noqa: PLC0415
 
     client().log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+
+def log_images(
+    run_id: str,
+    name: str,
+    hashes: Mapping[str, str],
+    context: Literal["training", "testing"],
+    profile: Mapping[str, int] | None = None,
+) -> None:
+    """Tell MLflow on which images a network was trained or measured: two runs of one digest can be compared."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+    digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
+    images = Dataset(name, digest, "local", json.dumps(hashes), schema=None, profile=json.dumps(profile or {}))
+    client().log_inputs(run_id, [DatasetInput(images, [InputTag("mlflow.data.context", context)])])
 
 
 def log_rows(run_id: str, rows: list[dict[str, float]]) -> None:

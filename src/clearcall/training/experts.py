@@ -23,6 +23,7 @@ from clearcall.training.loop import Row, Track, make_fabric, untracked
 from clearcall.training.router import cost_table, fit_router, routing_summary
 from clearcall.training.task import needs_teacher
 from clearcall.training.train import Trained, load_teacher, student_job, train_network
+from clearcall.training.validation import Validator
 
 # Pairs that the router is fitted on, at most: what each choice costs is measured on all of them.
 _ROUTER_PAIRS = 3300
@@ -51,6 +52,7 @@ def train_experts(
     key = checkpoint_key(name, stage.model_dump_json(), str(dict(losses)), sha256_of(paths.pairs / INDEX))
     state_file = paths.checkpoints / f"{name}-{key}.json"
     values = {"model": stage.model.name, **stage.model.arguments, "experts": len(experts), "losses": dict(losses)}
+    values["pairs_sha256"] = sha256_of(paths.pairs / INDEX)
     with track(name, values, state_file) as run:
         with worker_pool(min(len(experts), available_cores())) as pool:
             waiting = {
@@ -72,6 +74,7 @@ def train_experts(
         if curve is not None:
             update_curve(curve, name, mean)
         run.log(mean)
+        run.show(Validator(paths.pairs, validation).sample(student.eval()), int(mean[-1]["step"]))
     save_weights(folder, "students", model, student.state_dict())
     summary = _summary(model, ordered, parameter_count(student), routing_summary(student, held_out))
     leftovers = [state_file, *(path for one in ordered.values() for path in one.leftovers)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clearcall.core.console import ProgressBar
 from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
 from clearcall.params import Training
 from clearcall.training.batches import PatchSampler
 from clearcall.training.checkpoint import load_checkpoint, save_checkpoint
@@ -41,6 +42,10 @@ class RunLog(Protocol):
         """Keep those of all rows so far that are new."""
         ...
 
+    def show(self, image: Frame, step: int) -> None:
+        """Keep an image of a step."""
+        ...
+
 
 # Opens the log of a training by its name, its params, and the file that tells a resumed training of it.
 Track = Callable[[str, Mapping[str, Any], Path], AbstractContextManager[RunLog]]
@@ -50,6 +55,9 @@ class _Untracked:
     run_id: str | None = None
 
     def log(self, rows: list[Row]) -> None:
+        pass
+
+    def show(self, image: Frame, step: int) -> None:
         pass
 
 
@@ -118,6 +126,7 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     name: str,
     checkpoint: Path,
     log: Callable[[list[Row]], None],
+    show: Callable[[Frame, int], None] | None = None,
     start: Quality | None = None,
     shown: bool = True,
 ) -> Fitted:
@@ -126,9 +135,9 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
     `start` is the quality of the initial weights, which are returned if no later ones are better.
 
     A checkpoint is written at each validation; if the file `checkpoint` exists, training resumes there and ends
-    with the same weights as if it had never stopped. `log` receives all rows so far at each validation; `shown`: with a
-    progress bar. Raises UserError if the loss is no longer finite or the network has died (its output equals its
-    input); the checkpoint of the last validation stays.
+    with the same weights as if it had never stopped. At each validation `log` receives all rows so far, and `show` a
+    sample and the step; `shown`: with a progress bar. Raises UserError if the loss is no longer finite or the network
+    has died (its output equals its input); the checkpoint of the last validation stays.
     """
     wrapped = task.model if isinstance(task.model, WithFeatures) else WithFeatures(task.model)
     network = wrapped.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -197,6 +206,8 @@ def fit(  # noqa: C901, PLR0915  # one loop, to be read from top to bottom
                 bar.note(f"SSIM {quality.ssim:.4f} (best {best.ssim:.4f} at {best_step})")
                 log(rows)
                 if fabric.is_global_zero:
+                    if show is not None:
+                        show(validator.sample(average), step)
                     save_checkpoint(
                         checkpoint,
                         {

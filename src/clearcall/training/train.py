@@ -149,6 +149,7 @@ def train_network(
     lock_checkpoint(checkpoint, fabric)
 
     values = {"model": job.model.name, **job.model.arguments, **training.model_dump(), "losses": dict(job.losses)}
+    values["pairs_sha256"] = sha256_of(paths.pairs / INDEX)
     if job.pretrained is not None:
         values["pretrained"] = "shipped" if job.pretrained == "shipped" else job.pretrained.source
     with (track if fabric.is_global_zero else untracked)(job.name, values, checkpoint.with_suffix(".json")) as run:
@@ -168,6 +169,7 @@ def train_network(
             name=job.name,
             checkpoint=checkpoint,
             log=log,
+            show=run.show,
             start=None if job.pretrained is None else validator.quality(network.eval()),
             shown=shown,
         )

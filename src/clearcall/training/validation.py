@@ -43,15 +43,19 @@ class Validator:
             [(sharp, degraded, restore(model, degraded, name)) for sharp, degraded, name in self._middles()]
         )
 
+    def sample(self, model: nn.Module) -> Frame:
+        """Return the first input, a network's answer and the sharp image, side by side."""
+        sharp, degraded, name = self._middle(self._records[0])
+        return np.concatenate([degraded, restore(model, degraded, name), sharp], axis=1)
+
     def _middles(self) -> list[tuple[Frame, Frame, str]]:
-        return [
-            (
-                middle(self._reader.sharp(record), MIDDLE_SIDE),
-                middle(self._reader.degraded(record), MIDDLE_SIDE),
-                record.degradation,
-            )
-            for record in self._records
-        ]
+        return [self._middle(record) for record in self._records]
+
+    def _middle(self, record: PairRecord) -> tuple[Frame, Frame, str]:
+        sharp, degraded = (
+            middle(image, MIDDLE_SIDE) for image in (self._reader.sharp(record), self._reader.degraded(record))
+        )
+        return sharp, degraded, record.degradation
 
     @staticmethod
     def _mean(triples: Sequence[tuple[Frame, Frame, Frame]]) -> Quality:
