@@ -124,5 +124,5 @@ def test_a_name_that_leads_out_is_refused(bucket: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(find_spec("s3fs")), reason="s3fs is installed")
 def test_what_s3_needs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs a further package: run `pip install 'clearcall\[s3\]'`"):
+    with pytest.raises(UserError, match="needs a further package: run `make cluster`"):
         download(download_params("s3://pictures"), tmp_path / "raw")

@@ -13,9 +13,7 @@ try:
     from distributed.comm import connect
     from distributed.security import Security
 except ImportError:
-    raise UserError(
-        "CLEARCALL_SCHEDULER is set, but Dask is not installed: run `pip install 'clearcall[cluster]'`, or unset it"
-    ) from None
+    raise UserError("CLEARCALL_SCHEDULER is set, but Dask is not installed: run `make cluster`, or unset it") from None
 
 _JOIN_SECONDS = 15
 

@@ -45,7 +45,7 @@ def _storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{url} needs a further package: run `pip install 'clearcall[s3]'` ({error})") from None
+        raise UserError(f"{url} needs a further package: run `make cluster` ({error})") from None
     except Exception as error:  # each storage has its own errors
         if not isinstance(error, PermissionError) and describe(error):  # a full disk
             raise
