@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from clearcall.core import errors
+from clearcall.core.console import warn
 from clearcall.core.files import read_json, sha256_of, write_json
 from clearcall.core.machine import machine
 from clearcall.data.pairs import PairReader, read_pairs
@@ -16,7 +17,6 @@ from clearcall.evaluation.speed import (
     measure_throughput,
 )
 from clearcall.imaging.frame import Restore
-from clearcall.imaging.sizes import SizeContract
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.params import load_params
 from clearcall.runtime.graph import load_graph
@@ -49,7 +49,7 @@ def main() -> None:
             "width": stage.width,
             "height": stage.height,
             "latency": latency,
-            "macs": {path.stem: _macs(path, stage.width, stage.height) for path in (student, teacher)},
+            "student_macs": _macs(student, stage.width, stage.height),
             "throughput_fps": round(measure_throughput(fixed, frames, stage.frames_in_flight, stage.frames), 2),
             "frames_in_flight": stage.frames_in_flight,
             "peak_memory_mib": round(measure_peak_memory_mib(student, stage.width, stage.height, choice), 1),
@@ -63,9 +63,14 @@ def main() -> None:
     )
 
 
-def _macs(network: Path, width: int, height: int) -> int:
-    contract = SizeContract(load_graph(network).stride)
-    return count_macs(network, contract.padded(height), contract.padded(width))
+def _macs(student: Path, width: int, height: int) -> int | None:
+    """Return the multiply-accumulates of a frame; None for a graph whose shapes cannot be inferred."""
+    contract = load_graph(student).contract
+    try:
+        return count_macs(student, contract.padded(height), contract.padded(width))
+    except errors.UserError as error:
+        warn(str(error))
+        return None
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def test_a_run_leaves_reports_figures_and_a_registered_model(miniature: Miniatur
     assert (reports / "figures" / "before_after.png").stat().st_size > 1000
     assert (miniature.folder / "data" / "data_docs" / "check_pairs" / "index.html").is_file()
     assert (miniature.folder / "mlflow.db").is_file()
+    assert json.loads((reports / "benchmark_fps.json").read_text())["student_macs"] > 0
     assert not list((miniature.folder / ".checkpoints").iterdir()), "a finished training leaves nothing behind"
 
 

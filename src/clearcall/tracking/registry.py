@@ -89,7 +89,8 @@ def _publish(params: Params) -> Published:
         timed = "student" if name == "baseline" else name  # the same network
         latency, height = speed["latency"][timed], speed["height"]
         metrics |= {f"fps_{height}p": latency["fps"], "latency_ms": latency["median_ms"]}
-        metrics[f"macs_{height}p"] = speed["macs"][timed]
+        if timed == "student" and speed["student_macs"] is not None:
+            metrics[f"macs_{height}p"] = speed["student_macs"]
         log_rows(run_id, [{"step": 0, "parameters": trained[name]["parameters"], **metrics}])
         test = {key: reports["evaluate"][key] for key in SAME_TEST}
         log_images(run_id, "test images", test, "testing", {"pairs": reports["evaluate"]["pairs"]})
