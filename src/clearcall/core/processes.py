@@ -5,8 +5,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import active_children, get_context
 
 # At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
@@ -15,19 +16,21 @@ _PARENT_POLL_SECONDS, _GRACE_SECONDS = 0.2, 60.0
 
 
 def one_torch_thread() -> None:
-    """Give this worker one torch thread, and end it with its parent."""
+    """Give this worker one torch thread."""
     import torch  # noqa: PLC0415  # not everyone who needs this module trains
 
     torch.set_num_threads(1)
-    end_with_parent()
 
 
 @contextmanager
-def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -> Iterator[Executor]:
+def worker_pool(
+    jobs: int, prepare: Callable[[], None] | None = one_torch_thread, *, threads: bool = False
+) -> Iterator[Executor]:
     """Yield a pool of `jobs` processes that end with this one, at once if it fails.
 
-    By default each has one torch thread: tiny networks gain little from a second, so that two trainings side by side
-    end sooner than one after the other. Another `initializer` calls `end_with_parent` itself.
+    Each calls `prepare` first. By default it has one torch thread: tiny networks gain little from a second, so that two
+    trainings side by side end sooner than one after the other. With `threads` the pool is threads of this process,
+    which start at once and share memory: for work that releases the interpreter lock.
 
     With the environment variable CLEARCALL_SCHEDULER, the pool is all workers of that Dask scheduler instead.
     """
@@ -39,7 +42,11 @@ def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -
         return
     # spawn: forking a process in which torch or OpenCV already run threads can hang.
     others = set(active_children())
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=initializer)
+    pool: Executor = (
+        ThreadPoolExecutor(jobs, initializer=prepare)
+        if threads
+        else ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=partial(_begin, prepare))
+    )
     try:
         yield pool
     except BaseException:
@@ -49,6 +56,12 @@ def worker_pool(jobs: int, initializer: Callable[[], None] = one_torch_thread) -
             worker.terminate()
         raise
     pool.shutdown()
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    end_with_parent()
+    if prepare is not None:
+        prepare()
 
 
 def end_with_parent() -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from clearcall.core.console import warn
 from clearcall.core.errors import NothingToLearnError, UserError
 from clearcall.core.files import SHIPPED, TEACHER
-from clearcall.core.processes import one_torch_thread
+from clearcall.core.processes import end_with_parent, one_torch_thread
 from clearcall.imaging.frame import Frame
 from clearcall.runtime.graph import Graph
 from clearcall.runtime.sharpener import shipped_models, shipped_name
@@ -103,6 +103,7 @@ def _run(
     if hasattr(os, "nice"):  # not on Windows
         os.nice(_LOWEST_PRIORITY)
     try:
+        end_with_parent()
         one_torch_thread()
         _adapt_forever(frames, news, folder, model, teacher, steps)
     except Exception as error:  # noqa: BLE001  # whatever it is, the call goes on without

@@ -14,7 +14,7 @@ from clearcall.core.console import track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, write_csv
 from clearcall.core.machine import available_cores
-from clearcall.core.processes import end_with_parent, worker_pool
+from clearcall.core.processes import worker_pool
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, SOFTNESS, bent, enlarged, pan_and_zoom, text_page
@@ -63,7 +63,7 @@ def degrade_pairs(
         if workers == 1:
             done = list(track(map(work, of_plan, plan), len(plan), "degrading photographs"))
         else:
-            with worker_pool(min(workers, len(plan)), end_with_parent) as pool:
+            with worker_pool(min(workers, len(plan)), None) as pool:
                 done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
         results = [record for image_records in done for record in image_records]
         write_csv(folder / INDEX, results)
