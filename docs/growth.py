@@ -73,17 +73,16 @@ def training(folder: Path, cores: int, share: float) -> int:
 
 def evaluation(folder: Path, cores: int, share: float) -> int:
     """Score the shipped teacher on test pairs and return the number of pairs."""
-    import torch  # noqa: PLC0415
-
     from clearcall.core.files import TEACHER  # noqa: PLC0415
+    from clearcall.core.processes import worker_pool  # noqa: PLC0415
     from clearcall.evaluation.quality import score_contenders  # noqa: PLC0415
     from clearcall.models.inference import restore  # noqa: PLC0415
     from clearcall.models.weights import load_shipped  # noqa: PLC0415
 
-    torch.set_num_threads(cores)
     pairs = read_pairs(folder / "pairs", "test")
     pairs = pairs[: max(1, int(len(pairs) * share))]
-    score_contenders(folder / "pairs", pairs, {"teacher": partial(restore, load_shipped(TEACHER))})
+    with worker_pool(cores, threads=True) as pool:
+        score_contenders(folder / "pairs", pairs, {"teacher": partial(restore, load_shipped(TEACHER))}, pool)
     return len(pairs)
 
 

@@ -1,11 +1,12 @@
 """Measure the student, its baseline, the teacher, the unsharp mask and the input on the test split."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from clearcall.core import errors
-from clearcall.core.files import sha256_of, write_csv, write_json
+from clearcall.core.files import write_csv, write_json
+from clearcall.core.machine import available_cores
+from clearcall.core.processes import worker_pool
 from clearcall.data.manifest import read_manifest, split_sha256
 from clearcall.data.pairs import pairs_sha256, read_pairs, spread
 from clearcall.evaluation.quality import (
@@ -16,8 +17,7 @@ from clearcall.evaluation.quality import (
     tune_unsharp_mask,
 )
 from clearcall.imaging.frame import Contender
-from clearcall.models.inference import restore
-from clearcall.models.weights import WEIGHTS, load_weights
+from clearcall.models.inference import StoredNetwork
 from clearcall.params import load_params
 
 
@@ -30,14 +30,12 @@ def main() -> None:
     validation = read_pairs(paths.pairs, "validation")
     at_full = [pair for pair in validation if pair.scale == 1] or validation
     mask = tune_unsharp_mask(paths.pairs, at_full, stage.unsharp_radii, stage.unsharp_amounts)
-    contenders: dict[str, Contender] = {
-        "degraded": lambda frame, _: frame,
-        "unsharp": lambda frame, _: mask(frame),
-    }
-    networks = ["students/student", *(["students/baseline"] if params.distill_student.baseline else []), "teacher"]
-    for folder in networks:
-        contenders[Path(folder).name] = partial(restore, load_weights(paths.weights / folder))
-    scores = score_contenders(paths.pairs, test, contenders)
+    folders = ["students/student", *(["students/baseline"] if params.distill_student.baseline else []), "teacher"]
+    networks = {Path(folder).name: StoredNetwork.find(paths.weights / folder) for folder in folders}
+    restorers: dict[str, Contender] = {"unsharp": lambda frame, _: mask(frame), **networks}
+    with worker_pool(available_cores(), threads=True) as pool:
+        scores = score_contenders(paths.pairs, test, {"degraded": lambda frame, _: frame, **restorers}, pool)
+        clean = clean_psnr_db(paths.pairs, test, restorers, pool)
 
     write_csv(paths.reports / "evaluate.csv", scores)
     write_json(
@@ -45,8 +43,8 @@ def main() -> None:
         {
             "test_manifest_sha256": split_sha256(read_manifest(paths.raw), "test"),
             "test_pairs_sha256": pairs_sha256(test),
-            "student_weights_sha256": sha256_of(paths.weights / "students" / "student" / WEIGHTS),
-            "teacher_weights_sha256": sha256_of(paths.weights / "teacher" / WEIGHTS),
+            "student_weights_sha256": networks["student"].sha256,
+            "teacher_weights_sha256": networks["teacher"].sha256,
             "pairs": len(test),
             "unsharp_mask": asdict(mask),
             "mean": mean_scores(scores),
@@ -59,11 +57,7 @@ def main() -> None:
                 name: mean_scores(score for score in scores if score.image == name)
                 for name in sorted({score.image for score in scores})
             },
-            "clean_psnr_db": {
-                name: clean_psnr_db(paths.pairs, test, contender)
-                for name, contender in contenders.items()
-                if name != "degraded"
-            },
+            "clean_psnr_db": clean,
         },
     )
 

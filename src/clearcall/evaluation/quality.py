@@ -1,10 +1,10 @@
 """Quality on pairs: every contender on every test pair, and the unsharp mask tuned on validation beforehand."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,25 +89,30 @@ def tune_unsharp_mask(
 
 
 def score_contenders(
-    pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Contender], *, shown: bool = True
+    pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Contender], pool: Executor | None = None
 ) -> list[Score]:
     """Measure every contender on every pair, full frames, 8 bits in and out.
 
-    Where there are a student and a teacher, the student is also measured against the teacher's answer. `shown`: with a
-    progress bar.
+    Where there are a student and a teacher, the student is also measured against the teacher's answer. With a `pool` by
+    its workers, and with a progress bar.
     """
+    score = partial(_score_pair, pairs, contenders)
+    of_each = map(score, records) if pool is None else track(pool.map(score, records), len(records), "evaluating")
+    return [*chain.from_iterable(of_each)]
+
+
+def _score_pair(pairs: Path, contenders: Mapping[str, Contender], record: PairRecord) -> list[Score]:
     reader = PairReader(pairs)
-    scores: list[Score] = []
-    for record in track(records, len(records), "evaluating") if shown else records:
-        sharp, degraded = reader.sharp(record), reader.degraded(record)
-        answers = {name: restore(degraded, record.degradation) for name, restore in contenders.items()}
-        compared = [(name, "sharp", sharp, answer) for name, answer in answers.items()]
-        if {"student", "teacher"} <= answers.keys():
-            compared.append(("student", "teacher", answers["teacher"], answers["student"]))
-        for name, reference, target, answer in compared:
-            figures = measure(target, answer)
-            figures["psnr_db"] = min(MAX_PSNR_DB, figures["psnr_db"])
-            scores.append(Score(record.image, record.degradation, record.variant, name, reference, **figures))
+    sharp, degraded = reader.sharp(record), reader.degraded(record)
+    answers = {name: restore(degraded, record.degradation) for name, restore in contenders.items()}
+    compared = [(name, "sharp", sharp, answer) for name, answer in answers.items()]
+    if {"student", "teacher"} <= answers.keys():
+        compared.append(("student", "teacher", answers["teacher"], answers["student"]))
+    scores = []
+    for name, reference, target, answer in compared:
+        figures = measure(target, answer)
+        figures["psnr_db"] = min(MAX_PSNR_DB, figures["psnr_db"])
+        scores.append(Score(record.image, record.degradation, record.variant, name, reference, **figures))
     return scores
 
 
@@ -133,8 +138,16 @@ def least_gains_db(scores: Iterable[Score]) -> dict[str, float]:
     return {name: min(pair[name] - pair["degraded"] for pair in psnr_db.values()) for name in names}
 
 
-def clean_psnr_db(pairs: Path, records: Sequence[PairRecord], restore: Contender) -> float:
-    """Return the mean PSNR in dB of restored sharp images: a restorer should leave them alone."""
-    reader = PairReader(pairs)
-    sharp = {record.image: reader.sharp(record) for record in records}
-    return float(np.mean([min(MAX_PSNR_DB, psnr_db(image, restore(image, ""))) for image in sharp.values()]))
+def clean_psnr_db(
+    pairs: Path, records: Sequence[PairRecord], contenders: Mapping[str, Contender], pool: Executor | None = None
+) -> dict[str, float]:
+    """Return each contender's mean PSNR in dB on sharp images, which it should leave alone; `pool` as above."""
+    images = {record.image: record for record in records}.values()
+    of_each = (map if pool is None else pool.map)(partial(_clean_psnr_db, pairs, contenders), images)
+    table = [*of_each]
+    return {name: float(np.mean([found[name] for found in table])) for name in contenders}
+
+
+def _clean_psnr_db(pairs: Path, contenders: Mapping[str, Contender], record: PairRecord) -> dict[str, float]:
+    sharp = PairReader(pairs).sharp(record)
+    return {name: min(MAX_PSNR_DB, psnr_db(sharp, restore(sharp, ""))) for name, restore in contenders.items()}

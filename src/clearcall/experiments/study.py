@@ -145,7 +145,7 @@ def _train(run: _Run) -> Row:
     model, validation = train_student(stage, run.params.paths, _records(run), f"study-{run.key}")
     seconds = time.monotonic() - started
     test, restorer = spread(read_pairs(pairs, "test"), run.study.test_pairs), partial(restore, model)
-    scores = score_contenders(pairs, test, {"degraded": lambda frame, _: frame, "point": restorer}, shown=False)
+    scores = score_contenders(pairs, test, {"degraded": lambda frame, _: frame, "point": restorer})
     mean = mean_scores(scores)
     return Row(
         point=run.point.name,
@@ -159,7 +159,7 @@ def _train(run: _Run) -> Row:
         test_psnr_db=round(mean["point"]["psnr_db"], 4),
         input_ssim=round(mean["degraded"]["ssim"], 5),
         input_psnr_db=round(mean["degraded"]["psnr_db"], 4),
-        clean_psnr_db=round(clean_psnr_db(pairs, test, restorer), 2),
+        clean_psnr_db=round(clean_psnr_db(pairs, test, {"point": restorer})["point"], 2),
         seconds=round(seconds, 1),
         overrides=as_arguments(run.overrides, {}),
         key=run.key,
