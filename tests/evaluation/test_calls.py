@@ -31,6 +31,7 @@ from clearcall.evaluation.calls import (
     QPS,
     Score,
     Setting,
+    _as_video,
     flicker,
     measure_clips,
     receive,
@@ -41,6 +42,7 @@ from clearcall.imaging.looks import Look
 from clearcall.imaging.metrics import psnr_db
 from clearcall.imaging.unsharp import unsharp_mask
 from clearcall.reporting.calls import calls_tables, find_face, looks_table, verdict, write_calls
+from clearcall.runtime.sharpener import Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
 
@@ -180,8 +182,8 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
         return unsharp_mask(frame, 0.5, 30.0)  # far too much
 
     reports = tmp_path / "reports"
-    looks: dict[Look, Restore] = {"natural": sharpen, "crisp": lambda frame: frame}
-    scores, strips = measure_clips(clip_files(clips), partial(read_clip, frames=3, height=720), ["h264"], looks)
+    looks: dict[Look, Callable[[], Restore]] = {"natural": lambda: sharpen, "crisp": lambda: lambda frame: frame}
+    scores, strips = measure_clips(clip_files(clips), partial(read_clip, frames=3, height=720), ["h264"], looks, 1)
     settings = len(QPS) * len(FACTORS)
     assert len(seen) == 2 * 3 * 2 * settings  # clips, frames, with those before and without
     assert len(scores) == 2 * 5 * settings
@@ -215,6 +217,30 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     with Image.open(reports / "calls.png") as strip:
         assert strip.width > 3 * 80 * 3 and strip.height > 5 * 80 * 3
     assert sorted(path.name for path in reports.iterdir()) == ["calls.csv", "calls.md", "calls.png"]
+
+
+def test_scores_are_the_same_for_any_number_of_jobs(clips: Path) -> None:
+    """The model chooses an expert by the frames before: one clip's must not reach another's."""
+    model = partial(Sharpener, "fast", "onnxruntime", 1, video=True)
+    looks: dict[Look, Callable[[], Restore]] = {
+        "natural": partial(model, look="natural"),
+        "crisp": partial(model, look="crisp"),
+    }
+    one, two, four = (
+        measure_clips(clip_files(clips), partial(read_clip, frames=2, height=64), ["h264"], looks, jobs)[0]
+        for jobs in (1, 2, 4)
+    )
+    assert one == two == four
+    assert [score.clip for score in one[:: len(one) // 2]] == ["call.mp4", "photo.png"]
+
+
+def test_a_video_is_restored_as_by_map(clips: Path) -> None:
+    """As `clearcall sharpen` does it, whatever video was before."""
+    sharpener = Sharpener("fast", "onnxruntime", 1, video=True)
+    for path in clip_files(clips):
+        frames = read_clip(path, 6, 720).frames
+        expected = Sharpener("fast", "onnxruntime", 1, coded=True).map(frames)
+        assert all((one == other).all() for one, other in zip(_as_video(sharpener, frames), expected, strict=True))
 
 
 def test_vmaf_knows_the_original_from_a_copy(photos: dict[str, Frame]) -> None:
@@ -251,9 +277,8 @@ def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, mo
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     vmaf_program.cache_clear()
     try:
-        scores, strips = measure_clips(
-            [clips / "photo.png"], partial(read_clip, frames=2, height=720), ["vp8"], {"natural": same, "crisp": same}
-        )
+        looks: dict[Look, Callable[[], Restore]] = {"natural": lambda: same, "crisp": lambda: same}
+        scores, strips = measure_clips([clips / "photo.png"], partial(read_clip, frames=2, height=720), ["vp8"], looks)
     finally:
         vmaf_program.cache_clear()
     assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from clearcall.cli.options import Model, Provider, Strength, Threads, resolve_models
+from clearcall.cli.options import Model, Provider, Strength, resolve_models
 from clearcall.core import errors
 from clearcall.imaging.looks import Look
 
@@ -67,7 +67,7 @@ def calls(
     *,
     model: Model = "auto",
     provider: Provider = "auto",
-    threads: Threads = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Settings at a time; one a core if not given.")] = None,
     strength: Strength = 1.0,
     codec: Annotated[
         list[str] | None, typer.Option(help="h264, vp8, vp9 or av1; repeatable. All of them if not given.")
@@ -93,15 +93,14 @@ def calls(
     from clearcall.media.options import SharpenerOptions
     from clearcall.params import call_codecs
     from clearcall.reporting.calls import verdict, write_calls
-    from clearcall.runtime.sharpener import named_model
+    from clearcall.runtime.sharpener import Sharpener, find_model, named_model
 
     files, codecs, model = clip_files(clips), call_codecs(codec or ()), named_model(model)
-    looks = {
-        look: SharpenerOptions(model, provider, threads, strength, look).for_images(coded=True)
-        for look in get_args(Look)
-    }
+    runtime = SharpenerOptions(model, provider, threads=1).settled().provider
+    sharpener = partial(Sharpener, find_model(model), runtime, 1, strength, video=True)
+    looks = {look: partial(sharpener, look=look) for look in get_args(Look)}
     read = partial(read_clip, frames=frames, height=height, motion=motion)
-    scores, strips = measure_clips(files, read, codecs, looks)
+    scores, strips = measure_clips(files, read, codecs, looks, threads)
     command = ["clearcall", "bench", "calls", clips.resolve().name, "--model", model]
     command += [f"--codec={one}" for one in codec or ()]
     given = {"frames": (frames, 10), "height": (height, 720), "motion": (motion, "pan"), "strength": (strength, 1.0)}

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from pathlib import Path
 
 import numpy as np
 
-from clearcall.core.console import ProgressBar
+from clearcall.core.console import track
+from clearcall.core.machine import available_cores
+from clearcall.core.processes import worker_pool
 from clearcall.data.clips import Clip
 from clearcall.data.degrade.codecs import send
 from clearcall.evaluation.quality import best_setting
@@ -92,41 +94,55 @@ def receive(clip: Clip, setting: Setting) -> list[Frame]:
 
 
 def _as_video(restore: Restore, frames: Sequence[Frame]) -> list[Frame]:
-    """Return the frames of one video restored, by a Sharpener with one steady choice of its expert."""
-    return [*(restore.map(frames) if isinstance(restore, Sharpener) else map(restore, frames))]
+    """Return the frames of one video restored, by a Sharpener as those of a new one."""
+    if isinstance(restore, Sharpener):
+        restore.begin_video(coded=True)
+    return [*map(restore, frames)]
 
 
 def measure_clips(
-    files: Sequence[Path], read: Callable[[Path], Clip], codecs: Iterable[CallCodec], looks: Mapping[Look, Restore]
+    files: Sequence[Path],
+    read: Callable[[Path], Clip],
+    codecs: Iterable[CallCodec],
+    looks: Mapping[Look, Callable[[], Restore]],
+    jobs: int | None = None,
 ) -> tuple[list[Score], list[Filmstrip]]:
     """Send what `read` makes of every file at every setting, and score what arrives, an unsharp mask and a model.
 
-    `looks` holds the model in both looks. It gets frames as in a video, through the temporal filter, and in the look
+    `looks` opens the model in both looks. It gets frames as in a video, through the temporal filter, and in the look
     natural also without, as `frame by frame`. The filmstrips are of the first and the last clip at the first codec's
-    third QP, sent at half resolution.
+    third QP, sent at half resolution. So many `jobs` run at a time, None: one a core; they do not change the result.
     """
     settings = [Setting(*values) for values in product(codecs, QPS, FACTORS)]
     shown = next(s for s in settings if s.qp == QPS[2] and s.factor == FACTORS[-1])
-    scores = list[Score]()
-    strips = list[Filmstrip]()
-    with ProgressBar("calls", len(files) * len(settings)) as bar:
-        for path in files:
-            clip = read(path)
-            for setting in settings:
-                arrived = receive(clip, setting)
-                filtered = [*map(TemporalFilter().rgb, arrived)]
-                answers = {
-                    INPUT: arrived,
-                    NATURAL: _as_video(looks["natural"], filtered),
-                    CRISP: _as_video(looks["crisp"], filtered),
-                    ALONE: _as_video(looks["natural"], arrived),
-                    MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
-                }
-                scores += _scores(clip, setting, answers)
-                if path in (files[0], files[-1]) and setting == shown:
-                    strips.append(Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers}))
-                bar.advance()
-    return scores, strips
+    units = [(path, s, s == shown and path in (files[0], files[-1])) for path in files for s in settings]
+    with worker_pool(jobs or available_cores(), None, threads=True) as pool:
+        measured = pool.map(partial(_measure, read, looks), *zip(*units, strict=True))
+        scores, strips = zip(*track(measured, len(units), "calls"), strict=True)
+    return [*chain.from_iterable(scores)], [strip for strip in strips if strip is not None]
+
+
+def _measure(
+    read: Callable[[Path], Clip],
+    looks: Mapping[Look, Callable[[], Restore]],
+    path: Path,
+    setting: Setting,
+    shown: bool,  # noqa: FBT001  # of a map
+) -> tuple[list[Score], Filmstrip | None]:
+    """Return the scores of one clip at one setting, and its filmstrip if that is shown."""
+    clip = read(path)
+    arrived = receive(clip, setting)
+    filtered = [*map(TemporalFilter().rgb, arrived)]
+    natural, crisp = looks["natural"](), looks["crisp"]()
+    answers = {
+        INPUT: arrived,
+        NATURAL: _as_video(natural, filtered),
+        CRISP: _as_video(crisp, filtered),
+        ALONE: _as_video(natural, arrived),
+        MASK: [*map(_best_mask(clip.frames[0], arrived[0]), arrived)],
+    }
+    strip = Filmstrip(clip.name, setting, {"as sent": clip.frames, **answers}) if shown else None
+    return _scores(clip, setting, answers), strip
 
 
 def _scores(clip: Clip, setting: Setting, answers: Mapping[str, Sequence[Frame]]) -> list[Score]:

@@ -1,9 +1,9 @@
 """Options of sharpening: network, runtime, strength, and the frames of a video."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import numpy as np
 
@@ -27,15 +27,19 @@ class SharpenerOptions:
     strength: float = 1.0
     look: Look = DEFAULT_LOOK
 
-    def for_images(self, *, coded: bool = False) -> Sharpener:
-        """Return a Sharpener whose runtime is chosen once, on a 720p frame."""
-        make = partial(Sharpener, find_model(self.model), strength=self.strength, look=self.look, coded=coded)
+    def settled(self) -> Self:
+        """Return these options with a runtime and its threads, if not given those that are fastest on a 720p frame."""
         if self.provider != "auto" and self.threads is not None:
-            return make(self.provider, self.threads)
-        measured = make(self.provider, self.threads)
+            return self
+        measured = Sharpener(find_model(self.model), self.provider, self.threads)
         measured(np.zeros((720, 1280, 3), np.uint8))
         choice = cast(Choice, measured.choice)  # there was a frame
-        return make(choice.provider, choice.threads)
+        return replace(self, provider=choice.provider, threads=choice.threads)
+
+    def for_images(self) -> Sharpener:
+        """Return a Sharpener whose runtime is chosen once, as `settled` does."""
+        one = self.settled()
+        return Sharpener(find_model(one.model), one.provider, one.threads, one.strength, look=one.look)
 
     def for_videos(self) -> Sharpener | SharpenerFor:
         """Return a Sharpener, or of `auto` what chooses one for the size and rate of a video."""
