@@ -9,18 +9,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tests.make.networks import stored_networks
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
 from clearcall.core.processes import worker_pool
+from clearcall.data.clips import Clip, read_clip
 from clearcall.data.degrade import write
 from clearcall.data.manifest import ImageRecord
-from clearcall.data.pairs import PairRecord
+from clearcall.data.pairs import PairRecord, read_pairs
+from clearcall.evaluation.calls import measure_clips
+from clearcall.evaluation.quality import clean_psnr_db, score_contenders
+from clearcall.imaging.frame import Contender, Frame, Restore
+from clearcall.imaging.looks import Look
 from clearcall.params import DegradePairs
+from clearcall.runtime.sharpener import Sharpener
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: run `make cluster`")
 SECONDS = 60
@@ -101,6 +111,67 @@ def test_pairs_are_the_same_from_a_cluster_even_if_a_worker_dies(
         {path.name: sha256_of(path) for path in folder.iterdir()} for folder in (Path("pairs"), tiny_pairs)
     )
     assert found == expected
+
+
+def die_once() -> None:
+    """Kill the process that comes here first."""
+    marker = Path("died")
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unchanged(frame: Frame, _degradation: str) -> Frame:
+    return frame
+
+
+def unchanged_after_a_death(frame: Frame, _degradation: str) -> Frame:
+    die_once()
+    return frame
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_scores_are_the_same_from_a_cluster_even_if_a_worker_dies(
+    count: int, workers: Callable[[int], None], tiny_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers(count)
+    records, networks = read_pairs(tiny_pairs), stored_networks(tmp_path)
+    alone: dict[str, Contender] = {"degraded": unchanged, **networks}
+    expected = score_contenders(tiny_pairs, records, alone), clean_psnr_db(tiny_pairs, records, alone)
+    monkeypatch.chdir(tmp_path)
+    lossy: dict[str, Contender] = {"degraded": unchanged_after_a_death, **networks}
+    with worker_pool(2, threads=True) as pool:
+        scores = score_contenders(tiny_pairs, records, lossy, pool)
+        assert Path("died").exists()
+        assert (scores, clean_psnr_db(tiny_pairs, records, lossy, pool)) == expected
+
+
+def read_small(path: Path) -> Clip:
+    return read_clip(path, frames=2, height=64)
+
+
+def read_after_a_death(path: Path) -> Clip:
+    die_once()
+    return read_small(path)
+
+
+def test_calls_are_the_same_from_a_cluster_even_if_a_worker_dies(
+    workers: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers(2)
+    files = [tmp_path / "photo.png"]
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(files[0])
+    looks: dict[Look, Callable[[], Restore]] = {
+        "natural": partial(Sharpener, "fast", "onnxruntime", 1, video=True),
+        "crisp": partial(Sharpener, "fast", "onnxruntime", 1, look="crisp", video=True),
+    }
+    monkeypatch.chdir(tmp_path)
+    scores, strips = measure_clips(files, read_after_a_death, ["h264"], looks)
+    assert Path("died").exists()
+    monkeypatch.delenv("CLEARCALL_SCHEDULER")
+    expected, (strip,) = measure_clips(files, read_small, ["h264"], looks)
+    assert scores == expected
+    assert [name for name, frames in strips[0].rows.items() if not np.array_equal(frames, strip.rows[name])] == []
 
 
 def double(number: int) -> int:
