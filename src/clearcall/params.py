@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from clearcall.core.errors import UserError
 from clearcall.imaging.sizes import Filter
@@ -56,6 +56,17 @@ class Paths(_Params):
     reports: Path
 
 
+STORAGES = ("s3", "gs")  # schemes of URLs: S3 and Google Cloud Storage
+
+
+def _known_storage(folder: object) -> object:
+    scheme, separator, path = folder.partition("://") if isinstance(folder, str) else ("", "", "")
+    if separator and (scheme not in STORAGES or path[:1] in {"", "/"}):
+        known = " or ".join(f"{known}://bucket/folder" for known in STORAGES)
+        raise ValueError(f"must be a folder on this machine, or {known}, not {folder}")
+    return folder
+
+
 class PublishedArchive(_Params):
     """A zip file on the network, its SHA-256, and its size in bytes."""
 
@@ -70,11 +81,11 @@ PAIRED = {"paired_folder", "gopro"}  # sources whose photographs come with blurr
 class DownloadData(_Params):
     """The source of the photographs and their splits; `archive` is of the source `gopro`.
 
-    `folder` is on this machine or a URL, s3://bucket/folder.
+    `folder` is on this machine or a URL, s3://bucket/folder or gs://bucket/folder.
     """
 
     source: Literal["bundled", "folder", "div2k", "unsplash_sr", "paired_folder", "gopro"]
-    folder: Annotated[str, Field(pattern=r"^s3://[^/]")] | Path
+    folder: Annotated[Annotated[str, Field(pattern="://")] | Path, BeforeValidator(_known_storage)]
     archive: PublishedArchive | None = None
     group_by: Literal["file", "folder"]
     licence: str

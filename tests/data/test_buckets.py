@@ -1,6 +1,7 @@
 """Photographs in S3: a real server on the loopback interface, and what can go wrong."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fsspec.registry import _registry
 from PIL import Image
+from pydantic import ValidationError
 from tests.make.photographs import download_params
 
 from clearcall.core.errors import UserError
@@ -122,7 +125,20 @@ def test_a_name_that_leads_out_is_refused(bucket: str, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil.png"))
 
 
-@pytest.mark.skipif(bool(find_spec("s3fs")), reason="s3fs is installed")
-def test_what_s3_needs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="needs a further package: run `make cluster`"):
-        download(download_params("s3://pictures"), tmp_path / "raw")
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_what_a_storage_needs_is_named(
+    scheme: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # not installed
+    monkeypatch.delitem(_registry, scheme, raising=False)  # where another test has used it
+    said = rf"{scheme}://pictures needs a further package: run `pip install '\.\[{scheme}\]'`"
+    with pytest.raises(UserError, match=said):
+        download(download_params(f"{scheme}://pictures"), tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("folder", ["az://pictures/photos", "s3://", "gs:///photos/", "https://nowhere.org/photos"])
+def test_another_storage_is_refused(folder: str) -> None:
+    said = f"must be a folder on this machine, or s3://bucket/folder or gs://bucket/folder, not {folder}"
+    with pytest.raises(ValidationError, match=said):
+        download_params(folder)

@@ -12,6 +12,12 @@ from clearcall.core.errors import UserError, describe
 from clearcall.imaging.decode import KINDS, SUFFIXES
 from clearcall.media.video.read import VIDEO_SUFFIXES
 
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, allow to read it, and AWS_ENDPOINT_URL if it is "
+    "not on AWS",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`, allow to read it",
+}
+
 
 def fetch_folder(url: str, folder: Path) -> None:
     """Copy the images and videos below a URL, s3://bucket/photos, to a new folder, under their names there.
@@ -42,14 +48,14 @@ def fetch_folder(url: str, folder: Path) -> None:
 
 @contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
+    scheme = url.partition("://")[0]
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{url} needs a further package: run `make cluster` ({error})") from None
+        raise UserError(f"{url} needs a further package: run `pip install '.[{scheme}]'` in the project ({error})") from None
     except Exception as error:  # each storage has its own errors
         if not isinstance(error, PermissionError) and describe(error):  # a full disk
             raise
         raise UserError(
-            f"cannot read {url} ({type(error).__name__}: {error}): check its name, that AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or a profile, allow to read it, and AWS_ENDPOINT_URL if it is not on AWS"
+            f"cannot read {url} ({type(error).__name__}: {error}): check its name, and that {_CREDENTIALS[scheme]}"
         ) from None
