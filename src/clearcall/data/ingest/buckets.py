@@ -52,7 +52,7 @@ def _storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{url} needs a further package: run `pip install '.[{scheme}]'` in the project ({error})") from None
+        raise UserError(f"{url} needs a further package: run `pip install '.[{scheme}]'` ({error})") from None
     except Exception as error:  # each storage has its own errors
         if not isinstance(error, PermissionError) and describe(error):  # a full disk
             raise
