@@ -2,8 +2,10 @@
 
 import struct
 import subprocess
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from clearcall.core.errors import UserError
 from clearcall.data.ingest.download import Downloaded, download, summary
 from clearcall.data.ingest.sources import draw_splits
 from clearcall.data.manifest import SPLITS, Split, read_manifest
-from clearcall.imaging.decode import read_picture
+from clearcall.imaging.decode import read_picture, read_rgb
 
 PROJECT = Path(__file__).parents[2]
 SIDE = 16
@@ -449,6 +451,14 @@ def test_pillow_limit_is_put_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its content is not PNG"):
         read_picture(tmp_path / "a.png", 8, 100)
     assert limit and limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_threads_that_decode_put_pillow_limit_and_warnings_back(tmp_path: Path) -> None:
+    noise_image(1, size=(256, 256)).save(tmp_path / "a.png")
+    limit, show = Image.MAX_IMAGE_PIXELS, warnings.showwarning
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: read_rgb(tmp_path / "a.png", 8), range(100)))
+    assert (limit, show) == (Image.MAX_IMAGE_PIXELS, warnings.showwarning)
 
 
 def test_missing_and_empty_folders(tmp_path: Path, raw: Path) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ MAX_PIXELS = 200_000_000  # width x height: the largest panoramas of telephones
 _MAX_EXPANSION = 2000
 # In these, flat areas may cost next to nothing (lossless WebP, fax codes, AVIF): so many pixels are cheap to decode.
 _CHEAP_PIXELS = dict.fromkeys(("WEBP", "TIFF", "AVIF", "HEIF"), 2**24)
+_TURN = RLock()  # of threads, since warnings and Pillow's limit are those of all
 _GREY_STEPS = {"L;2": 255 // 3, "L;4": 255 // 15}
 _SPELLED = {"WEBP": "WebP", "HEIF": "HEIC"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
@@ -47,7 +49,7 @@ def image_errors(name: object, problem: str = "cannot be read") -> Iterator[None
     Warnings, of metadata that Pillow cannot read, are printed with the file's name.
     """
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with _TURN, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", UserWarning)
             yield
     except UserError:
@@ -67,19 +69,20 @@ def open_image(
     `source` is a file or its content. Raises ValueError if the image declares more than `max_pixels`, or far more than
     its file can hold, and what Pillow raises for a PNG with a wrong checksum.
     """
-    # The limits here decide what is too large to decode: Pillow's is a global one.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with _opened(source, formats) as image:
-            _refuse_size(image, len(source) if isinstance(source, bytes) else source.stat().st_size, max_pixels)
-            if image.mode in {"P", "PA"} and image.palette is None:
-                raise ValueError("it has no palette")
-            image.verify()  # of a PNG the checksums, which decoding skips; after it the file must be opened anew
-        with _opened(source, formats) as image:
-            _scale_transparent_grey(image)
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with _TURN:
+        # The limits here decide what is too large to decode: Pillow's is a global one.
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with _opened(source, formats) as image:
+                _refuse_size(image, len(source) if isinstance(source, bytes) else source.stat().st_size, max_pixels)
+                if image.mode in {"P", "PA"} and image.palette is None:
+                    raise ValueError("it has no palette")
+                image.verify()  # of a PNG the checksums, which decoding skips; after it the file must be opened anew
+            with _opened(source, formats) as image:
+                _scale_transparent_grey(image)
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
