@@ -96,7 +96,9 @@ def calls(
     from clearcall.runtime.sharpener import Sharpener, find_model, named_model
 
     files, codecs, model = clip_files(clips), call_codecs(codec or ()), named_model(model)
-    runtime = SharpenerOptions(model, provider, threads=1).settled().provider
+    measured = SharpenerOptions(model, provider, threads=1).for_images()
+    measured.measure_fps(1280, 720)
+    runtime = measured.choice.provider if measured.choice else "onnxruntime"
     sharpener = partial(Sharpener, find_model(model), runtime, 1, strength, video=True)
     looks = {look: partial(sharpener, look=look) for look in get_args(Look)}
     read = partial(read_clip, frames=frames, height=height, motion=motion)

@@ -1,11 +1,9 @@
 """Options of sharpening: network, runtime, strength, and the frames of a video."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Literal, Self, cast
-
-import numpy as np
+from typing import Literal
 
 from clearcall.imaging.looks import DEFAULT_LOOK, Look
 from clearcall.imaging.sizes import NewSize
@@ -14,7 +12,7 @@ from clearcall.media.video.part import Part
 from clearcall.media.video.write import VideoCodec
 from clearcall.runtime.engines import Provider
 from clearcall.runtime.family import CAMERA_HEADROOM, SharpenerFor, sharpener_for
-from clearcall.runtime.sharpener import AUTO, Choice, Sharpener, best_first, find_model
+from clearcall.runtime.sharpener import AUTO, Sharpener, best_first, find_model
 
 
 @dataclass(frozen=True)
@@ -27,23 +25,13 @@ class SharpenerOptions:
     strength: float = 1.0
     look: Look = DEFAULT_LOOK
 
-    def settled(self) -> Self:
-        """Return these options with a runtime and its threads, if not given those that are fastest on a 720p frame."""
-        if self.provider != "auto" and self.threads is not None:
-            return self
-        measured = Sharpener(find_model(self.model), self.provider, self.threads)
-        measured(np.zeros((720, 1280, 3), np.uint8))
-        choice = cast(Choice, measured.choice)  # there was a frame
-        return replace(self, provider=choice.provider, threads=choice.threads)
-
     def for_images(self) -> Sharpener:
-        """Return a Sharpener whose runtime is chosen once, as `settled` does."""
-        one = self.settled()
-        return Sharpener(find_model(one.model), one.provider, one.threads, one.strength, look=one.look)
+        """Return a Sharpener whose runtime is chosen once, at the first image, on 720p frames."""
+        return self._make(self.model, measured_at=(1280, 720))
 
     def for_videos(self) -> Sharpener | SharpenerFor:
         """Return a Sharpener, or of `auto` what chooses one for the size and rate of a video."""
-        return sharpener_for(self.model, partial(self._make, video=False), "video")
+        return sharpener_for(self.model, self._make, "video")
 
     def for_camera(self) -> Sharpener | SharpenerFor:
         """Return a Sharpener, or of `auto` what chooses one for the size and rate of a camera."""
@@ -55,8 +43,9 @@ class SharpenerOptions:
         digest = sha256(b"".join(find_model(model).read_bytes() for model in models))
         return {"model": digest.hexdigest(), "strength": self.strength, "look": self.look}
 
-    def _make(self, model: str, *, video: bool) -> Sharpener:
-        return Sharpener(model, self.provider, self.threads, self.strength, look=self.look, video=video)
+    @property
+    def _make(self) -> "partial[Sharpener]":
+        return partial(Sharpener, provider=self.provider, threads=self.threads, strength=self.strength, look=self.look)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from clearcall.core.files import SHIPPED, read_json
 from clearcall.core.machine import available_cores
 from clearcall.imaging.frame import CHROMA_TO_RGB, NEUTRAL, Frame
 from clearcall.imaging.looks import CRISP_AMOUNT, CRISP_RADIUS_PX, DEFAULT_LOOK, Look
+from clearcall.imaging.sizes import Size
 from clearcall.runtime.engines import RUNTIME_ERRORS, Engine, Provider, compile_graph, installed_providers
 from clearcall.runtime.graph import IDENTITY, NOTHING_TO_ADD, Graph, Scores, load_graph, shorten
 from clearcall.runtime.timing import median_ms, time_ms
@@ -58,7 +59,8 @@ class Sharpener:
     see `clearcall.tracking.runs.download_model`), or `auto`: the best of the shipped, however long a frame takes (for a
     frame rate see `clearcall.runtime.family.choose_model`). `provider` is `onnxruntime`, `openvino` or `auto`, which
     measures those installed at the first frame of each size and keeps the fastest; `choice` then tells which.
-    `threads`: None measures too. `strength` scales what the network adds, from 0 over 1 to 2. `look` is `natural`, the
+    `threads`: None measures too. With `measured_at`, a width and height in pixels, it is measured once, at this size,
+    for frames of every size. `strength` scales what the network adds, from 0 over 1 to 2. `look` is `natural`, the
     network alone, or `crisp`, with a mild unsharp mask of the luma behind it. Calls from several threads take turns.
 
     A student of experts has a router, which chooses one of `experts` for each frame. With `video` the frames of all
@@ -66,7 +68,7 @@ class Sharpener:
     to come from a video encoder, and the router chooses among the experts that have learnt from encoders. `expert`
     takes the place of the router where it is known how frames were degraded. A frame that the router finds clean stays
     as it is, bit for bit, if the look is `natural`; if it is `crisp`, it gets the mask. An expert may restore chroma
-    beside luma: `colour` tells whether the last frame's did.
+    beside luma.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Sharpener:
         video: bool = False,
         expert: str | None = None,
         coded: bool = False,
+        measured_at: Size | None = None,
     ) -> None:
         if provider != "auto" and provider not in installed_providers():
             known = ", ".join(["auto", *get_args(Provider)])
@@ -91,7 +94,9 @@ class Sharpener:
         # The first is onnxruntime, or the one that was asked for.
         self._providers = installed_providers() if provider == "auto" else [provider]
         self._threads = threads
-        self._variants = _Variants(self._fastest)
+        self._variants = _Variants(self._compiled)
+        self._measured_at = measured_at if provider == "auto" or threads is None else None
+        self._settled: Choice | None = None  # once it is measured
         self._lock = Lock()
         self.choice: Choice | None = None  # for the last frame; None before the first
         self.expert: str | None = None  # of the last frame; None of a single network
@@ -298,6 +303,14 @@ class Sharpener:
     def _single_threaded(self, height: int, width: int) -> "_Variant":
         provider = "onnxruntime" if self.choice is None else self.choice.provider
         return _Variant(self.graph, Choice(provider, 1, {}), height, width)
+
+    def _compiled(self, height: int, width: int) -> "_Variant":
+        """Compile for a frame size, by the runtime that is the fastest at it or at `measured_at`."""
+        if self._measured_at is None:
+            return self._fastest(height, width)
+        if self._settled is None:
+            self._settled = self._fastest(*self._measured_at[::-1]).choice
+        return _Variant(self.graph, self._settled, height, width)
 
     def _fastest(self, height: int, width: int) -> "_Variant":
         """Measure every allowed runtime and number of threads; return the fastest variant."""
