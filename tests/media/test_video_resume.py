@@ -1,5 +1,6 @@
 """A video whose run was killed goes on from the frames that were encoded."""
 
+import resource
 import signal
 from collections.abc import Sequence
 from fractions import Fraction
@@ -139,3 +140,18 @@ def test_after_ctrl_c_the_same_command_goes_on(scene: Frame, tmp_path: Path) -> 
     done = run_command(*arguments, "--overwrite")
     assert "320 frames, 250 of them from a run that was stopped" in done.stdout
     assert len(times_of(target)) == 320
+
+
+def test_a_disk_that_is_full_at_the_end_loses_nothing(plain: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", scene, range(0, 320 * STEP, STEP), size=SMALL, sound=200)
+    target = tmp_path / "out.mp4"
+    sharpen_video(plain, source, target, past_frames=False)
+    # A limit of the kernel in place of a disk: only the last bytes of the file, its table of frames, are refused.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (target.stat().st_size - 10, limits[1]))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            sharpen_video(plain, source, target, past_frames=False, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sharpen_video(plain, source, target, past_frames=False, overwrite=True).taken_up >= 250

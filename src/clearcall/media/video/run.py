@@ -183,11 +183,12 @@ def sharpen_video(
         work = repr((_identity(source), chosen.identity, view, size, codec, crf, past_frames, part, kind))
         journal = Journal(target.with_name(target.name + SUFFIX), sha256(work.encode()).hexdigest())
         options = options_for(kind, told(video.metadata))
-        with journal, av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
-            summary = _sharpen(
-                chosen, video, out, first, fit, view, codec, crf, stop, source, past_frames, part, journal
-            )
-            if not stop.is_set():
+        with journal:
+            with av.open(str(temporary), "w", format=kind, options=options, **METADATA) as out:
+                summary = _sharpen(
+                    chosen, video, out, first, fit, view, codec, crf, stop, source, past_frames, part, journal
+                )
+            if not stop.is_set():  # and the file is complete: its end may not fit on the disk
                 journal.finish()
         if not summary.frames:
             _raise_empty(source, part, stop)
