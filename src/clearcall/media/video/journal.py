@@ -4,6 +4,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -128,7 +129,8 @@ class Journal:
             yield _Kept(pts, dts, duration, is_key, size, data)
 
     def _close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which `add` has told already
+            self._file.close()
         self._before.close()
         if self._lock is not None:
             os.close(self._lock)
