@@ -128,6 +128,27 @@ def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str], filenam
     assert "None" not in written
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_full_disk_is_told_with_the_name_that_the_user_gave(tmp_path: Path, *, named: bool) -> None:
+    def fill() -> None:
+        with atomic_path(tmp_path / "sharp.png") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", *([str(temporary)] if named else []))
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "sharp.png")
+
+
+def test_a_folder_that_must_not_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*, dir: Path, **_: object) -> None:  # root may write anywhere, so a folder's mode would not do
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / ".sharp.png.clearcall-x.png"))
+
+    monkeypatch.setattr("clearcall.core.files.tempfile.mkstemp", refuse)
+    with pytest.raises(PermissionError) as caught:
+        write_text(tmp_path / "sharp.png", "x")
+    assert caught.value.filename == str(tmp_path)
+
+
 def test_another_operating_system_error_is_a_bug() -> None:
     with pytest.raises(OSError, match="Bad address"):
         errors.run(raiser(OSError(errno.EFAULT, "Bad address")))

@@ -52,7 +52,7 @@ def describe(error: BaseException) -> str | None:
         return f"no permission to use {what}: check its owner and mode, or choose another folder"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return f"no space left on the disk{where}: free some, or point `paths` in params.yaml at another disk"
+        return f"no space left on the disk{where}: free some, or use another disk (stages: `paths` in params.yaml)"
     return None
 
 

@@ -1,6 +1,7 @@
 """Files written under a temporary name, then renamed: complete or not there."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.replace(path)
+        except OSError as error:
+            # Of a full disk Python names no file, and of the temporary one nobody knows.
+            if error.filename == str(temporary) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -75,7 +81,11 @@ def _temporary(folder: Path, make: Callable[[], str]) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     while True:
-        temporary = Path(make())
+        try:
+            temporary = Path(make())
+        except OSError as error:
+            # It is the folder that must be writable.
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         handle = open_to_lock(temporary)
         mine = handle is None or lock(handle) is not False
         # Another process may have come between its creation and its lock, and removed it.
