@@ -196,6 +196,8 @@ class TemporalFilter:
 
     def rgb(self, frame: Frame) -> Frame:
         """Return RGB (height, width, 3), uint8, with the change of its luma added to R, G and B alike."""
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:  # noqa: PLR2004  # height, width, RGB
+            raise UserError(f"a frame must be uint8 of (height, width, 3), not {frame.dtype} of {frame.shape}")
         luma = luma_of(frame)
         added = cv2.subtract(self(luma), luma, dtype=cv2.CV_16S)
         return cast(Frame, cv2.add(frame, cv2.merge([added] * 3), dtype=cv2.CV_8U))
