@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
-from PIL import Image
+from PIL import ExifTags, Image
 from tests.make.videos import packets
 
 from clearcall.core.errors import UserError
@@ -360,6 +360,14 @@ def test_the_middle_of_an_animation_is_compared(sharpener: Sharpener, tmp_path: 
         shown = Image.open(write_before_after(sharpener, write_animation(tmp_path / f"in{suffix}"), None))
         assert shown.convert("RGB").getpixel((40, 60))[0] == pytest.approx(160, abs=6)  # type: ignore[index]  # RGB
         (tmp_path / "in_compare.png").unlink()
+
+
+def test_side_data_that_is_unknown_to_pyav_is_no_obstacle(plain: Sharpener, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a webcam"  # FFmpeg hands it out with a frame of Motion JPEG
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in.jpg", exif=exif)
+    (tmp_path / "in.jpg").rename(tmp_path / "in.mp4")
+    assert sharpen_video(plain, tmp_path / "in.mp4", tmp_path / "out.mkv").frames == 1
 
 
 def test_sound_of_an_unknown_codec_is_refused_by_its_stream(sharpener: Sharpener, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import Size
-from clearcall.media.video.read import Plane, depth_scale, describe_as, plane_of
+from clearcall.media.video.read import Plane, depth_scale, describe_as, plane_of, side_data
 
 View = Literal["plain", "side-by-side", "split"]
 Matrix = tuple[int, ...]
@@ -80,8 +80,8 @@ def _planes_of(frame: VideoFrame) -> list[Plane]:
 
 def _display_matrix(frame: VideoFrame) -> Matrix:
     """Return how a player turns a frame: screen = (m[0] x + m[3] y, m[1] x + m[4] y), in units of 1 / 65536."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    return UPRIGHT if data is None else tuple(np.frombuffer(cast(bytes, data), np.int32).tolist())
+    data = side_data(frame, "DISPLAYMATRIX")
+    return UPRIGHT if data is None else tuple(np.frombuffer(data, np.int32).tolist())
 
 
 def _fill(area: Plane, plane: Plane) -> None:

@@ -31,6 +31,7 @@ from clearcall.media.video.read import (
     plane_of,
     quarter_turns,
     rate_of,
+    side_data,
     video_stream,
 )
 
@@ -95,7 +96,7 @@ class Fit:
         if not self._transparent and is_transparent(frame):
             self._transparent = True
             warn(f"{self._name} is transparent in places: that is left out")
-        if frame.key_frame or frame.side_data.get("DISPLAYMATRIX") is not None:
+        if frame.key_frame or side_data(frame, "DISPLAYMATRIX") is not None:
             self._turned = quarter_turns(frame)  # it stays so until the next key frame, as H.264 and HEVC have it
         turns = (self._turned - self._turns) % 4
         width, height = self._inside(frame, turns)

@@ -1,13 +1,13 @@
 """HDR: what cannot be kept of it, and the metadata that encoders are given."""
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from clearcall.core.errors import UserError
-from clearcall.media.video.read import is_hdr
+from clearcall.media.video.read import is_hdr, side_data
 
 _CHROMATICITY, _LUMINANCE = 50_000, 10_000  # units of HEVC: 0.00002, and 0.0001 cd/m2
 _DYNAMIC = {"DYNAMIC_HDR_PLUS": "HDR10+", "DYNAMIC_HDR_VIVID": "HDR Vivid", "DOVI_METADATA": "Dolby Vision"}
@@ -23,7 +23,7 @@ def check_hdr(path: Path, first: VideoFrame) -> None:
 
 def lost_metadata(frame: VideoFrame) -> list[str]:
     """Return the kinds of dynamic metadata that a frame has, which cannot be kept."""
-    return [name for key, name in _DYNAMIC.items() if frame.side_data.get(key) is not None]
+    return [name for key, name in _DYNAMIC.items() if side_data(frame, key) is not None]
 
 
 def hdr_metadata(first: VideoFrame, codec: Literal["hevc", "av1"]) -> dict[str, str]:
@@ -43,9 +43,9 @@ def _static_metadata(
 ) -> list[str]:
     """Return the encoder's options, of these names and in these units, for what a frame has of static metadata."""
     options = []
-    if (data := frame.side_data.get("MASTERING_DISPLAY_METADATA")) is not None:
+    if (data := side_data(frame, "MASTERING_DISPLAY_METADATA")) is not None:
         # AVMasteringDisplayMetadata: red, green, blue, white and luminance, of two rationals each, and what is known.
-        *rationals, has_primaries, has_luminance = np.frombuffer(cast(bytes, data), np.int32).astype(np.float64)
+        *rationals, has_primaries, has_luminance = np.frombuffer(data, np.int32).astype(np.float64)
         values = np.divide(rationals[::2], rationals[1::2]).reshape(5, 2)
         values *= np.array([[has_primaries * chromaticity]] * 4 + [[has_luminance * luminance]])
         red, green, blue, white, (least, most) = (
@@ -53,7 +53,7 @@ def _static_metadata(
         )
         places = {"G": green, "B": blue, "R": red, "WP": white, "L": (most, least)}
         options.append(f"{display}=" + "".join(f"{name}({one},{two})" for name, (one, two) in places.items()))
-    if (data := frame.side_data.get("CONTENT_LIGHT_LEVEL")) is not None:
-        most, average = np.frombuffer(cast(bytes, data), np.uint32)
+    if (data := side_data(frame, "CONTENT_LIGHT_LEVEL")) is not None:
+        most, average = np.frombuffer(data, np.uint32)
         options.append(f"{light}={most},{average}")
     return options

@@ -248,6 +248,14 @@ def plane_of(frame: VideoFrame, index: int) -> Plane:
     return rows[::step, : plane.width]
 
 
+def side_data(frame: VideoFrame, kind: str) -> bytes | None:
+    """Return side data of a frame, of a kind as PyAV names it; None if there is none that can be read."""
+    try:
+        return cast(bytes | None, frame.side_data.get(kind))  # a buffer, which its stubs conceal
+    except ValueError:  # of a frame that has a kind unknown to PyAV, such as a JPEG's EXIF, it reads none at all
+        return None
+
+
 def quarter_turns(frame: VideoFrame) -> int:
     """Return how many counter-clockwise quarter turns make a frame upright."""
     return round(frame.rotation / 90) % 4
