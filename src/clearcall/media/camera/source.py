@@ -19,6 +19,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe, redact
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.sizes import Size
+from clearcall.imaging.yuv import SCALING
 from clearcall.media.video.fit import Fit, frame_pixels, largest
 from clearcall.media.video.read import (
     PLANAR,
@@ -311,7 +312,8 @@ def _upright(name: str, size: Size, pixels: Mapping[Size, Fraction]) -> Fit:
 
 def _limited_601(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     """Return a frame of a size as 4:2:0 of BT.601 and limited range, which keeps every value of one that is so."""
-    flat = reformat_to_sdr(frame, width, height, PLANAR, dst_colorspace=ITU601, dst_color_range=LIMITED)
+    options = {"dst_colorspace": ITU601, "dst_color_range": LIMITED, "interpolation": SCALING}
+    flat = reformat_to_sdr(frame, width, height, PLANAR, **options)
     flat.color_range = LIMITED
     return flat
 

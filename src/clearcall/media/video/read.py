@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.imaging.frame import Frame
-from clearcall.imaging.yuv import CONVERSION
+from clearcall.imaging.yuv import CONVERSION, SCALING
 from clearcall.media.video.animation import AnimatedWebP, is_webp
 from clearcall.media.video.deinterlace import Deinterlacer
 from clearcall.media.video.edits import has_edits, is_hidden, without_hidden
@@ -208,10 +208,11 @@ def planar(frame: VideoFrame, width: int, height: int, pixel_format: str = PLANA
     """
     if frame.format.is_rgb or (pixel_format == PLANAR and is_hdr(frame)):
         convert, matrix = (reformat_to_sdr, _ITU709) if pixel_format == PLANAR else (VideoFrame.reformat, _ITU2020)
-        flat = convert(frame, width, height, pixel_format, dst_colorspace=matrix, dst_color_range=_LIMITED)
+        options = {"dst_colorspace": matrix, "dst_color_range": _LIMITED, "interpolation": SCALING}
+        flat = convert(frame, width, height, pixel_format, **options)
         flat.colorspace, flat.color_range = matrix, _LIMITED
         return flat
-    flat = frame.reformat(width, height, pixel_format)
+    flat = frame.reformat(width, height, pixel_format, interpolation=SCALING)
     # PyAV takes the number of the one matrix for that of another, of the same values.
     flat.colorspace, flat.color_range = frame.colorspace, frame.color_range
     return flat
