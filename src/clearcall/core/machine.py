@@ -71,7 +71,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor_told(here: Mapping[str, Any]) -> str:
-    """Say which processor a machine (`cores.machine`) has, with how many cores and which wide instructions."""
+    """Say which processor a machine (of `machine`) has, with how many cores and which wide instructions."""
     instructions = ", ".join(here["instructions"]) or "no wide instructions"
     cores = f"{here['cores']} core" + ("s" if here["cores"] > 1 else "")
     return f"{here['cpu']} with {cores} ({instructions})"

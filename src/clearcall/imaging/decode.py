@@ -23,7 +23,6 @@ else:
     register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     _UNREAD = set()
 ANIMATED = ("GIF", "PNG", "WEBP")  # which may hold more than one frame
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")  # as Pillow names them
 MAX_PIXELS = 200_000_000  # width x height: the largest panoramas of telephones
 # Bytes of pixels per byte of file; flat images reach 1032 in PNG, 511 in JPEG, 1690 in lossy WebP, 1840 in TIFF.
 _MAX_EXPANSION = 2000
@@ -39,6 +38,7 @@ SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
     ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
+FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))  # as Pillow names them
 KINDS = "PNG, JPEG, WebP, TIFF, BMP, AVIF or HEIC"
 
 
@@ -179,7 +179,7 @@ def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
     anything is decoded. Raises ValueError, or what else Pillow raises, if the file cannot be used: see `image_errors`.
     """
     with open_image(path, max_pixels) as image:
-        if (problem := _refused_size(*image.size, min_side, max_pixels)) is not None:
+        if (problem := refused_size(*image.size, min_side, max_pixels)) is not None:
             raise ValueError(problem)
         if image.mode in ("I", "F"):
             raise ValueError(f"mode {image.mode} says not which value is white: save it with 8 or 16 bits a channel")
@@ -218,7 +218,8 @@ def _of_8_bits(pixels: Image.Image, mode: str) -> tuple[Image.Image, str]:
     return pixels, "palette to RGB" if mode in ("P", "PA") else f"{mode} to RGB"
 
 
-def _refused_size(width: int, height: int, min_side: int, max_pixels: int) -> str | None:
+def refused_size(width: int, height: int, min_side: int, max_pixels: int) -> str | None:
+    """Return why an image of a size is too small or too large to be used, None if it is neither."""
     if min(width, height) < min_side:
         return f"{width} x {height} pixels, a side is below min_side {min_side}"
     if width * height > max_pixels:

@@ -19,7 +19,6 @@ from clearcall.evaluation.media_speed import (
     measure_steps,
     measure_video,
 )
-from clearcall.imaging.looks import VIDEO_LOOK
 from clearcall.imaging.sizes import Size
 from clearcall.media.video.run import check_network
 from clearcall.reporting.page import Page
@@ -48,7 +47,7 @@ def benchmark_videos(
     turn, `seconds` how long the camera runs. `command` is named in the report. Raises UserError for a model that is
     not there or works on RGB, and KeyboardInterrupt if Ctrl-C cuts a measurement short; then nothing is written.
     """
-    sharpeners = {model: Sharpener(model, look=VIDEO_LOOK, video=True) for model in models}
+    sharpeners = {model: Sharpener(model, video=True) for model in models}
     for sharpener in sharpeners.values():
         check_network(sharpener)
     try:

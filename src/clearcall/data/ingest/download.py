@@ -41,9 +41,9 @@ from clearcall.data.manifest import SPLITS, ImageRecord, split_sha256, write_man
 from clearcall.imaging.decode import (
     SUFFIXES,
     Picture,
-    _refused_size,
     image_errors,
     read_picture,
+    refused_size,
 )
 from clearcall.media.video.read import VIDEO_SUFFIXES, video_size
 from clearcall.params import DownloadData
@@ -202,7 +202,7 @@ def _sampled(original: Original, params: DownloadData) -> Iterator[_Taken]:
     """Sample frames of a video; raise UserError, a line of the message, if it cannot be used."""
 
     def require_size(width: int, height: int) -> None:
-        if (problem := _refused_size(width, height, params.min_side, params.max_pixels)) is not None:
+        if (problem := refused_size(width, height, params.min_side, params.max_pixels)) is not None:
             raise UserError(f"{original.name}: {problem}")
 
     require_size(*video_size(original.path))

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_path, check_target
-from clearcall.imaging.frame import Frame
+from clearcall.imaging.frame import NEUTRAL, Frame
 from clearcall.imaging.sizes import Size
 from clearcall.media.camera.loop import QUIT
 from clearcall.media.camera.source import ITU601, LIMITED
@@ -39,7 +39,6 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LINE_PART, _LEAST_LINE = 1 / 26, 10  # of the height; pixels
 _FONT_HEIGHT = 32  # pixels of a line at scale 1
 _WHITE, _DARK = 235, 40
-_NEUTRAL = 128
 
 
 class Sink(Protocol):
@@ -254,7 +253,7 @@ def draw_overlay(frame: Frame, lines: list[str]) -> Frame:
     frame[:bottom, :right] //= 3
     frame[:bottom, :right] += _DARK // 3
     chroma = frame[height:].reshape(2, height // 2, width // 2)
-    chroma[:, : bottom // 2, : right // 2] = _NEUTRAL
+    chroma[:, : bottom // 2, : right // 2] = NEUTRAL
     luma = np.ascontiguousarray(frame[:height])
     for number, text in enumerate(lines):
         at = line // 2, (number + 1) * line + line // 4

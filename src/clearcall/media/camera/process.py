@@ -15,11 +15,9 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
 from clearcall.media.camera.ladder import RUNGS
+from clearcall.runtime.graph import NOTHING_TO_ADD
 from clearcall.runtime.sharpener import Choice, Sharpener
 from clearcall.temporal.filter import TemporalFilter
-
-_NOTHING_TO_ADD = 128
-
 
 # Processes an I420 frame at a rung of the ladder, and writes the result to another array of its shape.
 Process = Callable[[Frame, int, Frame], None]
@@ -88,7 +86,7 @@ class Processor:
         self._prepare: Callable[[Frame], Frame] = TemporalFilter() if past_frames else lambda luma: luma
         self._height = height
         sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in RUNGS]
-        self._small = [np.full(size, _NOTHING_TO_ADD, np.uint8) for size in sizes]
+        self._small = [np.full(size, NOTHING_TO_ADD, np.uint8) for size in sizes]
         self._added = [np.empty(size, np.uint8) for size in sizes]
         self._enlarged = np.empty((height, width), np.uint8)
         self._warm_up(sharpener)
@@ -110,7 +108,7 @@ class Processor:
     def _warm_up(self, sharpener: Sharpener) -> None:
         """Let it compile for the size of each rung."""
         for small in self._small:
-            sharpener(np.full_like(small, _NOTHING_TO_ADD), "gray")
+            sharpener(np.full_like(small, NOTHING_TO_ADD), "gray")
 
     def __call__(self, frame: Frame, rung: int, out: Frame) -> None:
         """Write the sharpened frame (height * 3 / 2, width) to `out`, another array."""
@@ -130,9 +128,9 @@ class Processor:
         small, added = self._small[rung], self._added[rung]
         cv2.resize(luma, small.shape[::-1], dst=small, interpolation=cv2.INTER_AREA)
         self._sharpener(self._prepare(small), "gray", added)
-        cv2.addWeighted(added, 1, small, -1, _NOTHING_TO_ADD, dst=added)
+        cv2.addWeighted(added, 1, small, -1, NOTHING_TO_ADD, dst=added)
         cv2.resize(added, luma.shape[::-1], dst=self._enlarged, interpolation=cv2.INTER_LINEAR)
-        cv2.addWeighted(luma, 1, self._enlarged, 1, -_NOTHING_TO_ADD, dst=out)
+        cv2.addWeighted(luma, 1, self._enlarged, 1, -NOTHING_TO_ADD, dst=out)
 
 
 class Worker:

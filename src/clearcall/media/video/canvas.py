@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
-from clearcall.imaging.frame import Frame
+from clearcall.imaging.frame import NEUTRAL, Frame
 from clearcall.imaging.sizes import Size
 from clearcall.media.video.read import Plane, depth_scale, describe_as, plane_of, side_data
 
 View = Literal["plain", "side-by-side", "split"]
 Matrix = tuple[int, ...]
 UPRIGHT: Matrix = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_WHITE, _NEUTRAL = 235, 128  # 8-bit levels
+_WHITE = 235  # 8-bit level
 _LEVELS, _MOST = 4, 1023  # of 10 bits: for each 8-bit level, and the highest
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
@@ -39,7 +39,7 @@ class Canvas:
         """Return the frame to encode; `sharpened` are 8 bits of its luma, or all three planes; both are used up."""
         luma, *chroma = sharpened
         shown: list[Plane] = [add_change(plane_of(frame, 0), luma), *chroma]
-        white, neutral = (level * depth_scale(frame) for level in (_WHITE, _NEUTRAL))
+        white, neutral = (level * depth_scale(frame) for level in (_WHITE, NEUTRAL))
         at = self._displayed(shown[0]).shape[1] // 4 * 2
         if self._view == "split":
             for plane, column, given in zip(shown, (at, at // 2, at // 2), _planes_of(frame), strict=False):

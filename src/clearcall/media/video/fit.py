@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from clearcall.core.console import ProgressBar, warn
 from clearcall.core.errors import UserError
+from clearcall.imaging.frame import NEUTRAL
 from clearcall.imaging.sizes import MOST_SIDE, NewSize, Size, scaled
 from clearcall.media.video.part import Part
 from clearcall.media.video.read import (
@@ -38,7 +39,7 @@ from clearcall.media.video.read import (
 # From a frame as stored, width and height to planar 4:2:0 of that size.
 Convert = Callable[[VideoFrame, int, int], VideoFrame]
 _SAME_SHAPE = 0.02  # by which a frame may be stretched, relative to its width: 426x240 is meant to be 16:9
-_BLACK, _FULL_RANGE, _NEUTRAL = 16, 2, 128
+_BLACK, _FULL_RANGE = 16, 2
 _VP9_MARKER = 2
 
 
@@ -118,7 +119,7 @@ class Fit:
         result = VideoFrame(*self.size, flat.format.name)
         black = 0 if flat.color_range == _FULL_RANGE else _BLACK
         sides = plane_of(flat, 0).shape[:: -1 if turns % 2 else 1]
-        for index, level in enumerate((black, _NEUTRAL, _NEUTRAL)):
+        for index, level in enumerate((black, NEUTRAL, NEUTRAL)):
             area, plane = plane_of(result, index), np.rot90(plane_of(flat, index), turns)
             area[:] = level * depth_scale(flat)
             # Multiples of two rows and columns of luma, or its chroma would be moved against it.
