@@ -910,15 +910,17 @@ def test_a_video_has_each_frame_at_the_time_of_its_slot(i420: Frame, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_no_video_is_left_when_it_fails(i420: Frame, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [0, 3])
+def test_what_was_recorded_is_kept_when_something_else_fails(i420: Frame, tmp_path: Path, recorded: int) -> None:
     def fail() -> None:
         with open_outputs([str(tmp_path / "out.mp4")], (WIDTH, HEIGHT), Fraction(25), overlay=None) as fan:
-            fan.show(0, i420, Status((WIDTH, HEIGHT)))
-            raise UserError("unplugged")
+            for slot in range(recorded):
+                fan.show(slot, i420, Status((WIDTH, HEIGHT)))
+            raise UserError("the network cannot be run")
 
-    with pytest.raises(UserError, match="unplugged"):
+    with pytest.raises(UserError, match="the network cannot be run"):
         fail()
-    assert list(tmp_path.iterdir()) == []
+    assert [len(i420_of(path)) for path in tmp_path.iterdir()] == [recorded] * (recorded > 0)
 
 
 def test_the_status_is_on_those_that_are_to_show_it(i420: Frame) -> None:

@@ -67,6 +67,7 @@ class VideoFile:
 
     def __init__(self, writer: Writer, fps: Fraction) -> None:
         self._writer, self._time_base = writer, 1 / fps
+        self.empty = True
 
     def show(self, slot: int, frame: Frame) -> str:
         """Hand a copy of a frame to the encoder; there are no keys."""
@@ -74,6 +75,7 @@ class VideoFile:
         encoded.pts, encoded.time_base, encoded.duration = slot, self._time_base, 1
         encoded.colorspace, encoded.color_range = ITU601, LIMITED
         self._writer.put(encoded)
+        self.empty = False
         return ""
 
 
@@ -230,7 +232,7 @@ def _virtual_camera(size: Size, fps: Fraction) -> Iterator[VirtualCamera]:
 
 @contextmanager
 def _video_file(path: Path, size: Size, fps: Fraction) -> Iterator[VideoFile]:
-    kind = FORMATS[path.suffix.lower()]
+    kind, failure = FORMATS[path.suffix.lower()], None
     codec, options = ("libvpx-vp9", _VP9) if kind == "webm" else ("libx264", _H264)
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format=kind) as out:
         stream = cast(VideoStream, out.add_stream(codec, fps, options, width=size[0], height=size[1]))
@@ -239,7 +241,15 @@ def _video_file(path: Path, size: Size, fps: Fraction) -> Iterator[VideoFile]:
         stream.codec_context.colorspace, stream.codec_context.color_range = ITU601, LIMITED
         out.start_encoding()
         with Writer(out, stream) as writer:
-            yield VideoFile(writer, fps)
+            video = VideoFile(writer, fps)
+            try:
+                yield video
+            except Exception as error:
+                if video.empty:
+                    raise
+                failure = error  # of something else, raised once what was recorded is complete
+    if failure is not None:
+        raise failure
 
 
 def draw_overlay(frame: Frame, lines: list[str]) -> Frame:
