@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tests.make.videos import STEP, frames_of, write_video
 
+from clearcall.core.files import read_json
 from clearcall.imaging.frame import Frame
 from clearcall.media import folder as folders
 from clearcall.media.folder import RECORD, sharpen_folder
@@ -57,10 +58,11 @@ def test_a_folders_videos_are_sharpened_too_and_skipped_when_up_to_date(
 
 def test_two_videos_never_share_a_result(photos: dict[str, Frame], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("a.mts", "a.mkv"):
+    for name in ("a.avi", "a.mkv"):
         write_video(tmp_path / "in" / name, photos["coffee"], TIMES)
     summary = sharpen_folder(OPTIONS, tmp_path / "in", tmp_path / "out")
     assert (summary.done, summary.failed) == (1, 1)
+    assert [*read_json(tmp_path / "out" / RECORD)] == ["a.mkv"]  # whose name the result has
 
 
 def test_an_interrupted_video_is_not_taken_for_a_result(

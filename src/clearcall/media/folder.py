@@ -199,6 +199,7 @@ def _identity(path: Path) -> tuple[int, int]:
 def _listed(source: Path) -> tuple[list[str], list[str], list[str]]:
     """Return the names below a folder, with forward slashes, of its images, its videos and its other files.
 
+    Those whose results keep their names come first, so that no other's result takes one of these names.
     Linked folders are not entered but counted among the last; hidden folders are passed over.
     """
     images, videos, others = list[str](), list[str](), list[str]()
@@ -215,7 +216,9 @@ def _listed(source: Path) -> tuple[list[str], list[str], list[str]]:
             else:
                 kind = images if suffix in {*FORMATS, *HEIC_SUFFIXES} else others
             kind.append(path.relative_to(source).as_posix())
-    return sorted(images), sorted(videos), sorted(others)
+    images.sort(key=lambda name: (_image_name(name) != name, name))
+    videos.sort(key=lambda name: (_video_name(name) != name, name))
+    return images, videos, sorted(others)
 
 
 def _raise(error: OSError) -> None:
