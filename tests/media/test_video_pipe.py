@@ -1,5 +1,6 @@
 """Pipes of YUV4MPEG: the command with real standard input and output."""
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -114,3 +115,20 @@ def test_what_cannot_be_piped_is_one_message(arguments: list[str], said: str, tm
     assert said in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of Unix")
+def test_no_video_is_written_to_a_terminal(source: Path) -> None:
+    screen, terminal = os.openpty()
+    done = subprocess.run(
+        [*COMMAND, str(source), "-", *OPTIONS],
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(terminal)
+    os.close(screen)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output is a terminal, which shows no video: pipe it on")

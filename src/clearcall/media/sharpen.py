@@ -1,5 +1,6 @@
 """Sharpen an image, a video, or a folder of both: what the input is decides."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: V
         raise UserError(
             "a pipe carries plain frames that are not encoded: leave out --side-by-side, --split, --codec and --crf"
         )
+    if sys.stdout.isatty():
+        raise UserError("standard output is a terminal, which shows no video: pipe it on, with `| mpv -` for example")
     given = None if str(source) == _PIPE else source
     made = options.for_videos()
     summary = pipe_video(made, given, size=video.size, past_frames=video.past_frames, part=video.part)
