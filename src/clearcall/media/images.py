@@ -31,10 +31,8 @@ from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.runtime.sharpener import Sharpener
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
-FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF"
-}  # fmt: skip
-HEIC_SUFFIXES = {".heic", ".heif"}  # which are read alone
+FORMATS = {suffix: kind for suffix, kind in SUFFIXES.items() if kind not in {"BMP", "HEIF"}}
+HEIC_SUFFIXES = {suffix for suffix, kind in SUFFIXES.items() if kind == "HEIF"}  # which are read alone
 KINDS = "PNG, JPEG, WebP, TIFF, AVIF or HEIC"
 _MAX_FILE_BYTES = 2**31
 _MODES = {
