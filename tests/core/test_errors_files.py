@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
 from clearcall.core.locks import hold_lock, release_lock
+from clearcall.core.processes import stopped_by_interrupt
 
 
 def raiser(error: BaseException) -> Callable[[], None]:
@@ -432,3 +434,13 @@ def test_a_program_outside_dvc_outlives_the_shell_that_started_it(tmp_path: Path
         process.stdout.readline()
         process.kill()
         assert process.stdout.read() == b"done\n"
+
+
+def test_what_hangs_ends_by_a_second_interrupt() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopped_by_interrupt() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before

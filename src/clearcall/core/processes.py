@@ -82,14 +82,27 @@ def end_with_parent() -> None:
 
 @contextmanager
 def stopped_by_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C, or SIGTERM, sets instead of raising: wherever it comes, the file is closed well."""
+    """Yield an event that Ctrl-C, or SIGTERM, sets instead of raising: wherever it comes, the file is closed well.
+
+    Once it is set, the next one acts as it did before: what hangs must end too.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # which alone may choose what a signal does
         yield stop
         return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def set_stop(*_: object) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, set_stop)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
