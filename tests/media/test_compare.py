@@ -130,6 +130,14 @@ def test_of_a_video_the_frame_in_the_middle_is_shown_upright(
     assert np.corrcoef(added.ravel(), (np.rot90(ours, rotation // 90).astype(int) - luma).ravel())[0, 1] > 0.9
 
 
+def test_of_a_video_chroma_is_shown_restored_too(rgb: Frame, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", rgb, [0], size=(88, 60), options={"qp": "32"})
+    sharpener = Sharpener("quality", "onnxruntime", 1, expert="call_smaller_coarse")
+    before, after = halves(write_before_after(sharpener, source, None), 88, 60)
+    sent, restored = (np.asarray(cv2.cvtColor(half, cv2.COLOR_RGB2YCrCb), float)[..., 1:] for half in (before, after))
+    assert np.abs(sent - restored).mean() > 0.5
+
+
 def played(page: Path) -> list[Frame]:
     """The frames of the video that a page holds; sound there is none."""
     text = page.read_text(encoding="utf-8")

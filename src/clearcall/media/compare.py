@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from av.video.frame import VideoFrame
 from PIL import Image, ImageDraw, ImageFont
 
 from clearcall.core.errors import UserError
@@ -12,6 +13,7 @@ from clearcall.core.files import atomic_path, check_target, write_text
 from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.grid import ZOOM, enlarge, largest_sum
+from clearcall.imaging.yuv import CONVERSION
 from clearcall.media.images import is_image
 from clearcall.media.slider import slider_page
 from clearcall.media.video.part import Part
@@ -26,7 +28,7 @@ from clearcall.media.video.read import (
     video_span_s,
     video_stream,
 )
-from clearcall.media.video.run import split_video
+from clearcall.media.video.run import sharpen_frame, split_video
 from clearcall.runtime.family import SharpenerFor, settled
 from clearcall.runtime.sharpener import Sharpener
 
@@ -95,17 +97,20 @@ def _middle(path: Path) -> Part:
 
 
 def _middle_frame(sharpener: Sharpener | SharpenerFor, path: Path) -> tuple[Frame, Frame]:
-    """Return a video's middle frame as displayed RGB, and with its luma sharpened."""
+    """Return a video's middle frame as displayed RGB, before and after."""
     stored = frame_at(path, 0.5)
     with opened(path) as video:
         main = video_stream(video, path)
         chosen = settled(sharpener, (stored.width, stored.height), rate_of(main))
         chosen.coded = is_coded(main)
     frame = planar(stored, stored.width, stored.height)
-    before = frame.to_ndarray(format="rgb24")
+    before = _rgb(frame)
     frame.make_writable()
-    luma = plane_of(frame, 0)
-    luma[:] = chosen(luma, "gray")
-    after = frame.to_ndarray(format="rgb24")
+    for index, plane in enumerate(sharpen_frame(chosen, frame)):
+        plane_of(frame, index)[:] = plane
     turns = quarter_turns(stored)
-    return tuple(np.ascontiguousarray(np.rot90(rgb, turns), np.uint8) for rgb in (before, after))  # type: ignore[return-value]  # two
+    return tuple(np.ascontiguousarray(np.rot90(rgb, turns)) for rgb in (before, _rgb(frame)))  # type: ignore[return-value]  # two
+
+
+def _rgb(frame: VideoFrame) -> Frame:
+    return np.asarray(frame.reformat(format="rgb24", interpolation=CONVERSION).to_ndarray(), np.uint8)

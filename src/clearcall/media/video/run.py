@@ -393,6 +393,12 @@ def _planes(sharpened: Frame, pixel_format: PixelFormat) -> list[Frame]:
     return [sharpened[:height], *sharpened[height:].reshape(2, height // 2, width // 2)]
 
 
+def sharpen_frame(sharpener: Sharpener, frame: VideoFrame) -> list[Frame]:
+    """Return the sharpened planes of one planar frame by itself: luma alone, or all three."""
+    pixel_format = _pixel_format(sharpener, frame)
+    return _planes(sharpener(_input(frame, pixel_format, lambda luma: luma), pixel_format), pixel_format)
+
+
 def _sharpened(
     sharpener: Sharpener,
     things: "Iterable[VideoFrame | Packet[Any]]",
@@ -420,7 +426,7 @@ def _sharpened(
                 copy(thing)
 
     # The first call, in which a runtime is chosen, does not count.
-    sharpener(_input(first, pixel_format, lambda luma: luma), pixel_format)
+    sharpen_frame(sharpener, first)
     started = time.perf_counter()
     with clock:
         for done, sharpened in enumerate(sharpener.map(inputs(), pixel_format, around=clock), 1):
