@@ -284,6 +284,26 @@ def test_two_threads_give_what_one_gives(network: Network, provider: Provider) -
     assert distance(one, two) <= tolerance(provider)
 
 
+def test_ctrl_c_is_no_crash_after_another_thread_has_let_go_of_a_network() -> None:
+    """OpenVINO unmapped a stack for signals that the thread which had compiled the network still had."""
+    pytest.importorskip("openvino")
+    program = (
+        "import gc, signal, threading, numpy as np\n"
+        "from clearcall.runtime.sharpener import Sharpener\n"
+        "held = [Sharpener('fast', 'openvino', 2)]\n"
+        "held[0](np.zeros((360, 640, 3), np.uint8))\n"
+        "thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "arguments"),
     [

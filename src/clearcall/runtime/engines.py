@@ -9,6 +9,7 @@ the number of one beside the frame, and gives the router's `scores` (see `clearc
 import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
@@ -107,12 +108,22 @@ def answers(
     return outputs
 
 
-def openvino_precisions() -> tuple[Precision, ...]:
-    """Return OpenVINO's precisions here, the fastest first; raise ImportError without it."""
+@cache
+def _openvino_core() -> Any:  # noqa: ANN401  # openvino's
+    """Return OpenVINO; raise ImportError without it.
+
+    Never closed: it gives the thread that first compiles a stack for signals, and would unmap that from another thread,
+    after which Ctrl-C would crash the process.
+    """
     import openvino  # noqa: PLC0415  # an optional extra
 
+    return openvino.Core()
+
+
+def openvino_precisions() -> tuple[Precision, ...]:
+    """Return OpenVINO's precisions here, the fastest first; raise ImportError without it."""
     # bf16 halves the time where the processor multiplies it. A network's trial bounds by how much results differ.
-    bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    bf16 = "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("bf16", "f32") if bf16 else ("f32",)
 
 
@@ -167,7 +178,7 @@ class _Openvino:
     def __init__(self, graph: Graph, height: int, width: int, threads: int, precision: Precision) -> None:
         import openvino  # noqa: PLC0415  # an optional extra
 
-        core = openvino.Core()
+        core = _openvino_core()
         model = core.read_model(graph.onnx)
         self.input, self.chroma, self.output = _empty_inputs(graph, height, width)
         self.scores: Scores = np.zeros(len(graph.choices), np.float32)
