@@ -436,6 +436,7 @@ def test_a_program_outside_dvc_outlives_the_shell_that_started_it(tmp_path: Path
 
 _INTERRUPTED = """
 import signal
+from clearcall.core.processes import stopped_by_interrupt
 before = signal.getsignal(signal.SIGTERM)
 with stopped_by_interrupt() as stop:
     signal.raise_signal(signal.SIGINT)

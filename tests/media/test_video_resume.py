@@ -146,9 +146,9 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(plain: Sharpener, scene: F
     source = write_video(tmp_path / "in.mkv", scene, range(0, 320 * STEP, STEP), size=SMALL, sound=200)
     target = tmp_path / "out.mp4"
     sharpen_video(plain, source, target, past_frames=False)
-    # A limit of the kernel in place of a disk: only the last bytes of the file, its table of frames, are refused.
+    # A limit of the kernel in place of a disk: only the end of the file, its table of frames, is refused.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (target.stat().st_size - 10, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (target.stat().st_size - 1000, limits[1]))
     try:
         with pytest.raises(UserError, match="File too large"):
             sharpen_video(plain, source, target, past_frames=False, overwrite=True)
