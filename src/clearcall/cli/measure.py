@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 
@@ -93,12 +93,12 @@ def calls(
     from clearcall.media.options import SharpenerOptions
     from clearcall.params import call_codecs
     from clearcall.reporting.calls import verdict, write_calls
-    from clearcall.runtime.sharpener import Sharpener, find_model, named_model
+    from clearcall.runtime.sharpener import Choice, Sharpener, find_model, named_model
 
     files, codecs, model = clip_files(clips), call_codecs(codec or ()), named_model(model)
     measured = SharpenerOptions(model, provider, threads=1).for_images()
     measured.measure_fps(1280, 720)
-    runtime = measured.choice.provider if measured.choice else "onnxruntime"
+    runtime = cast(Choice, measured.choice).provider  # there were frames
     sharpener = partial(Sharpener, find_model(model), runtime, 1, strength, video=True)
     looks = {look: partial(sharpener, look=look) for look in get_args(Look)}
     read = partial(read_clip, frames=frames, height=height, motion=motion)

@@ -24,9 +24,9 @@ zoom.addEventListener("change", () => pairs.forEach(pair => {
   pair.classList.toggle("fit", zoom.value === "0");
   pair.style.setProperty("--zoom", zoom.value);
 }));
-for (const film of document.querySelectorAll(".film")) {
+for (const player of document.querySelectorAll(".video")) {
   const [video, canvas, button, position, trouble] =
-    ["video", "canvas", "button", "input", ".trouble"].map(one => film.querySelector(one));
+    ["video", "canvas", "button", "input", ".trouble"].map(one => player.querySelector(one));
   const context = canvas.getContext("2d"), { width, height } = canvas;
   const draw = () => {
     const x = Math.round(width * at.value / 100), output = video.videoWidth / 2;
@@ -58,7 +58,7 @@ _PAIR = Template("""<div class="view" $view><div class="pair fit" style="--width
 <img alt="$name, the input" width="$width" height="$height" src="$before">
 <img alt="$name, the output of clearcall" class="after" width="$width" height="$height" src="$after">
 </div></div>""")
-_FILM = Template("""<div class="film">
+_VIDEO = Template("""<div class="video">
 <div class="view" $view><div class="pair fit" style="--width: $width; --height: $height">
 <canvas role="img" aria-label="$name, the input left, the output of clearcall right" width="$width" height="$height">
 </canvas>
@@ -93,7 +93,7 @@ def slider_page(title: str, shown: Mapping[str, tuple[Frame, Frame] | SplitVideo
     parts = []
     for name, one in shown.items():
         parts += [f"<h2>{_escaped(name)}</h2>"] if len(shown) > 1 else []
-        parts.append(_film(name, one) if isinstance(one, SplitVideo) else _pair(name, *one))
+        parts.append(_video(name, one) if isinstance(one, SplitVideo) else _pair(name, *one))
     return Template(_PAGE.read_text(encoding="utf-8")).substitute(
         title=_escaped(title),
         shown="\n".join(parts),
@@ -108,9 +108,9 @@ def _pair(name: str, before: Frame, after: Frame) -> str:
     return _PAIR.substitute(view=_VIEW, name=_escaped(name), width=width, height=height, **images)
 
 
-def _film(name: str, video: SplitVideo) -> str:
+def _video(name: str, video: SplitVideo) -> str:
     width, height = video.size
-    return _FILM.substitute(
+    return _VIDEO.substitute(
         view=_VIEW,
         name=_escaped(name),
         width=width,
