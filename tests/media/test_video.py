@@ -1,5 +1,6 @@
 """Videos: real files in, the result decoded again and held against the Sharpener and the input's own packets."""
 
+import gc
 import io
 import signal
 import subprocess
@@ -860,6 +861,19 @@ def test_frames_that_are_turned_otherwise_are_laid_as_the_first(
     before = shown(lying, (96, 64)) + turned_back
     assert {frame.rotation for frame in after} == {90}
     assert_luma(sharpener, before, after)
+
+
+def test_frames_are_freed_as_soon_as_they_are_used(sharpener: Sharpener, scene: Frame, tmp_path: Path) -> None:
+    """Each frame that waits for the garbage collector instead takes megabytes, and fresh memory is slow."""
+    source = write_video(tmp_path / "in.mp4", scene)
+    gc.collect()
+    gc.disable()
+    try:
+        sharpen_video(sharpener, source, tmp_path / "out.mp4")
+        left = [one for one in gc.get_objects() if isinstance(one, VideoFrame)]
+    finally:
+        gc.enable()
+    assert len(left) <= 1  # the first one, whose metadata are read
 
 
 def test_of_constant_sizes_only_key_frames_are_decoded(

@@ -97,8 +97,10 @@ class Fit:
         if not self._transparent and is_transparent(frame):
             self._transparent = True
             warn(f"{self._name} is transparent in places: that is left out")
-        if frame.key_frame or side_data(frame, "DISPLAYMATRIX") is not None:
-            self._turned = quarter_turns(frame)  # it stays so until the next key frame, as H.264 and HEVC have it
+        # A rotation stays until the next key frame, as H.264 and HEVC have it, or until another one is stated. Side
+        # data is asked last: a frame refers to itself once that was read, and waits for the garbage collector.
+        if frame.key_frame or frame.rotation or (self._turned and side_data(frame, "DISPLAYMATRIX") is not None):
+            self._turned = quarter_turns(frame)
         turns = (self._turned - self._turns) % 4
         width, height = self._inside(frame, turns)
         flat = self._convert(frame, *((height, width) if turns % 2 else (width, height)))
