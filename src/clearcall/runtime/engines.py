@@ -8,7 +8,6 @@ the number of one beside the frame, and gives the router's `scores` (see `clearc
 
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -178,36 +177,15 @@ class _Openvino:
     def __init__(self, graph: Graph, height: int, width: int, threads: int, precision: Precision) -> None:
         import openvino  # noqa: PLC0415  # an optional extra
 
-        core = _openvino_core()
-        model = core.read_model(graph.onnx)
+        model = _openvino_core().read_model(graph.onnx)
+        self._threads, self._precision = threads, precision
         self.input, self.chroma, self.output = _empty_inputs(graph, height, width)
         self.scores: Scores = np.zeros(len(graph.choices), np.float32)
-
-        def request(part: Any, precision: Precision) -> Any:  # noqa: ANN401  # openvino's
-            # Inside of a condition an input has lost its name: chroma is the one of two planes.
-            is_chroma = [graph.coloured and one.get_partial_shape()[1] == CHROMA_PLANES for one in part.inputs]
-            taken = [self.chroma if chroma else self.input for chroma in is_chroma]
-            part.reshape({one: list(array.shape) for one, array in zip(part.inputs, taken, strict=True)})
-            if has_wide_lanes():
-                fill_lanes(part)
-            config: dict[str, Any] = {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": precision,
-                # Pinned threads of several sessions would share one core.
-                "ENABLE_CPU_PINNING": False,
-            }
-            compiled = core.compile_model(part, "CPU", config).create_infer_request()
-            for number, array in enumerate(taken):
-                compiled.set_input_tensor(number, openvino.Tensor(array, shared_memory=True))
-            return compiled
-
         self._sink = openvino.Tensor(self.output, shared_memory=True)
         # Each expert as a graph of its own: as part of the whole it would take a quarter more time. They are compiled
         # when they are first chosen, since few of them ever are, and the last few are kept.
         router, self._parts = _parts(model) if graph.choices else (None, [model])
-        self._router = request(router, "f32") if router else None
-        self._request: Callable[[Any], Any] = lambda part: request(part.clone(), precision)
+        self._router = self._request(router, "f32") if router else None
         self._experts: OrderedDict[int, Any] = OrderedDict()
         if not graph.choices:
             self._expert(0)
@@ -226,10 +204,32 @@ class _Openvino:
         if number not in self._experts:
             if len(self._experts) == _KEPT_EXPERTS:
                 self._experts.popitem(last=False)
-            self._experts[number] = self._request(self._parts[number])
+            self._experts[number] = self._request(self._parts[number].clone(), self._precision)
             self._experts[number].set_output_tensor(self._sink)
         self._experts.move_to_end(number)
         return self._experts[number]
+
+    def _request(self, part: Any, precision: Precision) -> Any:  # noqa: ANN401  # openvino's
+        """Return a request of a graph that is compiled for the buffers; no closure, which would keep `self` alive."""
+        import openvino  # noqa: PLC0415  # an optional extra
+
+        # Inside of a condition an input has lost its name: chroma is the one of two planes.
+        is_chroma = [self.chroma.size and one.get_partial_shape()[1] == CHROMA_PLANES for one in part.inputs]
+        taken = [self.chroma if chroma else self.input for chroma in is_chroma]
+        part.reshape({one: list(array.shape) for one, array in zip(part.inputs, taken, strict=True)})
+        if has_wide_lanes():
+            fill_lanes(part)
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_PRECISION_HINT": precision,
+            # Pinned threads of several sessions would share one core.
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = _openvino_core().compile_model(part, "CPU", config).create_infer_request()
+        for number, array in enumerate(taken):
+            compiled.set_input_tensor(number, openvino.Tensor(array, shared_memory=True))
+        return compiled
 
 
 def _parts(model: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401  # openvino's
