@@ -46,7 +46,7 @@ def tiny(document: dict[str, Any]) -> dict[str, Any]:
     document["evaluate"] = {"unsharp_radii": [1.0], "unsharp_amounts": [0.5, 1.0]}
     document["export_onnx"]["parity_sizes"] = [[40, 48], [31, 37]]
     document["benchmark_fps"] |= {"frames": 4, "blocks": 2, "warmup_frames": 1}
-    document["write_report"] = {"crop_side": 32, "examples": 1}
+    document["write_report"] = {"crop_side": 32, "examples": 1, "video_seconds": 0.1}
     small = {"min_ssim_over_unsharp": -1, "min_psnr_db_over_unsharp": -50, "min_clean_psnr_db": 10}
     document["gate"]["shipped"] = {"small": small, "teacher": small, "tall": small | {"min_clean_psnr_db": 200}}
     document["gate"] |= {"min_ssim": 0.5, "min_fps": 1, "min_ssim_over_unsharp": -1, "min_psnr_db_over_unsharp": -50}

@@ -444,6 +444,7 @@ class WriteReport(_Params):
 
     crop_side: int = Field(ge=16)
     examples: int = Field(ge=1)
+    video_seconds: float = Field(ge=0.1, le=10)
 
 
 class Publish(_Params):

@@ -165,7 +165,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def small_params() -> Params:
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["write_report"] = {"crop_side": 24, "examples": 5}
+    document["write_report"] = {"crop_side": 24, "examples": 5, "video_seconds": 0.1}
     document["paths"] |= {"pairs": "data/pairs", "reports": "reports"}
     return parse_params(document)
 
@@ -301,7 +301,14 @@ def test_the_report_is_whole_and_the_same_each_time(project: Path, change: Calla
     assert linked | {"before_after.png"} == set(figures)
     assert len([name for name in figures if name.startswith("picture_")]) == 2
     look = (reports / "look.html").read_text()
-    assert look.count('class="after"') == 2 and "<h2>" in look and "[look.html](look.html)" in text
+    assert look.count('class="after"') == look.count("data:video/mp4;base64,") == 2
+    assert re.findall("<h2>(.*)</h2>", look) == [
+        "Face in a call",
+        "Text in a call",
+        "test/a.png, blur",
+        "test/b.png, blur",
+    ]
+    assert "[look.html](look.html)" in text and "two videos: a face and text in a call" in text
     for name in figures:
         with Image.open(reports / "figures" / name) as image:
             assert image.format == "PNG"

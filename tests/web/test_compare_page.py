@@ -1,4 +1,4 @@
-"""The page of `clearcall compare` in Chromium: input and output in step, keyboard, no request, no fault by axe."""
+"""The pages of `clearcall compare` and of a run in Chromium: both halves in step, keyboard, no request, axe."""
 
 import base64
 import io
@@ -17,6 +17,8 @@ from tests.make.videos import STEP, write_video
 
 from clearcall.imaging.frame import Frame
 from clearcall.media.compare import write_before_after
+from clearcall.media.slider import slider_page
+from clearcall.reporting.played import play_calls
 from clearcall.runtime.sharpener import Sharpener
 
 playwright = playwright_or_skip()
@@ -26,14 +28,16 @@ WAIT_MS = 60_000  # of a loaded machine
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Frame]) -> dict[str, Path]:
-    """The pages of a video and of an image, whose name has to be escaped."""
+    """The pages of a video, of an image, whose name has to be escaped, and of a run, with two videos and a pair."""
     folder = tmp_path_factory.mktemp("compared")
     photo, times = folder / "<b>&.png", range(0, FRAMES * STEP, STEP)
     Image.fromarray(photos["coffee"][:200, :300]).save(photo)
     traits: dict[str, Any] = {"tags": {"colorspace": 1, "color_range": 1}, "options": {"crf": "10"}}
     video = write_video(folder / "call.mp4", photos["astronaut"], times, size=(WIDTH, HEIGHT), **traits)
     sharpener = Sharpener("fast", "onnxruntime", 1, strength=2, expert="bicubic_x2.0")
-    return {
+    pair = photos["astronaut"], sharpener(photos["astronaut"])
+    (folder / "look.html").write_text(slider_page("student", {**play_calls(sharpener, 1), "a pair": pair}))
+    return {"run": folder / "look.html"} | {
         one.suffix: write_before_after(sharpener, one, one.with_suffix(".html"), overwrite=True)
         for one in (photo, video)
     }
@@ -132,9 +136,31 @@ def test_a_video_that_cannot_be_played_is_told(browser: Any, pages: dict[str, Pa
     page.close()
 
 
+def test_each_video_of_a_run_s_page_has_its_own_player(browser: Any, pages: dict[str, Path]) -> None:
+    page = opened(browser, pages["run"], reduced_motion="reduce")
+    face, text = (page.get_by_role("group", name=f"{what} in a call") for what in ("Face", "Text"))
+    for player in (face, text):
+        playwright.expect(player.get_by_label("Position")).to_have_attribute("max", re.compile(r"0\.9\d+"))
+    before, other = face.locator("canvas").screenshot(), text.locator("canvas").screenshot()
+    face.get_by_label("Position").press("End")
+    page.wait_for_function("() => document.querySelector('video').currentTime > 0.9")
+    end = time.monotonic() + WAIT_MS / 1000
+    while face.locator("canvas").screenshot() == before:
+        assert time.monotonic() < end
+    assert text.locator("canvas").screenshot() == other
+    face.get_by_role("button").focus()
+    for reached in (face.get_by_label("Position"), text.get_by_label("Before and after"), text.get_by_role("button")):
+        page.keyboard.press("Tab")
+        playwright.expect(reached).to_be_focused()
+    page.keyboard.press("Enter")
+    playwright.expect(text.get_by_role("button")).to_have_text("Pause")
+    playwright.expect(face.get_by_role("button")).to_have_text("Play")
+    page.close()
+
+
 @needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("suffix", [".mp4", ".png"])
+@pytest.mark.parametrize("suffix", [".mp4", ".png", "run"])
 def test_axe_finds_no_fault(browser: Any, pages: dict[str, Path], scheme: str, suffix: str) -> None:
     page = opened(browser, pages[suffix], color_scheme=scheme, viewport={"width": 360, "height": 700})
     for zoom in ("0", "3"):

@@ -33,12 +33,10 @@ class Clip:
 def clip_files(folder: Path) -> list[Path]:
     """Return the videos and photographs of a folder by name; raise UserError if there is none.
 
-    In place of a folder, `bundled` stands for the bundled test photographs (faces of a woman and of a cat, a cup) and a
-    printed page of scikit-image's.
+    In place of a folder, `bundled` stands for `bundled_files`.
     """
     if str(folder) == "bundled" and not folder.exists():
-        photographs = [original.path for original in bundled_originals() if original.split == "test"]
-        return [*photographs, photographs[0].with_name("page.png")]  # both are in skimage/data
+        return bundled_files()
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give one of videos ({', '.join(VIDEO_SUFFIXES)}) or photographs")
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in {*VIDEO_SUFFIXES, *SUFFIXES}]
@@ -47,6 +45,12 @@ def clip_files(folder: Path) -> list[Path]:
             f"{folder} holds neither videos ({', '.join(VIDEO_SUFFIXES)}) nor photographs ({KINDS}): put some there"
         )
     return files
+
+
+def bundled_files() -> list[Path]:
+    """Return the bundled test photographs (faces of a woman and of a cat, a cup) and a printed page."""
+    photographs = [original.path for original in bundled_originals() if original.split == "test"]
+    return [*photographs, photographs[0].with_name("page.png")]  # all are scikit-image's
 
 
 def video_files(folder: Path) -> list[Path]:

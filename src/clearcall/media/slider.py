@@ -58,7 +58,7 @@ _PAIR = Template("""<div class="view" $view><div class="pair fit" style="--width
 <img alt="$name, the input" width="$width" height="$height" src="$before">
 <img alt="$name, the output of clearcall" class="after" width="$width" height="$height" src="$after">
 </div></div>""")
-_VIDEO = Template("""<div class="video">
+_VIDEO = Template("""<div class="video" role="group" aria-label="$name">
 <div class="view" $view><div class="pair fit" style="--width: $width; --height: $height">
 <canvas role="img" aria-label="$name, the input left, the output of clearcall right" width="$width" height="$height">
 </canvas>
@@ -67,7 +67,7 @@ _VIDEO = Template("""<div class="video">
 <p class="player"><button type="button">Play</button>
 <label>Position <input type="range" min="0" max="0" step="$step" value="0"></label></p>
 <p class="trouble" role="alert" hidden>This browser cannot play H.264.</p>
-<p>$seconds s, encoded again as H.264 with little loss. A PNG shows the middle frame without loss.</p>
+<p>$seconds s, encoded again as H.264 with little loss. $note</p>
 </div>""")
 _MOST_WEBP_PX = 16_383
 
@@ -76,13 +76,15 @@ _MOST_WEBP_PX = 16_383
 class SplitVideo:
     """An H.264 video (MP4) with the input in its left half and the output in its right one.
 
-    `size` is that of the input, in pixels: a half may have one more column or row. `rate` is in frames a second.
+    `size` is that of the input, in pixels: a half may have one more column or row. `rate` is in frames a second. `note`
+    is shown below the video.
     """
 
     mp4: bytes
     size: Size
     rate: Fraction
     seconds: float
+    note: str
 
 
 def slider_page(title: str, shown: Mapping[str, tuple[Frame, Frame] | SplitVideo]) -> str:
@@ -118,6 +120,7 @@ def _video(name: str, video: SplitVideo) -> str:
         video=_data_url("video/mp4", video.mp4),
         step=float(1 / video.rate),
         seconds=f"{video.seconds:.1f}",
+        note=_escaped(video.note),
     )
 
 

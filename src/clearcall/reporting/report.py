@@ -19,6 +19,7 @@ from clearcall.params import Gate, Params, TeacherLosses
 from clearcall.reporting import tables
 from clearcall.reporting.charts import draw_gains, draw_speed, draw_training
 from clearcall.reporting.page import Page
+from clearcall.reporting.played import play_calls
 from clearcall.tracking.gate import judge
 
 LOOK = "look.html"
@@ -42,7 +43,8 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Conte
         draw_gains(folder / "gains.png", results)
         draw_speed(folder / "speed.png", results, params.gate)
         draw_training(folder / "training.png", results, curves)
-    write_text(reports / LOOK, slider_page(f"{hardest}, {CONTENDERS['student']}", pairs))
+    videos = play_calls(lambda frame: restorers["student"](frame, ""), params.write_report.video_seconds)
+    write_text(reports / LOOK, slider_page(CONTENDERS["student"], {**videos, **pairs}))
     evaluate = results["evaluate"]
     page = Page("What this run reached")
     page.add_list(*verdict(results, params.gate))
@@ -53,7 +55,8 @@ def write_report(params: Params, params_text: str, restorers: Mapping[str, Conte
         f"The hardest degradation of the mix, `{hardest}`, on {len(pictures)} of {len(evaluate['by_image'])} test "
         f"photographs. The crop ({params.write_report.crop_side} pixels, upscaled {ZOOM} times) lies where the "
         f"degradation did most harm; the figures are of the full frame. [{LOOK}]({LOOK}), which `dvc repro` writes "
-        "beside this page and git does not keep, has a slider between input and student."
+        "beside this page and git does not keep, has a slider between input and student, of these photographs and of "
+        "two videos: a face and text in a call."
     )
     for picture in pictures:
         image = picture["image"]
@@ -163,7 +166,7 @@ def _draw_pictures(
 ) -> tuple[list[dict[str, str]], dict[str, tuple[Frame, Frame]]]:
     """Draw a comparison for each chosen photograph, and the README's image.
 
-    Returns photographs and file names, and each photograph's degraded frame and what the student makes of it.
+    Returns photographs and file names, and by name each degraded frame and what the student makes of it.
     """
     reader, side = PairReader(params.paths.pairs), params.write_report.crop_side
     drawn, pairs = [], {}
@@ -182,7 +185,7 @@ def _draw_pictures(
                 folder / "before_after.png", optimize=True
             )
         drawn.append({"image": pair.image, "file": file})
-        pairs[pair.image] = shown["degraded"], shown["student"]
+        pairs[f"{pair.image}, {degradation}"] = shown["degraded"], shown["student"]
     return drawn, pairs
 
 

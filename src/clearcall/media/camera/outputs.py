@@ -20,8 +20,9 @@ from clearcall.core.files import atomic_path, check_target
 from clearcall.imaging.frame import NEUTRAL, Frame
 from clearcall.imaging.sizes import Size
 from clearcall.media.camera.loop import QUIT
-from clearcall.media.camera.source import ITU601, LIMITED
+from clearcall.media.camera.source import ITU601
 from clearcall.media.camera.status import Status
+from clearcall.media.video.read import LIMITED
 from clearcall.media.video.write import FORMATS, Writer
 
 PREVIEW, VIRTUAL = "preview", "virtual"

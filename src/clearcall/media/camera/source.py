@@ -22,6 +22,7 @@ from clearcall.imaging.sizes import Size
 from clearcall.imaging.yuv import SCALING
 from clearcall.media.video.fit import Fit, frame_pixels, largest
 from clearcall.media.video.read import (
+    LIMITED,
     PLANAR,
     Reader,
     frame_at,
@@ -37,7 +38,7 @@ from clearcall.media.video.read import (
 FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _DEFAULTS = {"linux": "/dev/video0", "darwin": "default"}
 _WANTED_SIZE, _WANTED_FPS = (1280, 720), 30
-ITU601, LIMITED = 5, 1  # as FFmpeg numbers matrix and range
+ITU601 = 5  # as FFmpeg numbers matrices
 _PROTOCOLS = ("rtsp://", "rtsps://", "http://", "https://")
 _WAIT_S = 10.0, 5.0  # to open, and for each read
 _NAP_S = 0.002

@@ -29,7 +29,7 @@ from clearcall.media.video.edits import has_edits, is_hidden, without_hidden
 from clearcall.media.video.part import Part
 
 # As FFmpeg numbers matrices, ranges, primaries and transfers.
-_ITU709, _ITU2020, _LIMITED = 1, 9, 1
+ITU709, _ITU2020, LIMITED = 1, 9, 1
 _BT709, _PQ, _HLG = 1, 16, 18
 # It keeps its table, which takes seconds to make.
 _SDR, _SDR_LOCK = VideoReformatter(), threading.Lock()
@@ -207,10 +207,10 @@ def planar(frame: VideoFrame, width: int, height: int, pixel_format: str = PLANA
     HDR stays HDR as yuv420p10le, and becomes SDR as yuv420p.
     """
     if frame.format.is_rgb or (pixel_format == PLANAR and is_hdr(frame)):
-        convert, matrix = (reformat_to_sdr, _ITU709) if pixel_format == PLANAR else (VideoFrame.reformat, _ITU2020)
-        options = {"dst_colorspace": matrix, "dst_color_range": _LIMITED, "interpolation": SCALING}
+        convert, matrix = (reformat_to_sdr, ITU709) if pixel_format == PLANAR else (VideoFrame.reformat, _ITU2020)
+        options = {"dst_colorspace": matrix, "dst_color_range": LIMITED, "interpolation": SCALING}
         flat = convert(frame, width, height, pixel_format, **options)
-        flat.colorspace, flat.color_range = matrix, _LIMITED
+        flat.colorspace, flat.color_range = matrix, LIMITED
         return flat
     flat = frame.reformat(width, height, pixel_format, interpolation=SCALING)
     # PyAV takes the number of the one matrix for that of another, of the same values.

@@ -57,6 +57,7 @@ from clearcall.media.video.read import (
 )
 from clearcall.media.video.write import (
     FORMATS,
+    OF_PAGES,
     VideoCodec,
     Writer,
     add_copies,
@@ -71,8 +72,7 @@ from clearcall.runtime.sharpener import PixelFormat, Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
 _YUV4MPEG = "yuv4mpegpipe"
-# Of little loss, but no more than 3 MB a second and as much once: Firefox takes pages' data up to 32 MB.
-_OF_PAGES = {"crf": "12", "maxrate": "24M", "bufsize": "24M"}
+_IN_A_PNG = "A PNG shows the middle frame without loss."
 _NO_TEXT = b"\0\0"  # between two subtitles of MP4; the new file gets its own
 _PLANAR = {"yuv420p", "yuvj420p", "nv12"}  # 8 bits, 4:2:0: nothing is lost on the way to yuv420p
 _PLANAR_HDR = _PLANAR | {"yuv420p10le", "p010le"}  # likewise, to yuv420p10le
@@ -310,7 +310,7 @@ def split_video(sharpener: Sharpener | SharpenerFor, source: Path, part: Part) -
         main, clock = video_stream(video, source), BusyClock()
         chosen = _settled(sharpener, fit, main)
         canvas = Canvas(start, fit.size, "side-by-side", even=True)
-        encoder = add_encoder(out, main, start, fit, canvas, "h264", _OF_PAGES)
+        encoder = add_encoder(out, main, start, fit, canvas, "h264", OF_PAGES)
         reader, done = Reader(video, main, fit, source, stop, part), 0
         with progress_of(video, main, "sharpening", part) as bar, Writer(out, encoder) as writer:
             for frame, planes in _sharpened(chosen, reader, start, clock, bar, past_frames=True):
@@ -322,7 +322,7 @@ def split_video(sharpener: Sharpener | SharpenerFor, source: Path, part: Part) -
             where = f"{float(part.start_s):g} s, where its middle is said to begin"
             raise UserError(f"{source} ends before {where}: it is truncated; name a PNG, which shows the last frame")
         rate = rate_of(main)
-    return SplitVideo(file.getvalue(), fit.size, rate, float(done / rate))
+    return SplitVideo(file.getvalue(), fit.size, rate, float(done / rate), _IN_A_PNG)
 
 
 @contextmanager

@@ -4,13 +4,15 @@ import io
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
 from typing import Literal, Self, cast
 
 import av
+import numpy as np
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -20,12 +22,15 @@ from av.video.stream import VideoStream
 
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
+from clearcall.imaging.frame import Frame
+from clearcall.imaging.sizes import Size
+from clearcall.media.slider import SplitVideo
 from clearcall.media.video.canvas import UPRIGHT, Canvas
 from clearcall.media.video.edits import begins_hidden
 from clearcall.media.video.fit import Fit
 from clearcall.media.video.hdr import hdr_metadata
 from clearcall.media.video.journal import Journal
-from clearcall.media.video.read import is_hdr, opened, rate_of, time_base_of
+from clearcall.media.video.read import ITU709, LIMITED, is_hdr, opened, planar, rate_of, time_base_of
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 VideoCodec = Literal["h264", "hevc", "av1", "vp9"]
@@ -42,6 +47,8 @@ _ENCODERS: dict[VideoCodec, tuple[str, dict[str, str]]] = {
     "av1": ("libsvtav1", {"crf": "24", "preset": "9"}),
     "vp9": ("libvpx-vp9", {"crf": "24", "deadline": "good", "cpu-used": "5", "row-mt": "1"}),
 }
+# Of little loss, but no more than 3 MB a second and as much once: Firefox takes pages' data up to 32 MB.
+OF_PAGES = {"crf": "12", "maxrate": "24M", "bufsize": "24M"}
 _OF_HDR: dict[VideoCodec, Literal["hevc", "av1"]] = {"h264": "hevc", "vp9": "av1"}  # in place of those of 8 bits
 _QUEUED = 8  # frames and packets that wait for the encoder
 # What metadata says of the file or of the old encoding, and which the new file says anew.
@@ -113,6 +120,22 @@ def add_encoder(
     context.flags |= Flags.frame_duration
     stream.set_display_matrix(None if canvas.matrix == UPRIGHT else canvas.matrix)
     return stream
+
+
+def join_halves(halves: Iterable[tuple[Frame, Frame]], size: Size, rate: Fraction, note: str) -> SplitVideo:
+    """Encode RGB frames, each beside its output, into a video for a page; `size` is theirs, of even sides."""
+    (width, height), file, (encoder, options) = size, io.BytesIO(), _ENCODERS["h264"]
+    frames = 0
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream(encoder, rate, {**options, **OF_PAGES}, width=2 * width, height=height)
+        stream = cast(VideoStream, stream)
+        stream.codec_context.colorspace, stream.codec_context.color_range = ITU709, LIMITED
+        for both in halves:
+            rgb = VideoFrame.from_ndarray(np.hstack(both), "rgb24")
+            out.mux(stream.encode(planar(rgb, rgb.width, rgb.height)))
+            frames += 1
+        out.mux(stream.encode(None))
+    return SplitVideo(file.getvalue(), size, rate, float(frames / rate), note)
 
 
 def add_copies(video: InputContainer, out: OutputContainer, main: VideoStream, source: Path) -> dict[int, Stream]:
