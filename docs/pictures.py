@@ -70,10 +70,15 @@ def draw_page(picture: Path, output: Path) -> None:
         try:
             address = next(word for word in str(server.stdout and server.stdout.readline()).split() if "http" in word)
             browser = tools.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 900, "height": 860}, color_scheme="dark")
+            page = browser.new_page(viewport={"width": 900, "height": 740}, color_scheme="dark")
             page.goto(address)
             page.set_input_files("#file", picture)
-            expect(page.locator("#status")).to_contain_text("is sharpened", timeout=60_000)
+            status = expect(page.locator("#status"))
+            status.to_contain_text("is sharpened", timeout=60_000)
+            page.select_option("#look", "crisp")
+            status.to_contain_text("is sharpened")
+            page.get_by_label("Call").check()  # once more: the time of the first is that of loading the network too
+            status.to_contain_text("is sharpened")
             page.screenshot(path=output)
         finally:
             server.send_signal(signal.SIGINT)
