@@ -1,5 +1,6 @@
 """The page that every report is, and the tables on it."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_page_by_hand(tmp_path: Path) -> None:
 def test_csv_is_written_of_records_and_of_mappings(tmp_path: Path) -> None:
     record = ImageRecord("a.png", "0", 3, 2, "RGB", "made", "CC0, 1.0", "a", "train")
     write_csv(tmp_path / "records.csv", [record])
-    assert read_csv(tmp_path / "records.csv") == [{name: str(value) for name, value in vars(record).items()}]
+    assert read_csv(tmp_path / "records.csv") == [{name: str(value) for name, value in asdict(record).items()}]
     write_csv(tmp_path / "rows.csv", [{"a": 1, "b": None}, {"a": 2.5, "b": "x"}])
     assert (tmp_path / "rows.csv").read_bytes() == b"a,b\n1,\n2.5,x\n"
     with pytest.raises(ValueError, match="fields not in fieldnames"):

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clearcall.core.errors import UserError
 from clearcall.core.locks import lock, open_to_lock
@@ -21,7 +23,10 @@ TEACHER = "teacher"  # has no ONNX file there: it is too slow for a call
 _NAME = 20  # letters of a file's name in that of its temporary one, which may not be longer than names may be
 # In every temporary name: no file of the user's is ever taken for one that a killed process left.
 _MARK = "clearcall-"
+_CELLS = 4096  # of a column of a CSV file, remembered while it is read
 _cleaned = set[Path]()
+
+Record = TypeVar("Record")
 
 
 @contextmanager
@@ -134,19 +139,40 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Any]) -> None:
-    """Write dataclass instances or mappings of the same keys, at least one, as CSV."""
-    records: list[Mapping[str, Any]] = [asdict(row) if is_dataclass(row) else row for row in rows]  # type: ignore[arg-type]  # no class
+def write_csv(path: Path, rows: Iterable[Any]) -> None:
+    """Write dataclass instances or mappings of the same keys, at least one, as CSV; one is in memory at a time."""
+    records: Iterator[Mapping[str, Any]] = (asdict(row) if is_dataclass(row) else row for row in rows)  # type: ignore[arg-type]  # no class
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
+        first = next(records)
+        writer = csv.DictWriter(file, list(first), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows(chain([first], records))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV file with a header: a dictionary of texts for each line."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def read_records(path: Path, kind: type[Record], stage: str) -> Iterator[Record]:
+    """Yield the lines of a CSV file as instances of a dataclass; columns that have a default may be missing.
+
+    Raises UserError if the stage that writes the file has to run, and ValueError for a line that it has not written.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro {stage}` first")
+    types = {field.name: field.type for field in fields(kind)}
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        names = next(lines, [])
+        if not required <= set(names) <= types.keys():
+            raise UserError(f"{path} has the columns {names}, not {list(types)}: run `dvc repro -f -s {stage}`")
+        # Equal cells of lines that are close become one object: of a million lines most memory would be such cells.
+        parse = [lru_cache(_CELLS)({int: int, float: float}.get(types[name], str)) for name in names]  # type: ignore[arg-type]  # str
+        for line in lines:
+            yield kind(**{name: of(cell) for name, of, cell in zip(names, parse, line, strict=True)})
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,14 +4,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children, get_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
 _PARENT = os.getppid()
+_AHEAD = 1000
 _PARENT_POLL_SECONDS, _GRACE_SECONDS = 0.2, 60.0
 
 
@@ -56,6 +61,20 @@ def worker_pool(
             worker.terminate()
         raise
     pool.shutdown()
+
+
+def in_order(pool: Executor, work: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    """Yield the results of `work` in the order of its arguments, which are taken a thousand calls ahead at most.
+
+    `Executor.map` takes all at once.
+    """
+    waiting = deque[Future[T]]()
+    for each in arguments:
+        waiting.append(pool.submit(work, *each))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:

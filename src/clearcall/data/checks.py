@@ -252,7 +252,7 @@ def check_pairs(pairs: Path, limits: CheckPairs, degrade: DegradePairs, docs: Pa
         raise UserError(f"{path} is not a list of pairs of ours ({error}): {again}") from None
     if not records:
         raise UserError(f"{path} lists no pairs: {again}")
-    frame = pd.DataFrame(map(asdict, records))
+    frame = pd.DataFrame({name: [getattr(record, name) for record in records] for name in asdict(records[0])})
     frame["pair"] = [f"{i} [x{s:g}, {d}, variant {v}]" for i, s, d, v in frame[PAIR_KEY].itertuples(index=False)]
     frame["clean"] = frame["degradation"].isin([name for name, steps in degrade.degradations.items() if not steps])
     frame["splits_of_image"] = _splits_of(frame, "image_sha256")

@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from clearcall.core.errors import UserError
-from clearcall.core.files import read_csv, write_csv
+from clearcall.core.files import read_records, write_csv
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -17,7 +16,7 @@ CLIP_FRAMES = 8
 _OPTIONAL = {"degraded", "degraded_sha256", "before", "before_sha256"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One photograph: an upright 8-bit RGB file in the raw folder, and where it came from.
 
@@ -46,26 +45,15 @@ class ImageRecord:
 
 def write_manifest(raw: Path, records: Iterable[ImageRecord]) -> None:
     """Write `manifest.csv`, sorted by path, without optional columns that are empty."""
-    rows = [asdict(record) for record in sorted(records, key=lambda record: record.path)]
-    left_out = {name for name in _OPTIONAL if not any(row[name] for row in rows)}
-    write_csv(raw / MANIFEST, [{name: row[name] for name in row if name not in left_out} for row in rows])
+    ordered = sorted(records, key=lambda record: record.path)
+    left_out = {name for name in _OPTIONAL if not any(getattr(record, name) for record in ordered)}
+    names = [field.name for field in fields(ImageRecord) if field.name not in left_out]
+    write_csv(raw / MANIFEST, ({name: getattr(record, name) for name in names} for record in ordered))
 
 
 def read_manifest(raw: Path) -> list[ImageRecord]:
     """Read `manifest.csv`; raise UserError if it is missing or has other columns."""
-    path = raw / MANIFEST
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro download_data` first")
-    rows = read_csv(path)
-    expected = {field.name for field in fields(ImageRecord)}
-    if rows and not expected - _OPTIONAL <= set(rows[0]) <= expected:
-        raise UserError(
-            f"{path} has the columns {sorted(rows[0])}, not {sorted(expected)}: run `dvc repro -f -s download_data`"
-        )
-    return [
-        ImageRecord(**{**row, "width": int(row["width"]), "height": int(row["height"])})  # type: ignore[arg-type]  # csv yields strings
-        for row in rows
-    ]
+    return list(read_records(raw / MANIFEST, ImageRecord, "download_data"))
 
 
 def split_sha256(records: Iterable[ImageRecord], split: Split) -> str:

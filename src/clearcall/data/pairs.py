@@ -2,16 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clearcall.core.errors import UserError
-from clearcall.core.files import read_csv
+from clearcall.core.files import read_records
 from clearcall.data.manifest import Split
 from clearcall.imaging.frame import Frame
 
@@ -21,7 +19,7 @@ INDEX = "pairs.csv"
 BLOCK_PX = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PairRecord:
     """One pair: the photograph, its scale and degradation, and the places of the two images.
 
@@ -51,21 +49,14 @@ class PairRecord:
     enlarged: float = 1.0
 
 
+def iterate_pairs(pairs: Path) -> Iterator[PairRecord]:
+    """Yield the index of a pairs folder, one pair in memory at a time."""
+    return read_records(pairs / INDEX, PairRecord, "degrade_pairs")
+
+
 def read_pairs(pairs: Path, split: Split | None = None) -> list[PairRecord]:
     """Read the index of a pairs folder, all of it or one split."""
-    path = pairs / INDEX
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro degrade_pairs` first")
-    rows = read_csv(path)
-    if rows and (missing := {field.name for field in fields(PairRecord)} - rows[0].keys()):
-        raise UserError(f"{path} lacks the columns {sorted(missing)}: run `dvc repro -f -s degrade_pairs`")
-    records = [PairRecord(**_parsed(row)) for row in rows]
-    return [record for record in records if split in (None, record.split)]
-
-
-def _parsed(row: dict[str, str]) -> dict[str, Any]:
-    parse = {int: int, float: float}
-    return {field.name: parse.get(field.type, str)(row[field.name]) for field in fields(PairRecord)}  # type: ignore[arg-type]  # str
+    return [record for record in iterate_pairs(pairs) if split in (None, record.split)]
 
 
 class PairReader:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import chain, product, starmap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from clearcall.core.console import track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, write_csv
 from clearcall.core.machine import available_cores
-from clearcall.core.processes import worker_pool
+from clearcall.core.processes import in_order, worker_pool
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, SOFTNESS, bent, enlarged, pan_and_zoom, text_page
@@ -35,44 +36,37 @@ def pair_seed(seed: int, pair: PairRecord) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def degrade_pairs(
-    raw: Path,
-    pairs: Path,
-    records: Sequence[ImageRecord],
-    params: DegradePairs,
-) -> list[PairRecord]:
+def degrade_pairs(raw: Path, pairs: Path, records: Sequence[ImageRecord], params: DegradePairs) -> None:
     """Apply every degradation of the mix to every photograph; write shards and index to `pairs`.
 
-    The place of each image follows from the manifest, so workers write to their own parts of preallocated files: the
-    bytes are the same for any number of workers, and memory does not grow.
+    The place of each image follows from the manifest, so workers write to their own parts of the shards: the bytes are
+    the same for any number of workers. Pairs are planned and listed as work goes on, so memory does not grow with them.
     """
     workers = params.workers or available_cores()
-    with atomic_folder(pairs) as folder:
-        plan, shard_sizes = _plan(records, params)
-        for shard, size in shard_sizes.items():
-            with (folder / shard).open("wb") as file:
-                file.truncate(size)
-        photographs = {record.path: record for record in records}
-        alone = [record.path for record in records if not record.degraded]
-        if alone and any(map(params.takes_given, params.mix)):
-            raise UserError(
-                f"{alone[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
-                "download_data.source that brings pairs"
-            )
-        work, of_plan = partial(_degrade_image, raw, folder, params), [photographs[first.image] for first, *_ in plan]
-        if workers == 1:
-            done = list(track(map(work, of_plan, plan), len(plan), "degrading photographs"))
-        else:
-            with worker_pool(min(workers, len(plan)), None) as pool:
-                done = list(track(pool.map(work, of_plan, plan), len(plan), "degrading photographs"))
-        results = [record for image_records in done for record in image_records]
-        write_csv(folder / INDEX, results)
-    return results
+    alone = [record.path for record in records if not record.degraded]
+    if alone and any(map(params.takes_given, params.mix)):
+        raise UserError(
+            f"{alone[0]} has no blurred partner, which the mix asks for: choose another degrade_pairs.mix, or a "
+            "download_data.source that brings pairs"
+        )
+    total = sum(len(_scales(record, params)) for record in records)
+    with atomic_folder(pairs) as folder, ExitStack() as stack:
+        work, plan = partial(_degrade_image, raw, folder, params), _plan(records, params, folder)
+        done: Iterator[list[PairRecord]] = starmap(work, plan)
+        if workers > 1:
+            pool = stack.enter_context(worker_pool(min(workers, total), None))
+            done = in_order(pool, work, plan)
+        write_csv(folder / INDEX, chain.from_iterable(track(done, total, "degrading photographs")))
 
 
-def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[list[PairRecord]], dict[str, int]]:
-    """Return the pairs of each photograph at each scale, with their places, and each shard's size in bytes."""
-    plan: list[list[PairRecord]] = []
+def _scales(record: ImageRecord, params: DegradePairs) -> Sequence[float]:
+    return (1.0,) if record.split == "test" else params.scales
+
+
+def _plan(
+    records: Iterable[ImageRecord], params: DegradePairs, folder: Path
+) -> Iterator[tuple[ImageRecord, list[PairRecord]]]:
+    """Yield each photograph with its pairs at each scale and their places, in shards that are made on the way."""
     shard_sizes: dict[str, int] = {}
     numbers = Counter[Split]()
 
@@ -81,12 +75,14 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
         if shard in shard_sizes and shard_sizes[shard] + size > SHARD_BYTES:
             numbers[split] += 1
             shard = f"{split}-{numbers[split]:03d}.bin"
+        if shard not in shard_sizes:
+            (folder / shard).touch()
         offset = shard_sizes.get(shard, 0)
         shard_sizes[shard] = offset + size
         return shard, offset
 
     for record in records:
-        for scale in (1.0,) if record.split == "test" else params.scales:
+        for scale in _scales(record, params):
             width, height = round(record.width * scale), round(record.height * scale)
             size = width * height * 3
             sharp_shard, sharp_offset = place(record.split, size)
@@ -114,8 +110,7 @@ def _plan(records: Sequence[ImageRecord], params: DegradePairs) -> tuple[list[li
                         ssim=0.0,
                     )
                 )
-            plan.append(pairs)
-    return plan, shard_sizes
+            yield record, pairs
 
 
 def _degrade_image(
