@@ -80,7 +80,7 @@ browser: install web ## install what the tests of the page need beside Chromium 
 	pip install --quiet --no-deps --require-hashes -r requirements-browser.lock
 	python -c "import playwright.sync_api" # or the tests would be skipped as if nobody had asked for them
 
-cluster: install ## install Dask and S3 access, with what their tests need
+cluster: install ## install Dask and access to S3 and SSH, with what their tests need
 	pip install --quiet --no-deps --require-hashes -r requirements-cluster.lock
 
 demo: web ## write the page of `clearcall web` to build/demo, for any static host
@@ -155,7 +155,7 @@ lock: ## write requirements.lock anew from pyproject.toml
 	echo 'playwright>=1.50' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-annotate --strip-extras \
 		--unsafe-package typing-extensions --no-emit-find-links \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-browser.lock -
-	printf 'distributed>=2026.8\ndvc-s3>=3.3\nmoto>=5.2\n' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes \
+	printf 'distributed>=2026.8\ndvc-s3>=3.3\ndvc-ssh>=4.3\nmoto>=5.2\n' | $(VENV)-lock/bin/pip-compile --quiet --generate-hashes \
 		--no-annotate --strip-extras --constraint requirements.lock \
 		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--unsafe-package \1/p' requirements.lock) --no-emit-find-links \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-options --no-header --output-file requirements-cluster.lock -
