@@ -13,10 +13,13 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clearcall.core.errors import UserError
 from clearcall.core.locks import lock, open_to_lock
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SHIPPED = Path(__file__).parents[1] / "runtime" / "shipped"  # networks of the package
 TEACHER = "teacher"  # has no ONNX file there: it is too slow for a call
@@ -26,7 +29,7 @@ _MARK = "clearcall-"
 _CELLS = 4096  # of a column of a CSV file, remembered while it is read
 _cleaned = set[Path]()
 
-Record = TypeVar("Record")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 @contextmanager
