@@ -876,6 +876,23 @@ def test_a_camera_is_opened_in_the_first_way_that_it_takes(
     assert ("it is used as it is set" in capsys.readouterr().err) == (refused == 2)
 
 
+def test_a_camera_is_closed_whatever_its_user_raises(
+    rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera_of(write_lossless(tmp_path / "in.mp4", rgb), 0, monkeypatch)
+    cameras, fake = [], sources.av.open
+
+    def kept(*arguments: Any, **options: Any) -> Any:
+        cameras.append(fake(*arguments, **options))
+        return cameras[-1]
+
+    monkeypatch.setattr("clearcall.media.camera.source.av.open", kept)
+    with pytest.raises(UserError, match="no window"), open_source("/dev/video7", None, None):
+        raise UserError("no window")
+    with pytest.raises(AssertionError, match="not open"):
+        next(cameras[0].decode(video=0))
+
+
 def test_a_camera_that_takes_no_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     camera_of(tmp_path / "none", 3, monkeypatch)
     with pytest.raises(UserError, match="/dev/video7 cannot be used as a camera: Invalid argument; another program"):

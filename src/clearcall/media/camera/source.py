@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -162,10 +163,13 @@ def open_source(name: str, size: Size | None, fps: int | None, *, again: bool = 
     fit = _upright(told, shape, {stored: Fraction(1)})
     remote = name.startswith(_PROTOCOLS)
     coded, stored_there = remote and is_coded(stream), remote and camera.duration is not None
-    with _reading(told, newest, lambda: _watch(told, camera, fit, newest, stop, paced=stored_there), stop) as thread:
-        yield Source(told, shape, rate_of(stream), newest, thread.start, coded)
-    if not thread.is_alive():  # one that still waits for a dead camera must not lose it under its hands
-        camera.close()
+    watch = partial(_watch, told, camera, fit, newest, stop, paced=stored_there)
+    try:
+        with _reading(told, newest, watch, stop) as thread:
+            yield Source(told, shape, rate_of(stream), newest, thread.start, coded)
+    finally:
+        if not thread.is_alive():  # one that still waits for a dead camera must not lose it under its hands
+            camera.close()
 
 
 def _even(size: Size) -> Size:
