@@ -14,6 +14,7 @@ from clearcall.data.manifest import Split
 from clearcall.imaging.frame import Frame
 
 INDEX = "pairs.csv"
+PAIRS_SHA256 = "pairs_sha256"  # a param of trainings in MLflow: the hash of the index
 # What is cut out of a frame begins at a multiple of this, where a block of a strided network begins: upscaling by two
 # leaves a pattern of two pixels, whose place in a frame such a network learns: 0.24 dB at bicubic x2, docs/findings.md.
 BLOCK_PX = 4

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, redact
 from clearcall.core.files import read_json, write_json
+from clearcall.data.pairs import PAIRS_SHA256
 from clearcall.tracking.store import artifact_location, prepare
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 
-PAIRS_SHA256 = "pairs_sha256"  # a param of trainings: the hash of the list of pairs
 _UNHARMED = "Nothing that was trained is lost."
 _CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN), or user:password@ in "

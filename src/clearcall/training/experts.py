@@ -10,7 +10,7 @@ from clearcall.core.console import ProgressBar
 from clearcall.core.files import sha256_of
 from clearcall.core.machine import available_cores
 from clearcall.core.processes import worker_pool
-from clearcall.data.pairs import INDEX, read_pairs, spread
+from clearcall.data.pairs import INDEX, PAIRS_SHA256, read_pairs, spread
 from clearcall.models.build import build_model
 from clearcall.models.layers import collapsed, parameter_count
 from clearcall.models.students.luma_strided import LumaStrided
@@ -52,7 +52,7 @@ def train_experts(
     key = checkpoint_key(name, stage.model_dump_json(), str(dict(losses)), sha256_of(paths.pairs / INDEX))
     state_file = paths.checkpoints / f"{name}-{key}.json"
     values = {"model": stage.model.name, **stage.model.arguments, "experts": len(experts), "losses": dict(losses)}
-    values["pairs_sha256"] = sha256_of(paths.pairs / INDEX)
+    values[PAIRS_SHA256] = sha256_of(paths.pairs / INDEX)
     with track(name, values, state_file) as run:
         with worker_pool(min(len(experts), available_cores())) as pool:
             waiting = {

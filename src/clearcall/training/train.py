@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clearcall.core.errors import UserError
 from clearcall.core.files import SHIPPED, TEACHER, read_json, sha256_of
 from clearcall.core.locks import release_lock
-from clearcall.data.pairs import INDEX, PairRecord, read_pairs, spread
+from clearcall.data.pairs import INDEX, PAIRS_SHA256, PairRecord, read_pairs, spread
 from clearcall.models.build import Kind, build_model
 from clearcall.models.layers import parameter_count
 from clearcall.models.weights import WEIGHTS, load_published, load_shipped, load_weights, save_weights
@@ -149,7 +149,7 @@ def train_network(
     lock_checkpoint(checkpoint, fabric)
 
     values = {"model": job.model.name, **job.model.arguments, **training.model_dump(), "losses": dict(job.losses)}
-    values["pairs_sha256"] = sha256_of(paths.pairs / INDEX)
+    values[PAIRS_SHA256] = sha256_of(paths.pairs / INDEX)
     if job.pretrained is not None:
         values["pretrained"] = "shipped" if job.pretrained == "shipped" else job.pretrained.source
     with (track if fabric.is_global_zero else untracked)(job.name, values, checkpoint.with_suffix(".json")) as run:
