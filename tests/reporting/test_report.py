@@ -333,6 +333,7 @@ def test_the_summary_prints_the_table_and_where_the_report_is(
     out = capsys.readouterr().out
     assert "fps at 1080p" in out
     assert re.search(r"student +0\.9321 +32\.30 +50\.0", out)
+    assert re.search(r"student without teacher +\S+ +\S+ +50\.0", out)  # the same network
     assert re.search(r"degraded input +0\.9051 +31\.00 +-", out)
     assert "reports/report.md" in out
 

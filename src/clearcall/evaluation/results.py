@@ -44,6 +44,11 @@ def measured(results: Results) -> list[str]:
     return [name for name in CONTENDERS if name in results["evaluate"]["mean"]]
 
 
+def timed_as(name: str) -> str:
+    """Return the contender whose times are those of another: the student without teacher is the same network."""
+    return "student" if name == "baseline" else name
+
+
 def frame_size(results: Results) -> str:
     """Return the size of the timed frames in words."""
     width, height = results["benchmark_fps"]["width"], results["benchmark_fps"]["height"]

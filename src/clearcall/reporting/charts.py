@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearcall.evaluation.results import CONTENDERS, Results, frame_size, measured
+from clearcall.evaluation.results import CONTENDERS, Results, frame_size, measured, timed_as
 from clearcall.params import Gate
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def draw_speed(path: Path, results: Results, limits: Gate) -> None:
     figure = new_figure(9, 4.8)
     axis = figure.subplots()
     for name in [name for name in measured(results) if name != "degraded"]:
-        fps = latency["student" if name == "baseline" else name]["fps"]  # the baseline is the same network
+        fps = latency[timed_as(name)]["fps"]
         label = f"{CONTENDERS[name]}: {mean[name]['ssim']:.4f} at {fps:.1f} fps"
         # Hollow: the baseline may lie on the student.
         face = "none" if name == "baseline" else COLOURS[name]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from clearcall.core.console import print_table
-from clearcall.evaluation.results import CONTENDERS, frame_size, measured, read_results
+from clearcall.evaluation.results import CONTENDERS, frame_size, measured, read_results, timed_as
 from clearcall.experiments.definition import list_experiments
 from clearcall.reporting.benchmark import HEADERS, Document, _rows, _threads
 from clearcall.reporting.report import LOOK
@@ -20,7 +20,7 @@ def print_summary(reports: Path) -> None:
             CONTENDERS[name],
             f"{mean[name]['ssim']:.4f}",
             f"{mean[name]['psnr_db']:.2f}",
-            f"{latency[name]['fps']:.1f}" if name in latency else "-",
+            f"{latency[timed_as(name)]['fps']:.1f}" if timed_as(name) in latency else "-",
         )
         for name in measured(results)
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, redact
 from clearcall.core.files import read_csv, read_json, sha256_of
+from clearcall.evaluation.results import timed_as
 from clearcall.params import Params
 from clearcall.tracking.aliases import CANDIDATE, CHAMPION, move_alias
 from clearcall.tracking.runs import (
@@ -86,10 +87,9 @@ def _publish(params: Params) -> Published:
             for metric in ("ssim", "psnr_db"):
                 metrics[f"{contender}_{metric}"] = mean[contender][metric]
                 metrics[f"gain_over_{contender}_{metric}"] = mean[name][metric] - mean[contender][metric]
-        timed = "student" if name == "baseline" else name  # the same network
-        latency, height = speed["latency"][timed], speed["height"]
+        latency, height = speed["latency"][timed_as(name)], speed["height"]
         metrics |= {f"fps_{height}p": latency["fps"], "latency_ms": latency["median_ms"]}
-        if timed == "student" and speed["student_macs"] is not None:
+        if timed_as(name) == "student" and speed["student_macs"] is not None:
             metrics[f"macs_{height}p"] = speed["student_macs"]
         log_rows(run_id, [{"step": 0, "parameters": trained[name]["parameters"], **metrics}])
         test = {key: reports["evaluate"][key] for key in SAME_TEST}
