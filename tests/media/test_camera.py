@@ -880,7 +880,7 @@ def test_a_camera_is_closed_whatever_its_user_raises(
     rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera_of(write_lossless(tmp_path / "in.mp4", rgb), 0, monkeypatch)
-    cameras, fake = [], sources.av.open
+    cameras, fake = [], av.open
 
     def kept(*arguments: Any, **options: Any) -> Any:
         cameras.append(fake(*arguments, **options))

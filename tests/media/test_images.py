@@ -29,7 +29,7 @@ from clearcall.imaging.sizes import resized
 from clearcall.media import folder as folders
 from clearcall.media import images
 from clearcall.media.folder import RECORD, sharpen_folder
-from clearcall.media.images import sharpen_file, sharpen_pixels
+from clearcall.media.images import is_image, sharpen_file, sharpen_pixels
 from clearcall.media.options import SharpenerOptions
 from clearcall.runtime.sharpener import Sharpener
 
@@ -296,6 +296,43 @@ def test_a_telephones_heic_becomes_another_format(
         sharpen_file(sharpener, source, tmp_path / "out.heic")
 
 
+def test_a_transparent_heic_becomes_a_png_in_a_folder(
+    options: SharpenerOptions, rgb: Frame, alpha: Frame, tmp_path: Path
+) -> None:
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install 'clearcall[heif]'")
+    source = tmp_path / "in" / "cut_out.heic"
+    source.parent.mkdir()
+    Image.fromarray(np.dstack([rgb, alpha])).save(source, quality=-1)  # lossless
+    assert str(sharpen_folder(options, source.parent, tmp_path / "out")).startswith("1 sharpened, 0 skipped, 0 failed")
+    with Image.open(tmp_path / "out" / "cut_out.png") as result:
+        assert result.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(result)[..., 3], alpha)
+    assert sharpen_folder(options, source.parent, tmp_path / "out").skipped == 1
+
+
+@pytest.mark.parametrize("name", ["in.bmp", "in.gif", "IN.GIF", "clear.gif", "grey.bmp", "black.bmp", "really.png.bmp"])
+def test_a_bmp_and_a_still_gif_become_another_format(
+    sharpener: Sharpener, options: SharpenerOptions, rgb: Frame, tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / "in" / name
+    source.parent.mkdir()
+    image = Image.fromarray(rgb)
+    mode = {"grey.bmp": "L", "black.bmp": "1"}.get(name, "P" if source.suffix.lower() == ".gif" else "RGB")
+    transparency = {"transparency": 0} if name == "clear.gif" else {}
+    kind = "PNG" if name == "really.png.bmp" else source.suffix[1:].upper()
+    image.convert(mode).save(source, kind, **transparency)
+    with Image.open(source) as stored:
+        shown = np.asarray(stored.convert("RGBA" if transparency else "L" if mode in "L1" else "RGB"))
+    assert is_image(source)
+    sharpen_file(sharpener, source, tmp_path / "out.png")
+    wanted = sharpen_pixels(sharpener, shown)
+    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "out.png")), wanted)
+    assert sharpen_folder(options, source.parent, tmp_path / "out").done == 1
+    with Image.open(tmp_path / "out" / f"{source.stem}.png") as result:
+        assert result.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(result), wanted)
+
+
 def test_without_its_decoder_a_heic_tells_what_to_install(
     sharpener: Sharpener, rgb: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,8 +524,12 @@ FAULTS: list[tuple[str, Callable[[Path, Frame], None], str]] = [
     ("bomb.png", save_bomb, "60000 x 60000 pixels, more than 200000000"),
     ("float.tif", save_float, "32 bits a channel in mode F"),
     ("negative.tif", save_white_is_zero, "only RGB and grey where 0 is black"),
-    ("text.png", save_text, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, AVIF, HEIC or GIF, or corrupt"),
-    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, AVIF, HEIC or GIF"),
+    (
+        "text.png",
+        save_text,
+        "its content is not PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC or GIF, or corrupt",
+    ),
+    ("nothing.tif", save_nothing, "cannot be read: its content is not PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC or GIF"),
 ]
 
 
@@ -608,7 +649,7 @@ def test_a_folder_comes_out_with_the_same_names_and_formats(
     assert (summary.done, summary.skipped, summary.failed) == (5, 0, 0)
     assert summary.ignored == ["._a.png", "notes.txt"]
     assert (
-        "ignored, neither PNG, JPEG, WebP, TIFF, AVIF or HEIC nor a video: ._a.png, notes.txt"
+        "ignored, neither PNG, JPEG, WebP, TIFF, AVIF, HEIC, BMP or GIF nor a video: ._a.png, notes.txt"
         in capsys.readouterr().err
     )
     assert results(target) == sorted([RECORD, *NAMES])

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tests.make.videos import STEP, frames_of, write_video
 
+from clearcall.core.errors import UserError
 from clearcall.core.files import read_json
 from clearcall.imaging.frame import Frame
 from clearcall.media import folder as folders
@@ -89,3 +90,14 @@ def test_the_kind_of_a_file_is_told_by_its_suffix_or_else_its_content(source: Pa
     done = sharpen(tmp_path / "call", tmp_path / "out.mp4", OPTIONS, VideoOptions(view="split"))
     assert done.text.startswith(f"{tmp_path / 'out.mp4'}: 3 frames, decode + sharpen ")
     assert sharpen(tmp_path / "photo", tmp_path / "out.png", OPTIONS, VideoOptions()).text.endswith("1 thread)")
+
+
+def test_an_image_that_cannot_be_read_is_not_taken_for_a_video(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in.tga")
+    (tmp_path / "empty.gif").touch()
+    for name in ("in.tga", "empty.gif"):
+        with pytest.raises(UserError, match=rf"{name} is no image that can be read \(PNG, .* save it as PNG first"):
+            sharpen(tmp_path / name, tmp_path / "out.png", OPTIONS, VideoOptions())
+    (tmp_path / "in.mp4").touch()
+    with pytest.raises(UserError, match=r"out\.png must end in one of \.mp4"):
+        sharpen(tmp_path / "in.mp4", tmp_path / "out.png", OPTIONS, VideoOptions())

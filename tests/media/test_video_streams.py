@@ -347,11 +347,11 @@ def test_animations_in_a_folder_become_videos(tmp_path: Path) -> None:
     for suffix in (".gif", ".png", ".webp"):
         write_animation(tmp_path / "in" / f"moving_{suffix[1:]}{suffix}")
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "in" / "still.png")
-    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in" / "still.gif")
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in" / "frame.gif")
     done = sharpen_folder(SharpenerOptions("fast", "onnxruntime", 1), tmp_path / "in", tmp_path / "out")
-    assert (done.done, done.failed, done.ignored) == (4, 0, ["still.gif"])
+    assert (done.done, done.failed, done.ignored) == (5, 0, [])
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
-        *("moving_gif.mp4", "moving_png.mp4", "moving_webp.mp4", "still.png")
+        *("frame.png", "moving_gif.mp4", "moving_png.mp4", "moving_webp.mp4", "still.png")
     ]
 
 

@@ -39,6 +39,7 @@ SUFFIXES = {
     ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
 FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))  # as Pillow names them
+WITH_GIF = (*FORMATS, "GIF")  # of what is sharpened; with its 256 colours it is nothing to learn from
 KINDS = "PNG, JPEG, WebP, TIFF, BMP, AVIF or HEIC"
 
 
@@ -160,7 +161,7 @@ def read_rgb(path: Path, min_side: int) -> Image.Image:
     Raises UserError if it cannot be read, or if a side is below `min_side` pixels.
     """
     with image_errors(path, "cannot be used"):
-        return read_picture(path, min_side, MAX_PIXELS).pixels
+        return read_picture(path, min_side, MAX_PIXELS, WITH_GIF).pixels
 
 
 class Picture(NamedTuple):
@@ -172,13 +173,13 @@ class Picture(NamedTuple):
     changes: list[str]
 
 
-def read_picture(path: Path, min_side: int, max_pixels: int) -> Picture:
+def read_picture(path: Path, min_side: int, max_pixels: int, formats: Collection[str] = FORMATS) -> Picture:
     """Decode an image file to upright 8-bit RGB; the first frame if it has several, transparency over white.
 
     Grey and palette images, CMYK and 16 bits a channel are converted. Sides are in pixels and checked before
     anything is decoded. Raises ValueError, or what else Pillow raises, if the file cannot be used: see `image_errors`.
     """
-    with open_image(path, max_pixels) as image:
+    with open_image(path, max_pixels, formats) as image:
         if (problem := refused_size(*image.size, min_side, max_pixels)) is not None:
             raise ValueError(problem)
         if image.mode in ("I", "F"):

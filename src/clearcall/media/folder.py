@@ -14,7 +14,7 @@ from clearcall.core.console import track, warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import read_json, sha256_of, write_json
 from clearcall.imaging.sizes import NewSize
-from clearcall.media.images import FORMATS, HEIC_SUFFIXES, KINDS, read_image, sharpen_image, write_image
+from clearcall.media.images import FORMATS, KINDS, READ_ONLY, read_image, result_suffix, sharpen_image, write_image
 from clearcall.media.options import SharpenerOptions, VideoOptions
 from clearcall.media.video.animation import is_animation
 from clearcall.media.video.read import VIDEO_SUFFIXES
@@ -59,8 +59,9 @@ def sharpen_folder(
 ) -> FolderSummary:
     """Sharpen all images and videos below `source` into the same places below `target`.
 
-    An image keeps its format, HEIC becomes JPEG; a video keeps its container if it can be written, else it becomes
-    Matroska, an animation MP4.
+    An image keeps its format; BMP, GIF and transparent HEIC become PNG, other HEIC JPEG. A video keeps its container if
+    that can be written, else it becomes Matroska, an animation MP4.
+
     A file is skipped if the record in `target` says that its present content was made from the same bytes with the same
     options. A file that fails is named on standard error and the others go on. Unless `overwrite`, which does all
     again, raises UserError if `target` holds files but no record: then they are not ours to replace.
@@ -89,7 +90,8 @@ def sharpen_folder(
         # The videos come last: each has a progress bar of its own.
         for is_video, names in ((False, track(images, len(images), "sharpening") if images else []), (True, videos)):
             for name in names:
-                output = target / (_video_name if is_video else _image_name)(name)
+                kept = PurePosixPath(name)
+                output = target / (_video_name(name) if is_video else kept.with_suffix(result_suffix(source / name)))
                 try:
                     _refuse_output(output, source, results)
                     made = record.update(name, source / name, output, wanted[is_video], make[is_video])
@@ -137,7 +139,8 @@ class _Record:
 
 
 def _sharpen_image(sharpener: Sharpener, size: NewSize | None, path: Path, output: Path) -> None:
-    write_image(output, sharpen_image(sharpener, read_image(path), path, size=size))
+    kind = FORMATS[output.suffix.lower()] if path.suffix.lower() in READ_ONLY else None
+    write_image(output, sharpen_image(sharpener, read_image(path), path, kind, size))
 
 
 def _sharpen_video(sharpener: Sharpener | SharpenerFor, video: VideoOptions, path: Path, output: Path) -> None:
@@ -146,12 +149,6 @@ def _sharpen_video(sharpener: Sharpener | SharpenerFor, video: VideoOptions, pat
         output.unlink()  # an incomplete video is no result
         raise KeyboardInterrupt
     print(f"{output}: {summary}", file=sys.stderr, flush=True)
-
-
-def _image_name(name: str) -> str:
-    """Return the name of an image's result: of the same format if it can be written, else as JPEG."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix(".jpg")) if path.suffix.lower() in HEIC_SUFFIXES else name
 
 
 def _video_name(name: str) -> str:
@@ -214,9 +211,9 @@ def _listed(source: Path) -> tuple[list[str], list[str], list[str]]:
             elif suffix in VIDEO_SUFFIXES or (suffix in _ANIMATIONS and is_animation(path)):
                 kind = videos
             else:
-                kind = images if suffix in {*FORMATS, *HEIC_SUFFIXES} else others
+                kind = images if suffix in {*FORMATS, *READ_ONLY} else others
             kind.append(path.relative_to(source).as_posix())
-    images.sort(key=lambda name: (_image_name(name) != name, name))
+    images.sort(key=lambda name: (PurePosixPath(name).suffix.lower() in READ_ONLY, name))
     videos.sort(key=lambda name: (_video_name(name) != name, name))
     return images, videos, sorted(others)
 

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError, describe
 from clearcall.core.files import atomic_path, check_target
-from clearcall.imaging.decode import ANIMATED, MAX_PIXELS, SUFFIXES, cmyk_to_rgb, image_errors, open_image
+from clearcall.imaging.decode import ANIMATED, MAX_PIXELS, SUFFIXES, WITH_GIF, cmyk_to_rgb, image_errors, open_image
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.luma import luma_of
 from clearcall.imaging.sizes import NewSize, Size, scaled
@@ -32,8 +32,8 @@ from clearcall.runtime.sharpener import Sharpener
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]  # (height, width) or (height, width, 2, 3 or 4): grey, RGB, and their alpha
 FORMATS = {suffix: kind for suffix, kind in SUFFIXES.items() if kind not in {"BMP", "HEIF"}}
-HEIC_SUFFIXES = {suffix for suffix, kind in SUFFIXES.items() if kind == "HEIF"}  # which are read alone
-KINDS = "PNG, JPEG, WebP, TIFF, AVIF or HEIC"
+READ_ONLY = {".gif", *(suffix for suffix in SUFFIXES if suffix not in FORMATS)}
+KINDS = "PNG, JPEG, WebP, TIFF, AVIF, HEIC, BMP or GIF"
 _MAX_FILE_BYTES = 2**31
 _MODES = {
     "1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA",
@@ -194,7 +194,7 @@ def upscaling_expert(sharpener: Sharpener, factor: float) -> str | None:
 def sharpen_image(
     sharpener: Sharpener, data: bytes, path: Path, kind: str | None = None, size: NewSize | None = None
 ) -> bytes:
-    """Return the content of a file of the sharpened image; without `kind` in the input's format, of HEIC as JPEG.
+    """Return the content of a file of the sharpened image; without `kind` in the input's format, or PNG or JPEG.
 
     `data` is the content of `path`. The result is `size` times larger, or the largest of the same shape inside `size`.
     Raises UserError for an image that cannot be read, sharpened or stored as `kind`.
@@ -243,9 +243,23 @@ def write_image(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def result_suffix(path: Path) -> str:
+    """Return the suffix of an image's result in a folder: its own if it can be written, else that of PNG or JPEG."""
+    suffix = path.suffix.lower()
+    if suffix not in READ_ONLY:
+        return path.suffix
+    if SUFFIXES.get(suffix) != "HEIF":
+        return ".png"
+    try:
+        with open_image(path, formats=WITH_GIF) as image:
+            return ".png" if image.has_transparency_data else ".jpg"
+    except Exception:  # noqa: BLE001  # a decoder may raise anything for a corrupt file; whoever reads it says so
+        return ".jpg"
+
+
 def _is_decodable(path: Path) -> bool:
     try:
-        with open_image(path):
+        with open_image(path, formats=WITH_GIF):
             return True
     except Exception:  # noqa: BLE001  # a decoder may raise anything for what is no image
         return False
@@ -253,15 +267,13 @@ def _is_decodable(path: Path) -> bool:
 
 def _decode(data: bytes, path: Path) -> Decoded:
     """Decode an image; raise ValueError for a kind that cannot be stored again, and what Pillow raises."""
-    with open_image(data, formats=[*FORMATS.values(), "HEIF", "GIF"]) as image:
+    with open_image(data, formats=WITH_GIF) as image:
         kind, frames = str(image.format), getattr(image, "n_frames", 1)
         # A phone's JPEG may hold a preview or a depth map behind the image: that is not another page.
         if frames > 1 and kind in ANIMATED:
             raise ValueError(f"it is an animation of {frames} frames: name a video file for the result, such as .mp4")
         if frames > 1 and kind not in {"MPO", "HEIF"}:
             raise ValueError(f"it holds {frames} pages: save one of them by itself")
-        if kind == "GIF":
-            raise ValueError("a GIF is not read here: save it as PNG first")
         deep = _is_deep(image, data)
         subsampling = JpegImagePlugin.get_sampling(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else 0
         image.load()
@@ -273,20 +285,25 @@ def _decode(data: bytes, path: Path) -> Decoded:
             warn(f"{path}: {note}")
         else:
             pixels = _deep_pixels(image, data) if deep else _plain_pixels(image)
-        exif = _told(image.getexif()).tobytes() if kind == "TIFF" else info.get("exif", b"")
+        exif = _told(image.getexif()).tobytes() if kind == "TIFF" else info.get("exif") or b""  # None in HEIC
     if frames > 1:
         warn(f"{path}: of the {frames} images in the file only the first is kept")
+    photograph = kind == "MPO" or (kind == "HEIF" and not _has_alpha(pixels))
     return Decoded(
         pixels=pixels,
-        format="JPEG" if kind in {"MPO", "HEIF"} else kind,
+        format="JPEG" if photograph else "PNG" if kind in {"BMP", "GIF", "HEIF"} else kind,
         icc=info.get("icc_profile") or b"",
         exif=exif.removeprefix(_EXIF_PREFIX),
-        xmp=b"" if kind == "MPO" else info.get("xmp", b""),  # there it tells where the other images are
+        xmp=b"" if kind == "MPO" else info.get("xmp") or b"",  # there it tells where the other images are
         dpi=info.get("dpi"),
         png_chunks=b"".join(_png_chunks(data)) if kind == "PNG" else b"",
         subsampling=max(0, subsampling),
         lossless=kind == "WEBP" and _is_lossless(data),
     )
+
+
+def _has_alpha(pixels: Pixels) -> bool:
+    return np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
 
 
 def _is_deep(image: Image.Image, data: bytes) -> bool:
@@ -374,7 +391,7 @@ def _is_lossless(webp: bytes) -> bool:
 
 def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
     """Return an image file; raise ValueError if the format cannot hold the pixels."""
-    deep, alpha = pixels.dtype == np.uint16, np.atleast_3d(pixels).shape[2] in _WITH_ALPHA
+    deep, alpha = pixels.dtype == np.uint16, _has_alpha(pixels)
     if kind in {"JPEG", "WEBP", "AVIF"} and deep:
         raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
     if kind == "JPEG" and alpha:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from clearcall.core.errors import UserError
 from clearcall.media.folder import sharpen_folder
-from clearcall.media.images import is_image, sharpen_file
+from clearcall.media.images import FORMATS, KINDS, is_image, sharpen_file
 from clearcall.media.options import SharpenerOptions, VideoOptions
+from clearcall.media.video.animation import is_animation
+from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.media.video.run import pipe_video, sharpen_video, time_video
 
 _PIPE = "-"
@@ -55,6 +57,10 @@ def sharpen(
     target = _required(target, source, "file", ", or say --dry-run to write none")
     if not source.exists():
         raise UserError(f"there is no image, video or folder {source}")
+    if target.suffix.lower() in FORMATS and source.suffix.lower() not in VIDEO_SUFFIXES and not is_animation(source):
+        raise UserError(
+            f"{source} is no image that can be read ({KINDS}): save it as PNG first; of a video the result ends in .mp4"
+        )
     done = sharpen_video(options.for_videos(), source, target, **vars(video), overwrite=overwrite)
     kept = f"{target} holds {_UNTIL_THEN}; run again with --overwrite to go on"
     return Done(f"{target}: {done}", interrupted=kept if done.interrupted else "")
