@@ -15,6 +15,7 @@ from clearcall.imaging.looks import DEFAULT_LOOK
 
 if TYPE_CHECKING:
     from clearcall.media.options import SharpenerOptions
+    from clearcall.media.video.write import VideoCodec
 
 _OF_VIDEOS, _OF_FOLDERS = "Options of videos", "Options of folders"
 
@@ -116,7 +117,7 @@ def sharpen(
     part = Part(parse_time(start), None if duration is None else parse_time(duration))
     video = VideoOptions(view, scale if size is None else parse_size(size), codec, crf, past_frames, part)
     options = SharpenerOptions(model, provider, threads, strength, look)
-    with _adapted(options, source, target, overwrite=overwrite) if adapt else nullcontext(model) as chosen:
+    with _adapted(options, source, target, codec, overwrite=overwrite) if adapt else nullcontext(model) as chosen:
         done = run(source, target, replace(options, model=chosen), video, dry_run=dry_run, overwrite=overwrite)
     if done.text:
         typer.echo(done.text)
@@ -130,19 +131,24 @@ def sharpen(
 
 
 @contextmanager
-def _adapted(options: "SharpenerOptions", source: Path, target: Path | None, *, overwrite: bool) -> Iterator[str]:
+def _adapted(
+    options: "SharpenerOptions", source: Path, target: Path | None, codec: "VideoCodec | None", *, overwrite: bool
+) -> Iterator[str]:
     """Yield the network for a video, adapted to it, or unchanged if adapting does not improve it."""
     from clearcall.core.console import warn
     from clearcall.core.files import TEACHER, check_target
     from clearcall.media.images import is_image
     from clearcall.media.video.read import opened, rate_of, video_stream
+    from clearcall.media.video.write import container_of
     from clearcall.runtime.family import settled
     from clearcall.runtime.sharpener import shipped_name
     from clearcall.training.adapt import adapt, write_adapted
 
     if target is None or source.is_dir() or is_image(source):
         errors.fail(f"{source}: --adapt takes a single video and its result: leave it out")
-    check_target(target, source, overwrite=overwrite)
+    if str(target) != "-":  # a pipe
+        check_target(target, source, overwrite=overwrite)
+        container_of(target, codec)
     with opened(source) as video:
         stream = video_stream(video, source)
         graph = settled(options.for_videos(), (stream.width, stream.height), rate_of(stream)).graph

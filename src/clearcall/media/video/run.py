@@ -56,14 +56,13 @@ from clearcall.media.video.read import (
     video_stream,
 )
 from clearcall.media.video.write import (
-    FORMATS,
     OF_PAGES,
     VideoCodec,
     Writer,
     add_copies,
     add_encoder,
-    check_codec,
     codec_of,
+    container_of,
     options_for,
     told,
 )
@@ -164,10 +163,7 @@ def sharpen_video(
     leaves its packets beside `target` too, from which the same call goes on. Raises UserError, and writes nothing, if
     there is no video to sharpen, if `target` cannot hold the result, or if it exists, unless `overwrite`.
     """
-    kind = FORMATS.get(target.suffix.lower())
-    if kind is None:
-        raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
-    check_codec(codec, target, kind)
+    kind = container_of(target, codec)
     first = frame_at(source, 0)
     check_target(target, source, overwrite=overwrite)
     check_hdr(source, first)

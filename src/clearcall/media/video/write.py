@@ -62,14 +62,18 @@ _PLACES = {
 _STATISTICS = ("number_of_", "_statistics_", "bps-", "duration-")
 
 
-def check_codec(codec: VideoCodec | None, target: Path, kind: str) -> None:
-    """Raise UserError for a codec that the container `kind` of `target` cannot hold, or that PyAV lacks here."""
+def container_of(target: Path, codec: VideoCodec | None) -> str:
+    """Return FFmpeg's name of a file's container; raise UserError if there is none for its suffix and a codec."""
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise UserError(f"{target} must end in one of {', '.join(FORMATS)}: the suffix tells the container")
     if codec is None:
-        return
+        return kind
     if codec not in _CODECS[kind]:
         raise UserError(f"{target} cannot hold {codec}: choose {' or '.join(_CODECS[kind])}, or name a .mkv file")
     if (encoder := _ENCODERS[codec][0]) not in av.codecs_available:
         raise UserError(f"this build of PyAV lacks {encoder}: choose another codec than {codec}")
+    return kind
 
 
 def _encoder(first: VideoFrame, kind: str, codec: VideoCodec | None) -> tuple[str, dict[str, str]]:
