@@ -70,6 +70,8 @@ def open_image(
     `source` is a file or its content. Raises ValueError if the image declares more than `max_pixels`, or far more than
     its file can hold, and what Pillow raises for a PNG with a wrong checksum.
     """
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise ValueError("it is no file")  # to open a named pipe would wait for ever
     with _TURN:
         # The limits here decide what is too large to decode: Pillow's is a global one.
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
