@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.make.commands import run_command
+from tests.make.videos import write_video
 from typer.testing import CliRunner
 
 import clearcall
@@ -278,7 +279,7 @@ def test_of_a_folder_what_can_be_is_sharpened_with_a_count_at_the_end(
     lines = done.stderr.splitlines()
     assert lines[0].startswith("failed: in/b.jpg cannot be read")
     assert lines[-2:] == [
-        "ignored, neither PNG, JPEG, WebP, TIFF, AVIF or HEIC nor a video: c.txt",
+        "ignored, neither PNG, JPEG, WebP, TIFF, AVIF, HEIC, BMP or GIF nor a video: c.txt",
         "error: 1 of the files could not be sharpened; each is named above",
     ]
     (place / "in" / "b.jpg").unlink()
@@ -291,7 +292,9 @@ def test_of_a_folder_what_can_be_is_sharpened_with_a_count_at_the_end(
     [
         ("sharpen in.png out.gif", "out.gif must end in one of .png"),
         ("sharpen in.png", "name a file for the result: clearcall sharpen in.png OUT"),
-        ("sharpen in.png in", "in is a folder and in.png a file: name a file, such as in/in.png"),
+        ("sharpen in.png -", "in.png is an image, and a pipe carries video: name a file for the result"),
+        ("sharpen in.png in.png/out.png", "in.png is a file or below one: name a folder for out.png"),
+        ("sharpen in.png in", "in is a folder and in.png a file: name a file, such as in/sharp_in.png"),
         ("sharpen none.png out.png", "there is no image none.png"),
         ("sharpen none out.mp4", "there is no image, video or folder none"),
         (
@@ -373,3 +376,17 @@ def test_low_power_is_refused_where_a_program_cannot_be_held(monkeypatch: pytest
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     done = run_command("camera", "call.mp4", "--low-power")
     assert done.returncode == 1 and "use --threads 1 instead" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.webm"])
+def test_a_result_that_cannot_be_written_is_refused_before_adapting(
+    photos: "dict[str, npt.NDArray[np.uint8]]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def adapt(*_: object) -> None:
+        pytest.fail("adapted for nothing")
+
+    monkeypatch.setattr("clearcall.training.adapt.adapt", adapt)
+    source = write_video(tmp_path / "in.mp4", photos["coffee"], [0])
+    done = CliRunner().invoke(app, ["sharpen", str(source), str(tmp_path / name), "--adapt", "--codec", "h264"])
+    assert isinstance(done.exception, UserError)
+    assert re.search(r"must end in one of|cannot hold h264", str(done.exception))

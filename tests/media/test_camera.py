@@ -1075,7 +1075,7 @@ def test_what_cannot_be_done_is_one_message_each_and_no_file(sharpener: Sharpene
         (video, str(tmp_path / "out.avi"), "is no output: name preview, virtual, or a video in .mp4"),
         (video, str(tmp_path / "folder.mp4"), "is a folder: name a file"),
         (video, str(tmp_path / "text.mp4"), "text.mp4 exists: name another file for the result, or --overwrite"),
-        (video, str(tmp_path / "text.mp4" / "out.mp4"), "cannot be sharpened into"),
+        (video, str(tmp_path / "text.mp4" / "out.mp4"), "is a file or below one: name a folder for out.mp4"),
     ):
         with pytest.raises(UserError, match=message):
             run_camera(sharpener, Settings(source, (output,)))

@@ -23,6 +23,7 @@ from tests.make.images import GREY, GREY_ALPHA, RGB, Samples, chunk, grey_of, hu
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of
+from clearcall.imaging.decode import read_rgb
 from clearcall.imaging.frame import Frame
 from clearcall.imaging.metrics import psnr_db
 from clearcall.imaging.sizes import resized
@@ -588,7 +589,7 @@ def test_wrong_names_are_one_message_each(sharpener: Sharpener, rgb: Frame, tmp_
         ("out", "must end in one of"),
         ("in.png", "is the input itself"),
         ("folder.png", "is a folder"),
-        ("in.png/out.png", "cannot be sharpened"),
+        ("in.png/out.png", "in.png is a file or below one: name a folder for out.png"),
         (f"{'x' * 300}.png", "cannot be sharpened"),
     ):
         with pytest.raises(UserError, match=message):
@@ -984,3 +985,16 @@ def test_an_image_that_would_become_too_large_is_refused(sharpener: Sharpener, t
     with pytest.raises(UserError, match=r"in\.png would have 32000 x 24000 pixels, more than"):
         sharpen_file(sharpener, tmp_path / "in.png", tmp_path / "out.png", 8)
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.timeout(60)
+def test_a_named_pipe_is_not_waited_for(options: SharpenerOptions, rgb: Frame, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.heic", "c"):
+        os.mkfifo(tmp_path / "in" / name)
+    Image.fromarray(rgb).save(tmp_path / "in" / "d.png")
+    done = sharpen_folder(options, tmp_path / "in", tmp_path / "out")
+    assert (done.done, done.failed, done.ignored) == (1, 2, ["c"])
+    with pytest.raises(UserError, match=r"a\.png cannot be used: it is no file"):
+        read_rgb(tmp_path / "in" / "a.png", 1)

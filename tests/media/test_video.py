@@ -1155,7 +1155,7 @@ def test_what_is_no_video_is_one_message_each(sharpener: Sharpener, scene: Frame
         ("video.mp4", "link.mp4", "is the input itself"),
         ("video.mp4", "folder.mp4", "is a folder: name a file"),
         ("video.mp4", "none.mkv", "none.mkv exists: name another file for the result, or --overwrite to replace it"),
-        ("video.mp4", "text.mp4/out.mp4", "cannot be sharpened into"),
+        ("video.mp4", "text.mp4/out.mp4", "text.mp4 is a file or below one: name a folder for out.mp4"),
     ):
         with pytest.raises(UserError, match=message):
             sharpen_video(sharpener, tmp_path / source, tmp_path / target)

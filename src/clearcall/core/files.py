@@ -41,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
         return name
 
-    with _temporary(path.parent, make) as temporary:
+    with _temporary(path, make) as temporary:
         temporary.chmod(0o666 & ~_umask())
         try:
             yield temporary
@@ -72,7 +72,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     def make() -> str:
         return tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.{_MARK}")
 
-    with _temporary(path.parent, make) as temporary:
+    with _temporary(path, make) as temporary:
         temporary.chmod(0o777 & ~_umask())
         try:
             yield temporary
@@ -84,9 +84,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _temporary(folder: Path, make: Callable[[], str]) -> Iterator[Path]:
-    """Yield what `make` creates in `folder`, locked, so that no other process takes it for a killed one's."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _temporary(path: Path, make: Callable[[], str]) -> Iterator[Path]:
+    """Yield what `make` creates beside `path`, locked, so that no other process takes it for a killed one's."""
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder} is a file or below one: name a folder for {path.name}") from None
     _remove_leftovers(folder)
     while True:
         try:

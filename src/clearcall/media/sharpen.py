@@ -70,6 +70,8 @@ def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: V
     """Sharpen a video or standard input into standard output."""
     if target is None or str(target) != _PIPE or dry_run:
         raise UserError("standard input is sharpened into standard output alone: say `clearcall sharpen - -`")
+    if is_image(source):
+        raise UserError(f"{source} is an image, and a pipe carries video: name a file for the result")
     if video.view != "plain" or video.crf is not None or video.codec is not None:
         raise UserError(
             "a pipe carries plain frames that are not encoded: leave out --side-by-side, --split, --codec and --crf"
@@ -102,5 +104,6 @@ def _required(target: Path | None, source: Path, kind: str, otherwise: str = "")
     if target is None:
         raise UserError(f"name a {kind} for the result{otherwise}: clearcall sharpen {source} OUT")
     if kind == "file" and target.is_dir():
-        raise UserError(f"{target} is a folder and {source} a file: name a file, such as {target / source.name}")
+        example = target / f"sharp_{source.name}"
+        raise UserError(f"{target} is a folder and {source} a file: name a file, such as {example}")
     return target
