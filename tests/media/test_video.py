@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -1108,10 +1109,21 @@ def test_hdr_of_other_formats_is_converted_to_ten_bits_and_it_is_said(
     assert {tags_of(frame) for frame in frames_of(tmp_path / "out.mkv")} == {("yuv420p10le", 16, 9, 9, 1)}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_hevc_of_one_or_two_frames_has_its_times(scene: Frame, tmp_path: Path, count: int) -> None:
+    """Of so few, x265 leaves the decoding times uninitialised: glibc is told to fill them with something."""
+    source = write_video(tmp_path / "in.mp4", scene, range(0, count * STEP, STEP))
+    program = "from clearcall.cli import main; main()"
+    arguments = ("sharpen", str(source), str(tmp_path / "out.mp4"), *ON_ONE_THREAD)
+    command = [sys.executable, "-c", program, *arguments, "--codec", "hevc"]
+    subprocess.run(command, env=os.environ | {"MALLOC_PERTURB_": "1"}, check=True)
+    assert [one.time for one in shown(tmp_path / "out.mp4")] == [Fraction(number, 25) for number in range(count)]
+
+
 def test_hdr_without_an_encoder_for_it_is_refused(
     sharpener: Sharpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = write_hdr(tmp_path / "in.mp4", count=2)
+    source = write_hdr(tmp_path / "in.mp4", count=3)
     monkeypatch.setattr("clearcall.media.video.write.av.codecs_available", {"libx264"})
     for name, codec in (("out.mp4", "libx265"), ("out.webm", "libsvtav1")):
         with pytest.raises(UserError, match=f"is HDR, for which this build of PyAV lacks {codec}: convert it to SDR"):

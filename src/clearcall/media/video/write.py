@@ -50,6 +50,7 @@ _ENCODERS: dict[VideoCodec, tuple[str, dict[str, str]]] = {
 # Of little loss, but no more than 3 MB a second and as much once: Firefox takes pages' data up to 32 MB.
 OF_PAGES = {"crf": "12", "maxrate": "24M", "bufsize": "24M"}
 _OF_HDR: dict[VideoCodec, Literal["hevc", "av1"]] = {"h264": "hevc", "vp9": "av1"}  # in place of those of 8 bits
+_UNTIMED_FRAMES = 2  # of so few, none of them reordered, x265 leaves the decoding times uninitialised
 _QUEUED = 8  # frames and packets that wait for the encoder
 # What metadata says of the file or of the old encoding, and which the new file says anew.
 _OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "alpha_mode"}
@@ -226,6 +227,7 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="encode")
         self._error: Exception | None = None
         self.busy_s, self.refused = 0.0, 0
+        self._frames = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -261,6 +263,10 @@ class Writer:
         started = time.perf_counter()
         if not isinstance(thing, Packet):
             encoded = self._encoder.encode(thing)
+            self._frames += thing is not None
+            if thing is None and self._frames <= _UNTIMED_FRAMES and self._encoder.name == "libx265":
+                for packet in encoded:
+                    packet.dts = packet.pts
             if self._journal is not None:
                 self._journal.add(encoded)  # first: the container takes their data
             self._out.mux(encoded)
