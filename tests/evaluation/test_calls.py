@@ -41,7 +41,7 @@ from clearcall.imaging.frame import Frame, Restore
 from clearcall.imaging.looks import Look
 from clearcall.imaging.metrics import psnr_db
 from clearcall.imaging.unsharp import unsharp_mask
-from clearcall.reporting.calls import calls_tables, find_face, looks_table, verdict, write_calls
+from clearcall.reporting.calls import calls_tables, find_face, summary_table, verdict, write_calls
 from clearcall.runtime.sharpener import Sharpener
 from clearcall.temporal.filter import TemporalFilter
 
@@ -208,9 +208,9 @@ def test_scores_and_report(clips: Path, tmp_path: Path) -> None:
     assert all(score.vmaf is not None and 0 <= score.vmaf <= 100 for score in scores)  # `make install` brings FFmpeg
     tables = write_calls(scores, strips, "masked", "clearcall calls clips", reports)
     text = (reports / "calls.md").read_text(encoding="utf-8")
-    signal, perceived = tables.split("\n\n")
-    assert signal in text and perceived in text and "VMAF NEG" in perceived
-    assert "sharpened by `masked`" in text and looks_table(scores) in text
+    signal, perceived, summary = tables.split("\n\n")
+    assert summary == summary_table(scores) and "VMAF NEG" in perceived
+    assert text.index(summary) < text.index("sharpened by `masked`") < text.index(signal) < text.index(perceived)
     assert "48 of 48 frames are worse than they arrived" in text
     with (reports / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert [float(row["ssim"]) for row in csv.DictReader(file)] == [score.ssim for score in scores]
@@ -283,7 +283,7 @@ def test_without_libvmaf_the_report_does_without(clips: Path, tmp_path: Path, mo
         vmaf_program.cache_clear()
     assert all(score.vmaf is None and score.vmaf_neg is None for score in scores)
     tables = write_calls(scores, strips, "none", "clearcall calls clips", tmp_path / "reports")
-    assert "VMAF" not in tables and "flicker" in tables and "VMAF" not in looks_table(scores)
+    assert "VMAF" not in tables and "flicker" in tables and "VMAF" not in summary_table(scores)
     assert "VMAF was not computed" in (tmp_path / "reports" / "calls.md").read_text(encoding="utf-8")
     with (tmp_path / "reports" / "calls.csv").open(newline="", encoding="utf-8") as file:
         assert {row["vmaf"] for row in csv.DictReader(file)} == {""}
@@ -308,7 +308,7 @@ def test_chroma_of_a_grey_clip_is_in_no_mean() -> None:
 
     scores = [score("colour", name, 41.0 if name == NATURAL else 40.0) for name in (INPUT, NATURAL, CRISP, ALONE, MASK)]
     scores += [score("grey", name, 50.0 if name == NATURAL else 100.0) for name in (INPUT, NATURAL, CRISP, ALONE, MASK)]
-    assert cells(looks_table(scores).splitlines()[2])[2] == "+1.00"
+    assert cells(summary_table(scores).splitlines()[2])[2] == "+1.00"
     assert cells(calls_tables(scores)[0].splitlines()[2])[13:15] == ["40.00", "+1.00"]
 
 
@@ -329,9 +329,9 @@ def test_the_tables_are_of_means_over_clips() -> None:
     assert signal[13:] == ["40.00", *["+0.00"] * 4, "0.9000", *["+0.0000"] * 4, "3 of 20"]
     assert perceived[3:8] == ["1.50", *["+0.00"] * 4]
     assert perceived[8:] == ["70.0", *["+0.0"] * 4, "60.0", "+2.5", "+4.0", "+0.0", "+0.0"]
-    assert [cells(line) for line in looks_table(scores).splitlines()[2:4]] == [
-        [NATURAL, "+1.50", "+0.00", "+2.5"],
-        [CRISP, "-0.25", "+0.00", "+4.0"],
+    assert [cells(line) for line in summary_table(scores).splitlines()[2:4]] == [
+        [NATURAL, "+1.50", "+0.00", "+0.0000", "+2.5"],
+        [CRISP, "-0.25", "+0.00", "+0.0000", "+4.0"],
     ]
     assert verdict(scores) == (
         "3 of 20 frames are worse than they arrived; the least gain of a frame is -0.25 dB in b (vp9, QP 27, half). "

@@ -28,7 +28,7 @@ _SIGNAL = {
     "ssim": ("SSIM", 4),
 }
 _PERCEIVED = {"flicker": ("flicker", 2), "vmaf": ("VMAF", 1), "vmaf_neg": ("VMAF NEG", 1)}
-_OF_LOOKS = ("luma_psnr_db", "chroma_psnr_db", "vmaf_neg")  # tell one look from another
+_OF_SUMMARY = ("luma_psnr_db", "chroma_psnr_db", "ssim", "vmaf_neg")
 _ABOUT_VMAF = (
     "VMAF (0 to 100) rewards contrast even where it takes a frame further from the original: see the unsharp mask's. "
     "NEG, its variant without enhancement gain, does so less."
@@ -51,19 +51,20 @@ def write_calls(
     reports: Path,
     motion: PhotoMotion = "pan",
 ) -> str:
-    """Write reports/calls.md, which names the command, .csv and .png; return the tables of means over clips.
+    """Write reports/calls.md, which names the command, .csv and .png; return the tables, the summary last.
 
     `motion` is that of photographs, of which the report tells.
     """
     write_csv(reports / "calls.csv", scores)
     with atomic_path(reports / "calls.png") as temporary:
         draw_filmstrips(strips).save(temporary, optimize=True)
-    signal, perceived = calls_tables(scores)
+    summary, (signal, perceived) = summary_table(scores), calls_tables(scores)
     clips = {score.clip: score.frames for score in scores}
     sent, shown = strips[0].setting, " and ".join(strip.clip for strip in strips)
     about_vmaf = _WITHOUT_VMAF if any(score.vmaf is None for score in scores) else _ABOUT_VMAF
     page = Page("Clips as a call delivers them")
     page.made_by(command)
+    page.add("Mean gain over what arrives, of all clips and settings:", summary)
     page.add(
         f"{len(clips)} clips, {sum(clips.values())} frames. Each is encoded at a fixed quantization parameter (QP, on "
         "H.264's scale; codecs differ in what they make of it) with low delay, decoded, and sharpened by "
@@ -85,14 +86,14 @@ def write_calls(
         "Flicker is the mean absolute difference between the errors of consecutive frames, in 8-bit levels: less is "
         f"better. {about_vmaf}"
     )
-    page.add(perceived, "Mean gain over the input, of all clips and settings:", looks_table(scores))
+    page.add(perceived)
     page.add(
         f"{shown}, {sent.codec} at QP {sent.qp}, downscaled by {sent.factor}; a few frames, at {ZOOM}x: a face if one "
         "is found, or else where sending did most harm."
     )
     page.add("![Filmstrip](calls.png)")
     page.write(reports / "calls.md")
-    return f"{signal}\n\n{perceived}"
+    return f"{signal}\n\n{perceived}\n\n{summary}"
 
 
 def _table_of(scores: Sequence[Score]) -> pd.DataFrame:
@@ -126,9 +127,9 @@ def calls_tables(scores: Sequence[Score]) -> tuple[str, str]:
     )
 
 
-def looks_table(scores: Sequence[Score]) -> str:
-    """Return a table of each contender's mean gain over the input: PSNR of planes, and VMAF NEG if it was computed."""
-    fields = {name: named for name, named in (_SIGNAL | _PERCEIVED).items() if name in _OF_LOOKS}
+def summary_table(scores: Sequence[Score]) -> str:
+    """Return a table of each contender's mean gain over the input, of VMAF NEG if it was computed."""
+    fields = {name: named for name, named in (_SIGNAL | _PERCEIVED).items() if name in _OF_SUMMARY}
     means = _table_of(scores).groupby("contender")[list(fields)].mean()
     there = {field: named for field, named in fields.items() if means[field].notna().all()}
     gains = (means - means.loc[INPUT]).to_dict("index")
