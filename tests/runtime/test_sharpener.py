@@ -286,6 +286,35 @@ def test_two_threads_give_what_one_gives(network: Network, provider: Provider) -
     assert distance(one, two) <= tolerance(provider)
 
 
+def test_a_live_video_goes_on_while_an_expert_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, photos: dict[str, Frame]
+) -> None:
+    pytest.importorskip("openvino")
+    frame, may_compile = np.ascontiguousarray(photos["astronaut"][:128, :128]), threading.Event()
+    expected = Sharpener("fast", "openvino", 1, expert="bicubic_x2.0")(frame)
+    assert (expected != frame).any()
+    sharpen = Sharpener("fast", "openvino", 1, video=True)
+    assert (sharpen(frame, expert="identity") == frame).all()  # the router is compiled
+    sharpen.begin_video(coded=False, live=True)
+    compile_expert = engines._Openvino._compile_expert
+
+    def held_back(engine: engines._Openvino, number: int) -> Any:
+        may_compile.wait()
+        return compile_expert(engine, number)
+
+    monkeypatch.setattr(engines._Openvino, "_compile_expert", held_back)
+    for _ in range(3):
+        assert (sharpen(frame, expert="bicubic_x2.0") == frame).all()
+        assert sharpen.expert == "identity"
+    may_compile.set()
+    engines._background().submit(int).result()  # which waits until what came before is done
+    assert (sharpen(frame, expert="bicubic_x2.0") == expected).all()
+    assert sharpen.expert == "bicubic_x2.0"
+    sharpen.begin_video(coded=False)
+    assert sharpen(frame, expert="bicubic_x1.5") is not None
+    assert sharpen.expert == "bicubic_x1.5"  # of a file each frame gets the expert that was chosen
+
+
 def test_ctrl_c_is_no_crash_after_another_thread_has_let_go_of_a_network() -> None:
     """OpenVINO unmapped a stack for signals that the thread which had compiled the network still had."""
     pytest.importorskip("openvino")

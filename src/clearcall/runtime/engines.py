@@ -8,6 +8,7 @@ the number of one beside the frame, and gives the router's `scores` (see `clearc
 
 import importlib.util
 from collections import OrderedDict
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -68,6 +69,10 @@ class Engine(Protocol):
         """
         ...
 
+    def is_ready(self, choice: int) -> bool:
+        """Return whether a choice can be run at once; if not, prepare it in the background."""
+        ...
+
 
 def installed_providers() -> list[Provider]:
     """Return the runtimes that can be imported here; onnxruntime is always one of them."""
@@ -117,6 +122,12 @@ def _openvino_core() -> Any:  # noqa: ANN401  # openvino's
     import openvino  # noqa: PLC0415  # an optional extra
 
     return openvino.Core()
+
+
+@cache
+def _background() -> Executor:
+    """Return what compiles experts while frames go on."""
+    return ThreadPoolExecutor(1, thread_name_prefix="compile")
 
 
 def openvino_precisions() -> tuple[Precision, ...]:
@@ -172,6 +183,9 @@ class _Onnxruntime:
         self._choice[0] = choice
         self._session.run_with_iobinding(self._binding)
 
+    def is_ready(self, choice: int) -> bool:  # noqa: ARG002  # of the protocol
+        return True
+
 
 class _Openvino:
     def __init__(self, graph: Graph, height: int, width: int, threads: int, precision: Precision) -> None:
@@ -187,6 +201,7 @@ class _Openvino:
         router, self._parts = _parts(model) if graph.choices else (None, [model])
         self._router = self._request(router, "f32") if router else None
         self._experts: OrderedDict[int, Any] = OrderedDict()
+        self._compiling: tuple[int, Future[Any]] | None = None
         if not graph.choices:
             self._expert(0)
 
@@ -200,14 +215,31 @@ class _Openvino:
             return
         self._expert(choice - 1).infer(share_outputs=True)  # or it would copy the output
 
+    def is_ready(self, choice: int) -> bool:
+        number = choice - 1
+        if self._router is None or choice == IDENTITY or number in self._experts:
+            return True
+        if self._compiling is None:
+            self._compiling = number, _background().submit(self._compile_expert, number)
+        elif self._compiling[1].done():
+            (number, compiled), self._compiling = self._compiling, None
+            self._keep(number, compiled.result())
+        return choice - 1 in self._experts
+
     def _expert(self, number: int) -> Any:  # noqa: ANN401  # openvino's
         if number not in self._experts:
-            if len(self._experts) == _KEPT_EXPERTS:
-                self._experts.popitem(last=False)
-            self._experts[number] = self._request(self._parts[number].clone(), self._precision)
-            self._experts[number].set_output_tensor(self._sink)
+            self._keep(number, self._compile_expert(number))
         self._experts.move_to_end(number)
         return self._experts[number]
+
+    def _compile_expert(self, number: int) -> Any:  # noqa: ANN401  # openvino's
+        return self._request(self._parts[number].clone(), self._precision)
+
+    def _keep(self, number: int, expert: Any) -> None:  # noqa: ANN401  # openvino's
+        if len(self._experts) == _KEPT_EXPERTS:
+            self._experts.popitem(last=False)
+        expert.set_output_tensor(self._sink)
+        self._experts[number] = expert
 
     def _request(self, part: Any, precision: Precision) -> Any:  # noqa: ANN401  # openvino's
         """Return a request of a graph that is compiled for the buffers; no closure, which would keep `self` alive."""

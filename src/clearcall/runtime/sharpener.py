@@ -104,15 +104,19 @@ class Sharpener:
         self._fixed = None if expert is None else self._number_of(expert)
         self._steady = SteadyChoice() if video else None
         self.coded = coded  # may be changed between frames
+        self._live = False
 
     @property
     def identity(self) -> tuple[str, float, Look, int | None]:
         """What decides the result of a frame: the network by its SHA-256, strength, look, and a given expert."""
         return sha256(self.graph.onnx).hexdigest(), self._strength, self._look, self._fixed
 
-    def begin_video(self, *, coded: bool) -> None:
-        """Begin another video, with `coded` as in the constructor."""
-        self.coded, self.repeated = coded, 0
+    def begin_video(self, *, coded: bool, live: bool = False) -> None:
+        """Begin another video, with `coded` as in the constructor.
+
+        With `live` no call waits for an expert to be compiled: until that is done, the one before it goes on.
+        """
+        self.coded, self._live, self.repeated = coded, live, 0
         if self._steady is not None:
             self._steady = SteadyChoice()
 
@@ -189,6 +193,8 @@ class Sharpener:
             variant = self._variants.get(size)
             self.choice = variant.choice
             chosen = choose(variant)
+            if self._live and not variant.is_ready(chosen):
+                chosen = variant.last
             self._note(chosen)
             variant.sharpen(frame, pixel_format, self._strength, self._look, out, chosen)
         return out
@@ -413,6 +419,7 @@ class _Variant:
         self._pad = (padded_height, padded_width) != (height, width)
         self._padded_size = padded_width, padded_height
         self._scratch: dict[str, Frame] = {}
+        self.last = IDENTITY  # the choice for the last frame
         residual = np.full((padded_height, padded_width), NOTHING_TO_ADD, np.uint8)
         self._residual = residual[:height, :width]
         if graph.kind == "rgb":
@@ -430,6 +437,10 @@ class _Variant:
             for row in range(stride)
         ]
 
+    def is_ready(self, choice: int) -> bool:
+        """Return whether a choice can be run at once; if not, prepare it in the background."""
+        return self._engine.is_ready(choice)
+
     def run_ms(self) -> float:
         """Return how long the network alone takes, in ms; of experts, the last one."""
         return time_ms(partial(self._run, max(IDENTITY, self._engine.scores.size - 1)))
@@ -444,6 +455,7 @@ class _Variant:
         choice: int = IDENTITY,
     ) -> None:
         """Sharpen a checked frame into `out`, which may be the frame itself."""
+        self.last = choice
         frame = np.ascontiguousarray(frame)
         if self._kind == "rgb":
             self._restore(frame, pixel_format, strength, out)

@@ -67,7 +67,7 @@ class SwappableSharpener:
         choice = cast(Choice, now.choice)  # it was warmed up
         built = Sharpener(network, choice.provider, choice.threads, now.strength, look=now.look, video=True)
         self._warm_up(built)
-        built.begin_video(coded=now.coded)
+        built.begin_video(coded=now.coded, live=True)
         return built
 
 

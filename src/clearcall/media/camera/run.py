@@ -80,7 +80,8 @@ def run_camera(sharpener: Sharpener | SharpenerFor, settings: Settings) -> Summa
         fps = Fraction(settings.fps) if settings.fps else source.rate
         chosen = settled(sharpener, source.size, fps)
         process = Processor(chosen, *source.size, past_frames=settings.past_frames)
-        chosen.begin_video(coded=source.coded)  # the frames by which it was warmed up have no part in what is chosen
+        # The frames by which it was warmed up have no part in what is chosen.
+        chosen.begin_video(coded=source.coded, live=True)
         adapting = nullcontext() if settings.adapting is None else settings.adapting(chosen.graph)
         with (
             adapting as live,
