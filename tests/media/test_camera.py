@@ -198,6 +198,16 @@ def test_each_frame_is_put_out_sharpened_in_its_slot() -> None:
     assert str(summary).startswith("90 frames in, 90 out: 90 sharpened, 0 passed through late, 0 repeated; 0 dropped")
 
 
+def test_after_a_first_frame_that_was_late_the_others_soon_wait_no_more() -> None:
+    """It sets the slots, and cameras and decoders take a moment to start."""
+    screen, summary = live(itertools.chain([0.012], itertools.islice(at_rate(90), 1, None)))
+    assert screen.slots == list(range(90))
+    assert [number_of(255 - frame) for frame in screen.frames] == list(range(90))
+    assert screen.times[:41] == pytest.approx([0.012 + number * PERIOD + 0.01 for number in range(41)])
+    assert screen.times[41:] == pytest.approx([number * PERIOD + 0.01 for number in range(41, 90)])
+    assert (summary.counts.sharpened, summary.counts.missed, summary.dropped) == (90, 0, 0)
+
+
 def test_a_late_frame_is_passed_through_as_it_came_and_holds_up_none() -> None:
     screen, summary = live(at_rate(10), lambda number, _: 2.5 * PERIOD if number == 3 else 0.01)
     sharpened = [is_sharpened(frame) for frame in screen.frames]

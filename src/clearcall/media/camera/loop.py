@@ -15,6 +15,7 @@ _FIRST_FRAME_S, _LOOK_S = 10.0, 0.1
 # Each frame's share in the mean of what putting out takes, and the part of a slot above which it counts as no more:
 # that is a hiccup, or sharpening would get no time.
 _FORGET, _MOST_PUTTING_OUT = 0.1, 0.5
+_SETTLING = range(10, 40)  # slots, by whose frames the slots are aligned: the first ones of a camera come in a burst
 TOGGLE, QUIT = " ", "q"
 
 
@@ -49,7 +50,8 @@ class Loop:
     A frame has the length of one slot, from when it came or the slot began, less what putting out takes on average, to
     be sharpened; then it is put out as it is, and so are those that come before the late one is done. Without a new
     frame the last one is put out again. Slots are counted from the first frame, not from the one before, so that the
-    output's clock cannot drift; those that pass while an output blocks are left out and counted as missed.
+    output's clock cannot drift; those that pass while an output blocks are left out and counted as missed. Once, after
+    about a second, slots move to begin when frames come, or each frame would wait for its slot for the whole call.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Loop:
         self._ladder = Ladder(self._period_s)
         self._last: Frame | None = None
         self._putting_out_s = 0.0
+        self._waited_s = list[float]()  # from when frames came to their slots
         self.status = Status(source.size)
 
     def run(self, stop: threading.Event, seconds: float | None = None) -> Summary:
@@ -74,7 +77,7 @@ class Loop:
             begin_s = start_s + slot * self._period_s
             if seconds is not None and begin_s - start_s >= seconds:
                 break
-            frame, latency_from_s = self._next(taken, begin_s)
+            frame, latency_from_s = self._next(taken, begin_s, slot)
             taken = None
             if frame is None:
                 break
@@ -89,6 +92,9 @@ class Loop:
             if QUIT in keys:
                 break
             self.status.enabled ^= keys.count(TOGGLE) % 2 == 1
+            if slot >= _SETTLING.stop and self._waited_s:
+                start_s -= max(0.0, min(self._waited_s))
+                self._waited_s.clear()
             slot = max(slot + 1, int((end_s - start_s) / self._period_s))
         return self._summary(shown)
 
@@ -103,7 +109,7 @@ class Loop:
                 raise UserError(newest.trouble or f"no frame came from {self._source.name}")
         return None
 
-    def _next(self, taken: Captured | None, begin_s: float) -> tuple[Frame | None, float | None]:
+    def _next(self, taken: Captured | None, begin_s: float, slot: int) -> tuple[Frame | None, float | None]:
         """Return a slot's frame, None at the end, and when its camera saw it, None if repeated."""
         taken = taken or self._take(begin_s)
         if taken is None:
@@ -111,6 +117,8 @@ class Loop:
                 return None, None
             self.status.counts.repeated += 1
             return self._last, None
+        if slot in _SETTLING:
+            self._waited_s.append(begin_s - taken.time_s)
         self.status.dropped = self._source.newest.dropped
         return self._processed(taken, begin_s), taken.seen_s
 
