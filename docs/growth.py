@@ -169,7 +169,8 @@ def main(share: float, many_times: Sequence[int]) -> None:
             lines.append(
                 f"| {kind}, lines | {count:,} lines | 1 | {figure['rate']:.0f} | | | {figure['peak_mib']:.0f} | |"
             )
-    text = "\n".join(["# How the work grows", "", f"On {processor()[0]}. Made by `python docs/growth.py`.", "", *lines])
+    told = f"On {processor()[0]}. Made by `python docs/growth.py`. Evaluation is of {EVALUATED} pairs at most."
+    text = "\n".join(["# How the work grows", "", told, "", *lines])
     print(text)
     if share == 1:
         write_text(PROJECT / "reports" / "growth.md", text + "\n")
