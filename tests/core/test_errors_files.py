@@ -16,7 +16,7 @@ import pytest
 from clearcall.core import errors
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
-from clearcall.core.files import atomic_folder, atomic_path, read_json, sha256_of, write_json, write_text
+from clearcall.core.files import atomic_folder, atomic_path, read_json, sha256_of, write_csv, write_json, write_text
 from clearcall.core.locks import hold_lock, release_lock
 
 
@@ -452,3 +452,9 @@ assert signal.getsignal(signal.SIGTERM) == before
 def test_what_hangs_ends_by_a_second_interrupt() -> None:
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=True)
     assert done.stdout == "interrupted\n"
+
+
+def test_a_list_without_lines_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"list\.csv would have no lines"):
+        write_csv(tmp_path / "list.csv", [])
+    assert list(tmp_path.iterdir()) == []

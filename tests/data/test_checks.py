@@ -301,7 +301,7 @@ def good_pairs() -> list[dict[str, Any]]:
     groups: dict[Split, str] = {"train": "NA", "validation": "b", "test": "c"}
     places = ("sharp.bin", 0, "degraded.bin", 0)
     return [
-        asdict(PairRecord(f"{s}.png", s * 3, group, s, 1.0, name, 0, 64, 48, 64, 48, *places, psnr_db, ssim))
+        asdict(PairRecord(f"{s}.png", s * 3, group, s, 1.0, name, 0, 64, 48, 64, 48, *places, psnr_db, ssim, 1.0))
         for s, group in groups.items()
         for name, psnr_db, ssim in (("jpeg", 30.0, 0.9), ("clean", math.inf, 1.0))
     ]
@@ -380,6 +380,7 @@ def test_a_bad_pair_is_named(tmp_path: Path, changes: dict[str, Any], found: lis
 GARBLED: dict[str, Callable[[str], str]] = {
     "empty": lambda _: "",
     "other columns": lambda _: "image,split\na,train\n",
+    "a column less": lambda text: "\n".join(line.rpartition(",")[0] for line in text.splitlines()),
     "header alone": lambda text: text.splitlines()[0] + "\n",
     "truncated": lambda text: text[:-20],
     "no number": lambda text: text.replace(",64,", ",high,"),

@@ -21,7 +21,7 @@ from PIL import Image
 
 from clearcall.core.errors import UserError
 from clearcall.core.files import sha256_of, write_csv
-from clearcall.core.processes import in_order
+from clearcall.core.processes import map_in_order
 from clearcall.data.degrade.write import _softened, degrade_pairs, pair_seed
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split, read_manifest, split_sha256, write_manifest
 from clearcall.data.pairs import INDEX, PairReader, PairRecord, middle, read_pairs
@@ -164,7 +164,7 @@ def test_a_soft_photograph_is_the_end_of_a_clip_that_is_as_soft_as_it(
     always = committed.degrade_pairs.model_copy(update={"soft_fraction": 1.0})
     detail, factors = list[list[float]](), set[float]()
     for image in range(40):
-        pair = PairRecord(str(image), "", "", "train", 1.0, "x", 0, 200, 200, 200, 200, "", 0, "", 0, 0.0, 0.0)
+        pair = PairRecord(str(image), "", "", "train", 1.0, "x", 0, 200, 200, 200, 200, "", 0, "", 0, 0.0, 0.0, 1.0)
         clip, factor = _softened(photo, always, pair)
         factors.add(factor)
         detail.append([np.diff(frame[20:-20, 20:-20].astype(np.float64), axis=1).std() for frame in clip])
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_pairs(
 
 def test_results_come_in_order_before_all_work_is_planned() -> None:
     with ThreadPoolExecutor(2) as pool:
-        endless = in_order(pool, divmod, ((number, 2) for number in count()))
+        endless = map_in_order(pool, divmod, ((number, 2) for number in count()))
         assert list(islice(endless, 3)) == [(0, 0), (0, 1), (1, 0)]
 
 

@@ -17,7 +17,7 @@ from clearcall.evaluation.quality import clean_psnr_db, score_contenders
 from clearcall.imaging.frame import Frame
 from clearcall.models.inference import StoredNetwork
 
-RECORD = PairRecord("a", "0", "a", "validation", 1.0, "x", 0, 8, 8, 8, 8, "s", 0, "d", 0, 30.0, 0.9)
+RECORD = PairRecord("a", "0", "a", "validation", 1.0, "x", 0, 8, 8, 8, 8, "s", 0, "d", 0, 30.0, 0.9, 1.0)
 
 
 def test_few_pairs_are_all_used(tiny_pairs: Path) -> None:

@@ -200,10 +200,12 @@ def test_each_frame_is_put_out_sharpened_in_its_slot() -> None:
 
 def test_after_a_first_frame_that_was_late_the_others_soon_wait_no_more() -> None:
     """It sets the slots, and cameras and decoders take a moment to start."""
-    screen, summary = live(itertools.chain([0.012], itertools.islice(at_rate(90), 1, None)))
+    came = [number / FPS + {0: 0.012, 20: 0.016}.get(number, 0) for number in range(90)]
+    screen, summary = live(iter(came))
     assert screen.slots == list(range(90))
     assert [number_of(255 - frame) for frame in screen.frames] == list(range(90))
-    assert screen.times[:41] == pytest.approx([0.012 + number * PERIOD + 0.01 for number in range(41)])
+    assert screen.times[:20] == pytest.approx([0.012 + number * PERIOD + 0.01 for number in range(20)])
+    assert screen.times[20] == pytest.approx(came[20] + 0.01)  # one that comes late once more changes nothing
     assert screen.times[41:] == pytest.approx([number * PERIOD + 0.01 for number in range(41, 90)])
     assert (summary.counts.sharpened, summary.counts.missed, summary.dropped) == (90, 0, 0)
 

@@ -996,5 +996,5 @@ def test_a_named_pipe_is_not_waited_for(options: SharpenerOptions, rgb: Frame, t
     Image.fromarray(rgb).save(tmp_path / "in" / "d.png")
     done = sharpen_folder(options, tmp_path / "in", tmp_path / "out")
     assert (done.done, done.failed, done.ignored) == (1, 2, ["c"])
-    with pytest.raises(UserError, match=r"a\.png cannot be used: it is no file"):
+    with pytest.raises(UserError, match=r"a\.png cannot be used: it is not a regular file"):
         read_rgb(tmp_path / "in" / "a.png", 1)

@@ -299,20 +299,42 @@ def test_a_live_video_goes_on_while_an_expert_is_compiled(
     compile_expert = engines._Openvino._compile_expert
 
     def held_back(engine: engines._Openvino, number: int) -> Any:
-        may_compile.wait()
+        may_compile.wait(30)
         return compile_expert(engine, number)
 
     monkeypatch.setattr(engines._Openvino, "_compile_expert", held_back)
-    for _ in range(3):
-        assert (sharpen(frame, expert="bicubic_x2.0") == frame).all()
-        assert sharpen.expert == "identity"
-    may_compile.set()
-    engines._background().submit(int).result()  # which waits until what came before is done
+    try:
+        for _ in range(3):
+            assert (sharpen(frame, expert="bicubic_x2.0") == frame).all()
+            assert sharpen.expert == "identity"
+    finally:
+        may_compile.set()
+    engines.compile_pool().submit(int).result()  # which waits until what came before is done
     assert (sharpen(frame, expert="bicubic_x2.0") == expected).all()
     assert sharpen.expert == "bicubic_x2.0"
+    sharpen.begin_video(coded=False, live=True)
+    sharpen(frame, expert="bicubic_x1.5")
+    assert sharpen.expert == "identity"  # not that of another video
     sharpen.begin_video(coded=False)
-    assert sharpen(frame, expert="bicubic_x1.5") is not None
-    assert sharpen.expert == "bicubic_x1.5"  # of a file each frame gets the expert that was chosen
+    assert (sharpen(frame, expert="bilinear_x2.0") != frame).any()
+    assert sharpen.expert == "bilinear_x2.0"  # of a file each frame gets the expert that was chosen
+
+
+def test_an_expert_that_cannot_be_compiled_in_the_background_ends_in_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("openvino")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(engines._Openvino, "_compile_expert", fail)
+    sharpen, frame = Sharpener("fast", "openvino", 1, video=True), noise_rgb(64, 48)
+    sharpen.begin_video(coded=False, live=True)
+    sharpen(frame, expert="bicubic_x2.0")
+    engines.compile_pool().submit(int).result()
+    with pytest.raises(UserError, match=r"openvino cannot run fast\.onnx on 48x64 frames: no memory"):
+        sharpen(frame, expert="bicubic_x2.0")
 
 
 def test_ctrl_c_is_no_crash_after_another_thread_has_let_go_of_a_network() -> None:

@@ -26,7 +26,7 @@ TEACHER = "teacher"  # has no ONNX file there: it is too slow for a call
 _NAME = 20  # letters of a file's name in that of its temporary one, which may not be longer than names may be
 # In every temporary name: no file of the user's is ever taken for one that a killed process left.
 _MARK = "clearcall-"
-_CELLS = 4096  # of a column of a CSV file, remembered while it is read
+_KEPT_CELLS = 4096  # of a column of a CSV file, remembered while it is read
 _cleaned = set[Path]()
 
 Record = TypeVar("Record", bound="DataclassInstance")
@@ -150,7 +150,8 @@ def write_csv(path: Path, rows: Iterable[Any]) -> None:
     """Write dataclass instances or mappings of the same keys, at least one, as CSV; one is in memory at a time."""
     records: Iterator[Mapping[str, Any]] = (asdict(row) if is_dataclass(row) else row for row in rows)  # type: ignore[arg-type]  # no class
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        first = next(records)
+        if (first := next(records, None)) is None:
+            raise UserError(f"{path} would have no lines: there is nothing to list")
         writer = csv.DictWriter(file, list(first), lineterminator="\n")
         writer.writeheader()
         writer.writerows(chain([first], records))
@@ -177,7 +178,7 @@ def read_records(path: Path, kind: type[Record], stage: str) -> Iterator[Record]
         if not required <= set(names) <= types.keys():
             raise UserError(f"{path} has the columns {names}, not {list(types)}: run `dvc repro -f -s {stage}`")
         # Equal cells of lines that are close become one object: of a million lines most memory would be such cells.
-        parse = [lru_cache(_CELLS)({int: int, float: float}.get(types[name], str)) for name in names]  # type: ignore[arg-type]  # str
+        parse = [lru_cache(_KEPT_CELLS)({int: int, float: float}.get(types[name], str)) for name in names]  # type: ignore[arg-type]  # str
         for line in lines:
             yield kind(**{name: of(cell) for name, of, cell in zip(names, parse, line, strict=True)})
 

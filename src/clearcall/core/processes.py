@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 # At the import, which comes before those of heavy libraries: a parent that dies meanwhile is noticed too.
 _PARENT = os.getppid()
-_AHEAD = 1000
+_CALLS_AHEAD = 1000
 _PARENT_POLL_SECONDS, _GRACE_SECONDS = 0.2, 60.0
 
 
@@ -63,7 +63,7 @@ def worker_pool(
     pool.shutdown()
 
 
-def in_order(pool: Executor, work: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+def map_in_order(pool: Executor, work: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
     """Yield the results of `work` in the order of its arguments, which are taken a thousand calls ahead at most.
 
     `Executor.map` takes all at once.
@@ -71,7 +71,7 @@ def in_order(pool: Executor, work: Callable[..., T], arguments: Iterable[tuple[A
     waiting = deque[Future[T]]()
     for each in arguments:
         waiting.append(pool.submit(work, *each))
-        if len(waiting) > _AHEAD:
+        if len(waiting) > _CALLS_AHEAD:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -47,7 +47,7 @@ class PairRecord:
     degraded_offset: int
     psnr_db: float
     ssim: float
-    enlarged: float = 1.0
+    enlarged: float
 
 
 def iterate_pairs(pairs: Path) -> Iterator[PairRecord]:

@@ -220,6 +220,7 @@ def write_recorded_pairs(
                         degraded_offset=offset + target.size,
                         psnr_db=psnr_db(target, one.frame),
                         ssim=ssim(target, one.frame),
+                        enlarged=1.0,
                     )
                     records.append(record)
                     offset += 2 * target.size

@@ -39,7 +39,7 @@ SUFFIXES = {
     ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
 FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))  # as Pillow names them
-WITH_GIF = (*FORMATS, "GIF")  # of what is sharpened; with its 256 colours it is nothing to learn from
+WITH_GIF = (*FORMATS, "GIF")  # what can be sharpened; of 256 colours a network would learn their steps
 KINDS = "PNG, JPEG, WebP, TIFF, BMP, AVIF or HEIC"
 
 
@@ -71,7 +71,7 @@ def open_image(
     its file can hold, and what Pillow raises for a PNG with a wrong checksum.
     """
     if isinstance(source, Path) and source.exists() and not source.is_file():
-        raise ValueError("it is no file")  # to open a named pipe would wait for ever
+        raise ValueError("it is not a regular file")  # to open a named pipe would wait for ever
     with _TURN:
         # The limits here decide what is too large to decode: Pillow's is a global one.
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

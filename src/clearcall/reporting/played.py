@@ -30,10 +30,10 @@ def play_calls(restore: Restore, seconds: float) -> dict[str, SplitVideo]:
         "Face in a call": bent([portrait[_FACE]] * frames, _BEND, np.random.default_rng(1)),
         "Text in a call": [frame[_TEXT] for frame in pan_and_zoom(page, frames, _PAN, zoom=1)],
     }
-    return {name: _played(name, clip, restore) for name, clip in clips.items()}
+    return {name: _play(name, clip, restore) for name, clip in clips.items()}
 
 
-def _played(name: str, clip: Sequence[Frame], restore: Restore) -> SplitVideo:
+def _play(name: str, clip: Sequence[Frame], restore: Restore) -> SplitVideo:
     height, width = clip[0].shape[:2]
     size = _FACTOR * width, _FACTOR * height
     note = (

@@ -69,8 +69,8 @@ class Engine(Protocol):
         """
         ...
 
-    def is_ready(self, choice: int) -> bool:
-        """Return whether a choice can be run at once; if not, prepare it in the background."""
+    def prepare(self, choice: int) -> bool:
+        """Return whether a choice can be run at once; if not, get it ready in the background."""
         ...
 
 
@@ -125,8 +125,8 @@ def _openvino_core() -> Any:  # noqa: ANN401  # openvino's
 
 
 @cache
-def _background() -> Executor:
-    """Return what compiles experts while frames go on."""
+def compile_pool() -> Executor:
+    """Return the thread that compiles experts while frames go on."""
     return ThreadPoolExecutor(1, thread_name_prefix="compile")
 
 
@@ -183,7 +183,7 @@ class _Onnxruntime:
         self._choice[0] = choice
         self._session.run_with_iobinding(self._binding)
 
-    def is_ready(self, choice: int) -> bool:  # noqa: ARG002  # of the protocol
+    def prepare(self, choice: int) -> bool:  # noqa: ARG002  # of the protocol
         return True
 
 
@@ -215,15 +215,16 @@ class _Openvino:
             return
         self._expert(choice - 1).infer(share_outputs=True)  # or it would copy the output
 
-    def is_ready(self, choice: int) -> bool:
+    def prepare(self, choice: int) -> bool:
         number = choice - 1
         if self._router is None or choice == IDENTITY or number in self._experts:
             return True
         if self._compiling is None:
-            self._compiling = number, _background().submit(self._compile_expert, number)
+            self._compiling = number, compile_pool().submit(self._compile_expert, number)
         elif self._compiling[1].done():
             (number, compiled), self._compiling = self._compiling, None
-            self._keep(number, compiled.result())
+            if number not in self._experts:
+                self._keep(number, compiled.result())
         return choice - 1 in self._experts
 
     def _expert(self, number: int) -> Any:  # noqa: ANN401  # openvino's
@@ -242,9 +243,10 @@ class _Openvino:
         self._experts[number] = expert
 
     def _request(self, part: Any, precision: Precision) -> Any:  # noqa: ANN401  # openvino's
-        """Return a request of a graph that is compiled for the buffers; no closure, which would keep `self` alive."""
+        """Return a request of a graph that is compiled for the buffers."""
         import openvino  # noqa: PLC0415  # an optional extra
 
+        # A method: as a closure of the constructor it would hold `self`, until the garbage collector comes.
         # Inside of a condition an input has lost its name: chroma is the one of two planes.
         is_chroma = [self.chroma.size and one.get_partial_shape()[1] == CHROMA_PLANES for one in part.inputs]
         taken = [self.chroma if chroma else self.input for chroma in is_chroma]

@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -105,6 +105,7 @@ class Sharpener:
         self._steady = SteadyChoice() if video else None
         self.coded = coded  # may be changed between frames
         self._live = False
+        self._running = dict[tuple[int, int], int]()  # the choice for a live video's last frame of each size
 
     @property
     def identity(self) -> tuple[str, float, Look, int | None]:
@@ -117,6 +118,7 @@ class Sharpener:
         With `live` no call waits for an expert to be compiled: until that is done, the one before it goes on.
         """
         self.coded, self._live, self.repeated = coded, live, 0
+        self._running.clear()
         if self._steady is not None:
             self._steady = SteadyChoice()
 
@@ -193,8 +195,10 @@ class Sharpener:
             variant = self._variants.get(size)
             self.choice = variant.choice
             chosen = choose(variant)
-            if self._live and not variant.is_ready(chosen):
-                chosen = variant.last
+            if self._live:
+                if not variant.prepare(chosen):
+                    chosen = self._running.get(size, IDENTITY)
+                self._running[size] = chosen
             self._note(chosen)
             variant.sharpen(frame, pixel_format, self._strength, self._look, out, chosen)
         return out
@@ -419,7 +423,6 @@ class _Variant:
         self._pad = (padded_height, padded_width) != (height, width)
         self._padded_size = padded_width, padded_height
         self._scratch: dict[str, Frame] = {}
-        self.last = IDENTITY  # the choice for the last frame
         residual = np.full((padded_height, padded_width), NOTHING_TO_ADD, np.uint8)
         self._residual = residual[:height, :width]
         if graph.kind == "rgb":
@@ -437,9 +440,10 @@ class _Variant:
             for row in range(stride)
         ]
 
-    def is_ready(self, choice: int) -> bool:
-        """Return whether a choice can be run at once; if not, prepare it in the background."""
-        return self._engine.is_ready(choice)
+    def prepare(self, choice: int) -> bool:
+        """Return whether a choice can be run at once; if not, get it ready in the background."""
+        with self._failure_told():
+            return self._engine.prepare(choice)
 
     def run_ms(self) -> float:
         """Return how long the network alone takes, in ms; of experts, the last one."""
@@ -455,7 +459,6 @@ class _Variant:
         choice: int = IDENTITY,
     ) -> None:
         """Sharpen a checked frame into `out`, which may be the frame itself."""
-        self.last = choice
         frame = np.ascontiguousarray(frame)
         if self._kind == "rgb":
             self._restore(frame, pixel_format, strength, out)
@@ -579,8 +582,13 @@ class _Variant:
         cv2.addWeighted(frame, 1 - strength, restored, strength, 0, dst=out)
 
     def _run(self, choice: int = IDENTITY) -> None:
-        try:
+        with self._failure_told():
             self._engine.run(choice)
+
+    @contextmanager
+    def _failure_told(self) -> Iterator[None]:
+        try:
+            yield
         except RUNTIME_ERRORS as error:
             size = f"{self._width}x{self._height}"
             raise UserError(

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from clearcall import __version__
+from clearcall.core.errors import UserError
 from clearcall.core.files import cache_folder, read_json, write_json
 from clearcall.core.machine import machine_id, processor
 from clearcall.core.processes import end_with_parent
@@ -104,7 +105,7 @@ def _read(path: Path) -> Verdict | None:
 
 def _write(path: Path, verdict: Verdict) -> None:
     """Keep a verdict; where it cannot be kept, the next process tries again."""
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         write_json(path, asdict(verdict))
 
 

@@ -15,7 +15,7 @@ from clearcall.core.console import track
 from clearcall.core.errors import UserError
 from clearcall.core.files import atomic_folder, write_csv
 from clearcall.core.machine import available_cores
-from clearcall.core.processes import in_order, worker_pool
+from clearcall.core.processes import map_in_order, worker_pool
 from clearcall.data.manifest import CLIP_FRAMES, ImageRecord, Split
 from clearcall.data.pairs import INDEX, PairRecord
 from clearcall.data.synthetic import MAX_BEND, MAX_PAN, MAX_ZOOM, SOFTNESS, bent, enlarged, pan_and_zoom, text_page
@@ -55,7 +55,7 @@ def degrade_pairs(raw: Path, pairs: Path, records: Sequence[ImageRecord], params
         done: Iterator[list[PairRecord]] = starmap(work, plan)
         if workers > 1:
             pool = stack.enter_context(worker_pool(min(workers, total), None))
-            done = in_order(pool, work, plan)
+            done = map_in_order(pool, work, plan)
         write_csv(folder / INDEX, chain.from_iterable(track(done, total, "degrading photographs")))
 
 
@@ -108,6 +108,7 @@ def _plan(
                         degraded_offset=degraded_offset,
                         psnr_db=0.0,
                         ssim=0.0,
+                        enlarged=1.0,
                     )
                 )
             yield record, pairs

@@ -4,6 +4,8 @@ import threading
 from fractions import Fraction
 from typing import Protocol
 
+import numpy as np
+
 from clearcall.core.console import warn
 from clearcall.core.errors import UserError
 from clearcall.imaging.frame import Frame
@@ -15,7 +17,9 @@ _FIRST_FRAME_S, _LOOK_S = 10.0, 0.1
 # Each frame's share in the mean of what putting out takes, and the part of a slot above which it counts as no more:
 # that is a hiccup, or sharpening would get no time.
 _FORGET, _MOST_PUTTING_OUT = 0.1, 0.5
-_SETTLING = range(10, 40)  # slots, by whose frames the slots are aligned: the first ones of a camera come in a burst
+# Slots by whose frames all are aligned, since the first frames of a camera come in a burst; and the part of these
+# frames that may come after their slot has begun, so that a hiccup changes nothing.
+_SETTLING_SLOTS, _LATER = range(10, 40), 0.1
 TOGGLE, QUIT = " ", "q"
 
 
@@ -51,7 +55,7 @@ class Loop:
     be sharpened; then it is put out as it is, and so are those that come before the late one is done. Without a new
     frame the last one is put out again. Slots are counted from the first frame, not from the one before, so that the
     output's clock cannot drift; those that pass while an output blocks are left out and counted as missed. Once, after
-    about a second, slots move to begin when frames come, or each frame would wait for its slot for the whole call.
+    40 slots, they move to begin when frames come, or all frames would wait as long as the first came late.
     """
 
     def __init__(
@@ -92,8 +96,8 @@ class Loop:
             if QUIT in keys:
                 break
             self.status.enabled ^= keys.count(TOGGLE) % 2 == 1
-            if slot >= _SETTLING.stop and self._waited_s:
-                start_s -= max(0.0, min(self._waited_s))
+            if slot >= _SETTLING_SLOTS.stop and self._waited_s:
+                start_s -= max(0.0, float(np.quantile(self._waited_s, _LATER)))
                 self._waited_s.clear()
             slot = max(slot + 1, int((end_s - start_s) / self._period_s))
         return self._summary(shown)
@@ -117,7 +121,7 @@ class Loop:
                 return None, None
             self.status.counts.repeated += 1
             return self._last, None
-        if slot in _SETTLING:
+        if slot in _SETTLING_SLOTS:
             self._waited_s.append(begin_s - taken.time_s)
         self.status.dropped = self._source.newest.dropped
         return self._processed(taken, begin_s), taken.seen_s
