@@ -138,6 +138,7 @@ def _adapted(
     from clearcall.core.console import warn
     from clearcall.core.files import TEACHER, check_target
     from clearcall.media.images import is_image
+    from clearcall.media.sharpen import PIPE
     from clearcall.media.video.read import opened, rate_of, video_stream
     from clearcall.media.video.write import container_of
     from clearcall.runtime.family import settled
@@ -146,7 +147,7 @@ def _adapted(
 
     if target is None or source.is_dir() or is_image(source):
         errors.fail(f"{source}: --adapt takes a single video and its result: leave it out")
-    if str(target) != "-":  # a pipe
+    if str(target) != PIPE:
         check_target(target, source, overwrite=overwrite)
         container_of(target, codec)
     with opened(source) as video:

@@ -12,7 +12,7 @@ from clearcall.media.video.animation import is_animation
 from clearcall.media.video.read import VIDEO_SUFFIXES
 from clearcall.media.video.run import pipe_video, sharpen_video, time_video
 
-_PIPE = "-"
+PIPE = "-"  # in place of a file: standard input or output
 _UNTIL_THEN = "what was done until then"
 
 
@@ -40,7 +40,7 @@ def sharpen(
     A file that exists is replaced only with `overwrite`. Raises UserError for options that contradict each other or do
     not fit the input, and for whatever `sharpen_file`, `sharpen_folder` and `sharpen_video` refuse.
     """
-    if _PIPE in {str(source), str(target)}:
+    if PIPE in {str(source), str(target)}:
         return _pipe(source, target, options, video, dry_run=dry_run)
     if source.is_dir():
         _refuse(source, "a folder", ["--dry-run"] if dry_run else [])
@@ -68,7 +68,7 @@ def sharpen(
 
 def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: VideoOptions, *, dry_run: bool) -> Done:
     """Sharpen a video or standard input into standard output."""
-    if target is None or str(target) != _PIPE or dry_run:
+    if target is None or str(target) != PIPE or dry_run:
         raise UserError("standard input is sharpened into standard output alone: say `clearcall sharpen - -`")
     if is_image(source):
         raise UserError(f"{source} is an image, and a pipe carries video: name a file for the result")
@@ -78,7 +78,7 @@ def _pipe(source: Path, target: Path | None, options: SharpenerOptions, video: V
         )
     if sys.stdout.isatty():
         raise UserError("standard output is a terminal, which shows no video: pipe it on, with `| mpv -` for example")
-    given = None if str(source) == _PIPE else source
+    given = None if str(source) == PIPE else source
     made = options.for_videos()
     summary = pipe_video(made, given, size=video.size, past_frames=video.past_frames, part=video.part)
     kept = f"standard output holds {_UNTIL_THEN}" if summary.interrupted else ""
