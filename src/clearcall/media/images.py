@@ -204,11 +204,15 @@ def sharpen_image(
     kind = kind or image.format
     try:
         pixels = _sharpened(sharpener, image, path, size)
-        image = replace(image, pixels=pixels[:0])  # which frees those that came: of a panorama half a GiB
+        # Frees those that came, of a panorama half a GiB; a slice would hold the others.
+        image = replace(image, pixels=np.empty(0, np.uint8))
     except (MemoryError, cv2.error) as error:  # of an image that is too large for this machine, not a corrupt one
         raise UserError(f"{path} cannot be sharpened: {' '.join(str(error).split()) or 'too little memory'}") from None
     with image_errors(path, f"cannot be sharpened into {kind}"):
-        return _encode(pixels, image, kind)
+        # Pillow copies what it saves: of a panorama 0.7 GiB, beside which half a GiB of pixels need not stay.
+        content = pixels if kind == "TIFF" or pixels.dtype == np.uint16 else Image.fromarray(pixels)
+        del pixels
+        return _encode(content, image, kind)
 
 
 def _sharpened(sharpener: Sharpener, image: Decoded, path: Path, new: NewSize | None) -> Pixels:
@@ -389,17 +393,19 @@ def _is_lossless(webp: bytes) -> bool:
     return False
 
 
-def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
-    """Return an image file; raise ValueError if the format cannot hold the pixels."""
-    deep, alpha = pixels.dtype == np.uint16, _has_alpha(pixels)
-    if kind in {"JPEG", "WEBP", "AVIF"} and deep:
-        raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
-    if kind == "JPEG" and alpha:
-        raise ValueError("it holds no transparency: name a .png, .webp or .tif")
+def _encode(content: Pixels | Image.Image, image: Decoded, kind: str) -> bytes:
+    """Return an image file of what Pillow saves, or of pixels, which are a TIFF's or have 16 bits.
+
+    Raises ValueError if the format cannot hold them.
+    """
     if kind == "PNG":
-        return _png(pixels, image)
-    if kind == "TIFF":
-        return _tiff(pixels, image)
+        return _png(content, image)
+    if not isinstance(content, Image.Image):
+        if kind != "TIFF":
+            raise ValueError("it holds 8 bits a channel, the image has 16: name a .png or .tif")
+        return _tiff(content, image)
+    if kind == "JPEG" and "A" in content.getbands():
+        raise ValueError("it holds no transparency: name a .png, .webp or .tif")
     options: dict[str, Any] = {"icc_profile": image.icc, "xmp": image.xmp, "quality": _QUALITY}
     if kind == "JPEG":
         exif = _EXIF_PREFIX + image.exif if image.exif else b""
@@ -411,16 +417,16 @@ def _encode(pixels: Pixels, image: Decoded, kind: str) -> bytes:
     else:
         # `exact` leaves the colours below full transparency as they are.
         options |= {"exif": image.exif, "lossless": image.lossless, "exact": True}
-    return _saved(pixels, kind, **options)
+    return _saved(content, kind, **options)
 
 
-def _png(pixels: Pixels, image: Decoded) -> bytes:
+def _png(content: Pixels | Image.Image, image: Decoded) -> bytes:
     """Return a PNG with the input's chunks, or with some made from its metadata."""
-    if pixels.dtype == np.uint16:
-        ordered = pixels if pixels.ndim == 2 else pixels[..., _BGR[pixels.shape[2]]]  # noqa: PLR2004  # grey
-        encoded = cv2.imencode(".png", ordered)[1].tobytes()
+    if isinstance(content, Image.Image):
+        encoded = _saved(content, "PNG")
     else:
-        encoded = _saved(pixels, "PNG")
+        ordered = content if content.ndim == 2 else content[..., _BGR[content.shape[2]]]  # noqa: PLR2004  # grey
+        encoded = cv2.imencode(".png", ordered)[1].tobytes()
     made = {
         b"iCCP": b"ICC profile\0\0" + zlib.compress(image.icc) if image.icc else b"",
         b"eXIf": image.exif,
@@ -469,7 +475,7 @@ def _tiff(pixels: Pixels, image: Decoded) -> bytes:
     return file.getvalue() + b"".join(strips)
 
 
-def _saved(pixels: Pixels, kind: str, **options: Any) -> bytes:  # noqa: ANN401  # Pillow's own
+def _saved(content: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401  # Pillow's own
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
+    content.save(file, kind, **options)
     return file.getvalue()
