@@ -997,7 +997,7 @@ def test_a_preview_without_a_screen_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match="choose --output FILE or"):
         TkWindow("clearcall")
     monkeypatch.setitem(sys.modules, "tkinter", None)
-    with pytest.raises(UserError, match="install python3-tk, or choose --output FILE or virtual"):
+    with pytest.raises(UserError, match="install python3-tk, or choose --output FILE or --output virtual"):
         TkWindow("clearcall")
 
 

@@ -141,7 +141,8 @@ class TkWindow:
             import tkinter as tk  # noqa: PLC0415  # not part of every Python
         except ModuleNotFoundError:
             raise UserError(
-                "the preview needs Tk, which this Python lacks: install python3-tk, or choose --output FILE or virtual"
+                "the preview needs Tk, which this Python lacks: install python3-tk, or choose --output FILE or "
+                "--output virtual"
             ) from None
         try:
             self._root = tk.Tk()
